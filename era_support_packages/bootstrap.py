@@ -1,0 +1,93 @@
+"""Makes a notebook's kernel ready: installs what is missing with the kernel's own Python, and never moves torch.
+
+Standard library only: this runs before the requirements are there.
+"""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+KEPT = ("torch", "torchvision", "numpy")  # whatever is installed of these stays
+OPENCV_WHEELS = (
+    "opencv-python-headless",
+    "opencv-python",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
+
+
+def repository_folder() -> Path:
+    """The folder that holds the package: the root of a clone, or site-packages."""
+    return Path(__file__).resolve().parents[1]
+
+
+def project_folder() -> Path:
+    """What relative paths mean: the repository's root in a clone, else the folder the notebook was started in.
+
+    The notebook's first cell sets ERA_NOTEBOOK_FOLDER where it cloned the repository itself.
+    """
+    if "ERA_NOTEBOOK_FOLDER" in os.environ:
+        return Path(os.environ["ERA_NOTEBOOK_FOLDER"])
+    root = repository_folder()
+    return root if (root / "notebooks").is_dir() else Path.cwd()
+
+
+def requirements(text: str) -> dict[str, str]:
+    """Package names and their full lines in the text of a requirements file."""
+    lines = (line.split("#")[0].strip() for line in text.splitlines())
+    return {re.split(r"[\s<>=!~;\[]", line, maxsplit=1)[0]: line for line in lines if line}
+
+
+def installed_version(package: str) -> str | None:
+    """The installed version of a distribution, or None."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def missing(lines: dict[str, str]) -> list[str]:
+    """The requirement lines whose package is not installed at all; versions that are there are left alone.
+
+    Any OpenCV wheel counts as `opencv-python-headless`: they all bring the same `cv2`, and two of them overwrite each other.
+    """
+    have_opencv = any(map(installed_version, OPENCV_WHEELS))
+    return [
+        line for name, line in lines.items() if installed_version(name) is None and not (name in OPENCV_WHEELS and have_opencv)
+    ]
+
+
+def install_missing(requirements_file: Path | None = None) -> list[str]:
+    """Install the packages of requirements.txt that are missing; returns their lines.
+
+    Every installed package of `KEPT` is pinned meanwhile, so that nothing can replace it. Raises `RuntimeError` with pip's
+    last words where it fails, or where torch itself is missing.
+    """
+    file = requirements_file or repository_folder() / "requirements.txt"
+    if not file.is_file():  # installed with pip, which has seen to its requirements
+        return []
+    lines = missing(requirements(file.read_text()))
+    without_torch = [line for line in lines if re.match(r"torch(vision)?\b", line)]
+    if without_torch:
+        raise RuntimeError(
+            f"{' and '.join(without_torch)} must be there before the notebook starts, in the build that fits this machine; "
+            "see https://pytorch.org/get-started/locally/, or run `make run`, which installs everything."
+        )
+    if not lines:
+        return []
+    print("Installing", ", ".join(lines), flush=True)
+    pins = [f"{name}=={installed_version(name)}" for name in KEPT if installed_version(name)]
+    with tempfile.TemporaryDirectory() as folder:
+        constraints = Path(folder, "constraints.txt")
+        constraints.write_text("\n".join(pins))
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", str(constraints), *lines]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise RuntimeError(f"pip could not install {', '.join(lines)}: {result.stderr.strip()[-1000:]}")
+    importlib.invalidate_caches()
+    return lines

@@ -1,0 +1,121 @@
+"""Predictions of a whole split, computed once; everything asked of them afterwards is arithmetic."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import nn
+
+from era_support_packages.batches import image_batches
+from era_support_packages.datasets import ImageDataset
+from era_support_packages.hardware import autocast
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a network says of each image of a split, in file order.
+
+    logits float32 (N, C); labels int64 (N,); classes: C names.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def log_probabilities(self) -> np.ndarray:
+        """Log-softmax of the logits, float64 (N, C)."""
+        logits = self.logits.astype(np.float64)
+        logits -= logits.max(axis=1, keepdims=True)
+        return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """Softmax of the logits, float64 (N, C)."""
+        return np.exp(self.log_probabilities)
+
+    @cached_property
+    def predicted(self) -> np.ndarray:
+        """The class with the highest logit, int64 (N,)."""
+        return self.logits.argmax(axis=1).astype(np.int64)
+
+    @cached_property
+    def confidences(self) -> np.ndarray:
+        """The probability of the predicted class, float64 (N,) in [0, 1]."""
+        return np.take_along_axis(self.probabilities, self.predicted[:, None], axis=1)[:, 0]
+
+    @cached_property
+    def losses(self) -> np.ndarray:
+        """Cross entropy of each image in nats, without label smoothing, float64 (N,)."""
+        return -np.take_along_axis(self.log_probabilities, self.labels[:, None], axis=1)[:, 0]
+
+    @property
+    def mean_loss(self) -> float:
+        """The mean cross entropy over the images (not over batches)."""
+        return float(self.losses.mean())
+
+    @property
+    def correct(self) -> int:
+        """How many images are classified correctly."""
+        return int((self.predicted == self.labels).sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Percent of images classified correctly."""
+        return 100 * self.correct / len(self)
+
+    def wrong(self, order: str = "loss") -> np.ndarray:
+        """Indices of the misclassified images, int64 (K,): highest loss first, or in "file" order.
+
+        Raises `ValueError` for another order.
+        """
+        if order not in ("loss", "file"):
+            raise ValueError(f"order is {order!r}; use 'loss' for the worst mistakes first, or 'file'.")
+        indices = np.flatnonzero(self.predicted != self.labels)
+        return indices[np.argsort(-self.losses[indices], kind="stable")] if order == "loss" else indices
+
+    def confusion_matrix(self) -> np.ndarray:
+        """Counts, int64 (C, C): rows are actual classes, columns predicted ones."""
+        count = len(self.classes)
+        cells = np.bincount(self.labels * count + self.predicted, minlength=count * count)
+        return cells.reshape(count, count).astype(np.int64)
+
+    def class_accuracies(self) -> np.ndarray:
+        """Percent of each actual class that is classified correctly, float64 (C,); NaN for a class without images."""
+        counts = self.confusion_matrix()
+        with np.errstate(invalid="ignore"):
+            return 100 * counts.diagonal() / counts.sum(axis=1)
+
+
+def predict(
+    model: nn.Module,
+    dataset: ImageDataset,
+    device: torch.device,
+    precision: str = "fp32",
+    resolution: int | None = None,
+    batch_size: int = 250,
+    flip: bool = False,
+) -> Predictions:
+    """The model's predictions of every image of a data set, in evaluation mode, in file order.
+
+    `flip` averages the logits of each image and of its mirror image (test-time augmentation). The training flag of each
+    module is as before afterwards.
+    """
+    flags = [(module, module.training) for module in model.modules()]
+    logits = []
+    try:
+        model.eval()
+        with torch.inference_mode(), autocast(device, precision):
+            for images in image_batches(dataset, batch_size, device, resolution):
+                output = model(images).float()
+                if flip:
+                    output = (output + model(images.flip(3)).float()) / 2
+                logits.append(output.cpu())
+    finally:
+        for module, training in flags:
+            module.training = training
+    return Predictions(torch.cat(logits).numpy(), dataset.labels, dataset.classes)

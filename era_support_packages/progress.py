@@ -1,0 +1,42 @@
+"""A progress bar that leaves nothing behind: tqdm in a terminal, one updated line in a notebook."""
+
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+
+def in_notebook() -> bool:
+    """Whether this process is a Jupyter or Colab kernel."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return shell is not None and hasattr(shell, "kernel")
+
+
+class _NotebookBar(tqdm):
+    """tqdm that redraws one display in place, so that a saved notebook keeps no trace of it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        from IPython.display import display
+
+        self._handle = display({"text/plain": ""}, raw=True, display_id=True)
+        super().__init__(*args, **{**kwargs, "ncols": 100, "file": sys.stdout, "gui": False})
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        text = str(self) if msg is None else msg
+        self._handle.update({"text/plain": text}, raw=True)
+
+    def clear(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing to clear: each update replaces the line."""
+
+    def close(self) -> None:
+        if not self.disable:
+            self.disable = True
+            self._decr_instances(self)
+            self._handle.update({"text/plain": ""}, raw=True)
+
+
+def progress_bar(total: float, description: str = "", unit: str = "it") -> tqdm:
+    """A bar of `total` units, refreshed at most twice a second, that vanishes when it is closed."""
+    kind = _NotebookBar if in_notebook() else tqdm
+    return kind(total=total, desc=description, unit=unit, leave=False, mininterval=0.5, dynamic_ncols=not in_notebook())

@@ -1,0 +1,183 @@
+"""A run's folder and what is written into it."""
+
+import csv
+import dataclasses
+import io
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from era_support_packages.config import TrainingConfig
+from era_support_packages.datasets import ImageDataset
+from era_support_packages.hardware import describe, versions
+from era_support_packages.predictions import Predictions
+from era_support_packages.training import EpochRecord, History, fit, training_flops
+
+METRICS = ("epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file as a whole: a reader or a crash sees the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of one run: config.json, metrics.csv, summary.json, checkpoint.pt and the figures."""
+
+    folder: Path
+
+    @classmethod
+    def create(cls, config: TrainingConfig, dataset: str) -> "Run":
+        """A new folder below `output_dir` with the configuration in it; one that is already there is left alone.
+
+        The name is `run_name` or follows from the configuration; a name that is taken gets "-2", "-3", and so on.
+        """
+        name = config.run_name or config.default_run_name(dataset)
+        root = Path(config.output_dir)
+        root.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while True:
+            folder = root / (name if number == 1 else f"{name}-{number}")
+            try:
+                folder.mkdir()
+                break
+            except FileExistsError:
+                number += 1
+        run = cls(folder)
+        run.write_json("config.json", config.to_dict())
+        return run
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    def write_json(self, name: str, values: dict[str, Any]) -> None:
+        """A JSON file in the run's folder."""
+        write_atomically(self.folder / name, (json.dumps(values, indent=2) + "\n").encode())
+
+    def write_metrics(self, records: Sequence[EpochRecord]) -> None:
+        """metrics.csv: one row an epoch, accuracies in percent."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(METRICS)
+        writer.writerows([getattr(record, name) for name in METRICS] for record in records)
+        write_atomically(self.folder / "metrics.csv", text.getvalue().encode())
+
+    def save_checkpoint(
+        self, model: nn.Module, config: TrainingConfig, records: Sequence[EpochRecord], predictions: Predictions
+    ) -> None:
+        """checkpoint.pt: weights on the CPU, configuration, rows and test logits, as tensors and plain values only."""
+        buffer = io.BytesIO()
+        torch.save(
+            {
+                "model": {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()},
+                "config": config.to_dict(),
+                "records": [dataclasses.asdict(record) for record in records],
+                "logits": torch.from_numpy(predictions.logits),
+            },
+            buffer,
+        )
+        write_atomically(self.folder / "checkpoint.pt", buffer.getvalue())
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Run":
+        """A run that is already there. Raises `FileNotFoundError` where the folder holds no finished run."""
+        run = cls(Path(folder))
+        for name in ("checkpoint.pt", "summary.json"):
+            if not (run.folder / name).is_file():
+                raise FileNotFoundError(
+                    f"{run.folder} is not the folder of a finished run: it has no {name}; give one that has, or train a new one."
+                )
+        return run
+
+    def config(self) -> TrainingConfig:
+        """The configuration that the run was made with, everything "auto" resolved."""
+        return TrainingConfig.from_dict(json.loads((self.folder / "config.json").read_text()))
+
+    def summary(self) -> dict[str, Any]:
+        """The contents of summary.json."""
+        return json.loads((self.folder / "summary.json").read_text())
+
+    def load(self, model: nn.Module, test: ImageDataset) -> History:
+        """Put the run's weights into the model; returns its history with the predictions it ended with.
+
+        Raises `ValueError` where the checkpoint belongs to another network or another test split.
+        """
+        content = torch.load(self.folder / "checkpoint.pt", map_location="cpu", weights_only=True)
+        if len(content["logits"]) != len(test) or content["logits"].shape[1] != len(test.classes):
+            raise ValueError(
+                f"{self.folder} was tested on {len(content['logits'])} images of {content['logits'].shape[1]} classes, but the "
+                f"data set has {len(test)} of {len(test.classes)}; load the data set of its config.json."
+            )
+        try:
+            model.load_state_dict(content["model"])
+        except RuntimeError as error:
+            raise ValueError(
+                f"{self.folder} holds the weights of another network; build the model of its config.json."
+            ) from error
+        return History(
+            tuple(EpochRecord(**record) for record in content["records"]),
+            TrainingConfig.from_dict(content["config"]),
+            Predictions(content["logits"].numpy(), test.labels, test.classes),
+        )
+
+    def write_summary(
+        self,
+        records: Sequence[EpochRecord],
+        config: TrainingConfig,
+        dataset: str,
+        flops: int,
+        test_accuracy_tta: float | None = None,
+    ) -> dict[str, Any]:
+        """summary.json: what was run, where, and what came out; accuracies in percent at the last epoch, time in seconds."""
+        values = {
+            "dataset": dataset,
+            "preset": config.preset_name,
+            "epochs": len(records),
+            "test_accuracy": records[-1].test_accuracy,
+            "test_accuracy_tta": test_accuracy_tta,
+            "pflops": flops / 1e15,
+            "seconds": sum(record.seconds for record in records),
+            "seed": config.seed,
+            "versions": versions(),
+            "hardware": describe(torch.device(config.device)),
+        }
+        self.write_json("summary.json", values)
+        return values
+
+
+def train_and_record(
+    model: nn.Module,
+    train: ImageDataset,
+    test: ImageDataset,
+    config: TrainingConfig,
+    run: Run,
+    report: Callable[[str], None] = print,
+) -> History:
+    """`training.fit`, with the run's folder kept up to date after each epoch and completed at the end."""
+    records: list[EpochRecord] = []
+
+    def keep(record: EpochRecord) -> None:
+        records.append(record)
+        run.write_metrics(records)
+
+    history = fit(model, train, test, config, report, keep)
+    run.save_checkpoint(model, config, history.records, history.predictions)
+    run.write_summary(history.records, config, train.name, training_flops(model, config, len(train)))
+    return history
