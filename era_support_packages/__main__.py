@@ -35,19 +35,21 @@ def _value(text: str) -> Any:
 def run(config: TrainingConfig, data_root: str | None = None) -> None:
     """Train as the configuration says and write the run's folder."""
     from era_support_packages import training
-    from era_support_packages.lr_finder import range_test
+    from era_support_packages.lr_finder import choose_max_lr, range_test
     from era_support_packages.runs import Run, train_and_record
 
     train, test = load(config.dataset, data_root)
     config = training.resolve(config, train)
     model = training.build_model(config, len(train.classes))
+    batches = 0
     if config.max_lr == "auto":
         result = range_test(model, train, len(test), config)
-        config = config.replace(max_lr=result.suggestion())
-        print(f"Range test: {result}; max_lr is {config.max_lr:.3g}.")
+        batches = len(result.losses)
+        config, sentence = choose_max_lr(config, result)
+        print(sentence)
     folder = Run.create(config, train.name)
     print(f"Run {folder.folder}\n{config}", flush=True)
-    history = train_and_record(model, train, test, config, folder, report=lambda line: print(line, flush=True))
+    history = train_and_record(model, train, test, config, folder, batches, report=lambda line: print(line, flush=True))
     print(f"{history.predictions.accuracy:.2f} % of the test split; written to {folder.folder}")
 
 

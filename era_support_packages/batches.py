@@ -115,6 +115,7 @@ class TrainingBatches:
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
             worker_init_fn=_one_thread if self.workers else None,
+            generator=torch.Generator(),  # it would otherwise draw a seed for its workers from the global random state
         )
         for pixels, labels in loader:
             pixels = pixels.to(self.device, non_blocking=True)
@@ -127,6 +128,11 @@ def _one_thread(worker: int) -> None:
     import cv2
 
     cv2.setNumThreads(0)
+
+
+def normalize_images(dataset: ImageDataset, indices: np.ndarray) -> Tensor:
+    """Some images as the network takes them: float32 (len(indices), 3, H, W) normalised, on the CPU."""
+    return normalize(torch.from_numpy(dataset.images[indices]), dataset.mean, dataset.std)
 
 
 def image_batches(

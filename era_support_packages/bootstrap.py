@@ -71,8 +71,9 @@ def install_missing(requirements_file: Path | None = None) -> list[str]:
     file = requirements_file or repository_folder() / "requirements.txt"
     if not file.is_file():  # installed with pip, which has seen to its requirements
         return []
-    lines = missing(requirements(file.read_text()))
-    without_torch = [line for line in lines if re.match(r"torch(vision)?\b", line)]
+    wanted = requirements(file.read_text())
+    lines = missing(wanted)
+    without_torch = [wanted[name] for name in ("torch", "torchvision") if wanted.get(name) in lines]
     if without_torch:
         raise RuntimeError(
             f"{' and '.join(without_torch)} must be there before the notebook starts, in the build that fits this machine; "

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +64,7 @@ class TrainingConfig:
     brightness_contrast: float = 0.0  # probability; each by up to 20 %
     range_test_iterations: int = 100
     test_images: int | None = None  # test images looked at between epochs; the last epoch always sees the whole test split
+    test_time_flip: bool = False  # at the end, also score the mean over each test image and its mirror image
     precision: str = "auto"
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", "mps"
     workers: int | str = "auto"  # processes that augment; "auto" is 2 with a GPU, 0 on a CPU
@@ -83,7 +85,7 @@ class TrainingConfig:
             import torch
 
             name = "fast" if torch.cuda.is_available() else "cpu"
-        if name not in PRESETS:
+        if not isinstance(name, str) or name not in PRESETS:
             raise ValueError(f"Unknown preset {name!r}: {nearest_names(name, ['auto', *PRESETS])}")
         given = {key: value for key, value in overrides.items() if value is not None}
         values = {**PRESETS[name], "preset_name": name}
@@ -102,10 +104,6 @@ class TrainingConfig:
             raise ValueError(" ".join(f"Unknown parameter {key!r}: {nearest_names(key, names)}" for key in unknown))
         if "preset_name" not in values:
             raise ValueError(f"A configuration needs preset_name: {nearest_names('', PRESETS)}")
-        values = dict(values)
-        plan = values.get("resolutions")
-        if isinstance(plan, list | tuple):
-            values["resolutions"] = tuple(tuple(step) if isinstance(step, list | tuple) else step for step in plan)
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -139,16 +137,15 @@ class TrainingConfig:
                 done = until
         else:
             resolutions = self.resolutions
-            ends = [0] + [
-                round(sum(share for _, share in resolutions[: k + 1]) * self.train_images) for k in range(len(resolutions))
-            ]
+            sums = list(itertools.accumulate(share for _, share in resolutions))
+            ends = [0] + [round(share / sums[-1] * self.train_images) for share in sums]
             sizes = [end - start for start, end in itertools.pairwise(ends)]
         planned: list[PlannedEpoch] = []
         start = 0
         for (resolution, _), size in zip(resolutions, sizes, strict=True):
             while size > 0:
                 images = min(size, training_images)
-                if 0 < size - images < self.batch_size:  # a remainder of less than a batch would be a row of its own
+                if 0 < size - images < min(self.batch_size, training_images):  # less than a batch would be a row of its own
                     images = size
                 planned.append(PlannedEpoch(len(planned) + 1, resolution, start, images))
                 start, size = start + images, size - images
@@ -169,6 +166,9 @@ class TrainingConfig:
     # ---- validation --------------------------------------------------------------------------------------------------
 
     def __post_init__(self) -> None:
+        if isinstance(self.resolutions, list | tuple):
+            plan = tuple(tuple(step) if isinstance(step, list | tuple) else step for step in self.resolutions)
+            object.__setattr__(self, "resolutions", plan)
         problems = [*_problems_with_names(self), *_problems_with_numbers(self), *_problems_with_length(self)]
         if problems:
             raise ValueError(" ".join(problems))
@@ -199,6 +199,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "label_smoothing": 0.1,
         "crop_padding": 2,
         "range_test_iterations": 150,
+        "test_time_flip": True,
     },
     # the best result that an hour buys on a small GPU
     "best": {
@@ -209,6 +210,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "crop_padding": 4,
         "cutout": 12,
         "range_test_iterations": 200,
+        "test_time_flip": True,
     },
     # a few minutes on two cores: most images at a quarter of the work, the last ones at full size
     "cpu": {
@@ -267,18 +269,20 @@ def _is_number(value: object, kind: type) -> bool:
 
 def _problems_with_names(config: TrainingConfig) -> list[str]:
     problems = []
-    if config.preset_name not in PRESETS:
+    if not isinstance(config.preset_name, str) or config.preset_name not in PRESETS:
         problems.append(f"Unknown preset {config.preset_name!r}: {nearest_names(config.preset_name, PRESETS)}")
     for name, choices in _CHOICES.items():
         value = getattr(config, name)
         if value not in choices:
             problems.append(f"{name} is {value!r}: {nearest_names(value, choices)}")
-    for name in ("dataset", "device", "output_dir"):
+    for name in ("dataset", "output_dir"):
         value = getattr(config, name)
         if not isinstance(value, str) or not value.strip():
             problems.append(f"{name} is {value!r}; give it as text.")
-    if isinstance(config.device, str) and config.device.split(":")[0] not in ("auto", "cpu", "cuda", "mps"):
+    if not isinstance(config.device, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,2})?", config.device, re.ASCII):
         problems.append(f"device is {config.device!r}: choose one of 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'.")
+    if not isinstance(config.test_time_flip, bool):
+        problems.append(f"test_time_flip is {config.test_time_flip!r}; give True or False.")
     name = config.run_name
     if name is not None and (
         not isinstance(name, str)
@@ -287,7 +291,10 @@ def _problems_with_names(config: TrainingConfig) -> list[str]:
         or name[0] == "."
         or set(name) & set('/\\:*?"<>|\n\0')
     ):
-        problems.append(f"run_name is {name!r}; give a folder name without slashes that does not start with a dot.")
+        problems.append(
+            f"run_name is {name!r}; give a folder name without slashes, quotes, line breaks and : * ? < > |, "
+            "with no space at its ends and no dot at its start."
+        )
     return problems
 
 

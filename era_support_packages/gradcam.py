@@ -78,8 +78,7 @@ def explain(
         ValueError: an argument is not as described; found before any computation, except for what only a forward pass
             can show: class ids beyond the last class, what the layers give, logits that are not finite.
     """
-    if method not in tuple(METHODS):
-        raise _unknown("method", method, METHODS)
+    check_method(method)
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size must be an integer of at least 1, not {batch_size!r}")
     images = _checked_images(images)
@@ -126,6 +125,12 @@ def explain(
 
     order = [unique.index(name) for name in names]
     return Explanation(maps[:, :, order], class_ids, names, confidences, raw_ranges[:, :, order])
+
+
+def check_method(method: str) -> None:
+    """Raise `ValueError` with the nearest names where `method` is not a key of `METHODS`."""
+    if method not in tuple(METHODS):
+        raise _unknown("method", method, METHODS)
 
 
 def _raw_maps(cam: BaseCAM, images: Tensor, name: str, ids: np.ndarray, activation: Tensor, gradient: Tensor) -> np.ndarray:

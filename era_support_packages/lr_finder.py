@@ -50,6 +50,18 @@ class RangeTest:
         return ", ".join(f"{name} {value:.3g}" for name, value in self.suggestions.items()) or "no suggestion"
 
 
+def choose_max_lr(config: TrainingConfig, result: RangeTest) -> tuple[TrainingConfig, str]:
+    """The configuration with a number for `max_lr`, and the sentence that says where it came from.
+
+    "auto" takes the suggestion "valley"; a number stays, and the sentence compares it with the suggestions. Raises
+    `ValueError` where "auto" meets a curve that never falls.
+    """
+    if config.max_lr == "auto":
+        config = config.replace(max_lr=result.suggestion())
+        return config, f"max_lr = {config.max_lr:.3g}, the range test's suggestion 'valley' (all: {result})."
+    return config, f"max_lr = {config.max_lr:.3g} is given, so the range test is only shown for comparison: {result}."
+
+
 class _NotFiniteError(Exception):
     """Ends the test at the first loss that is not a number; the library would go on to the last iteration."""
 

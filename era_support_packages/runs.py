@@ -15,9 +15,9 @@ from torch import nn
 
 from era_support_packages.config import TrainingConfig
 from era_support_packages.datasets import ImageDataset
-from era_support_packages.hardware import describe, versions
-from era_support_packages.predictions import Predictions
-from era_support_packages.training import EpochRecord, History, fit, training_flops
+from era_support_packages.hardware import describe, resolve_device, versions
+from era_support_packages.predictions import Predictions, predict
+from era_support_packages.training import EpochRecord, History, duration, fit, log_header, log_row, training_flops
 
 METRICS = ("epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds")
 
@@ -59,13 +59,29 @@ class Run:
             except FileExistsError:
                 number += 1
         run = cls(folder)
-        run.write_json("config.json", config.to_dict())
+        run.write_config(config)
         return run
 
     @property
     def name(self) -> str:
         """The folder's name."""
         return self.folder.name
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is complete."""
+        return (self.folder / "summary.json").is_file()
+
+    def listing(self) -> str:
+        """Where the files are: the folder, then one line a file with its size."""
+        files = sorted(path for path in self.folder.iterdir() if not path.name.startswith("."))
+        width = max((len(path.name) for path in files), default=0)
+        lines = [f"  {path.name:<{width}}  {max(1, path.stat().st_size // 1024):>6} KiB" for path in files]
+        return "\n".join([f"Everything is in {self.folder}", *lines])
+
+    def write_config(self, config: TrainingConfig) -> None:
+        """config.json: the configuration."""
+        self.write_json("config.json", config.to_dict())
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
         """A JSON file in the run's folder."""
@@ -168,9 +184,14 @@ def train_and_record(
     test: ImageDataset,
     config: TrainingConfig,
     run: Run,
+    range_test_batches: int = 0,
     report: Callable[[str], None] = print,
 ) -> History:
-    """`training.fit`, with the run's folder kept up to date after each epoch and completed at the end."""
+    """`training.fit`, with the run's folder kept up to date after each epoch and completed at the end.
+
+    `range_test_batches` is the length of the range test that `max_lr` came from, for the count of operations.
+    """
+    run.write_config(config)
     records: list[EpochRecord] = []
 
     def keep(record: EpochRecord) -> None:
@@ -179,5 +200,29 @@ def train_and_record(
 
     history = fit(model, train, test, config, report, keep)
     run.save_checkpoint(model, config, history.records, history.predictions)
-    run.write_summary(history.records, config, train.name, training_flops(model, config, len(train)))
+    flipped = None
+    if config.test_time_flip:
+        resolution = config.resolutions[-1][0]
+        flipped = predict(model, test, resolve_device(config.device), config.precision, resolution, flip=True).accuracy
+    flops = training_flops(model, config, len(train), range_test_batches)
+    run.write_summary(history.records, config, train.name, flops, flipped)
+    return history
+
+
+def train_or_show(
+    model: nn.Module,
+    train: ImageDataset,
+    test: ImageDataset,
+    config: TrainingConfig,
+    run: Run,
+    range_test_batches: int = 0,
+    report: Callable[[str], None] = print,
+) -> History:
+    """`train_and_record`; for a run that is finished already, load its weights instead and report its log, saying so."""
+    if not run.finished:
+        return train_and_record(model, train, test, config, run, range_test_batches, report)
+    history = run.load(model, test)
+    summary = run.summary()
+    report(f"Not trained now: this is the run {run.name}, trained in {duration(summary['seconds'])} on {summary['hardware']}.")
+    report("\n".join([log_header(), *map(log_row, history.records)]))
     return history

@@ -1,6 +1,7 @@
 """Training: one function that goes through a planned run epoch by epoch and returns its history."""
 
 import copy
+import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -86,12 +87,12 @@ def log_row(record: EpochRecord) -> str:
 # ---- parts of a run --------------------------------------------------------------------------------------------------
 
 
-def resolve(config: TrainingConfig, dataset: ImageDataset) -> TrainingConfig:
-    """The configuration with every "auto" but `max_lr` replaced by what it means on this machine and data set."""
+def resolve(config: TrainingConfig, dataset: ImageDataset | None = None) -> TrainingConfig:
+    """The configuration with every "auto" but `max_lr` replaced by what it means on this machine and, where given, data set."""
     device = resolve_device(config.device)
     workers = (2 if device.type == "cuda" else 0) if config.workers == "auto" else config.workers
     return config.replace(
-        dataset=dataset.name if config.dataset == "auto" else config.dataset,
+        dataset=dataset.name if dataset is not None and config.dataset == "auto" else config.dataset,
         device=str(device),
         precision=resolve_precision(config.precision, device),
         workers=workers,
@@ -140,17 +141,15 @@ def build_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig, st
     )
 
 
+def augmentation_policy(config: TrainingConfig) -> AugmentationPolicy:
+    """The part of a configuration that says what may happen to a training image."""
+    return AugmentationPolicy(**{field.name: getattr(config, field.name) for field in dataclasses.fields(AugmentationPolicy)})
+
+
 def build_batches(train: ImageDataset, config: TrainingConfig) -> TrainingBatches:
     """The augmented training batches of a resolved configuration."""
-    policy = AugmentationPolicy(
-        horizontal_flip=config.horizontal_flip,
-        crop_padding=config.crop_padding,
-        cutout=config.cutout,
-        shift_scale_rotate=config.shift_scale_rotate,
-        rgb_shift=config.rgb_shift,
-        brightness_contrast=config.brightness_contrast,
-    )
-    return TrainingBatches(train, policy, config.batch_size, resolve_device(config.device), config.seed, config.workers)
+    device = resolve_device(config.device)
+    return TrainingBatches(train, augmentation_policy(config), config.batch_size, device, config.seed, config.workers)
 
 
 class TrainingStep:
@@ -216,13 +215,14 @@ def predicted_seconds(config: TrainingConfig, train_size: int, test_size: int, i
     return work / first**2 * image_seconds
 
 
-def training_flops(model: nn.Module, config: TrainingConfig, train_size: int) -> int:
+def training_flops(model: nn.Module, config: TrainingConfig, train_size: int, range_test_batches: int = 0) -> int:
     """Floating-point operations of all forward and backward passes of the run, 2 per multiply-add.
 
-    The steps of a range test are the caller's to add, where `max_lr` came from it: `flops_per_image` gives their price.
+    `range_test_batches` counts the steps of a range test that `max_lr` came from.
     """
     price = {resolution: flops_per_image(model, resolution) for resolution, _ in config.resolutions}
-    return sum(
+    range_test = price[config.resolutions[0][0]] * range_test_batches * min(config.batch_size, train_size)
+    return range_test + sum(
         price[epoch.resolution] * batch_count(epoch.images, config.batch_size) * min(config.batch_size, epoch.images)
         for epoch in config.planned_epochs(train_size)
     )
@@ -375,6 +375,7 @@ __all__ = [
     "History",
     "TrainingDivergedError",
     "TrainingStep",
+    "augmentation_policy",
     "build_batches",
     "build_model",
     "build_optimizer",

@@ -1,0 +1,31 @@
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+export NO_ALBUMENTATIONS_UPDATE := 1
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(VENV)/.installed  ## Run the notebook into runs/ (ARGS="-p preset fast -p epochs 3")
+	$(PY) -m era_support_packages.notebook run $(ARGS)
+
+test: lint  ## Lint, unit tests, and the notebook under nbmake (ARGS="-k gradcam")
+	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest --nbmake --nbmake-timeout=600 notebooks/gradcam_cifar10.ipynb
+
+lint: $(VENV)/.installed  ## Check style
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+render: $(VENV)/.installed  ## Make the notebook's outputs and images/ again (ARGS="-p finished_run runs/NAME")
+	$(PY) -m era_support_packages.notebook render $(ARGS)
+
+test-bootstrap: $(VENV)/.installed  ## The notebook alone in an empty folder, in a fresh environment like Colab's
+	PYTHON=$(PY) bash tests/bootstrap_alone.sh
+
+$(VENV)/.installed: requirements.txt requirements-dev.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+.PHONY: help run test lint render test-bootstrap

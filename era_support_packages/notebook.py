@@ -1,0 +1,216 @@
+"""The notebook without a browser: run it with other parameters, and make the committed copy with its outputs.
+
+python -m era_support_packages.notebook run -p preset cpu -p epochs 3
+python -m era_support_packages.notebook render -p dataset data/cifar10-jpeg
+"""
+
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from era_support_packages.bootstrap import repository_folder
+from era_support_packages.config import nearest_names
+from era_support_packages.runs import Run, write_atomically
+
+FIGURES = ("lr_finder.png", "training_log.png", "incorrect_classification.png", "gradCAM.png")
+
+
+class NotebookError(RuntimeError):
+    """A cell of the notebook raised; the message is the last line of its traceback."""
+
+
+def notebook_file() -> Path:
+    """The committed notebook."""
+    return repository_folder() / "notebooks" / "gradcam_cifar10.ipynb"
+
+
+# ---- parameters ------------------------------------------------------------------------------------------------------
+
+
+def parameter_names(notebook: Path) -> list[str]:
+    """The names assigned in the cell tagged `parameters`, as papermill reads them."""
+    from papermill import inspect_notebook
+
+    return list(inspect_notebook(str(notebook)))
+
+
+def parse_parameters(pairs: Sequence[Sequence[str]], names: Sequence[str]) -> dict[str, Any]:
+    """Names and values of `-p NAME VALUE`: JSON where the text is JSON, None and True as in Python, else the text itself.
+
+    Raises `ValueError` for a name that the notebook does not have.
+    """
+    unknown = [name for name, _ in pairs if name not in names]
+    if unknown:
+        raise ValueError(" ".join(f"Unknown parameter {name!r}: {nearest_names(name, names)}" for name in unknown))
+    constants = {"None": None, "True": True, "False": False}
+    values: dict[str, Any] = {}
+    for name, text in pairs:
+        values[name] = constants.get(text, text)
+        if isinstance(values[name], str):
+            with contextlib.suppress(json.JSONDecodeError):
+                values[name] = json.loads(text)
+    return values
+
+
+# ---- execution -------------------------------------------------------------------------------------------------------
+
+
+def execute(notebook: Path, parameters: dict[str, Any], folder: Path) -> tuple[Path, Path]:
+    """Execute a notebook with papermill from the repository's root; the executed copy, and the run's folder.
+
+    What cells print appears while they run. The copy is written into `folder` and keeps the outputs up to a cell that
+    fails. Raises `NotebookError` then.
+    """
+    import papermill
+
+    folder.mkdir(parents=True, exist_ok=True)
+    executed = folder / f"executed-{os.getpid()}.ipynb"
+    try:
+        result = papermill.execute_notebook(
+            str(notebook),
+            str(executed),
+            parameters=parameters,
+            cwd=str(repository_folder()),
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            kernel_name="python3",
+        )
+    except papermill.PapermillExecutionError as error:
+        failed = executed.with_name("failed.ipynb")
+        os.replace(executed, failed)
+        raise NotebookError(f"{error.ename}: {error.evalue} (the notebook up to there is {failed})") from None
+    return executed, _run_folder(result)
+
+
+def _run_folder(notebook: Any) -> Path:
+    """The folder that the cell tagged `files` names."""
+    for cell in notebook.cells:
+        if "files" in cell.metadata.get("tags", []):
+            text = "".join(output.get("text", "") for output in cell.outputs)
+            return repository_folder() / re.match(r"Everything is in (.+)", text).group(1)
+    raise NotebookError("The notebook has no cell tagged 'files', so its run's folder is unknown.")
+
+
+def to_html(notebook: Path) -> Path:
+    """The notebook as one HTML page with its pictures inside, beside it."""
+    from nbconvert import HTMLExporter
+
+    page, _ = HTMLExporter().from_filename(str(notebook))
+    target = notebook.with_suffix(".html")
+    write_atomically(target, page.encode())
+    return target
+
+
+def run(pairs: Sequence[Sequence[str]]) -> str:
+    """Execute the notebook with these parameters into its run's folder; returns where everything is."""
+    parameters = parse_parameters(pairs, parameter_names(notebook_file()))
+    runs = repository_folder() / str(parameters.get("output_dir") or "runs")
+    executed, folder = execute(notebook_file(), parameters, runs)
+    target = folder / "notebook.ipynb"
+    os.replace(executed, target)
+    figures = "\n".join(f"  {path}" for path in sorted(folder.glob("*.png")))
+    return f"\nnotebook  {target}\nHTML      {to_html(target)}\nfigures\n{figures}"
+
+
+# ---- the committed copy ----------------------------------------------------------------------------------------------
+
+
+def cleaned(notebook: Any, source: Any, provenance: str) -> Any:
+    """An executed notebook as it is committed: the source's cells and metadata with the new outputs.
+
+    No injected cell, no papermill metadata, no empty outputs, execution counts 1 to n, no path of this machine; the cell
+    tagged `made-with` says which values made the outputs.
+    """
+    import copy
+
+    result = copy.deepcopy(source)
+    executed = {cell["id"]: cell for cell in notebook.cells}
+    count = 0
+    for cell in result.cells:
+        if "made-with" in cell.metadata.get("tags", []):
+            cell.source = provenance
+        if cell.cell_type != "code":
+            continue
+        count += 1
+        cell.execution_count = count
+        cell.outputs = [_cleaned_output(output, count) for output in executed[cell["id"]].outputs if _says_something(output)]
+    return result
+
+
+def _says_something(output: Any) -> bool:
+    if output.output_type == "stream":
+        return output.name == "stdout" and bool(output.text.strip())
+    return any(content for kind, content in output.get("data", {}).items() if kind != "text/plain" or content.strip())
+
+
+def _cleaned_output(output: Any, count: int) -> Any:
+    if output.output_type == "execute_result":
+        output.execution_count = count
+    if output.output_type == "stream":
+        output.text = output.text.replace(f"{repository_folder()}{os.sep}", "")
+    return output
+
+
+def render(pairs: Sequence[Sequence[str]]) -> str:
+    """Execute the notebook, keep it with its outputs, and write the four images; returns what was written.
+
+    With `-p finished_run FOLDER` the run is shown again instead of trained, and the notebook says so.
+    """
+    import nbformat
+
+    source = nbformat.read(notebook_file(), as_version=4)
+    parameters = parse_parameters(pairs, parameter_names(notebook_file()))
+    executed, folder = execute(notebook_file(), parameters, repository_folder() / "runs")
+    result = cleaned(nbformat.read(executed, as_version=4), source, _provenance(parameters, Run(folder)))
+    executed.unlink()
+    nbformat.validate(result)
+    write_atomically(notebook_file(), (nbformat.writes(result) + "\n").encode())
+    images = repository_folder() / "images"
+    images.mkdir(exist_ok=True)
+    for name in FIGURES:
+        shutil.copyfile(folder / name, images / name)
+    return f"{notebook_file()} and {len(FIGURES)} images in {images}, from {folder}"
+
+
+def _provenance(parameters: dict[str, Any], run: Run) -> str:
+    summary = run.summary()
+    shown_again = "finished_run" in parameters
+    values = run.config().to_dict() if shown_again else parameters
+    kept = ("preset_name", "dataset", "epochs", "train_images", "resolutions", "batch_size", "max_lr", "seed")
+    listed = {key: values[key] for key in kept if values.get(key) is not None} if shown_again else parameters
+    text = ", ".join(f"`{'preset' if key == 'preset_name' else key} = {value!r}`" for key, value in listed.items())
+    date = datetime.date.today().isoformat()
+    how = "shown from a run finished before, not trained in the cell" if shown_again else "trained in this notebook"
+    return (
+        f"The outputs below come from one real run with {text}; every other value was the default. Data: "
+        f"{summary['dataset']}; hardware: {summary['hardware']}; PyTorch {summary['versions']['torch']}; {date}; {how}."
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code: 0, 1 where a cell failed, 2 for a bad value."""
+    parser = argparse.ArgumentParser(prog="python -m era_support_packages.notebook", description=__doc__.splitlines()[0])
+    parser.add_argument("command", choices=("run", "render"))
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter")
+    options = parser.parse_args(arguments)
+    try:
+        print({"run": run, "render": render}[options.command](options.p))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except NotebookError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
