@@ -20,8 +20,8 @@ lint: $(VENV)/.installed  ## Check style
 render: $(VENV)/.installed  ## Make the notebook's outputs and images/ again (ARGS="-p finished_run runs/NAME")
 	$(PY) -m era_support_packages.notebook render $(ARGS)
 
-test-bootstrap: $(VENV)/.installed  ## The notebook alone in an empty folder, in a fresh environment like Colab's
-	PYTHON=$(PY) bash tests/bootstrap_alone.sh
+test-bootstrap:  ## The notebook alone in an empty folder, in a fresh environment like Colab's
+	PYTHON=$(PYTHON) bash tests/bootstrap_alone.sh
 
 $(VENV)/.installed: requirements.txt requirements-dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -56,7 +56,7 @@ class TrainingConfig:
     momentum: float = 0.9  # Nesterov
     weight_decay: float = 5e-4  # on convolutions and the output layer; never on norms and biases
     label_smoothing: float = 0.0
-    horizontal_flip: float = 0.5  # probability
+    horizontal_flip: float | str = "auto"  # probability; "auto" is 0.5, but 0 for digits, which have no mirror image
     crop_padding: int = 0  # px of reflected border around the image before a random crop of the old size
     cutout: int = 0  # side in px of one square filled with the mean colour
     shift_scale_rotate: float = 0.0  # probability; shift and scale by up to 5 %, rotate by up to 15 degrees
@@ -154,6 +154,7 @@ class TrainingConfig:
     def default_run_name(self, dataset: str) -> str:
         """A name that changes with every value that decides the result: `cpu-cifar10-3f2a91`."""
         values = {key: value for key, value in self.to_dict().items() if key not in ("run_name", "output_dir")}
+        values = json.loads(json.dumps(values), parse_int=float)  # 1 and 1.0 are the same value
         digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
         return f"{self.preset_name}-{dataset}-{digest[:6]}"
 
@@ -228,7 +229,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "train_images": 1024,
         "resolutions": ((16, 1.0),),
         "batch_size": 32,
-        "max_lr": 0.05,
+        "max_lr": 0.01,
         "crop_padding": 2,
         "range_test_iterations": 20,
         "test_images": 200,
@@ -244,7 +245,6 @@ _RANGES: dict[str, tuple[type, float | None, float | None]] = {
     "momentum": (float, 0, 0.9999),
     "weight_decay": (float, 0, 1),
     "label_smoothing": (float, 0, 0.99),
-    "horizontal_flip": (float, 0, 1),
     "crop_padding": (int, 0, 31),
     "cutout": (int, 0, 32),
     "shift_scale_rotate": (float, 0, 1),
@@ -311,6 +311,8 @@ def _problems_with_numbers(config: TrainingConfig) -> list[str]:
         problems.append(
             f"max_lr is {config.max_lr!r}; give a number above 0 and up to 100, or 'auto' for the range test's suggestion."
         )
+    if config.horizontal_flip != "auto" and not (_is_number(config.horizontal_flip, float) and 0 <= config.horizontal_flip <= 1):
+        problems.append(f"horizontal_flip is {config.horizontal_flip!r}; give a number from 0 to 1, or 'auto'.")
     if config.workers != "auto" and not (_is_number(config.workers, int) and 0 <= config.workers <= 64):
         problems.append(f"workers is {config.workers!r}; give a whole number from 0 to 64, or 'auto'.")
     plan = config.resolutions

@@ -90,12 +90,16 @@ def log_row(record: EpochRecord) -> str:
 def resolve(config: TrainingConfig, dataset: ImageDataset | None = None) -> TrainingConfig:
     """The configuration with every "auto" but `max_lr` replaced by what it means on this machine and, where given, data set."""
     device = resolve_device(config.device)
+    flip = config.horizontal_flip
+    if flip == "auto" and dataset is not None:
+        flip = 0.0 if dataset.name == "digits" else 0.5
     workers = (2 if device.type == "cuda" else 0) if config.workers == "auto" else config.workers
     return config.replace(
         dataset=dataset.name if dataset is not None and config.dataset == "auto" else config.dataset,
         device=str(device),
         precision=resolve_precision(config.precision, device),
         workers=workers,
+        horizontal_flip=flip,
     )
 
 
@@ -160,7 +164,7 @@ class TrainingStep:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         config: TrainingConfig,
-        scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+        scheduler: torch.optim.lr_scheduler.OneCycleLR | None = None,
     ) -> None:
         self.model, self.optimizer, self.config, self.scheduler = model, optimizer, config, scheduler
         self.device = resolve_device(config.device)
@@ -175,7 +179,7 @@ class TrainingStep:
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.scheduler is not None:
+        if self.scheduler is not None and self.scheduler.last_epoch < self.scheduler.total_steps - 1:  # none after the last
             self.scheduler.step()
         return loss.detach(), (logits.detach().argmax(dim=1) == labels).sum()
 
@@ -183,6 +187,7 @@ class TrainingStep:
 # ---- what a run will cost --------------------------------------------------------------------------------------------
 
 
+@torch.random.fork_rng(devices=[])  # dropout draws from it
 def seconds_per_image(model: nn.Module, config: TrainingConfig, timed_steps: int = 2) -> float:
     """Seconds of training per image at the plan's first resolution, from a few timed steps of a copy of the model."""
     resolution = config.resolutions[0][0]
@@ -228,6 +233,7 @@ def training_flops(model: nn.Module, config: TrainingConfig, train_size: int, ra
     )
 
 
+@torch.random.fork_rng(devices=[])  # dropout draws from it
 def flops_per_image(model: nn.Module, resolution: int) -> int:
     """Floating-point operations of one image's forward and backward pass at that resolution, 2 per multiply-add.
 

@@ -5,12 +5,17 @@
 A mistake is a tuple (image, predicted, actual) everywhere: a normalised tensor (3, H, W) and two class ids.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from era_support_packages import plots
 from era_support_packages.batches import unnormalize
@@ -35,22 +40,30 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # wh
 
 
 class _Log:
-    """Losses and accuracies by epoch. `plot_losses()` takes no arguments, so the module has to keep this one value."""
+    """The rows of the run trained last. `plot_losses()` takes no arguments, so the module has to keep this one value."""
 
     def __init__(self) -> None:
-        self.train: dict[int, tuple[float, float]] = {}
-        self.test: dict[int, tuple[float, float]] = {}
+        self.model: Callable[[], nn.Module | None] = lambda: None  # a weak reference: the log must not keep a network alive
+        self.rows: dict[int, SimpleNamespace] = {}
 
-    def add_train(self, epoch: int, loss: float, accuracy: float) -> None:
-        """A row; training again from an earlier epoch drops the rows of the previous attempt."""
-        for rows in (self.train, self.test):
-            for later in [key for key in rows if key >= epoch]:
-                del rows[later]
-        self.train[epoch] = loss, accuracy
+    def add_train(self, model: nn.Module, epoch: int, loss: float, accuracy: float) -> None:
+        """A new row; another model, or an epoch that does not come after the last one, begins a new run."""
+        if self.model() is not model or epoch <= max(self.rows, default=-math.inf):
+            self.model, self.rows = weakref.ref(model), {}
+        self.rows[epoch] = SimpleNamespace(
+            epoch=epoch,
+            resolution=None,  # not known here, and the same in all rows
+            train_loss=loss,
+            train_accuracy=accuracy,
+            test_loss=math.nan,
+            test_accuracy=math.nan,
+        )
 
-    def add_test(self, loss: float, accuracy: float) -> None:
-        """The test row of the epoch trained last."""
-        self.test[max(self.train, default=0)] = loss, accuracy
+    def add_test(self, model: nn.Module, loss: float, accuracy: float) -> None:
+        """The test part of the last row, if this is the model that was trained."""
+        if self.model() is model:
+            row = self.rows[max(self.rows)]
+            row.test_loss, row.test_accuracy = loss, accuracy
 
 
 _log = _Log()
@@ -61,18 +74,19 @@ def train(
     device: torch.device | str,
     train_loader: Iterable[tuple[Tensor, Tensor]],
     optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler | None,
+    scheduler: LRScheduler | None,
     criterion: Callable[[Tensor, Tensor], Tensor],
     epoch: int,
 ) -> tuple[float, float]:
     """Train for one epoch; returns the mean loss over its images and the accuracy in percent.
 
-    A OneCycleLR or CyclicLR is stepped after every batch, any other scheduler at the end of the epoch. Raises `ValueError`
-    for a scheduler given by name: it would have to be made anew in every epoch.
+    `criterion` gives the mean loss of a batch. A OneCycleLR or CyclicLR is stepped after every batch, any other scheduler at
+    the end of the epoch (ReduceLROnPlateau by the training loss). Raises `ValueError` for a scheduler given by name or class
+    (it would have to be made anew in every epoch), and for a loader without images.
     """
-    if scheduler is not None and not hasattr(scheduler, "step"):
+    if scheduler is not None and (isinstance(scheduler, type) or not hasattr(scheduler, "step")):
         raise ValueError(f"scheduler is {scheduler!r}; give a scheduler object made once before the first epoch, or None.")
-    every_batch = isinstance(scheduler, torch.optim.lr_scheduler.OneCycleLR | torch.optim.lr_scheduler.CyclicLR)
+    every_batch = isinstance(scheduler, OneCycleLR | CyclicLR)
     model.train()
     loss_sum, correct, shown = 0.0, 0, 0
     with progress_bar(len(train_loader), f"epoch {epoch}", "batch") as bar:
@@ -90,10 +104,12 @@ def train(
             shown += len(labels)
             bar.set_postfix_str(f"loss {loss_sum / shown:.4f}, accuracy {100 * correct / shown:.2f} %", refresh=False)
             bar.update()
-    if scheduler is not None and not every_batch:
+    loss_mean, accuracy = _means(loss_sum, correct, shown)
+    if isinstance(scheduler, ReduceLROnPlateau):
+        scheduler.step(loss_mean)
+    elif scheduler is not None and not every_batch:
         scheduler.step()
-    loss_mean, accuracy = loss_sum / shown, 100 * correct / shown
-    _log.add_train(epoch, loss_mean, accuracy)
+    _log.add_train(model, epoch, loss_mean, accuracy)
     print(f"Epoch {epoch}: Train set: Average loss: {loss_mean:.4f}, Accuracy: {correct}/{shown} ({accuracy:.2f}%)")
     return loss_mean, accuracy
 
@@ -104,14 +120,20 @@ def test(
     test_loader: Iterable[tuple[Tensor, Tensor]],
     criterion: Callable[[Tensor, Tensor], Tensor],
 ) -> tuple[float, float]:
-    """Mean loss over the images and accuracy in percent, in evaluation mode; the training flag is as before afterwards."""
+    """Mean loss over the images and accuracy in percent, in evaluation mode; training flags are as before afterwards.
+
+    `criterion` gives the mean loss of a batch. Raises `ValueError` for a loader without images.
+    """
     loss_sum, correct, shown = 0.0, 0, 0
-    for _, labels, logits in _evaluated(model, device, test_loader):
-        loss_sum += criterion(logits, labels).item() * len(labels)
-        correct += int((logits.argmax(dim=1) == labels).sum())
-        shown += len(labels)
-    loss_mean, accuracy = loss_sum / shown, 100 * correct / shown
-    _log.add_test(loss_mean, accuracy)
+    with _evaluating(model):
+        for images, labels in test_loader:
+            images, labels = images.to(device), labels.to(device)
+            logits = model(images)
+            loss_sum += criterion(logits, labels).item() * len(labels)
+            correct += int((logits.argmax(dim=1) == labels).sum())
+            shown += len(labels)
+    loss_mean, accuracy = _means(loss_sum, correct, shown)
+    _log.add_test(model, loss_mean, accuracy)
     print(f"Test set: Average loss: {loss_mean:.4f}, Accuracy: {correct}/{shown} ({accuracy:.2f}%)")
     return loss_mean, accuracy
 
@@ -120,28 +142,10 @@ test.__test__ = False  # pytest would collect it where a test module imports *
 
 
 def plot_losses() -> Figure:
-    """Loss and accuracy of the epochs trained last, as one figure. Raises `ValueError` before the first epoch."""
-    if not _log.train:
+    """Loss and accuracy of the run trained last, by epoch. Raises `ValueError` before the first epoch."""
+    if not _log.rows:
         raise ValueError("Nothing has been trained yet; call train() and test() first.")
-    records = [
-        _Row(epoch, *_log.train[epoch], *_log.test.get(epoch, (float("nan"), float("nan")))) for epoch in sorted(_log.train)
-    ]
-    return _shown(plots.training_curves(_Rows(tuple(records)), "Training and test"))
-
-
-class _Row:
-    """What `plots.training_curves` reads of a row."""
-
-    resolution = 32
-
-    def __init__(self, epoch: int, train_loss: float, train_accuracy: float, test_loss: float, test_accuracy: float) -> None:
-        self.epoch, self.train_loss, self.train_accuracy = epoch, train_loss, train_accuracy
-        self.test_loss, self.test_accuracy = test_loss, test_accuracy
-
-
-class _Rows:
-    def __init__(self, records: tuple[_Row, ...]) -> None:
-        self.records = records
+    return _shown(plots.training_curves(SimpleNamespace(records=tuple(_log.rows.values())), "Training and test"))
 
 
 def get_incorrrect_predictions(
@@ -149,10 +153,13 @@ def get_incorrrect_predictions(
 ) -> list[Mistake]:
     """Every misclassified image of a loader, in its order, as (image on the CPU, predicted, actual)."""
     mistakes: list[Mistake] = []
-    for images, labels, logits in _evaluated(model, device, loader):
-        predicted = logits.argmax(dim=1)
-        for position in (predicted != labels).nonzero()[:, 0].tolist():
-            mistakes.append((images[position].cpu(), int(predicted[position]), int(labels[position])))
+    with _evaluating(model):
+        for images, labels in loader:
+            predicted = model(images.to(device)).argmax(dim=1).cpu()
+            labels = labels.cpu()
+            for position in (predicted != labels).nonzero()[:, 0].tolist():
+                # A copy: a view of one image would keep its whole batch in memory.
+                mistakes.append((images[position].cpu().clone(), int(predicted[position]), int(labels[position])))
     return mistakes
 
 
@@ -193,9 +200,9 @@ def generate_gradcam(
     """
     images, predicted, _ = _columns(misclassified_images)
     explanation = explain(model.to(device), images, targets=predicted, layers=target_layers)
-    labels = torch.zeros(len(images), dtype=torch.int64)
-    batches = _evaluated(model, device, [(images, labels)])
-    probabilities, ids = torch.cat([logits for _, _, logits in batches]).softmax(dim=1).cpu().sort(dim=1, descending=True)
+    with _evaluating(model):
+        logits = torch.cat([model(part.to(device)) for part in images.split(64)])
+    probabilities, ids = logits.softmax(dim=1).cpu().sort(dim=1, descending=True)
     return list(explanation.maps[:, 0].transpose(1, 0, 2, 3)), probabilities, ids
 
 
@@ -236,23 +243,28 @@ def _columns(mistakes: Sequence[Mistake]) -> tuple[Tensor, np.ndarray, np.ndarra
     return torch.stack(list(images)), np.array(predicted, dtype=np.int64), np.array(actual, dtype=np.int64)
 
 
-def _evaluated(
-    model: nn.Module, device: torch.device | str, loader: Iterable[tuple[Tensor, Tensor]]
-) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
-    """Images, labels and logits of each batch, in evaluation mode."""
+def _means(loss_sum: float, correct: int, shown: int) -> tuple[float, float]:
+    """Mean loss over the images, and accuracy in percent."""
+    if not shown:
+        raise ValueError("The loader gave no images; give one that holds at least one batch.")
+    return loss_sum / shown, 100 * correct / shown
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Within the block: evaluation mode without gradients; afterwards each module's training flag is as before."""
     flags = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
-        for images, labels in loader:
-            images, labels = images.to(device), labels.to(device)
-            with torch.no_grad():
-                logits = model(images)
-            yield images, labels, logits
+        with torch.no_grad():
+            yield
     finally:
         for module, training in flags:
             module.training = training
 
 
 def _shown(figure: Figure) -> Figure:
+    """Show a figure in a notebook at once, wherever in a cell the call stands."""
     plots.show(figure)
+    figure._ipython_display_ = lambda: None  # where the call is a cell's last line, its value would be shown once more
     return figure

@@ -1,0 +1,165 @@
+"""The committed notebook is as it should be, and its headless runner does what it says."""
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from era_support_packages import notebook
+from era_support_packages.config import TrainingConfig
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOK = ROOT / "notebooks" / "gradcam_cifar10.ipynb"
+SUMMARY = Path(__file__).with_name("resnet18_summary.txt")
+
+
+@pytest.fixture(scope="module")
+def committed():
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+def tagged(content, tag):
+    return [cell for cell in content.cells if tag in cell.metadata.get("tags", [])]
+
+
+def code_cells(content):
+    return [cell for cell in content.cells if cell.cell_type == "code"]
+
+
+# ---- the committed file ----------------------------------------------------------------------------------------------
+
+
+def test_the_parameters_cell_holds_defaults_that_papermill_reads(committed):
+    (cell,) = tagged(committed, "parameters")
+    lines = cell.source.splitlines()
+    assert all(re.fullmatch(r"\w+: (str|int|float|list) = .+  # .+", line) for line in lines)
+    names = notebook.parameter_names(NOTEBOOK)
+    assert names == [line.split(":")[0] for line in lines]
+    values = {}
+    exec(cell.source, values)
+    kept = {"preset": "auto", "dataset": "auto", "seed": 0, "mistakes": 10, "method": "gradcam", "output_dir": "runs"}
+    assert {name: values[name] for name in names} == {name: kept.get(name) for name in names}
+
+
+def test_the_parameters_cell_keeps_continuous_integration_small(committed):
+    (cell,) = tagged(committed, "parameters")
+    assert cell.metadata["nbmake"]["mock"] == {"preset": "smoke", "dataset": "digits", "output_dir": "runs/smoke"}
+
+
+def test_every_parameter_but_the_notebooks_own_is_one_of_the_configuration():
+    own = {"preset", "data_root", "mistakes", "method", "finished_run"}
+    fields = set(TrainingConfig.preset("smoke").to_dict())
+    assert set(notebook.parameter_names(NOTEBOOK)) - own <= fields
+
+
+def test_nothing_of_the_run_that_made_it_is_left_behind(committed):
+    assert not tagged(committed, "injected-parameters")
+    assert "papermill" not in committed.metadata
+    assert not any({"papermill", "execution"} & set(cell.metadata) for cell in committed.cells)
+    text = NOTEBOOK.read_text()
+    assert str(ROOT) not in text
+    assert not re.search(r"/(home|root|tmp|Users|work)/", text)
+    assert NOTEBOOK.stat().st_size < 1_500_000
+
+
+def test_it_carries_the_outputs_of_one_run_in_order(committed):
+    cells = code_cells(committed)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert not any(output.output_type == "error" for cell in cells for output in cell.outputs)
+    pictures = sum("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
+    assert pictures == 8  # augmentation, range test, log, confusion, classes, mistakes, Grad-CAM twice
+    (prose,) = tagged(committed, "made-with")
+    assert re.search(r"one real run with `\w+ = .+Data: .+; hardware: .+; PyTorch [\d.]+.*; \d{4}-\d\d-\d\d; ", prose.source)
+
+
+def test_its_summary_is_the_originals_to_the_character(committed):
+    (cell,) = [cell for cell in code_cells(committed) if "model_summary(network)" in cell.source]
+    assert cell.outputs[0].text.rstrip("\n") == SUMMARY.read_text().rstrip("\n")
+
+
+def test_the_badge_opens_this_notebook(committed):
+    link = "https://colab.research.google.com/github/sushant097/era_support_packages/blob/main/notebooks/gradcam_cifar10.ipynb"
+    assert f"({link})" in committed.cells[0].source
+    assert f"({link})" in (ROOT / "README.md").read_text()
+
+
+def test_the_images_are_pictures_that_the_readme_shows():
+    readme = (ROOT / "README.md").read_text()
+    for name in notebook.FIGURES:
+        assert (ROOT / "images" / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        assert f"(images/{name})" in readme
+
+
+# ---- parameters on the command line ----------------------------------------------------------------------------------
+
+
+def test_values_are_read_as_json_python_constants_or_text():
+    pairs = [("a", "3"), ("b", "None"), ("c", "True"), ("d", "cpu"), ("e", "[[16, 0.5], [32, 0.5]]"), ("f", "0.1"), ("g", "007")]
+    expected = {"a": 3, "b": None, "c": True, "d": "cpu", "e": [[16, 0.5], [32, 0.5]], "f": 0.1, "g": "007"}
+    assert notebook.parse_parameters(pairs, list("abcdefg")) == expected
+
+
+def test_an_unknown_parameter_is_refused_before_the_kernel_starts(monkeypatch, capsys):
+    def never(*_):
+        raise AssertionError("the notebook was executed")
+
+    monkeypatch.setattr(notebook, "execute", never)
+    assert notebook.main(["run", "-p", "epoch", "3"]) == 2
+    assert capsys.readouterr().err == "error: Unknown parameter 'epoch': did you mean 'epochs'?\n"
+
+
+# ---- the committed copy ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def source():
+    cells = [
+        nbformat.v4.new_markdown_cell("old words", metadata={"tags": ["made-with"]}, id="m"),
+        nbformat.v4.new_code_cell("seed: int = 0  # seed", metadata={"tags": ["parameters"]}, id="p"),
+        nbformat.v4.new_code_cell("print(seed)", id="c"),
+    ]
+    return nbformat.v4.new_notebook(cells=cells)
+
+
+def test_cleaning_keeps_outputs_and_drops_traces(source):
+    executed = nbformat.from_dict(json.loads(json.dumps(source)))
+    executed.cells.insert(2, nbformat.v4.new_code_cell("seed = 7", metadata={"tags": ["injected-parameters"]}, id="i"))
+    executed.metadata["papermill"] = {"output_path": "somewhere"}
+    executed.cells[3].metadata["papermill"] = {"duration": 1}
+    executed.cells[3].execution_count = 9
+    executed.cells[3].outputs = [
+        nbformat.v4.new_output("display_data", {"text/plain": ""}),  # what is left of a progress bar
+        nbformat.v4.new_output("stream", name="stderr", text="a warning"),
+        nbformat.v4.new_output("stream", name="stdout", text=f"7 in {ROOT}/runs/x\n"),
+        nbformat.v4.new_output("execute_result", {"text/plain": "7"}, execution_count=9),
+    ]
+    result = notebook.cleaned(executed, source, "new words")
+    assert [cell.id for cell in result.cells] == ["m", "p", "c"]
+    assert "papermill" not in result.metadata
+    assert result.cells[0].source == "new words"
+    assert result.cells[1].source == "seed: int = 0  # seed"
+    assert [cell.execution_count for cell in result.cells[1:]] == [1, 2]
+    assert [output.get("text", output.get("data")) for output in result.cells[2].outputs] == [
+        "7 in runs/x\n",
+        {"text/plain": "7"},
+    ]
+    assert result.cells[2].outputs[1].execution_count == 2
+    assert source.cells[0].source == "old words"
+
+
+def test_a_failing_cell_is_reported_and_its_notebook_kept(tmp_path, capsys, monkeypatch):
+    content = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell("x: int = 1  # x", metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell("1 / 0")],
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+    )
+    path = tmp_path / "broken.ipynb"
+    nbformat.write(content, path)
+    monkeypatch.setattr(notebook, "notebook_file", lambda: path)
+    monkeypatch.setattr(notebook, "repository_folder", lambda: tmp_path)
+    assert notebook.main(["run", "-p", "x", "2"]) == 1
+    kept = tmp_path / "runs" / "failed.ipynb"
+    message = f"error: ZeroDivisionError: division by zero (the notebook up to there is {kept})\n"
+    assert capsys.readouterr().err.endswith(message)
+    assert "injected-parameters" in str(nbformat.read(kept, as_version=4).cells)

@@ -1,0 +1,669 @@
+"""Training: every number of the log against one worked out by hand, on networks of a few channels."""
+
+import copy
+import dataclasses
+import itertools
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from era_support_packages import hardware, training
+from era_support_packages.augmentation import AugmentationPolicy
+from era_support_packages.batches import shuffled_order
+from era_support_packages.config import TrainingConfig
+from era_support_packages.custom_resnet import CustomResNet
+from era_support_packages.datasets import ImageDataset
+from era_support_packages.predictions import predict
+from era_support_packages.resnet import ResNet, ResNet18
+from era_support_packages.training import (
+    EpochRecord,
+    History,
+    TrainingDivergedError,
+    TrainingStep,
+    announce_duration,
+    augmentation_policy,
+    build_batches,
+    build_model,
+    build_optimizer,
+    build_scheduler,
+    duration,
+    fit,
+    flops_per_image,
+    log_header,
+    log_row,
+    predicted_seconds,
+    resolve,
+    seconds_per_image,
+    training_flops,
+)
+
+CPU = torch.device("cpu")
+MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
+
+
+# ---- small things to train -------------------------------------------------------------------------------------------
+
+
+def tiny_network(classes: int = 3, seed: int = 0, drop: float = 0.0) -> nn.Sequential:
+    """Convolution 3 -> 8, batch norm, ReLU, global pooling, dropout, linear layer."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            OrderedDict(
+                conv=nn.Conv2d(3, 8, 3, padding=1, bias=False),
+                norm=nn.BatchNorm2d(8),
+                relu=nn.ReLU(),
+                pool=nn.AdaptiveAvgPool2d(1),
+                flatten=nn.Flatten(),
+                drop=nn.Dropout(drop),
+                linear=nn.Linear(8, classes),
+            )
+        )
+
+
+def coloured_images(count: int, size: int = 8, split: str = "train", seed: int = 0) -> ImageDataset:
+    """Red, green and blue noise, the class of image i being i % 3: separable by the mean of each channel."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count, dtype=np.int64) % 3
+    images = generator.integers(0, 120, (count, size, size, 3))
+    images[np.arange(count), :, :, labels] += 100
+    return ImageDataset(images.astype(np.uint8), labels, ("red", "green", "blue"), "colours", "colours", split, MEAN, STD)
+
+
+def plan(**changes: Any) -> TrainingConfig:
+    """A plain run on the CPU: no augmentation, no smoothing, batches of 8 images at 8 px, one epoch."""
+    values = {
+        "epochs": None if "train_images" in changes else 1,
+        "resolutions": ((8, 1.0),),
+        "batch_size": 8,
+        "max_lr": 0.1,
+        "horizontal_flip": 0.0,
+        "device": "cpu",
+        "precision": "fp32",
+        "workers": 0,
+    }
+    return TrainingConfig("smoke", **{**values, **changes})
+
+
+def quiet(_: str) -> None:
+    """A report that goes nowhere."""
+
+
+def same_weights(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """Whether two state dicts have the same names and the same bits."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def normalised(dataset: ImageDataset, indices: list[int] | np.ndarray) -> Tensor:
+    """Images (N, 3, H, W) as the network should see them, worked out in numpy."""
+    scaled = (dataset.images[indices] / 255 - np.array(MEAN)) / np.array(STD)
+    return torch.from_numpy(scaled.transpose(0, 3, 1, 2).astype(np.float32))
+
+
+def smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    """(1 - s) times the negative log-probability of the label, plus s times its mean over the classes."""
+    log_probabilities = logits - logits.exp().sum(dim=1, keepdim=True).log()
+    actual = -log_probabilities[torch.arange(len(labels)), labels]
+    return ((1 - smoothing) * actual - smoothing * log_probabilities.mean(dim=1)).mean()
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+# ---- the log ---------------------------------------------------------------------------------------------------------
+
+RECORD = EpochRecord(3, 24, 38_000, 0.0123456, 1.23456, 54.321, 0.98764, 65.4, 1308, 2000, 61.27)
+
+
+def test_log_is_fixed_width_text() -> None:
+    assert log_header() == "epoch   px         lr  train loss  train acc  test loss  correct/total  test acc  seconds"
+    assert log_row(RECORD) == "    3   24   0.012346      1.2346    54.32 %     0.9876      1308/2000   65.40 %     61.3"
+
+
+def test_log_row_of_the_largest_numbers_keeps_its_columns() -> None:
+    largest = EpochRecord(10_000, 32, 50_000, 99.999999, 9999.9999, 100.0, 9999.9999, 100.0, 10_000, 10_000, 86_399.9)
+    assert log_row(largest) == "10000   32  99.999999   9999.9999   100.00 %  9999.9999    10000/10000  100.00 %  86399.9"
+    assert len(log_row(largest)) == len(log_row(RECORD)) == len(log_header())
+
+
+def test_history_adds_up_the_seconds_of_its_rows() -> None:
+    records = (RECORD, dataclasses.replace(RECORD, epoch=4, seconds=0.5))
+    assert History(records, plan(), None).seconds == 61.77
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (0.4, "0 s"),
+        (45, "45 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (200, "3 min 20 s"),
+        (3599.4, "59 min 59 s"),
+        (3599.6, "1 h 00 min"),
+        (3900, "1 h 05 min"),
+        (7199, "1 h 59 min"),
+        (90_000, "25 h 00 min"),
+    ],
+)
+def test_duration_is_read_by_people(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_announcement_offers_colab_only_for_a_long_run_on_a_cpu() -> None:
+    cpu = plan()
+    assert announce_duration(cpu, 45) == "This run will take about 45 s on this machine."
+    assert announce_duration(cpu, 600) == "This run will take about 10 min 00 s on this machine."
+    assert announce_duration(cpu, 601) == (
+        "This run will take about 10 min 01 s on this machine. "
+        "A free GPU on Colab (Runtime > Change runtime type > T4 GPU) would take a fraction of it."
+    )
+    assert announce_duration(plan(device="cuda:0"), 7200) == "This run will take about 2 h 00 min on this machine."
+    assert "Colab" not in announce_duration(plan(device="cuda"), 7200)
+
+
+# ---- parts of a run --------------------------------------------------------------------------------------------------
+
+
+def changed(before: TrainingConfig, after: TrainingConfig) -> dict[str, Any]:
+    """The values of `after` that differ from `before`."""
+    old = before.to_dict()
+    return {name: value for name, value in after.to_dict().items() if value != old[name]}
+
+
+def test_resolve_replaces_every_auto_but_max_lr_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    monkeypatch.setattr(hardware, "_bf16_is_faster", lambda: True)
+    automatic = TrainingConfig.preset("original")
+    resolved = resolve(automatic, coloured_images(3))
+    assert changed(automatic, resolved) == {"dataset": "colours", "device": "cpu", "precision": "bf16", "workers": 0}
+    assert [name for name, value in resolved.to_dict().items() if value == "auto"] == ["max_lr"]
+    assert resolve(resolved, coloured_images(3)) == resolved
+    without_data = resolve(automatic)
+    assert changed(automatic, without_data) == {"device": "cpu", "precision": "bf16", "workers": 0}
+    monkeypatch.setattr(hardware, "_bf16_is_faster", lambda: False)
+    assert resolve(automatic).precision == "fp32"
+
+
+def test_resolve_on_a_gpu_takes_two_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (7, 5))
+    automatic = TrainingConfig.preset("original")
+    resolved = resolve(automatic, coloured_images(3))
+    assert changed(automatic, resolved) == {"dataset": "colours", "device": "cuda:0", "precision": "fp16", "workers": 2}
+
+
+def test_resolve_keeps_what_is_given() -> None:
+    given = plan(dataset="data/some-folder", workers=3, precision="bf16")
+    assert resolve(given, coloured_images(3)) == given
+
+
+def test_build_model_gives_the_same_weights_for_the_same_seed() -> None:
+    config = plan(model="resnet_custom", seed=5)
+    torch.manual_seed(1)
+    one = build_model(config, 7)
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    other = build_model(config, 7)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert isinstance(one, CustomResNet)
+    assert one.linear.weight.shape == (7, 512)
+    assert same_weights(one.state_dict(), other.state_dict())
+    assert one.prep[0].weight.is_contiguous(memory_format=torch.channels_last)
+    different = build_model(config.replace(seed=6), 7)
+    assert not torch.equal(one.prep[0].weight, different.prep[0].weight)
+    assert not torch.equal(one.linear.weight, different.linear.weight)
+
+
+def test_build_model_finds_the_resnets_by_name() -> None:
+    model = build_model(plan(model="ResNet18"), 10)
+    assert isinstance(model, ResNet)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 11_173_962
+
+
+def test_optimizer_decays_only_convolutions_and_the_output_layer() -> None:
+    model = tiny_network()
+    optimizer = build_optimizer(model, plan(weight_decay=0.03, momentum=0.8, max_lr=0.7))
+    assert isinstance(optimizer, torch.optim.SGD)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = [([names[id(parameter)] for parameter in group["params"]], group) for group in optimizer.param_groups]
+    assert [(members, group["weight_decay"]) for members, group in groups] == [
+        (["conv.weight", "linear.weight"], 0.03),
+        (["norm.weight", "norm.bias", "linear.bias"], 0.0),
+    ]
+    assert all((group["lr"], group["momentum"], group["nesterov"]) == (0.7, 0.8, True) for _, group in groups)
+
+
+def test_optimizer_without_momentum_is_plain_gradient_descent() -> None:
+    optimizer = build_optimizer(tiny_network(), plan(momentum=0, max_lr="auto"))
+    assert all((group["momentum"], group["nesterov"]) == (0, False) for group in optimizer.param_groups)
+    assert optimizer.defaults["lr"] == 0.01  # the range test sets its own
+
+
+def learning_rates(config: TrainingConfig, steps: int) -> list[float]:
+    """The learning rate of each of that many real training steps."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    optimizer = build_optimizer(model, config)
+    step = TrainingStep(model, optimizer, config, build_scheduler(optimizer, config, steps))
+    rates = []
+    for _ in range(steps):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        step(torch.ones(2, 3, 2, 2), torch.tensor([0, 1]))
+    assert all(one == other for one, other in rates)  # both groups
+    return [one for one, _ in rates]
+
+
+def test_schedule_rises_to_max_lr_during_the_warmup_and_falls_to_zero() -> None:
+    rates = learning_rates(plan(max_lr=2.0, warmup=0.25), 12)
+    # from max_lr / 25 at step 0 to max_lr at step 12 * 0.25 - 1 = 2, then to max_lr / 250,000 at step 11
+    assert rates == pytest.approx(np.interp(np.arange(12), [0, 2, 11], [0.08, 2.0, 8e-6]))
+    assert rates[2] == 2.0
+    assert rates[-1] == pytest.approx(8e-6)
+
+
+def test_cosine_schedule() -> None:
+    rates = learning_rates(plan(max_lr=2.0, warmup=0.25, anneal="cos"), 12)
+    rising = [0.08 + (2.0 - 0.08) * (1 - math.cos(math.pi * step / 2)) / 2 for step in (0, 1, 2)]
+    falling = [8e-6 + (2.0 - 8e-6) * (1 + math.cos(math.pi * step / 9)) / 2 for step in range(1, 10)]
+    assert rates == pytest.approx([*rising, *falling])
+
+
+@pytest.mark.parametrize("anneal", ["linear", "cos"])
+@pytest.mark.parametrize("warmup", [0, 0.25, 1])
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5])
+def test_schedule_works_for_the_shortest_runs(steps: int, warmup: float, anneal: str) -> None:
+    rates = learning_rates(plan(max_lr=1.0, warmup=warmup, anneal=anneal), steps)
+    assert rates[0] == pytest.approx(0.04)
+    assert all(0 < rate <= 1 for rate in rates)
+    if steps > 1:
+        assert max(rates) == pytest.approx(1.0)
+    if steps > 2:
+        assert rates[-1] == pytest.approx(1.0 if warmup == 1 else 4e-6)
+    if steps > 2 and warmup < 1:
+        assert rates[1] == pytest.approx(1.0)
+
+
+def test_augmentation_policy_takes_its_values_from_the_configuration() -> None:
+    config = plan(horizontal_flip=0.3, crop_padding=2, cutout=4, shift_scale_rotate=0.1, rgb_shift=0.2, brightness_contrast=0.4)
+    assert augmentation_policy(config) == AugmentationPolicy(0.3, 2, 4, 0.1, 0.2, 0.4)
+
+
+def test_build_batches_follows_the_configuration() -> None:
+    train = coloured_images(20)
+    batches = build_batches(train, plan(batch_size=6, seed=9, workers=0))
+    assert (batches.batch_size, batches.seed, batches.workers, batches.device) == (6, 9, 0, CPU)
+    images, labels = next(batches.epoch(8, 0, 20))
+    order = shuffled_order(20, 9, 0)[:6]
+    assert labels.tolist() == train.labels[order].tolist()
+    torch.testing.assert_close(images, normalised(train, order))
+
+
+# ---- what a run will cost --------------------------------------------------------------------------------------------
+
+
+class Recording(nn.Module):
+    """A network that notes the shape and the training flag of each forward pass, also those of its copies."""
+
+    def __init__(self, drop: float = 0.0) -> None:
+        super().__init__()
+        self.network = tiny_network(drop=drop)
+        self.calls = Recording.calls = []
+
+    def __deepcopy__(self, memo: dict) -> "Recording":
+        twin = Recording.__new__(Recording)
+        memo[id(self)] = twin
+        nn.Module.__init__(twin)
+        twin.network = copy.deepcopy(self.network, memo)
+        twin.training = self.training
+        return twin
+
+    def forward(self, images: Tensor) -> Tensor:
+        Recording.calls.append((tuple(images.shape), self.network.norm.training))
+        return self.network(images)
+
+
+def test_seconds_per_image_times_a_few_steps_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([10.0, 16.0])
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    model = Recording()
+    config = plan(batch_size=4, resolutions=((16, 0.5), (8, 0.5)), epochs=2)
+    assert seconds_per_image(model, config, timed_steps=3) == 0.5  # 6 s for three batches of four
+    assert model.calls == [((4, 3, 16, 16), True)] * 4
+
+
+def test_seconds_per_image_leaves_model_and_random_state_alone() -> None:
+    model = tiny_network(drop=0.5).eval()
+    model.linear.train()
+    before, random_state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    assert seconds_per_image(model, plan(max_lr=10.0)) > 0
+    assert same_weights(model.state_dict(), before)
+    assert [module.training for module in model.modules()] == [False] * 7 + [True]
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_predicted_seconds_by_hand() -> None:
+    config = plan(train_images=300, resolutions=((8, 0.5), (16, 0.5)), batch_size=50, test_images=30)
+    assert [(epoch.resolution, epoch.images) for epoch in config.planned_epochs(100)] == [(8, 100), (8, 50), (16, 100), (16, 50)]
+    # in images of 8 px: training 100 + 50 + 4 * 100 + 4 * 50 = 750; tests 30 / 3 * (1 + 1 + 4) + 60 / 3 * 4 = 140
+    assert predicted_seconds(config, 100, 60, 0.01) == pytest.approx(8.9)
+    # every epoch looks at all 60: 20 + 20 + 80 + 80
+    assert predicted_seconds(config.replace(test_images=None), 100, 60, 0.01) == pytest.approx(9.5)
+    # where the split is smaller than test_images: 20 / 3 * (1 + 1 + 4 + 4)
+    assert predicted_seconds(config, 100, 20, 0.01) == pytest.approx((750 + 200 / 3) / 100)
+
+
+def test_flops_of_a_hand_made_network() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 5, 3, stride=2, padding=1), nn.Flatten())
+    model.append(nn.Linear(5 * 4 * 4, 2)).eval()
+    first, second, last = 8 * 8 * 4 * 3 * 9, 4 * 4 * 5 * 4 * 9, 80 * 2  # multiply-adds of one forward pass at 8 px
+    # forward, gradient of the weights, gradient of the input: the last of them not for the first layer
+    assert flops_per_image(model, 8) == 2 * (2 * first + 3 * second + 3 * last)
+    assert not any(module.training for module in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_flops_of_resnet18() -> None:
+    model = ResNet18()
+    per_image = flops_per_image(model, 32)
+    assert per_image == pytest.approx(3.34e9, rel=0.01)
+    assert 50_000 * per_image / 1e15 == pytest.approx(0.167, rel=0.01)
+
+
+def test_flops_leave_model_and_random_state_alone() -> None:
+    model = tiny_network(drop=0.5)
+    before, random_state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    flops_per_image(model.eval(), 8)
+    assert same_weights(model.state_dict(), before)
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_training_flops_counts_the_images_that_are_really_shown() -> None:
+    model = tiny_network()
+    small = 2 * (2 * 8 * 8 * 8 * 3 * 9 + 3 * 8 * 3)
+    large = 2 * (2 * 16 * 16 * 8 * 3 * 9 + 3 * 8 * 3)
+    assert (flops_per_image(model, 8), flops_per_image(model, 16)) == (small, large)
+    config = plan(train_images=300, resolutions=((8, 0.5), (16, 0.5)), batch_size=40)
+    # epochs of 100 and 50 images at each resolution: two full batches of 40, and one
+    assert training_flops(model, config, 100) == 120 * small + 120 * large
+    # a range test runs at the first resolution
+    assert training_flops(model, config, 100, range_test_batches=25) == (120 + 25 * 40) * small + 120 * large
+    # a split of fewer images than a batch is one batch
+    assert training_flops(model, plan(epochs=3, batch_size=64), 10) == 30 * small
+    assert training_flops(model, plan(epochs=3, batch_size=64), 10, range_test_batches=20) == (30 + 200) * small
+
+
+# ---- the run ---------------------------------------------------------------------------------------------------------
+
+
+def test_fit_refuses_auto_before_anything_happens() -> None:
+    model = tiny_network()
+    before, reported = copy.deepcopy(model.state_dict()), []
+    message = "max_lr is still 'auto'; run the range test first and take its suggestion, or give a number."
+    with pytest.raises(ValueError, match="max_lr") as raised:
+        fit(model, coloured_images(8), coloured_images(4), plan(max_lr="auto"), reported.append)
+    assert str(raised.value) == message
+    assert reported == []
+    assert same_weights(model.state_dict(), before)
+
+
+def test_fit_learns_a_separable_set() -> None:
+    train, test = coloured_images(60), coloured_images(30, split="test", seed=1)
+    history = fit(tiny_network(), train, test, plan(epochs=10, batch_size=10, max_lr=0.3), quiet)
+    assert history.records[0].train_accuracy < 90  # it had something to learn
+    last = history.records[-1]
+    assert (last.epoch, last.train_accuracy, last.test_accuracy, last.test_correct, last.test_total) == (10, 100, 100, 30, 30)
+    assert last.test_loss < 0.3
+    assert [record.train_loss for record in history.records[:4]] == sorted(
+        (record.train_loss for record in history.records[:4]), reverse=True
+    )
+
+
+def test_numbers_of_a_one_step_run_by_hand() -> None:
+    train, test = coloured_images(8), coloured_images(20, split="test", seed=1)
+    model = tiny_network()
+    twin = copy.deepcopy(model)
+    config = plan(label_smoothing=0.2, weight_decay=0.05, momentum=0.8, max_lr=5.0, test_images=4)
+    history = fit(model, train, test, config, quiet)
+
+    logits = twin(normalised(train, range(8)))
+    loss = smoothed_cross_entropy(logits, torch.from_numpy(train.labels), 0.2)
+    loss.backward()
+    record = history.records[0]
+    assert record.train_loss == pytest.approx(loss.item(), rel=1e-5)
+    assert record.train_accuracy == 12.5 * int((logits.argmax(dim=1).numpy() == train.labels).sum())
+    assert record.lr == pytest.approx(5.0 / 25)
+    # SGD with Nesterov momentum, from rest: the buffer is the gradient, and the step is gradient + momentum * buffer
+    for name, parameter in twin.named_parameters():
+        decay = 0.05 if parameter.ndim > 1 else 0.0
+        expected = parameter.detach() - 0.2 * (1 + 0.8) * (parameter.grad + decay * parameter.detach())
+        torch.testing.assert_close(model.get_parameter(name).detach(), expected, rtol=1e-4, atol=1e-6)
+
+    with torch.no_grad():
+        logits = copy.deepcopy(model).eval()(normalised(test, range(20)))
+    assert record.test_loss == pytest.approx(smoothed_cross_entropy(logits, torch.from_numpy(test.labels), 0).item(), rel=1e-4)
+    assert record.test_correct == int((logits.argmax(dim=1).numpy() == test.labels).sum())
+    assert record.test_accuracy == 5 * record.test_correct
+    assert (record.epoch, record.resolution, record.images, record.test_total) == (1, 8, 8, 20)
+    assert record.seconds > 0
+
+
+def test_training_numbers_are_means_over_the_images_of_all_full_batches() -> None:
+    train = coloured_images(20)
+    model = tiny_network(seed=3)
+    twin = copy.deepcopy(model)
+    history = fit(model, train, train, plan(max_lr=1e-12, weight_decay=0.0, seed=4), quiet)  # the weights stand still
+    order = shuffled_order(20, 4, 0)
+    losses, hits = [], 0
+    for batch in (order[:8], order[8:16]):  # four of the twenty are left over
+        labels = torch.from_numpy(train.labels[batch])
+        logits = twin(normalised(train, batch))
+        losses.append(F.cross_entropy(logits, labels).item())
+        hits += int((logits.argmax(dim=1) == labels).sum())
+    assert losses[0] != pytest.approx(losses[1], rel=1e-3)
+    assert history.records[0].train_loss == pytest.approx(sum(losses) / 2, rel=1e-5)
+    assert history.records[0].train_accuracy == pytest.approx(100 * hits / 16)
+
+
+def test_rows_follow_the_plan_and_test_numbers_equal_predictions() -> None:
+    train, test = coloured_images(24, size=16), coloured_images(21, size=16, split="test", seed=1)
+    config = plan(train_images=60, resolutions=((8, 0.4), (16, 0.6)), batch_size=6, test_images=5)
+    models: list[nn.Module] = []
+    model = tiny_network()
+    history = fit(model, train, test, config, quiet, lambda record: models.append(copy.deepcopy(model)))
+
+    rows = [(record.epoch, record.resolution, record.images) for record in history.records]
+    assert rows == [(1, 8, 24), (2, 16, 24), (3, 16, 12)]
+    assert rows == [(epoch.epoch, epoch.resolution, epoch.images) for epoch in config.planned_epochs(24)]
+
+    spread = [0, 5, 10, 15, 20]
+    looked_at = [test.take(spread), test.take(spread), test]
+    assert [record.test_total for record in history.records] == [5, 5, 21]
+    for record, snapshot, images in zip(history.records, models, looked_at, strict=True):
+        expected = predict(snapshot, images, CPU, "fp32", record.resolution)
+        labels = torch.from_numpy(images.labels)
+        assert record.test_correct == int((expected.logits.argmax(axis=1) == images.labels).sum())
+        assert record.test_accuracy == pytest.approx(100 * record.test_correct / len(images))
+        assert record.test_loss == pytest.approx(F.cross_entropy(torch.from_numpy(expected.logits), labels).item(), rel=1e-5)
+
+    at_the_end = predict(model, test, CPU, "fp32", 16)
+    np.testing.assert_allclose(history.predictions.logits, at_the_end.logits, rtol=1e-5, atol=1e-6)
+    assert history.predictions.labels is test.labels
+    assert history.predictions.classes == ("red", "green", "blue")
+
+
+def test_last_epoch_is_tested_at_the_plans_last_resolution() -> None:
+    train, test = coloured_images(12, size=16), coloured_images(9, size=16, split="test", seed=1)
+    model = tiny_network()
+    history = fit(model, train, test, plan(), quiet)
+    np.testing.assert_allclose(history.predictions.logits, predict(model, test, CPU, resolution=8).logits, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(history.predictions.logits, predict(model, test, CPU, resolution=16).logits, rtol=1e-3)
+
+
+def test_scheduler_is_stepped_every_batch_over_the_whole_run() -> None:
+    train = coloured_images(26)
+    history = fit(tiny_network(), train, train, plan(epochs=2, warmup=0.5, max_lr=0.1), quiet)
+    # three batches an epoch: six steps, the peak at step 6 * 0.5 - 1 = 2, the last of epoch 1
+    assert [record.lr for record in history.records] == pytest.approx([0.1, 0.1 / 250_000])
+    three = fit(tiny_network(), train, train, plan(epochs=3, warmup=1 / 3, max_lr=0.1), quiet)
+    assert [record.lr for record in three.records] == pytest.approx([0.1, 0.1 / 2 + 0.1 / 500_000, 0.1 / 250_000])
+
+
+@pytest.mark.parametrize(("images", "warmup"), [(8, 0.25), (16, 0.25), (24, 0.25), (40, 1.0)])
+def test_fit_survives_the_shortest_runs(images: int, warmup: float) -> None:
+    train = coloured_images(images)
+    history = fit(tiny_network(), train, train, plan(warmup=warmup), quiet)
+    assert len(history.records) == 1
+    assert math.isfinite(history.records[0].train_loss)
+
+
+def test_history_holds_the_resolved_configuration() -> None:
+    history = fit(tiny_network(), coloured_images(8), coloured_images(3), plan(workers="auto"), quiet)
+    assert changed(plan(workers="auto"), history.config) == {"dataset": "colours", "workers": 0}
+
+
+def fingerprint(seed: int, disturb: Callable[[], Any]) -> tuple[list[EpochRecord], dict[str, Tensor], np.ndarray]:
+    """Rows without their times, weights, and logits of a run with dropout and every augmentation."""
+    disturb()
+    model = tiny_network(drop=0.3)
+    config = plan(
+        epochs=2, seed=seed, horizontal_flip=0.5, crop_padding=1, cutout=2, shift_scale_rotate=0.5, brightness_contrast=0.5
+    )
+    history = fit(model, coloured_images(24), coloured_images(9, seed=1), config, quiet)
+    records = [dataclasses.replace(record, seconds=0.0) for record in history.records]
+    return records, model.state_dict(), history.predictions.logits
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_two_identical_runs_agree_bit_for_bit() -> None:
+    records, weights, logits = fingerprint(1, lambda: (torch.manual_seed(3), np.random.seed(3)))
+    again_records, again_weights, again_logits = fingerprint(1, lambda: (torch.manual_seed(4), np.random.seed(4)))
+    assert records == again_records
+    assert same_weights(weights, again_weights)
+    assert (logits == again_logits).all()
+    other_records, other_weights, _ = fingerprint(2, lambda: None)
+    assert other_records != records
+    assert not same_weights(weights, other_weights)
+
+
+def test_announcement_header_and_rows_are_reported_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "seconds_per_image", lambda model, config: 2.0)
+    events: list[Any] = []
+    history = fit(
+        tiny_network(), coloured_images(16), coloured_images(12), plan(epochs=2, test_images=6), events.append, events.append
+    )
+    first, second = history.records
+    assert events == [
+        "This run will take about 1 min 16 s on this machine.",  # 2 * (16 + 6 / 3 + 16 + 12 / 3)
+        log_header(),
+        log_row(first),
+        first,
+        log_row(second),
+        second,
+    ]
+
+
+def test_fit_prints_nothing_but_its_report(capsys: pytest.CaptureFixture[str]) -> None:
+    reported: list[str] = []
+    fit(tiny_network(), coloured_images(8), coloured_images(3), plan(), reported.append)
+    assert capsys.readouterr().out == ""
+    fit(tiny_network(), coloured_images(8), coloured_images(3), plan())
+    assert [len(line) for line in capsys.readouterr().out.splitlines()][1:] == [len(log_header())] * 2
+    assert len(reported) == 3
+
+
+def test_model_is_in_training_mode_while_it_trains_and_holds_the_last_weights() -> None:
+    model = Recording().eval()
+    train, test = coloured_images(16), coloured_images(6)
+    history = fit(model, train, test, plan(epochs=2), quiet)
+    in_epochs = [training_flag for shape, training_flag in model.calls[3:]]  # three steps of the timing before
+    assert in_epochs == [True, True, False, True, True, False]
+    assert all(module.training for module in model.modules())
+    np.testing.assert_allclose(history.predictions.logits, predict(model, test, CPU).logits, rtol=1e-5, atol=1e-6)
+    assert model.network.norm.num_batches_tracked == 4  # the timed steps went to a copy
+
+
+class Diverging(nn.Module):
+    """A network whose loss is not a number from its n-th training step on."""
+
+    def __init__(self, step: int, value: float = math.nan) -> None:
+        super().__init__()
+        self.network, self.step, self.value, self.steps = tiny_network(), step, value, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.network(images)
+        if not self.training:
+            return logits
+        self.steps += 1
+        return logits * (self.value if self.steps >= self.step else 1.0)
+
+
+@pytest.mark.parametrize(
+    ("step", "message", "finished"),
+    [
+        (1, "The loss became nan in epoch 1 at a learning rate of 0.02; lower max_lr and run again.", 0),
+        (3, "The loss became nan in epoch 1 at a learning rate of 0.5; lower max_lr and run again.", 0),
+        (4, "The loss became nan in epoch 2 at a learning rate of 0.3333; lower max_lr and run again.", 1),
+    ],
+)
+def test_a_loss_that_is_not_a_number_ends_the_run(step: int, message: str, finished: int) -> None:
+    train, rows = coloured_images(24), []
+    config = plan(epochs=2, warmup=0.5, max_lr=0.5)
+    with pytest.raises(TrainingDivergedError) as raised:
+        fit(Diverging(step), train, train, config, quiet, rows.append)
+    assert str(raised.value) == message
+    assert len(rows) == finished
+
+
+def test_a_learning_rate_far_too_high_ends_the_run() -> None:
+    class Unnormalised(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Flatten(), nn.Linear(192, 64), nn.Linear(64, 64), nn.Linear(64, 3))
+
+    with pytest.raises(TrainingDivergedError, match=r"^The loss became (nan|inf) in epoch \d+ at a learning rate of \d"):
+        fit(Unnormalised(), coloured_images(64), coloured_images(3), plan(epochs=5, max_lr=100), quiet)
+
+
+def test_bf16_is_close_to_fp32_and_keeps_the_weights_in_fp32() -> None:
+    train, test = coloured_images(24), coloured_images(9, seed=1)
+    histories, models = {}, {}
+    for precision in ("fp32", "bf16"):
+        models[precision] = tiny_network()
+        histories[precision] = fit(models[precision], train, test, plan(epochs=2, max_lr=0.05, precision=precision), quiet)
+    assert all(parameter.dtype == torch.float32 for parameter in models["bf16"].parameters())
+    for exact, rounded in zip(histories["fp32"].records, histories["bf16"].records, strict=True):
+        for name in ("train_loss", "test_loss"):
+            # bf16 has 8 significant bits: each product is off by up to 2**-9 = 0.2 %, a loss by no more than 1 %
+            assert getattr(rounded, name) == pytest.approx(getattr(exact, name), rel=0.01)
+            assert getattr(rounded, name) != getattr(exact, name)
+    assert histories["bf16"].predictions.logits.dtype == np.float32
+
+
+def test_evenly_spread_images_keep_the_share_of_each_class() -> None:
+    labels = np.repeat(np.arange(3), 10)
+    ordered = dataclasses.replace(coloured_images(30), labels=labels)
+    spread = training._evenly_spread(ordered, 6)
+    assert spread.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert training._evenly_spread(ordered, None) is ordered
+    assert training._evenly_spread(ordered, 30) is ordered
+    assert training._evenly_spread(ordered, 31) is ordered
+
+
+def test_every_public_name_is_there() -> None:
+    assert all(hasattr(training, name) for name in training.__all__)
+    assert all(len(set(pair)) == 2 for pair in itertools.combinations(training.__all__, 2))
