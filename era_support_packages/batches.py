@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from era_support_packages.augmentation import AugmentationPolicy, Augmenter
-from era_support_packages.datasets import ImageDataset
+from era_support_packages.image_dataset import ImageDataset
 
 
 def normalize(

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from era_support_packages.datasets import IMAGE_SIZE, DatasetError, ImageDataset, make_splits, stratified_split
+from era_support_packages.image_dataset import IMAGE_SIZE, DatasetError, ImageDataset, make_splits, stratified_split
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 CACHE_FORMAT = 1  # count up when the same files would be decoded to other pixels

@@ -16,8 +16,8 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 
 from era_support_packages.config import TrainingConfig
-from era_support_packages.datasets import ImageDataset
 from era_support_packages.hardware import keep_freed_memory, resolve_device
+from era_support_packages.image_dataset import ImageDataset
 from era_support_packages.progress import progress_bar
 from era_support_packages.training import build_batches, build_optimizer, predicted_seconds, resolve, seconds_per_image
 

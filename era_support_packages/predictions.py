@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from era_support_packages.batches import image_batches
-from era_support_packages.datasets import ImageDataset
 from era_support_packages.hardware import autocast
+from era_support_packages.image_dataset import ImageDataset
 
 
 @dataclass(frozen=True, eq=False)

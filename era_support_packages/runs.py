@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from era_support_packages.config import TrainingConfig
-from era_support_packages.datasets import ImageDataset
 from era_support_packages.hardware import describe, resolve_device, versions
+from era_support_packages.image_dataset import ImageDataset
 from era_support_packages.predictions import Predictions, predict
 from era_support_packages.training import EpochRecord, History, duration, fit, log_header, log_row, training_flops
 

@@ -17,8 +17,8 @@ from era_support_packages import custom_resnet, resnet
 from era_support_packages.augmentation import AugmentationPolicy
 from era_support_packages.batches import TrainingBatches, batch_count
 from era_support_packages.config import PlannedEpoch, TrainingConfig
-from era_support_packages.datasets import ImageDataset
 from era_support_packages.hardware import autocast, keep_freed_memory, resolve_device, resolve_precision
+from era_support_packages.image_dataset import ImageDataset
 from era_support_packages.predictions import Predictions, predict
 from era_support_packages.progress import progress_bar
 

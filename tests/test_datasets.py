@@ -15,8 +15,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from era_support_packages import datasets
+from era_support_packages import cifar, datasets
 from era_support_packages.datasets import DatasetError, ImageDataset, load
+from era_support_packages.image_dataset import channel_statistics, stratified_split
 
 CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
@@ -190,7 +191,7 @@ def test_image_dataset_refuses_what_does_not_fit(changes: dict[str, np.ndarray],
 def test_channel_statistics_equal_those_of_a_float_copy() -> None:
     images = np.random.default_rng(0).integers(0, 256, (65, 256, 256, 3), dtype=np.uint8)  # more pixels than a block
     images[..., 1] //= 4
-    mean, std = datasets.channel_statistics(images)
+    mean, std = channel_statistics(images)
     np.testing.assert_allclose(mean, (images / 255).mean(axis=(0, 1, 2)), rtol=1e-10)
     np.testing.assert_allclose(std, (images / 255).std(axis=(0, 1, 2)), rtol=1e-10)
     assert all(type(value) is float for value in (*mean, *std))
@@ -200,7 +201,7 @@ def test_channel_statistics_by_hand() -> None:
     images = np.zeros((1, 1, 2, 3), dtype=np.uint8)
     images[0, 0, :, 0] = 0, 255
     images[0, 0, :, 1] = 51, 102
-    mean, std = datasets.channel_statistics(images)
+    mean, std = channel_statistics(images)
     assert mean == pytest.approx((0.5, 0.3, 0.0))
     assert std == pytest.approx((0.5, 0.1, 1.0))  # a constant channel must not become a division by zero
 
@@ -208,12 +209,12 @@ def test_channel_statistics_by_hand() -> None:
 @pytest.mark.parametrize("count", [1, 3, 7, 10])
 def test_a_constant_channel_has_standard_deviation_one_in_spite_of_rounding(count: int) -> None:
     for value in range(256):
-        assert datasets.channel_statistics(np.full((count, 1, 1, 3), value, np.uint8))[1] == (1.0, 1.0, 1.0)
+        assert channel_statistics(np.full((count, 1, 1, 3), value, np.uint8))[1] == (1.0, 1.0, 1.0)
 
 
 def test_channel_statistics_of_nothing() -> None:
     with pytest.raises(ValueError, match=r"^images are empty, of shape \(0, 2, 2, 3\): statistics need at least one"):
-        datasets.channel_statistics(np.zeros((0, 2, 2, 3), np.uint8))
+        channel_statistics(np.zeros((0, 2, 2, 3), np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -227,7 +228,7 @@ def test_channel_statistics_of_nothing() -> None:
 )
 def test_stratified_split_shares_out_in_proportion(counts: list[int], test_counts: list[int]) -> None:
     labels = np.random.default_rng(1).permutation(np.repeat(np.arange(3), counts))
-    train, test = datasets.stratified_split(labels)
+    train, test = stratified_split(labels)
     assert np.bincount(labels[test], minlength=3).tolist() == test_counts
     assert sorted([*train, *test]) == list(range(len(labels)))
     assert list(train) == sorted(train)
@@ -235,7 +236,7 @@ def test_stratified_split_shares_out_in_proportion(counts: list[int], test_count
 
 
 def test_stratified_split_is_the_same_every_time() -> None:
-    _, test = datasets.stratified_split(np.arange(20) % 2)
+    _, test = stratified_split(np.arange(20) % 2)
     assert test.tolist() == [1, 8, 18, 19]
 
 
@@ -255,7 +256,7 @@ def test_digits_are_scikit_learns() -> None:
     counts = np.bincount(digits.target)
     assert (np.bincount(train.labels) + np.bincount(test.labels)).tolist() == counts.tolist()
     assert np.abs(np.bincount(test.labels) - 0.2 * counts).max() < 1
-    for split, indices in zip((train, test), datasets.stratified_split(digits.target), strict=True):
+    for split, indices in zip((train, test), stratified_split(digits.target), strict=True):
         assert np.array_equal(split.labels, digits.target[indices])
         originals = digits.images[indices] * 255 / 16
         averaged = split.images[..., 0].reshape(-1, 8, 4, 8, 4).mean(axis=(2, 4))
@@ -438,7 +439,7 @@ def test_an_incomplete_folder_says_which_file_it_lacks(small_cifar10: Path) -> N
 def test_a_server_that_never_answers_is_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision.datasets import CIFAR10
 
-    monkeypatch.setattr(datasets, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(cifar, "PROBE_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts the connection and then says nothing
         monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{silent.getsockname()[1]}/cifar-10-python.tar.gz")
         with pytest.raises(FileNotFoundError, match=r"\), and 127.0.0.1 did not answer within 0.2 s. Put cifar-10-py"):
@@ -446,7 +447,7 @@ def test_a_server_that_never_answers_is_no_network(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_name_server_that_never_answers_is_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(cifar, "PROBE_SECONDS", 0.2)
     done = threading.Event()
 
     def look_up(*_: object, **__: object) -> None:
@@ -545,7 +546,7 @@ def test_importing_is_cheap() -> None:
     import subprocess
     import sys
 
-    slow = {"torch", "torchvision", "cv2", "sklearn"}
+    slow = {"torch", "torchvision", "sklearn"}
     code = f"import sys, era_support_packages.datasets; print({slow} & set(sys.modules))"
     root = Path(__file__).parents[1]
     result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)

@@ -151,7 +151,10 @@ def test_cleaning_keeps_outputs_and_drops_traces(source):
 
 def test_a_failing_cell_is_reported_and_its_notebook_kept(tmp_path, capsys, monkeypatch):
     content = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell("x: int = 1  # x", metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell("1 / 0")],
+        cells=[
+            nbformat.v4.new_code_cell("x: int = 1  # x", metadata={"tags": ["parameters"]}),
+            nbformat.v4.new_code_cell("1 / 0"),
+        ],
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
     )
     path = tmp_path / "broken.ipynb"

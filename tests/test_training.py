@@ -208,6 +208,14 @@ def test_resolve_on_a_gpu_takes_two_workers(monkeypatch: pytest.MonkeyPatch) -> 
     assert changed(automatic, resolved) == {"dataset": "colours", "device": "cuda:0", "precision": "fp16", "workers": 2}
 
 
+def test_resolve_mirrors_no_digits() -> None:
+    automatic = plan(horizontal_flip="auto")
+    assert resolve(automatic, coloured_images(3)).horizontal_flip == 0.5
+    assert resolve(automatic, dataclasses.replace(coloured_images(3), name="digits")).horizontal_flip == 0.0
+    assert resolve(automatic).horizontal_flip == "auto"
+    assert resolve(plan(horizontal_flip=0.3), coloured_images(3)).horizontal_flip == 0.3
+
+
 def test_resolve_keeps_what_is_given() -> None:
     given = plan(dataset="data/some-folder", workers=3, precision="bf16")
     assert resolve(given, coloured_images(3)) == given

@@ -1,0 +1,129 @@
+"""CIFAR-10 and CIFAR-100 in their official python version: found on disk or downloaded, checked, and read.
+
+Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images".
+"""
+
+import hashlib
+import http.client
+import pickle
+import socket
+import threading
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from era_support_packages.image_dataset import IMAGE_SIZE, DatasetError, ImageDataset, make_splits
+
+PROBE_SECONDS = 10.0
+
+
+def load_cifar(name: str, root: Path) -> tuple[ImageDataset, ImageDataset]:
+    """CIFAR-10 or CIFAR-100 in the official python version, from `root`; downloaded into it where it is missing.
+
+    Every file is compared with the md5 that torchvision knows before it is read.
+    Raises FileNotFoundError (no data, and no way to download it), DatasetError (a corrupt file).
+    """
+    from torchvision import datasets as torchvision_datasets  # here, because it is slow to import
+
+    source, title = {
+        "cifar10": (torchvision_datasets.CIFAR10, "CIFAR-10"),
+        "cifar100": (torchvision_datasets.CIFAR100, "CIFAR-100"),
+    }[name]
+    folder = root / source.base_folder
+    files = [*source.train_list, *source.test_list, (source.meta["filename"], source.meta["md5"])]
+    if missing := [file for file, _ in files if not (folder / file).is_file()]:
+        _fetch(source, title, root, missing)
+    train = _read_batches(folder, source.train_list)
+    test = _read_batches(folder, source.test_list)
+    classes = _read_pickle(folder / source.meta["filename"], source.meta["md5"])[source.meta["key"]]
+    return make_splits(train, test, classes, name, title)
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickles numbers, strings, containers and numpy arrays, and refuses everything else."""
+
+    ALLOWED = frozenset(
+        {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
+        | {(f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")}
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.ALLOWED:
+            raise DatasetError(f"A batch file asks to load {module}.{name}, which no CIFAR file holds: delete it and run again.")
+        return super().find_class(module, name)
+
+
+def _read_pickle(file: Path, md5: str) -> dict[str, Any]:
+    with open(file, "rb") as stream:
+        found = hashlib.md5(stream.read(), usedforsecurity=False).hexdigest()
+        if found != md5:
+            raise DatasetError(f"{file} is corrupt (md5 {found}, expected {md5}): delete it and run again.")
+        stream.seek(0)
+        return _ArrayUnpickler(stream, encoding="latin1").load()
+
+
+def _read_batches(folder: Path, files: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
+    batches = [_read_pickle(folder / file, md5) for file, md5 in files]
+    planes = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, IMAGE_SIZE, IMAGE_SIZE)
+    labels = [batch["labels"] if "labels" in batch else batch["fine_labels"] for batch in batches]
+    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), np.concatenate(labels).astype(np.int64)
+
+
+def _fetch(source: Any, title: str, root: Path, missing: Sequence[str]) -> None:
+    """Unpack the archive in `root`, after downloading it if it is not there or not whole."""
+    from torchvision.datasets.utils import check_integrity, download_and_extract_archive
+
+    archive = root / source.filename
+    problem = None if check_integrity(archive, source.tgz_md5) else _probe(source.url)
+    if problem is None:
+        try:
+            with _socket_timeout(60):  # the server may still fall silent in the middle
+                return download_and_extract_archive(source.url, root, filename=source.filename, md5=source.tgz_md5)
+        except (OSError, RuntimeError, http.client.HTTPException) as error:
+            problem = f"fetching {source.filename} failed ({error})"
+    has_folder = (root / source.base_folder).is_dir()
+    found = (
+        f"{source.base_folder}/ lacks {missing[0]}" if has_folder else f"there is no {source.base_folder}/",
+        f"{source.filename} is incomplete or corrupt" if archive.exists() else f"there is no {source.filename}",
+    )
+    raise FileNotFoundError(
+        f"{title} is not in {root.resolve()} ({' and '.join(found)}), and {problem}. "
+        f"Put {source.filename} from {source.url} into that folder, name the folder it lies in by ERA_DATA_ROOT, "
+        f'or choose dataset="digits", which works without a download.'
+    )
+
+
+def _probe(url: str) -> str | None:
+    """None if the server (through the proxy, if one is set) answers within PROBE_SECONDS, else what went wrong."""
+    host = urllib.parse.urlsplit(url).hostname
+    outcome: list[str | None] = [f"{host} did not answer within {PROBE_SECONDS:g} s"]
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PROBE_SECONDS).close()
+            outcome[0] = None
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            if not isinstance(reason, TimeoutError):
+                outcome[0] = f"{host} cannot be reached ({reason})"
+
+    # In a thread, because the time limit of urlopen does not cover looking up the host's name.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return outcome[0]
+
+
+@contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
