@@ -120,8 +120,8 @@ def _library_range_test(
             raise _NotFiniteError
         return loss
 
-    batches = build_batches(train, config)
-    epoch = batches.epoch(config.resolutions[0][0], 0, iterations * min(config.batch_size, len(train)))
+    batches = build_batches(train, config.replace(batch_size=max(2, min(config.batch_size, len(train)))))
+    epoch = batches.epoch(config.resolutions[0][0], 0, iterations * batches.batch_size)
     precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.precision)
     amp = {}
     if precision is not None:
@@ -163,8 +163,9 @@ def smooth(losses: np.ndarray) -> np.ndarray:
 def suggest(lrs: np.ndarray, losses: np.ndarray) -> dict[str, float]:
     """Learning rates that a smoothed curve suggests; values that are not finite are left out, and no fall means no suggestion.
 
-    "steepest": where the loss falls fastest over log(lr), before the minimum. "valley": two thirds ... of the longest run of
-    falling losses, as in fastai. "minimum/10": a tenth of the learning rate at the lowest loss.
+    "steepest": where the loss falls fastest over log(lr), before the minimum. "valley": halfway down the longest run of falling
+    losses, a third of it and half of a third from its start, as in fastai. "minimum/10": a tenth of the learning rate at the
+    lowest loss.
     """
     finite = np.isfinite(losses)
     lrs, losses = np.asarray(lrs, dtype=np.float64)[finite], np.asarray(losses, dtype=np.float64)[finite]

@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from era_support_packages.atomic_file import write_atomically
 from era_support_packages.bootstrap import repository_folder
 from era_support_packages.config import nearest_names
-from era_support_packages.runs import Run, write_atomically
+from era_support_packages.runs import Run
 
 FIGURES = ("lr_finder.png", "training_log.png", "incorrect_classification.png", "gradCAM.png")
 

@@ -1,145 +1,129 @@
-"""Every figure of the project: plain arrays and result values in, a `matplotlib.figure.Figure` out.
-
-Figures are built without pyplot, so nothing is kept open and no global setting changes. One style for all: at most ten
-inches wide with 9 pt text (legible where a notebook shows a figure at 900 pixels), white background, the colours of
-Okabe and Ito 2008, "Color Universal Design", which colour-blind readers tell apart, and perceptually uniform heat maps.
-"""
+"""Every figure of the project: plain arrays and result values in, a `matplotlib.figure.Figure` out."""
 
 from __future__ import annotations
 
-import difflib
-import functools
-import io
 import itertools
 import math
-import os
-import re
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import matplotlib
-import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize, PowerNorm
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
 from matplotlib.gridspec import GridSpec
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from era_support_packages.figure_panels import (
+    check_count,
+    check_ids,
+    check_images,
+    check_some,
+    check_unit_interval,
+    extremes_text,
+    fit_captions,
+    nearest_text,
+    overlay,
+    panel_layout,
+    panel_width,
+    row_labels,
+    shape_text,
+)
+from era_support_packages.figure_style import (
+    BLUE,
+    FAINT,
+    FONT,
+    GREEN,
+    GREY,
+    HEAT_COLORMAP,
+    INK,
+    LINE,
+    MAX_BLOCK_COLUMNS,
+    MAX_IMAGES,
+    MAX_VARIANTS,
+    ORANGE,
+    PURPLE,
+    VERMILLION,
+    WIDTH,
+    count_lines,
+    new_figure,
+    save,
+    show,
+    styled,
+    text_width,
+)
 
 if TYPE_CHECKING:
     from era_support_packages.lr_finder import RangeTest
     from era_support_packages.training import EpochRecord, History
 
-WIDTH = 10.0  # inches: the widest figure, and the narrowest that has room for a title
-NARROW = 4.2
-FONT, TITLE_FONT = 9.0, 12.0  # points
-PAD = 0.04  # inches around every panel
-MARGIN = 0.08  # inches around a figure
-LINE = 1.2  # height of a line of text in font sizes, matplotlib's own default
-HEAT_COLORMAP = "inferno"
-MAX_IMAGES = 400  # beyond it a figure is larger than a PNG may be and takes minutes to lay out
-MAX_VARIANTS = 12
-MAX_BLOCK_COLUMNS = 10
-
-BLUE, VERMILLION, GREEN, ORANGE, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7"
-INK, GREY, FAINT = "#222222", "#666666", "#CCCCCC"
-
-STYLE: dict[str, Any] = {
-    "figure.facecolor": "white",
-    "figure.dpi": 100,
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
-    "font.size": FONT,
-    "axes.labelsize": FONT,
-    "axes.titlesize": FONT,
-    "xtick.labelsize": FONT,
-    "ytick.labelsize": FONT,
-    "legend.fontsize": FONT,
-    "legend.frameon": False,
-    "figure.titlesize": TITLE_FONT,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": GREY,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": False,
-    "grid.color": "#E6E6E6",
-    "axes.axisbelow": True,
-    "text.parse_math": False,  # a class may be called "us$"
-}
-
-
-def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Run a drawing function under the project's style, whatever the caller's settings; they are put back after it."""
-
-    @functools.wraps(draw)
-    def styled(*args: Any, **kwargs: Any) -> Figure:
-        with matplotlib.style.context(["default", STYLE]):
-            figure = draw(*args, **kwargs)
-            for axis in figure.findobj(Axis):  # ticks are made when first asked for: ask under this style
-                axis.get_ticklabels()
-            return figure
-
-    return styled
+__all__ = [
+    "HEAT_COLORMAP",
+    "INK",
+    "augmented_grid",
+    "class_accuracies",
+    "confusion_matrix",
+    "gradcam_comparison",
+    "gradcam_panels",
+    "image_grid",
+    "incorrect_predictions",
+    "overlay",
+    "range_test",
+    "save",
+    "show",
+    "training_curves",
+    "training_log",
+]
 
 
 # ---- image grids -----------------------------------------------------------------------------------------------------
 
 
-@_styled
+@styled
 def image_grid(images: np.ndarray, captions: Sequence[str], title: str, columns: int = 5) -> Figure:
     """Images in rows, each under its caption.
 
     `images` uint8 (N, H, W, 3) RGB with 1 <= N <= 400; `captions` N texts, "" for none; `columns` 1 to 10.
     Raises ValueError for anything else.
     """
-    images = _check_images(images, "images", limit=MAX_IMAGES)
-    _check_count(captions, len(images), "captions")
+    images = check_images(images, "images", limit=MAX_IMAGES)
+    check_count(captions, len(images), "captions")
     if columns not in range(1, MAX_BLOCK_COLUMNS + 1):
         raise ValueError(f"columns is {columns}; it must be a whole number from 1 to {MAX_BLOCK_COLUMNS}.")
     columns = min(columns, len(images))
-    panel = _panel_width([1] * columns, largest=1.9)
-    captions = _fit_captions(captions, panel)
+    panel = panel_width([1] * columns, largest=1.9)
+    captions = fit_captions(captions, panel)
     rows = [captions[start : start + columns] for start in range(0, len(images), columns)]
-    layout = _panel_layout(title, panel, images.shape[1:3], [1] * columns, [max(map(_count_lines, row)) for row in rows])
+    layout = panel_layout(title, panel, images.shape[1:3], [1] * columns, [max(map(count_lines, row)) for row in rows])
     for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
         layout.draw(*divmod(index, columns), image, caption)
     return layout.figure
 
 
-@_styled
+@styled
 def augmented_grid(originals: np.ndarray, variants: np.ndarray, captions: Sequence[str], title: str) -> Figure:
     """A row per image: the original, then what augmentation made of it; its caption at the left.
 
     `originals` uint8 (N, H, W, 3); `variants` uint8 (N, V, H, W, 3) with 1 <= V <= 12; `captions` N texts.
     Raises ValueError for anything else.
     """
-    originals = _check_images(originals, "originals", limit=MAX_IMAGES)
+    originals = check_images(originals, "originals", limit=MAX_IMAGES)
     variants = np.asarray(variants)
     number, *size = originals.shape
     if variants.ndim != 5 or variants.dtype != np.uint8 or variants[:, 0:0].shape != (number, 0, *size):
         raise ValueError(
-            f"variants must be uint8 of shape {_shape((number, 'V', *size))}, for originals of shape "
-            f"{_shape(originals.shape)}; got {variants.dtype} of shape {_shape(variants.shape)}."
+            f"variants must be uint8 of shape {shape_text((number, 'V', *size))}, for originals of shape "
+            f"{shape_text(originals.shape)}; got {variants.dtype} of shape {shape_text(variants.shape)}."
         )
     if not 1 <= variants.shape[1] <= MAX_VARIANTS:
         raise ValueError(f"variants holds {variants.shape[1]} for each image; give from 1 to {MAX_VARIANTS}.")
-    _check_count(captions, len(originals), "captions")
+    check_count(captions, len(originals), "captions")
     columns = 1 + variants.shape[1]
-    labels, left = _row_labels(captions)
-    panel = _panel_width([1] * columns, largest=1.3, left=left)
-    headings = _fit_captions(["original", *(f"variant {index}" for index in range(1, columns))], panel)
-    caption_lines = [max(map(_count_lines, headings))] + [0] * (len(originals) - 1)
-    layout = _panel_layout(title, panel, originals.shape[1:3], [1] * columns, caption_lines, left=left)
+    labels, left = row_labels(captions)
+    panel = panel_width([1] * columns, largest=1.3, left=left)
+    headings = fit_captions(["original", *(f"variant {index}" for index in range(1, columns))], panel)
+    caption_lines = [max(map(count_lines, headings))] + [0] * (len(originals) - 1)
+    layout = panel_layout(title, panel, originals.shape[1:3], [1] * columns, caption_lines, left=left)
     for row, (original, changed, label) in enumerate(zip(originals, variants, labels, strict=True)):
         for column, image in enumerate([original, *changed]):
             layout.draw(row, column, image, headings[column] if row == 0 else "", label if column == 0 else "")
@@ -160,10 +144,10 @@ def incorrect_predictions(
     `images` uint8 (N, H, W, 3), not normalised; `predicted`, `actual` class ids (N,); `confidences` (N,) in [0, 1], of
     the predicted class. Raises ValueError for shapes, ids or confidences out of range, or a prediction that is right.
     """
-    images = _check_images(images, "images", limit=MAX_IMAGES)
-    predicted = _check_ids(predicted, len(images), classes, "predicted")
-    actual = _check_ids(actual, len(images), classes, "actual")
-    confidences = _check_unit_interval(confidences, (len(images),), "confidences")
+    images = check_images(images, "images", limit=MAX_IMAGES)
+    predicted = check_ids(predicted, len(images), classes, "predicted")
+    actual = check_ids(actual, len(images), classes, "actual")
+    confidences = check_unit_interval(confidences, (len(images),), "confidences")
     right = np.flatnonzero(predicted == actual)
     if right.size:
         raise ValueError(
@@ -177,28 +161,10 @@ def incorrect_predictions(
     return image_grid(images, captions, title, columns)
 
 
-# ---- class activation maps -------------------------------------------------------------------------------------------
+# ---- class activation maps ---------------------------------------------------------------------------------------------
 
 
-def overlay(image: np.ndarray, heat: np.ndarray, opacity: float = 0.5, colormap: str = HEAT_COLORMAP) -> np.ndarray:
-    """The colours of a heat map blended over an image, both in RGB: (1 - opacity) image + opacity colour, rounded.
-
-    `image` uint8 (H, W, 3); `heat` (H, W) in [0, 1]; `opacity` in [0, 1]; `colormap` a name that matplotlib knows.
-    Returns uint8 (H, W, 3). Raises ValueError for anything else.
-    """
-    image = np.asarray(image)
-    if image.ndim != 3 or image.shape[-1] != 3 or image.size == 0 or image.dtype != np.uint8:
-        raise ValueError(f"image must be uint8 of shape (H, W, 3); got {image.dtype} of shape {_shape(image.shape)}.")
-    heat = _check_unit_interval(heat, image.shape[:2], "heat")
-    if not 0 <= opacity <= 1:
-        raise ValueError(f"opacity is {opacity}; it must be from 0 (only the image) to 1 (only the map).")
-    if colormap not in matplotlib.colormaps:
-        raise ValueError(f"there is no colormap {colormap!r}; {_nearest(colormap, list(matplotlib.colormaps))}.")
-    colours = 255.0 * matplotlib.colormaps[colormap](heat)[..., :3]
-    return np.rint((1 - opacity) * image + opacity * colours).astype(np.uint8)
-
-
-@_styled
+@styled
 def gradcam_panels(
     images: np.ndarray,
     maps: np.ndarray,
@@ -215,21 +181,21 @@ def gradcam_panels(
     `predicted`, `actual` class ids (N,). More than ten images continue in further blocks of rows. Raises ValueError for
     anything else.
     """
-    images = _check_images(images, "images", limit=MAX_IMAGES // 4)
-    _check_some(layers, "layers")
-    maps = _check_unit_interval(maps, (len(images), len(layers), *images.shape[1:3]), "maps")
-    predicted = _check_ids(predicted, len(images), classes, "predicted")
-    actual = _check_ids(actual, len(images), classes, "actual")
+    images = check_images(images, "images", limit=MAX_IMAGES // 4)
+    check_some(layers, "layers")
+    maps = check_unit_interval(maps, (len(images), len(layers), *images.shape[1:3]), "maps")
+    predicted = check_ids(predicted, len(images), classes, "predicted")
+    actual = check_ids(actual, len(images), classes, "actual")
     blocks = math.ceil(len(images) / MAX_BLOCK_COLUMNS)
     columns = math.ceil(len(images) / blocks)  # blocks of about the same size, instead of ten and a remainder
-    labels, left = _row_labels(["INPUT", *layers])
-    panel = _panel_width([1] * columns, largest=1.5, left=left)
-    captions = _fit_captions(
+    labels, left = row_labels(["INPUT", *layers])
+    panel = panel_width([1] * columns, largest=1.5, left=left)
+    captions = fit_captions(
         [f"actual {classes[truth]}\npredicted {classes[guess]}" for truth, guess in zip(actual, predicted, strict=True)],
         panel,
     )
-    caption_lines = ([max(map(_count_lines, captions))] + [0] * len(layers)) * blocks
-    layout = _panel_layout(title, panel, images.shape[1:3], [1] * columns, caption_lines, left=left, colour_bar=True)
+    caption_lines = ([max(map(count_lines, captions))] + [0] * len(layers)) * blocks
+    layout = panel_layout(title, panel, images.shape[1:3], [1] * columns, caption_lines, left=left, colour_bar=True)
     for index, image in enumerate(images):
         block, column = divmod(index, columns)
         first_row = block * len(labels)
@@ -240,7 +206,7 @@ def gradcam_panels(
     return layout.figure
 
 
-@_styled
+@styled
 def gradcam_comparison(
     images: np.ndarray,
     maps: np.ndarray,
@@ -259,28 +225,28 @@ def gradcam_comparison(
     class; `layers` L names; `predicted`, `actual` class ids (N,); `confidences` (N, 2) in [0, 1], of the predicted and
     the actual class; `layer` one of `layers`, None for the last. Raises ValueError for anything else.
     """
-    images = _check_images(images, "images", limit=MAX_IMAGES // 4)
-    _check_some(layers, "layers")
-    maps = _check_unit_interval(maps, (len(images), 2, len(layers), *images.shape[1:3]), "maps")
-    predicted = _check_ids(predicted, len(images), classes, "predicted")
-    actual = _check_ids(actual, len(images), classes, "actual")
-    confidences = _check_unit_interval(confidences, (len(images), 2), "confidences")
+    images = check_images(images, "images", limit=MAX_IMAGES // 4)
+    check_some(layers, "layers")
+    maps = check_unit_interval(maps, (len(images), 2, len(layers), *images.shape[1:3]), "maps")
+    predicted = check_ids(predicted, len(images), classes, "predicted")
+    actual = check_ids(actual, len(images), classes, "actual")
+    confidences = check_unit_interval(confidences, (len(images), 2), "confidences")
     layer = layers[-1] if layer is None else layer
     if layer not in layers:
-        raise ValueError(f"there is no map of layer {layer!r}; {_nearest(layer, layers)}.")
+        raise ValueError(f"there is no map of layer {layer!r}; {nearest_text(layer, layers)}.")
     chosen = maps[:, :, list(layers).index(layer)]
 
     groups = min(len(images), 2 if len(images) <= 10 else 3)  # images side by side, each with its three panels
     ratios = [*[1, 1, 1, 0.25] * groups][:-1]  # a gap between two images
-    panel = _panel_width(ratios, largest=1.5)
+    panel = panel_width(ratios, largest=1.5)
     names = [
         (f"predicted {classes[guess]}\n{_percent(sure[0])}", f"actual {classes[truth]}\n{_percent(sure[1])}")
         for guess, truth, sure in zip(predicted, actual, confidences, strict=True)
     ]
-    flat = _fit_captions([caption for pair in names for caption in pair], panel)
+    flat = fit_captions([caption for pair in names for caption in pair], panel)
     rows = math.ceil(len(images) / groups)
-    caption_lines = [max(map(_count_lines, flat))] * rows
-    layout = _panel_layout(title, panel, images.shape[1:3], ratios, caption_lines, colour_bar=True)
+    caption_lines = [max(map(count_lines, flat))] * rows
+    layout = panel_layout(title, panel, images.shape[1:3], ratios, caption_lines, colour_bar=True)
     for index, image in enumerate(images):
         row, group = divmod(index, groups)
         layout.draw(row, 3 * group, image, "INPUT")
@@ -294,7 +260,7 @@ def gradcam_comparison(
 # ---- curves ----------------------------------------------------------------------------------------------------------
 
 
-@_styled
+@styled
 def range_test(result: RangeTest, title: str, chosen: float | None = None) -> Figure:
     """The learning-rate range test: raw loss faint, smoothed loss bold, each suggestion and the chosen rate marked.
 
@@ -306,7 +272,7 @@ def range_test(result: RangeTest, title: str, chosen: float | None = None) -> Fi
     if not (lrs.ndim == 1 and len(lrs) >= 2 and lrs.shape == losses.shape == smoothed.shape):
         raise ValueError(
             "lrs, losses and smoothed must be of one shape (K,) with K of at least 2; "
-            f"got {_shape(lrs.shape)}, {_shape(losses.shape)} and {_shape(smoothed.shape)}."
+            f"got {shape_text(lrs.shape)}, {shape_text(losses.shape)} and {shape_text(smoothed.shape)}."
         )
     if not (np.isfinite(lrs).all() and (lrs > 0).all()):
         raise ValueError("lrs must be finite and greater than 0: the axis of learning rates is logarithmic.")
@@ -316,7 +282,7 @@ def range_test(result: RangeTest, title: str, chosen: float | None = None) -> Fi
     if not finite.any():
         raise ValueError("the range test has no finite loss to draw; start it at a smaller learning rate.")
 
-    figure = _new_figure(8.0, 4.2, title)
+    figure = new_figure(8.0, 4.2, title)
     axes = figure.subplots()
     axes.grid(True)
     axes.plot(lrs, np.where(np.isfinite(losses), losses, np.nan), color=BLUE, alpha=0.35, linewidth=1, label="raw loss")
@@ -354,20 +320,20 @@ def range_test(result: RangeTest, title: str, chosen: float | None = None) -> Fi
     return figure
 
 
-@_styled
+@styled
 def training_curves(history: History, title: str) -> Figure:
     """Loss at the left and accuracy at the right, train and test, by epoch; a change of resolution is marked.
 
     `history` has records, each with epoch, resolution, train_loss, test_loss, train_accuracy, test_accuracy (percent).
     Raises ValueError where there is no record.
     """
-    _check_some(history.records, "history.records")
-    figure = _new_figure(WIDTH, 3.4, title)
+    check_some(history.records, "history.records")
+    figure = new_figure(WIDTH, 3.4, title)
     _draw_curves(*figure.subplots(1, 2), history.records)
     return figure
 
 
-@_styled
+@styled
 def training_log(history: History, rows: Sequence[str], title: str) -> Figure:
     """The rows of the training log as printed, above the curves of loss and accuracy.
 
@@ -375,17 +341,17 @@ def training_log(history: History, rows: Sequence[str], title: str) -> Figure:
     first ten and the last twenty are shown, and a line says how many are not. Raises ValueError where `rows` does not
     go with the records.
     """
-    _check_some(history.records, "history.records")
+    check_some(history.records, "history.records")
     if len(rows) != 1 + len(history.records):
         raise ValueError(f"rows must be a header and a row for each of the {len(history.records)} records; got {len(rows)} rows.")
     header, *lines = rows
     if len(lines) > 30:
         lines = [*lines[:10], f"... {len(lines) - 30} of {len(lines)} epochs not shown ...", *lines[-20:]]
     size = FONT
-    widest = max(_text_width(line, size, "DejaVu Sans Mono") for line in [header, *lines])
+    widest = max(text_width(line, size, "DejaVu Sans Mono") for line in [header, *lines])
     size *= min(1.0, 72 * (WIDTH - 1.0) / widest)  # a row too long to fit is shown smaller, not cut
     text_height = (len(lines) + 2.5) * 1.4 * size / 72
-    figure = _new_figure(WIDTH, text_height + 3.5, title)
+    figure = new_figure(WIDTH, text_height + 3.5, title)
     grid = GridSpec(2, 2, figure, height_ratios=[text_height, 3.0])
     axes = figure.add_subplot(grid[0, :])
     axes.axis("off")
@@ -402,7 +368,7 @@ def training_log(history: History, rows: Sequence[str], title: str) -> Figure:
 # ---- per class -------------------------------------------------------------------------------------------------------
 
 
-@_styled
+@styled
 def confusion_matrix(counts: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     """Actual classes in rows, predicted ones in columns; the colour is the percentage of the actual class.
 
@@ -410,16 +376,16 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], title: str) -> 
     beyond that the colour alone. Raises ValueError for anything else.
     """
     counts = np.asarray(counts)
-    _check_some(classes, "classes")
+    check_some(classes, "classes")
     number = len(classes)
     if counts.shape != (number, number) or not np.issubdtype(counts.dtype, np.integer) or counts.min() < 0:
         raise ValueError(
             f"counts must be integers of 0 or more, of shape ({number}, {number}) for {number} classes; "
-            f"got {counts.dtype} of shape {_shape(counts.shape)} with {_extremes(counts)}."
+            f"got {counts.dtype} of shape {shape_text(counts.shape)} with {extremes_text(counts)}."
         )
     percent = 100.0 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(8.2, max(4.0, 0.72 * number))
-    figure = _new_figure(side + 1.8, side + 0.6, title)
+    figure = new_figure(side + 1.8, side + 0.6, title)
     axes = figure.subplots()
     norm = PowerNorm(0.5, 0, 100)  # confusions of a few percent are what one looks for: a linear scale hides them
     drawn = axes.imshow(percent, cmap="Blues", norm=norm, interpolation="nearest")
@@ -439,25 +405,25 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], title: str) -> 
     return figure
 
 
-@_styled
+@styled
 def class_accuracies(accuracies: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     """Accuracy per class as horizontal bars, best first, with the mean over classes.
 
     `accuracies` (C,) percent in [0, 100]; NaN for a class without images, which comes last. Raises ValueError for
     anything else.
     """
-    _check_some(classes, "classes")
+    check_some(classes, "classes")
     accuracies = np.asarray(accuracies, dtype=float)
     known = np.isfinite(accuracies)
     if accuracies.shape != (len(classes),) or not ((accuracies >= 0) & (accuracies <= 100) | np.isnan(accuracies)).all():
         raise ValueError(
             f"accuracies must be {len(classes)} percentages from 0 to 100, one per class; "
-            f"got shape {_shape(accuracies.shape)} with {_extremes(accuracies)}."
+            f"got shape {shape_text(accuracies.shape)} with {extremes_text(accuracies)}."
         )
     order = sorted(range(len(classes)), key=lambda index: -accuracies[index] if known[index] else math.inf)
     columns = min(3, math.ceil(len(classes) / 50))
     per_column = math.ceil(len(classes) / columns)
-    figure = _new_figure(8.0 if columns == 1 else WIDTH, 0.8 + per_column * (0.3 if per_column <= 20 else 0.17), title)
+    figure = new_figure(8.0 if columns == 1 else WIDTH, 0.8 + per_column * (0.3 if per_column <= 20 else 0.17), title)
     for column, axes in enumerate(figure.subplots(1, columns, squeeze=False)[0]):
         part = order[column * per_column : (column + 1) * per_column]
         lengths = np.nan_to_num(accuracies[part], nan=0.0)
@@ -476,200 +442,6 @@ def class_accuracies(accuracies: np.ndarray, classes: Sequence[str], title: str)
     if known.any():
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower right")
     return figure
-
-
-# ---- showing and saving ----------------------------------------------------------------------------------------------
-
-
-def save(figure: Figure, path: str | Path, dpi: float = 150) -> Path:
-    """Write a figure as PNG, whole or not at all; missing folders are created. Returns the path.
-
-    Raises ValueError where the name does not end in .png.
-    """
-    path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise ValueError(f"{path.name} cannot be written: figures are saved as PNG, so the name must end in .png.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # beside it: os.replace works within one file system
-    try:
-        with temporary.open("wb") as file:
-            figure.savefig(file, format="png", dpi=dpi)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
-
-
-def show(figure: Figure, dpi: float | None = None) -> None:
-    """Display a figure as PNG in a notebook, with its title as alternative text; without IPython running, do nothing.
-
-    `display` has no picture of a figure made without pyplot before `%matplotlib inline` is run; this needs neither.
-    """
-    try:
-        from IPython import get_ipython
-        from IPython.display import Image, display
-    except ImportError:
-        return
-    if get_ipython() is None:
-        return
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi or figure.dpi)
-    display(Image(buffer.getvalue(), format="png", alt=figure.get_suptitle().replace("\n", " ")))
-
-
-# ---- layout and text -------------------------------------------------------------------------------------------------
-
-
-def _new_figure(width: float, body_height: float, title: str) -> Figure:
-    """A figure of `width` inches whose height is that of its body and of its title, wrapped to the width."""
-    room = 72 * (width - 2 * MARGIN)
-    wrapped = [_wrap(title, part * room, TITLE_FONT) for part in (1.0, 0.9, 0.8, 0.7, 0.6)]
-    fewest = _count_lines(wrapped[0])
-    title = [text for text in wrapped if _count_lines(text) == fewest][-1]  # narrow: no last line of a single word
-    top = _text_height(title, TITLE_FONT) + 2 * PAD + MARGIN
-    height = top + body_height + MARGIN
-    body = (MARGIN / width, MARGIN / height, 1 - 2 * MARGIN / width, 1 - (top + MARGIN) / height)
-    engine = ConstrainedLayoutEngine(w_pad=PAD, h_pad=PAD, wspace=0.0, hspace=0.0, rect=body)
-    figure = Figure(figsize=(width, height), layout=engine)
-    heading = figure.suptitle(title, x=(MARGIN + PAD) / width, y=1 - MARGIN / height, ha="left", va="top")
-    heading.set_in_layout(False)  # its room is taken off already: the layout would centre it
-    return figure
-
-
-class _PanelLayout(NamedTuple):
-    """A figure with a grid of image panels; `columns` maps a column of panels to its column of the grid."""
-
-    figure: Figure
-    grid: GridSpec
-    columns: list[int]
-
-    def draw(self, row: int, column: int, image: np.ndarray, caption: str, label: str = "") -> Axes:
-        """One image with a caption above and a label at its left."""
-        axes = self.figure.add_subplot(self.grid[row, self.columns[column]])
-        # A small image shows its pixels as they are; a large one is made smaller here and needs a filter.
-        axes.imshow(image, interpolation="nearest" if max(image.shape[:2]) <= 64 else "antialiased")
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
-        axes.set_title(caption, pad=3)
-        axes.set_ylabel(label, rotation=0, ha="right", va="center")
-        return axes
-
-    def draw_map(
-        self, row: int, column: int, image: np.ndarray, heat: np.ndarray, opacity: float, caption: str, label: str = ""
-    ) -> None:
-        """One image under its heat map; a map that is zero everywhere has no strongest place, and the panel says so."""
-        axes = self.draw(row, column, overlay(image, heat, opacity), caption, label)
-        if not heat.any():
-            axes.text(0.5, 0.5, "all zero", transform=axes.transAxes, ha="center", va="center", color="white")
-
-    def draw_colour_bar(self, label: str) -> None:
-        """What the colours of the maps mean, in the last row of the grid."""
-        middle = self.columns[(len(self.columns) - 1) // 2]
-        axes = self.figure.add_subplot(self.grid[-1, : middle + 2])  # all of a narrow figure, half of a wide one
-        bar = self.figure.colorbar(
-            ScalarMappable(Normalize(0, 1), HEAT_COLORMAP), cax=axes, orientation="horizontal", ticks=[0, 1]
-        )
-        bar.set_ticks([0, 1], labels=["0 = no contribution", "1 = this panel's strongest"])
-        for text, alignment in zip(axes.get_xticklabels(), ("left", "right"), strict=True):
-            text.set_horizontalalignment(alignment)
-        axes.set_title(label, loc="left")
-        bar.outline.set_visible(False)
-
-
-def _panel_width(ratios: Sequence[float], largest: float, left: float = 0.0) -> float:
-    """Inches: as wide as columns of these ratios and row labels of `left` inches allow, up to `largest`."""
-    return min(largest, (WIDTH - 2 * MARGIN - left - 2 * PAD * len(ratios)) / sum(ratios))
-
-
-def _panel_layout(
-    title: str,
-    panel: float,
-    image_shape: tuple[int, int],
-    ratios: Sequence[float],
-    caption_lines: Sequence[int],
-    left: float = 0.0,
-    colour_bar: bool = False,
-) -> _PanelLayout:
-    """A figure just large enough for its rows of panels, with `caption_lines` lines of text above each row.
-
-    `ratios` holds 1 for a column of panels and less for a gap.
-    """
-    ratios = list(ratios)
-    places = [column for column, ratio in enumerate(ratios) if ratio == 1]
-    width = left + sum(ratios) * panel + 2 * PAD * len(ratios) + 2 * MARGIN
-    if width < NARROW:  # a title needs room: the rest stays empty at the right
-        ratios.append((NARROW - width) / panel)
-        width = NARROW
-    height = panel * image_shape[0] / image_shape[1]
-    row_ratios = [1.0] * len(caption_lines)
-    body = sum(height + 2 * PAD + ((lines * LINE * FONT + 4) / 72 if lines else 0) for lines in caption_lines)
-    if colour_bar:
-        row_ratios.append(0.12 / height)
-        body += 0.12 + 2 * PAD + (2 * LINE * FONT + 14) / 72
-    figure = _new_figure(width, body, title)
-    grid = GridSpec(len(row_ratios), len(ratios), figure, height_ratios=row_ratios, width_ratios=ratios)
-    return _PanelLayout(figure, grid, places)
-
-
-def _fit_captions(captions: Sequence[str], panel: float) -> list[str]:
-    """Captions broken so that none is wider than its panel.
-
-    Where one line like "predicted automobile" is too wide, all such lines are broken after the first word, so that the
-    captions of a row stay comparable.
-    """
-    room = 72 * (panel + 2 * PAD) - 4
-    if any(_text_width(line) > room for caption in captions for line in caption.split("\n")):
-        captions = [re.sub(r"^(predicted|actual) ", r"\1\n", caption, flags=re.MULTILINE) for caption in captions]
-    return [_wrap(caption, room, FONT) for caption in captions]
-
-
-def _row_labels(labels: Sequence[str]) -> tuple[list[str], float]:
-    """Labels for the left of rows, wrapped to at most 1.1 inches, and the inches they take."""
-    wrapped = [_wrap(label, 80, FONT) for label in labels]
-    return wrapped, max(_text_width(line) for label in wrapped for line in label.split("\n")) / 72 + 0.1
-
-
-def _text_width(text: str, size: float = FONT, family: str = "DejaVu Sans") -> float:
-    """Points that one line of text takes at most: a little more than its outlines, for rounding to pixels."""
-    font = FontProperties(family=family, size=size)
-    return 1.04 * text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]
-
-
-def _text_height(text: str, size: float) -> float:
-    """Inches that the lines of a text take."""
-    return _count_lines(text) * LINE * size / 72
-
-
-def _count_lines(text: str) -> int:
-    return text.count("\n") + 1 if text else 0
-
-
-def _wrap(text: str, points: float, size: float) -> str:
-    """Text broken at spaces, and in a word only where the word alone is too wide, so that no line exceeds `points`."""
-    lines = []
-    for paragraph in text.split("\n"):
-        line = ""
-        for word in re.split(" (?!%)", paragraph):  # "83 %" stays together
-            joined = f"{line} {word}" if line else word
-            if _text_width(joined, size) <= points:
-                line = joined
-                continue
-            if line:
-                lines.append(line)
-            while _text_width(word, size) > points:
-                fits = max((end for end in range(1, len(word)) if _text_width(word[:end], size) <= points), default=1)
-                # A name like aquarium_fish breaks where its parts meet.
-                joint = max(word.rfind(mark, 0, fits) for mark in "_-./")
-                end = joint + 1 if joint > 0 else fits
-                lines.append(word[:end])
-                word = word[end:]
-                if len(word) <= 1:
-                    break
-            line = word
-        lines.append(line)
-    return "\n".join(lines)
 
 
 # ---- parts of figures ------------------------------------------------------------------------------------------------
@@ -719,7 +491,7 @@ def _mark_resolutions(axes: Axes, records: Sequence[EpochRecord]) -> None:
         edge = records[start].epoch - 0.5
         text = f"{records[start].resolution} px"
         level = next((i for i, end in enumerate(level_ends) if end <= edge), len(level_ends))
-        level_ends[level : level + 1] = [edge + (_text_width(text) + 6) * epochs_per_point]
+        level_ends[level : level + 1] = [edge + (text_width(text) + 6) * epochs_per_point]
         if start:
             axes.axvline(edge, color=FAINT, linewidth=1, zorder=0.5)
         place = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
@@ -753,64 +525,3 @@ def _percent(fraction: float) -> str:
     if 0 < value < 0.05:
         return "<0.1 %"
     return f"{value:.1f} %" if 0 < value < 9.95 else f"{value:.0f} %"
-
-
-# ---- checks ----------------------------------------------------------------------------------------------------------
-
-
-def _shape(shape: Sequence[int | str]) -> str:
-    return "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
-
-
-def _extremes(values: np.ndarray) -> str:
-    """The range of values, for a message."""
-    return f"values from {np.nanmin(values):.4g} to {np.nanmax(values):.4g}" if values.size else "no values"
-
-
-def _nearest(name: str, valid: Sequence[str]) -> str:
-    """What to give instead of an unknown name, for a message."""
-    nearest = difflib.get_close_matches(str(name), valid, n=3)
-    return f"nearest: {', '.join(nearest)}" if nearest else f"choose one of {', '.join(valid)}"
-
-
-def _check_some(values: Sequence[Any], what: str) -> None:
-    if len(values) == 0:
-        raise ValueError(f"{what} is empty; at least one is needed.")
-
-
-def _check_count(values: Sequence[Any], expected: int, what: str) -> None:
-    if len(values) != expected:
-        raise ValueError(f"{what} has {len(values)} entries for {expected} images; give one for each image.")
-
-
-def _check_images(images: np.ndarray, what: str, limit: int) -> np.ndarray:
-    images = np.asarray(images)
-    if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape[1:3] or images.dtype != np.uint8:
-        raise ValueError(
-            f"{what} must be uint8 of shape (N, H, W, 3), not normalised; got {images.dtype} of shape {_shape(images.shape)}."
-        )
-    if not 1 <= len(images) <= limit:
-        raise ValueError(f"{what} holds {len(images)} images; one figure takes from 1 to {limit}.")
-    return images
-
-
-def _check_ids(ids: np.ndarray, expected: int, classes: Sequence[str], what: str) -> np.ndarray:
-    ids = np.asarray(ids)
-    if ids.shape != (expected,) or not np.issubdtype(ids.dtype, np.integer):
-        raise ValueError(
-            f"{what} must be {expected} integer class ids, one for each image; got {ids.dtype} of shape {_shape(ids.shape)}."
-        )
-    if ids.min() < 0 or ids.max() >= len(classes):
-        raise ValueError(f"{what} must be class ids from 0 to {len(classes) - 1}; got {_extremes(ids)}.")
-    return ids
-
-
-def _check_unit_interval(values: np.ndarray, shape: tuple[int, ...], what: str) -> np.ndarray:
-    values = np.asarray(values)
-    if values.shape != tuple(shape):
-        raise ValueError(f"{what} must be of shape {_shape(shape)}; got {_shape(values.shape)}.")
-    if not np.isfinite(values).all():
-        raise ValueError(f"{what} holds NaN or infinite values; every value must be from 0 to 1.")
-    if values.min() < 0 or values.max() > 1:
-        raise ValueError(f"{what} must lie from 0 to 1; got {_extremes(values)}.")
-    return values

@@ -97,14 +97,20 @@ def suggest_max_lr(lrs: np.ndarray, losses: np.ndarray) -> float:
     return float(lrs[np.argmin(losses)])
 
 
-def optimizer_after_range_test(model: nn.Module, max_lr: float) -> torch.optim.Optimizer:
-    """Fault 10: rebuilt without momentum."""
-    return torch.optim.SGD(model.parameters(), lr=max_lr)
+def train_after_range_test(model: nn.Module, images: Tensor, labels: Tensor, max_lr: float) -> None:
+    """Fault 10: the range test's optimizer has momentum, the one rebuilt for training has none."""
+    for optimizer in (
+        torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9),
+        torch.optim.SGD(model.parameters(), lr=max_lr),
+    ):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
 
 
-def train_once(model: Callable[[], nn.Module], images: Tensor, labels: Tensor, seed: int) -> nn.Module:
+def train_once(images: Tensor, labels: Tensor, seed: int) -> nn.Module:
     """Fault 15: nothing is seeded, whatever `seed` says."""
-    network = model()
+    network = nn.Sequential(nn.Flatten(), nn.Linear(images[0].numel(), 3))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     data = torch.utils.data.TensorDataset(images, labels)
     for batch, targets in torch.utils.data.DataLoader(data, batch_size=4, shuffle=True):
@@ -165,16 +171,19 @@ def display_incorrect_images(mismatch: Sequence[Mistake], n: int, classes: Seque
 
 def class_activation_map(model: nn.Module, image: Tensor, class_id: int, layer: str) -> np.ndarray:
     """One map (H, W) at the layer's resolution. Faults 8 and 9."""
-    kept: dict[str, Tensor] = {}
-    target = model.get_submodule(layer)
-    forward = target.register_forward_hook(lambda _module, _inputs, output: kept.update(activation=output))
-    backward = target.register_full_backward_hook(lambda _module, _inputs, outputs: kept.update(gradient=outputs[0]))
+    kept: list[Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        output.retain_grad()
+        kept.append(output)
+
+    hook = model.get_submodule(layer).register_forward_hook(keep)
     model.eval()
     model(image[None])[0, class_id].backward()
-    forward.remove()  # fault 9: not reached when anything above raises
-    backward.remove()
-    weights = kept["gradient"][0].mean(dim=(1, 2))
-    heat = (weights[:, None, None] * kept["activation"][0].detach()).sum(dim=0).relu()
+    hook.remove()  # fault 9: not reached when anything above raises
+    activation = kept[0]
+    weights = activation.grad[0].mean(dim=(1, 2))
+    heat = (weights[:, None, None] * activation[0].detach()).sum(dim=0).relu()
     return (heat / heat.max()).numpy()  # fault 8
 
 
@@ -182,13 +191,13 @@ def generate_gradcam(
     misclassified_images: Sequence[Mistake], model: nn.Module, target_layers: Sequence[str], device: str
 ) -> tuple[list[np.ndarray], Tensor, Tensor]:
     """Fault 3: it means to explain the predicted class."""
-    with torch.no_grad():
-        logits = model(torch.stack([image for image, _, _ in misclassified_images]).to(device))
-    probabilities, ids = logits.softmax(dim=1).sort(dim=1, descending=True)
     maps = []
     for layer in target_layers:
         heats = [class_activation_map(model, image, predicted, layer) for image, _actual, predicted in misclassified_images]
         maps.append(np.stack(heats))
+    with torch.no_grad():
+        logits = model(torch.stack([image for image, _, _ in misclassified_images]).to(device))
+    probabilities, ids = logits.softmax(dim=1).sort(dim=1, descending=True)
     return maps, probabilities, ids
 
 

@@ -92,8 +92,8 @@ def test_values_that_are_not_finite_are_ignored() -> None:
 def test_steepest_looks_only_before_the_minimum() -> None:
     losses = np.array([2.3, 2.2, 1.9, 1.5, 1.4, 1.3, 9.0, 1.35, 1.4, 1.5, 1.6, 1.7])
     # the fall from 9.0 to 1.35 is the steepest of all, but comes after the minimum at index 5;
-    # before it, central differences are largest at index 2, (1.5 - 2.2) / 2
-    assert suggest(LRS, losses) == pytest.approx({"steepest": 1e-6, "valley": 1e-6, "minimum/10": 1e-4})
+    # before it, central differences are largest at index 2, (1.5 - 2.2) / 2; the valley is at index 0 + 5 // 3 + 0
+    assert suggest(LRS, losses) == pytest.approx({"steepest": 1e-6, "valley": 1e-7, "minimum/10": 1e-4})
 
 
 def test_steepest_is_measured_over_the_logarithm_of_the_learning_rate() -> None:
@@ -360,14 +360,14 @@ def test_an_exploding_loss_stops_the_test() -> None:
     [
         # a fifth of (400 + 156 / 3) images in batches of two is 45.2
         ({"train_images": 400, "batch_size": 2, "range_test_iterations": 100}, 156, 45),
-        # at 16 px an image costs four of the first resolution's: 200 + 4 * 200 + 4 * 156 / 3 = 1208
+        # at 16 px an image costs four of the first resolution's: 5 * 200 + 5 * 159 / 3 = 1265, in batches of four
         (
             {"train_images": 400, "batch_size": 4, "range_test_iterations": 100, "resolutions": ((8, 0.5), (16, 0.5))},
-            156,
-            60,
+            159,
+            63,
         ),
         ({"train_images": 400, "batch_size": 2, "range_test_iterations": 30}, 156, 30),
-        ({"train_images": 40, "batch_size": 2, "range_test_iterations": 100}, 156, 20),  # never below 20,
+        ({"train_images": 40, "batch_size": 2, "range_test_iterations": 100}, 156, 20),  # never below 20
         ({"train_images": 40, "batch_size": 2, "range_test_iterations": 16}, 156, 16),  # but no more than asked for
     ],
 )
@@ -410,6 +410,7 @@ def test_it_prints_nothing_and_warns_of_nothing(capsys: pytest.CaptureFixture[st
     notebook = types.ModuleType("IPython")
     notebook.get_ipython = lambda: shell
     monkeypatch.setitem(sys.modules, "IPython", notebook)
+    monkeypatch.setitem(sys.modules, "ipykernel.zmqshell", types.ModuleType("ipykernel.zmqshell"))
     monkeypatch.setattr("tqdm.notebook.IProgress", None)
     for name in [name for name in sys.modules if name.split(".")[0] == "torch_lr_finder"]:
         monkeypatch.delitem(sys.modules, name)
@@ -426,7 +427,7 @@ def test_it_prints_nothing_and_warns_of_nothing(capsys: pytest.CaptureFixture[st
         range_test(tiny_network(), coloured_images(60), 30, plan(), end_lr=1e-2)
     output = capsys.readouterr()
     assert output.out == ""
-    assert "range test: 100%" in output.err.replace("\r", "\n") or "range test:" in output.err
+    assert output.err.lstrip("\r").startswith("range test:")  # the bar
     assert "Learning rate search finished" not in output.err
 
 

@@ -1,6 +1,7 @@
 """Figures: what they show is asserted on the drawn objects: pixels, captions, curves, bars, and room for every text."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -575,7 +576,7 @@ def test_save_replaces_the_old_file_in_one_step(tmp_path, monkeypatch) -> None:
         replaced.append((source.parent, target, source.read_bytes()[:4]))
         raise OSError("no permission")
 
-    monkeypatch.setattr(plots.os, "replace", failing_replace)
+    monkeypatch.setattr(os, "replace", failing_replace)
     with pytest.raises(OSError, match="no permission"):
         plots.save(plots.image_grid(some_images(1), ["cat"], "t"), path)
     assert replaced == [(tmp_path, path, b"\x89PNG")], "from a whole file in the same folder"
