@@ -21,7 +21,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-root", help="folder that holds or receives the data set")
     for field in dataclasses.fields(TrainingConfig):
         if field.name != "preset_name":
-            parser.add_argument(f"--{field.name.replace('_', '-')}", dest=field.name, metavar="VALUE", type=_value)
+            kind = str if field.type in (str, str | None) else _value  # a run may be called "2024"
+            parser.add_argument(f"--{field.name.replace('_', '-')}", dest=field.name, metavar="VALUE", type=kind)
     return parser
 
 
@@ -49,7 +50,10 @@ def run(config: TrainingConfig, data_root: str | None = None) -> None:
         print(sentence)
     folder = Run.create(config, train.name)
     print(f"Run {folder.folder}\n{config}", flush=True)
-    history = train_and_record(model, train, test, config, folder, batches, report=lambda line: print(line, flush=True))
+    try:
+        history = train_and_record(model, train, test, config, folder, batches, report=lambda line: print(line, flush=True))
+    except training.TrainingDivergedError as error:
+        raise ValueError(str(error)) from error
     print(f"{history.predictions.accuracy:.2f} % of the test split; written to {folder.folder}")
 
 

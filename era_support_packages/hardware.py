@@ -47,7 +47,8 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 def _bf16_is_faster() -> bool:
     """Whether a typical convolution of the network runs at least 1.2 times faster in bf16 on this CPU (well under a second)."""
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # without these instructions bf16 is 15 times slower
+    supported = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if not supported:  # emulated, bf16 is 15 times slower: not even worth timing
         return False
     convolution = nn.Conv2d(128, 128, 3, padding=1, bias=False).to(memory_format=torch.channels_last)
     images = torch.zeros(16, 128, 16, 16).to(memory_format=torch.channels_last)

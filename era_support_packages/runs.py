@@ -17,7 +17,7 @@ from era_support_packages.config import TrainingConfig
 from era_support_packages.hardware import describe, resolve_device, versions
 from era_support_packages.image_dataset import ImageDataset
 from era_support_packages.predictions import Predictions, predict
-from era_support_packages.training import EpochRecord, History, duration, fit, log_header, log_row, training_flops
+from era_support_packages.training import EpochRecord, History, duration, fit, log_header, log_row, resolve, training_flops
 
 METRICS = ("epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds")
 
@@ -128,12 +128,10 @@ class Run:
                 f"{self.folder} was tested on {len(content['logits'])} images of {content['logits'].shape[1]} classes, but the "
                 f"data set has {len(test)} of {len(test.classes)}; load the data set of its config.json."
             )
-        try:
-            model.load_state_dict(content["model"])
-        except RuntimeError as error:
-            raise ValueError(
-                f"{self.folder} holds the weights of another network; build the model of its config.json."
-            ) from error
+        weights, own = content["model"], model.state_dict()
+        if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in own.items()}:
+            raise ValueError(f"{self.folder} holds the weights of another network; build the model of its config.json.")
+        model.load_state_dict(weights)
         return History(
             tuple(EpochRecord(**record) for record in content["records"]),
             TrainingConfig.from_dict(content["config"]),
@@ -178,6 +176,7 @@ def train_and_record(
 
     `range_test_batches` is the length of the range test that `max_lr` came from, for the count of operations.
     """
+    config = resolve(config, train)
     run.write_config(config)
     records: list[EpochRecord] = []
 

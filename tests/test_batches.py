@@ -46,6 +46,11 @@ def noisy_dataset(count: int, size: int = 8) -> ImageDataset:
     return dataset_of(np.random.default_rng(1).integers(0, 256, (count, size, size, 3), dtype=np.uint8))
 
 
+def run_order(size: int, seed: int, passes: int) -> list[int]:
+    """The images of a run, pass after pass."""
+    return np.concatenate([shuffled_order(size, seed, number) for number in range(passes)]).tolist()
+
+
 def labels_of(batches: TrainingBatches, start: int, images: int) -> list[list[int]]:
     return [labels.tolist() for _, labels in batches.epoch(8, start, images)]
 
@@ -167,13 +172,13 @@ def test_a_last_batch_that_is_not_full_is_left_out(images: int, batch_size: int,
     batches = TrainingBatches(plain_dataset(20), NOTHING, batch_size, CPU)
     labels = labels_of(batches, 0, images)
     assert [len(batch) for batch in labels] == sizes
-    order = shuffled_order(20, 0, 0).tolist()
-    assert sum(labels, []) == order[: sum(sizes)]
+    shown = [label for batch in labels for label in batch]
+    assert shown == shuffled_order(20, 0, 0).tolist()[: sum(sizes)]
 
 
 def test_a_run_goes_through_pass_after_pass() -> None:
     batches = TrainingBatches(plain_dataset(10), NOTHING, 4, CPU, seed=2)
-    run = sum((shuffled_order(10, 2, number).tolist() for number in range(4)), [])
+    run = run_order(10, seed=2, passes=4)
     assert labels_of(batches, 0, 40) == [run[k : k + 4] for k in range(0, 40, 4)]
     assert labels_of(batches, 7, 8) == [run[7:11], run[11:15]]  # crosses from pass 0 to pass 1
     assert labels_of(batches, 30, 4) == [run[30:34]]
@@ -182,8 +187,7 @@ def test_a_run_goes_through_pass_after_pass() -> None:
 def test_a_small_data_set_may_give_a_batch_larger_than_itself() -> None:
     batches = TrainingBatches(plain_dataset(3), NOTHING, 8, CPU)
     ((_, labels),) = batches.epoch(8, 0, 8)
-    run = sum((shuffled_order(3, 0, number).tolist() for number in range(3)), [])
-    assert labels.tolist() == run[:8]
+    assert labels.tolist() == run_order(3, seed=0, passes=3)[:8]
 
 
 def test_a_restart_in_the_middle_goes_on_with_the_same_images() -> None:

@@ -510,7 +510,7 @@ def test_several_problems_are_reported_at_once() -> None:
     found = message(
         TrainingConfig.preset, "cpu", model="ResNet19", batch_size=0, warmup=2, run_name="a/b", train_images=5, epochs=5
     )
-    assert text.startswith("model is 'ResNet19': did you mean 'ResNet18' or ")
+    assert found.startswith("model is 'ResNet19': did you mean 'ResNet18' or ")
     for part in (
         " run_name is 'a/b'; give a folder name",
         " batch_size is 0; give a whole number from 2 to 65536.",

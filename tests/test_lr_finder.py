@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from era_support_packages import lr_finder
 from era_support_packages.batches import shuffled_order
 from era_support_packages.config import TrainingConfig
-from era_support_packages.datasets import ImageDataset
+from era_support_packages.image_dataset import ImageDataset
 from era_support_packages.lr_finder import RangeTest, choose_max_lr, range_test, smooth, suggest
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)

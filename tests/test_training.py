@@ -20,7 +20,7 @@ from era_support_packages.augmentation import AugmentationPolicy
 from era_support_packages.batches import shuffled_order
 from era_support_packages.config import TrainingConfig
 from era_support_packages.custom_resnet import CustomResNet
-from era_support_packages.datasets import ImageDataset
+from era_support_packages.image_dataset import ImageDataset
 from era_support_packages.predictions import predict
 from era_support_packages.resnet import ResNet, ResNet18
 from era_support_packages.training import (

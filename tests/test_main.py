@@ -1,0 +1,293 @@
+"""The command line, from its options to its exit code."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from era_support_packages import __main__ as command
+from era_support_packages import cifar, lr_finder, training
+from era_support_packages.config import TrainingConfig
+from era_support_packages.custom_resnet import CustomResNet
+from era_support_packages.image_dataset import DatasetError, ImageDataset
+from era_support_packages.lr_finder import RangeTest
+from era_support_packages.runs import Run
+
+ROOT = Path(command.__file__).parent.parent
+SMALL = ["--preset", "smoke", "--resolutions", "[[8, 1.0]]", "--batch-size", "4", "--crop-padding", "0"]
+SMALL += ["--device", "cpu", "--precision", "fp32", "--workers", "0"]
+
+
+def random_images(count: int, split: str) -> ImageDataset:
+    images = np.random.default_rng(count).integers(0, 256, (count, 8, 8, 3)).astype(np.uint8)
+    labels = np.arange(count, dtype=np.int64) % 3
+    return ImageDataset(images, labels, ("a", "b", "c"), "noise", "noise", split, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
+    """Noise in place of every data set; the list of what was asked for."""
+    asked: list[tuple[Any, Any]] = []
+
+    def load(name: str, root: str | None) -> tuple[ImageDataset, ImageDataset]:
+        asked.append((name, root))
+        return random_images(16, "train"), random_images(6, "test")
+
+    monkeypatch.setattr(command, "load", load)
+    return asked
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
+    """A network of a few channels in place of every other; the list of those built."""
+    built: list[nn.Module] = []
+
+    def build(config: TrainingConfig, classes: int) -> nn.Module:
+        torch.manual_seed(config.seed)
+        layers = OrderedDict(conv=nn.Conv2d(3, 4, 3), pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten())
+        built.append(nn.Sequential(OrderedDict(**layers, linear=nn.Linear(4, classes))))
+        return built[-1]
+
+    monkeypatch.setattr(training, "build_model", build)
+    return built
+
+
+def only_run(root: Path) -> Run:
+    (folder,) = root.iterdir()
+    return Run.open(folder)
+
+
+def test_a_run_from_end_to_end(tmp_path: Path, loaded: list[tuple[Any, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--model", "resnet_custom", "--train-images", "16", "--max-lr", "0.01", "--seed", "5"]
+    options += ["--dataset", "some/folder", "--data-root", "elsewhere", "--output-dir", str(tmp_path / "out")]
+    assert command.main([*SMALL, *options]) == 0
+    assert loaded == [("some/folder", "elsewhere")]
+    run = only_run(tmp_path / "out")
+    config, summary = run.config(), run.summary()
+    assert run.name == config.default_run_name("noise")
+    assert config == TrainingConfig.preset(
+        "smoke",
+        model="resnet_custom",
+        train_images=16,
+        max_lr=0.01,
+        seed=5,
+        dataset="some/folder",
+        output_dir=str(tmp_path / "out"),
+        resolutions=[[8, 1.0]],
+        batch_size=4,
+        crop_padding=0,
+        device="cpu",
+        precision="fp32",
+        workers=0,
+        horizontal_flip=0.5,
+    )
+    assert (summary["dataset"], summary["preset"], summary["epochs"], summary["seed"]) == ("noise", "smoke", 1, 5)
+    model = training.build_model(config, 3)
+    assert isinstance(model, CustomResNet)
+    history = run.load(model, random_images(6, "test"))
+    assert history.records[0].images == 16
+
+    output = capsys.readouterr()
+    lines = output.out.splitlines()
+    assert lines[0] == f"Run {run.folder}"
+    assert lines[1 : len(str(config).splitlines()) + 1] == str(config).splitlines()
+    assert lines[-4].startswith("This run will take about ")
+    assert lines[-3:] == [
+        training.log_header(),
+        training.log_row(history.records[0]),
+        f"{summary['test_accuracy']:.2f} % of the test split; written to {run.folder}",
+    ]
+    assert "error" not in output.err
+
+
+def test_max_lr_comes_from_the_range_test_where_none_is_given(
+    tmp_path: Path,
+    loaded: list[tuple[Any, Any]],
+    tiny: list[nn.Module],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    losses, asked = np.array([2.0, 1.0, 1.5]), []
+    result = RangeTest(losses, losses, losses, {"steepest": 0.5, "valley": 0.03125, "minimum/10": 0.25})
+
+    def range_test(model: nn.Module, train: ImageDataset, test_size: int, config: TrainingConfig) -> RangeTest:
+        asked.append((model, len(train), test_size, config.max_lr))
+        return result
+
+    monkeypatch.setattr(lr_finder, "range_test", range_test)
+    options = [*SMALL, "--train-images", "32", "--output-dir", str(tmp_path)]
+    assert command.main([*options, "--max-lr", "auto"]) == 0
+    assert asked == [(tiny[0], 16, 6, "auto")]
+    run = only_run(tmp_path)
+    config = run.config()
+    assert config.max_lr == 0.03125
+    assert config.train_images == 32
+    _, sentence = lr_finder.choose_max_lr(config.replace(max_lr="auto"), result)
+    assert capsys.readouterr().out.splitlines()[0] == sentence
+    # three batches of four images for the range test, 32 images for the run
+    per_image = training.flops_per_image(tiny[0], 8)
+    assert run.summary()["pflops"] == pytest.approx((32 + 3 * 4) * per_image / 1e15)
+
+    assert command.main([*options, "--max-lr", "0.1", "--run-name", "given"]) == 0
+    assert len(asked) == 1
+    assert Run.open(tmp_path / "given").config().max_lr == 0.1
+
+
+def test_a_range_test_that_suggests_nothing_ends_with_its_sentence(
+    tmp_path: Path,
+    loaded: list[tuple[Any, Any]],
+    tiny: list[nn.Module],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    nothing = RangeTest(np.ones(3), np.ones(3), np.ones(3), {})
+    monkeypatch.setattr(lr_finder, "range_test", lambda *_: nothing)
+    assert command.main([*SMALL, "--max-lr", "auto", "--output-dir", str(tmp_path)]) == 2
+    message = "error: The loss never fell in the range test, so it suggests nothing; give max_lr as a number.\n"
+    assert capsys.readouterr().err == message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_parameter_is_an_option() -> None:
+    names = [field.name for field in dataclasses.fields(TrainingConfig)]
+    options = {action.dest: action for action in command.build_parser()._actions}
+    assert set(options) == {"help", "preset", "data_root", *names} - {"preset_name"}
+    assert options["train_images"].option_strings == ["--train-images"]
+    assert options["max_lr"].option_strings == ["--max-lr"]
+
+
+def test_values_are_read_as_what_the_configuration_takes() -> None:
+    arguments = ["--epochs", "3", "--max-lr", "1e-2", "--resolutions", "[[16, 0.5], [32, 0.5]]", "--test-time-flip", "true"]
+    arguments += ["--workers", "auto", "--run-name", "2024", "--dataset", "data/cifar10-jpeg", "--test-images", "null"]
+    options = vars(command.build_parser().parse_args(arguments))
+    given = {name: value for name, value in options.items() if value is not None}
+    assert given == {
+        "preset": "auto",
+        "epochs": 3,
+        "max_lr": 0.01,
+        "resolutions": [[16, 0.5], [32, 0.5]],
+        "test_time_flip": True,
+        "workers": "auto",
+        "run_name": "2024",  # text, though it looks like a number
+        "dataset": "data/cifar10-jpeg",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset", "fats"], "Unknown preset 'fats': did you mean 'fast' or 'auto'?"),
+        (
+            ["--preset", "quick"],
+            "Unknown preset 'quick': choose one of 'auto', 'original', 'fast', 'best', 'cpu', 'smoke'.",
+        ),
+        (["--preset", "cpu", "--batch-size", "1"], "batch_size is 1; give a whole number from 2 to 65536."),
+        (["--preset", "cpu", "--batch-size", "many"], "batch_size is 'many'; give a whole number from 2 to 65536."),
+        (
+            ["--preset", "cpu", "--max-lr", "-0.1", "--seed", "1.5"],
+            "seed is 1.5; give a whole number from 0 to 4294967295. "
+            "max_lr is -0.1; give a number above 0 and up to 100, or 'auto' for the range test's suggestion.",
+        ),
+        (["--preset", "cpu", "--model", "ResNet81"], "model is 'ResNet81': did you mean 'ResNet18'"),
+    ],
+)
+def test_a_bad_value_ends_with_one_sentence_before_anything_is_loaded(
+    arguments: list[str], message: str, tmp_path: Path, loaded: list[tuple[Any, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main([*arguments, "--output-dir", str(tmp_path)]) == 2
+    output = capsys.readouterr()
+    assert output.err.startswith(f"error: {message}")
+    assert output.err.count("\n") == 1
+    assert output.out == ""
+    assert loaded == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_option_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        command.main(["--learning-rate", "0.1"])
+    assert raised.value.code == 2
+    assert "error: unrecognized arguments: --learning-rate 0.1" in capsys.readouterr().err
+
+
+def test_missing_data_ends_with_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--output-dir", str(tmp_path / "out")]
+    assert command.main([*SMALL, *out, "--dataset", "no/such/folder", "--data-root", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("error: Unknown data set 'no/such/folder': give one of auto, cifar10,")
+
+    (tmp_path / "photos" / "train").mkdir(parents=True)
+    assert command.main([*SMALL, *out, "--dataset", str(tmp_path / "photos")]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path / 'photos'} has a folder train/ but no test/: give it both, or class folders alone, without train/.\n"
+    )
+
+    monkeypatch.setattr(cifar, "_probe", lambda url: "the server cannot be reached")
+    assert command.main([*SMALL, *out, "--dataset", "cifar10", "--data-root", str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: CIFAR-10 is not in {tmp_path}")
+    assert 'choose dataset="digits"' in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_corrupt_data_ends_with_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def load(name: str, root: str | None) -> None:
+        raise DatasetError("data_batch_1 is corrupt: delete it and run again.")
+
+    monkeypatch.setattr(command, "load", load)
+    assert command.main([*SMALL]) == 2
+    assert capsys.readouterr().err == "error: data_batch_1 is corrupt: delete it and run again.\n"
+
+
+def test_a_diverging_run_ends_with_one_sentence(
+    tmp_path: Path,
+    loaded: list[tuple[Any, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class NotANumber(nn.Linear):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return super().forward(images.flatten(1)) * float("nan")
+
+    monkeypatch.setattr(training, "build_model", lambda config, classes: NotANumber(192, classes))
+    options = ["--max-lr", "0.5", "--output-dir", str(tmp_path), "--run-name", "broken"]
+    assert command.main([*SMALL, *options]) == 2
+    error = capsys.readouterr().err.splitlines()[-1].split("\r")[-1].strip()
+    assert error == "error: The loss became nan in epoch 1 at a learning rate of 0.02; lower max_lr and run again."
+    assert sorted(path.name for path in (tmp_path / "broken").iterdir()) == ["config.json"]
+
+
+def test_a_program_error_is_not_hidden(loaded: list[tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(config: TrainingConfig, classes: int) -> nn.Module:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(training, "build_model", build)
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        command.main([*SMALL])
+
+
+def test_the_module_runs_as_a_command() -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "era_support_packages", "--preset", "fats"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert finished.stderr == "error: Unknown preset 'fats': did you mean 'fast' or 'auto'?\n"
+
+
+def test_configuration_written_is_the_one_printed(
+    tmp_path: Path, loaded: list[tuple[Any, Any]], tiny: list[nn.Module], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [*SMALL, "--train-images", "8", "--output-dir", str(tmp_path), "--run-name", "2024"]
+    assert command.main(options) == 0
+    written = json.loads((tmp_path / "2024" / "config.json").read_text())
+    assert written["run_name"] == "2024"
+    assert str(TrainingConfig.from_dict(written)) in capsys.readouterr().out
