@@ -19,7 +19,8 @@ from era_support_packages.config import TrainingConfig
 from era_support_packages.hardware import keep_freed_memory, resolve_device
 from era_support_packages.image_dataset import ImageDataset
 from era_support_packages.progress import progress_bar
-from era_support_packages.training import build_batches, build_optimizer, predicted_seconds, resolve, seconds_per_image
+from era_support_packages.run_cost import predicted_seconds, seconds_per_image
+from era_support_packages.training_setup import build_batches, build_optimizer, resolve
 
 SUGGESTIONS = ("steepest", "valley", "minimum/10")
 MINIMUM_ITERATIONS = 20
@@ -183,13 +184,11 @@ def suggest(lrs: np.ndarray, losses: np.ndarray) -> dict[str, float]:
 
 
 def _longest_decreasing_run(losses: np.ndarray) -> tuple[int, int]:
-    """First and last index of the longest strictly decreasing subsequence (it may skip values)."""
+    """The longest strictly decreasing subsequence (it may skip values): as many indices as it has values, up to its end."""
     length = np.ones(len(losses), dtype=np.int64)
-    start = np.arange(len(losses))
     for end in range(1, len(losses)):
-        above = np.flatnonzero(losses[:end] > losses[end])
-        if len(above):
-            best = above[length[above].argmax()]
-            length[end], start[end] = length[best] + 1, start[best]
+        above = losses[:end] > losses[end]
+        if above.any():
+            length[end] = length[:end][above].max() + 1
     end = int(length.argmax())
-    return int(start[end]), end
+    return end - int(length[end]) + 1, end

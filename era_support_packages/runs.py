@@ -17,7 +17,8 @@ from era_support_packages.config import TrainingConfig
 from era_support_packages.hardware import describe, resolve_device, versions
 from era_support_packages.image_dataset import ImageDataset
 from era_support_packages.predictions import Predictions, predict
-from era_support_packages.training import EpochRecord, History, duration, fit, log_header, log_row, resolve, training_flops
+from era_support_packages.run_cost import duration, training_flops
+from era_support_packages.training import EpochRecord, History, fit, log_header, log_row, resolve
 
 METRICS = ("epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds")
 

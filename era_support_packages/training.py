@@ -1,26 +1,42 @@
 """Training: one function that goes through a planned run epoch by epoch and returns its history."""
 
-import copy
-import dataclasses
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 from tqdm import tqdm
 
-from era_support_packages import custom_resnet, resnet
-from era_support_packages.augmentation import AugmentationPolicy
 from era_support_packages.batches import TrainingBatches, batch_count
 from era_support_packages.config import PlannedEpoch, TrainingConfig
-from era_support_packages.hardware import autocast, keep_freed_memory, resolve_device, resolve_precision
+from era_support_packages.hardware import keep_freed_memory, resolve_device
 from era_support_packages.image_dataset import ImageDataset
 from era_support_packages.predictions import Predictions, predict
 from era_support_packages.progress import progress_bar
+from era_support_packages.run_cost import announce_duration, duration, predicted_seconds, seconds_per_image
+from era_support_packages.training_setup import (
+    TrainingStep,
+    augmentation_policy,
+    build_batches,
+    build_model,
+    build_optimizer,
+    build_scheduler,
+    resolve,
+)
+
+__all__ = [
+    "EpochRecord",
+    "History",
+    "TrainingDivergedError",
+    "augmentation_policy",
+    "build_model",
+    "fit",
+    "log_header",
+    "log_row",
+    "resolve",
+]
 
 
 class TrainingDivergedError(RuntimeError):
@@ -35,7 +51,7 @@ class EpochRecord:
     """One row of the log. Accuracies in percent; the training loss includes label smoothing, the test loss does not."""
 
     epoch: int
-    resolution: int  # px of the training images; the last epoch's test images are at full resolution, earlier ones at this
+    resolution: int  # px of the training and of the test images
     images: int  # training images shown
     lr: float  # learning rate of the last step
     train_loss: float
@@ -84,185 +100,6 @@ def log_row(record: EpochRecord) -> str:
     )
 
 
-# ---- parts of a run --------------------------------------------------------------------------------------------------
-
-
-def resolve(config: TrainingConfig, dataset: ImageDataset | None = None) -> TrainingConfig:
-    """The configuration with every "auto" but `max_lr` replaced by what it means on this machine and, where given, data set."""
-    device = resolve_device(config.device)
-    flip = config.horizontal_flip
-    if flip == "auto" and dataset is not None:
-        flip = 0.0 if dataset.name == "digits" else 0.5
-    workers = (2 if device.type == "cuda" else 0) if config.workers == "auto" else config.workers
-    return config.replace(
-        dataset=dataset.name if dataset is not None and config.dataset == "auto" else config.dataset,
-        device=str(device),
-        precision=resolve_precision(config.precision, device),
-        workers=workers,
-        horizontal_flip=flip,
-    )
-
-
-def build_model(config: TrainingConfig, classes: int) -> nn.Module:
-    """The network of a configuration, in channels_last memory on its device; the same weights for the same seed."""
-    device = resolve_device(config.device)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        if config.model == "resnet_custom":
-            model: nn.Module = custom_resnet.resnet_custom(num_classes=classes)
-        else:
-            model = getattr(resnet, config.model)(classes)
-    return model.to(device, memory_format=torch.channels_last)
-
-
-def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.SGD:
-    """SGD with Nesterov momentum; weight decay on convolutions and the output layer, none on norms and biases."""
-    decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    plain = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    learning_rate = config.max_lr if config.max_lr != "auto" else 0.01
-    return torch.optim.SGD(
-        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        lr=learning_rate,
-        momentum=config.momentum,
-        nesterov=config.momentum > 0,
-        fused=next(model.parameters()).device.type in ("cpu", "cuda"),
-    )
-
-
-def build_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig, steps: int) -> torch.optim.lr_scheduler.OneCycleLR:
-    """OneCycle over all steps of the run: up to `max_lr` during `warmup`, then down to zero (Smith & Topin 2017).
-
-    The warm-up takes at least two steps: PyTorch divides by its length less one.
-    """
-    steps = max(steps, 2)
-    return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        max_lr=config.max_lr,
-        total_steps=steps,
-        pct_start=min(1.0, max(config.warmup, 2 / steps)),
-        anneal_strategy=config.anneal,
-        cycle_momentum=False,
-    )
-
-
-def augmentation_policy(config: TrainingConfig) -> AugmentationPolicy:
-    """The part of a configuration that says what may happen to a training image."""
-    return AugmentationPolicy(**{field.name: getattr(config, field.name) for field in dataclasses.fields(AugmentationPolicy)})
-
-
-def build_batches(train: ImageDataset, config: TrainingConfig) -> TrainingBatches:
-    """The augmented training batches of a resolved configuration."""
-    device = resolve_device(config.device)
-    return TrainingBatches(train, augmentation_policy(config), config.batch_size, device, config.seed, config.workers)
-
-
-class TrainingStep:
-    """One optimizer step on one batch: forward in the run's precision, backward, update, schedule."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        config: TrainingConfig,
-        scheduler: torch.optim.lr_scheduler.OneCycleLR | None = None,
-    ) -> None:
-        self.model, self.optimizer, self.config, self.scheduler = model, optimizer, config, scheduler
-        self.device = resolve_device(config.device)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
-
-    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The batch's mean loss and its number of correct predictions, both still on the device."""
-        with autocast(self.device, self.config.precision):
-            logits = self.model(images)
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.scheduler is not None and self.scheduler.last_epoch < self.scheduler.total_steps - 1:  # none after the last
-            self.scheduler.step()
-        return loss.detach(), (logits.detach().argmax(dim=1) == labels).sum()
-
-
-# ---- what a run will cost --------------------------------------------------------------------------------------------
-
-
-@torch.random.fork_rng(devices=[])  # dropout draws from it
-def seconds_per_image(model: nn.Module, config: TrainingConfig, timed_steps: int = 2) -> float:
-    """Seconds of training per image at the plan's first resolution, from a few timed steps of a copy of the model."""
-    resolution = config.resolutions[0][0]
-    device = resolve_device(config.device)
-    twin = copy.deepcopy(model).train()
-    step = TrainingStep(twin, build_optimizer(twin, config), config)
-    images = torch.zeros(config.batch_size, 3, resolution, resolution, device=device)
-    images = images.contiguous(memory_format=torch.channels_last)
-    labels = torch.zeros(config.batch_size, dtype=torch.int64, device=device)
-    step(images, labels)[0].item()  # the first step also allocates and chooses kernels
-    start = time.perf_counter()
-    for _ in range(timed_steps):
-        loss, _ = step(images, labels)
-    loss.item()
-    return (time.perf_counter() - start) / timed_steps / config.batch_size
-
-
-def predicted_seconds(config: TrainingConfig, train_size: int, test_size: int, image_seconds: float) -> float:
-    """How long the run will take, from the cost of an image at the plan's first resolution: work grows with the pixels.
-
-    An image of the test split costs a third of a training image: a forward pass without the two of the backward pass.
-    """
-    planned = config.planned_epochs(train_size)
-    first = config.resolutions[0][0]
-    work = 0.0
-    for epoch in planned:
-        last = epoch is planned[-1]
-        test_images = test_size if last or config.test_images is None else min(config.test_images, test_size)
-        work += epoch.images * epoch.resolution**2 + test_images * _test_resolution(epoch, planned) ** 2 / 3
-    return work / first**2 * image_seconds
-
-
-def training_flops(model: nn.Module, config: TrainingConfig, train_size: int, range_test_batches: int = 0) -> int:
-    """Floating-point operations of all forward and backward passes of the run, 2 per multiply-add.
-
-    `range_test_batches` counts the steps of a range test that `max_lr` came from.
-    """
-    price = {resolution: flops_per_image(model, resolution) for resolution, _ in config.resolutions}
-    range_test = price[config.resolutions[0][0]] * range_test_batches * min(config.batch_size, train_size)
-    return range_test + sum(
-        price[epoch.resolution] * batch_count(epoch.images, config.batch_size) * min(config.batch_size, epoch.images)
-        for epoch in config.planned_epochs(train_size)
-    )
-
-
-@torch.random.fork_rng(devices=[])  # dropout draws from it
-def flops_per_image(model: nn.Module, resolution: int) -> int:
-    """Floating-point operations of one image's forward and backward pass at that resolution, 2 per multiply-add.
-
-    Counted by `torch.utils.flop_counter` on a copy of the model with two images.
-    """
-    twin = copy.deepcopy(model).float().cpu().train()
-    with FlopCounterMode(display=False) as counter:
-        twin(torch.zeros(2, 3, resolution, resolution)).sum().backward()
-    return counter.get_total_flops() // 2
-
-
-def duration(seconds: float) -> str:
-    """A duration for people: "45 s", "3 min 20 s", "1 h 05 min"."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
-
-
-def announce_duration(config: TrainingConfig, seconds: float) -> str:
-    """The sentence before the first epoch: how long it will take, and where a GPU would help."""
-    text = f"This run will take about {duration(seconds)} on this machine."
-    if config.device == "cpu" and seconds > 600:
-        text += " A free GPU on Colab (Runtime > Change runtime type > T4 GPU) would take a fraction of it."
-    return text
-
-
 # ---- the run ---------------------------------------------------------------------------------------------------------
 
 
@@ -305,7 +142,7 @@ def fit(
             loss, accuracy, lr = _train_epoch(step, batches, epoch, len(planned), bar)
             looked_at = test if epoch is planned[-1] else quick_test
             bar.set_postfix_str("testing")
-            predictions = predict(model, looked_at, device, config.precision, _test_resolution(epoch, planned))
+            predictions = predict(model, looked_at, device, config.precision, epoch.resolution)
             record = EpochRecord(
                 epoch=epoch.epoch,
                 resolution=epoch.resolution,
@@ -364,35 +201,8 @@ def _raise_if_diverged(loss: float, epoch: PlannedEpoch, lr: float) -> None:
         )
 
 
-def _test_resolution(epoch: PlannedEpoch, planned: tuple[PlannedEpoch, ...]) -> int | None:
-    """Between epochs the network is tested at the resolution it just trained at, at the end at the plan's last one."""
-    return (planned[-1] if epoch is planned[-1] else epoch).resolution
-
-
 def _evenly_spread(dataset: ImageDataset, count: int | None) -> ImageDataset:
     """Every k-th image, `count` in all: the same share of each class where the classes lie one after another."""
     if count is None or count >= len(dataset):
         return dataset
     return dataset.take(torch.linspace(0, len(dataset) - 1, count).round().long().numpy())
-
-
-__all__ = [
-    "EpochRecord",
-    "History",
-    "TrainingDivergedError",
-    "TrainingStep",
-    "augmentation_policy",
-    "build_batches",
-    "build_model",
-    "build_optimizer",
-    "build_scheduler",
-    "duration",
-    "fit",
-    "flops_per_image",
-    "log_header",
-    "log_row",
-    "predicted_seconds",
-    "resolve",
-    "seconds_per_image",
-    "training_flops",
-]

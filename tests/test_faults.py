@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from era_support_packages import gradcam, lr_finder, plots, predictions, summary, training, utils
+from era_support_packages import gradcam, lr_finder, plots, predictions, summary, training, training_setup, utils
 from era_support_packages.augmentation import AugmentationPolicy, Augmenter
 from era_support_packages.config import TrainingConfig
 from era_support_packages.datasets import ImageDataset
@@ -179,7 +179,7 @@ def train_with_step(
     epoch: int,
 ) -> None:
     """An epoch as `training.fit` runs it."""
-    step = training.TrainingStep(model, optimizer, CONFIG, scheduler)
+    step = training_setup.TrainingStep(model, optimizer, CONFIG, scheduler)
     for images, labels in train_loader:
         step(images, labels)
 

@@ -103,10 +103,10 @@ def test_steepest_is_measured_over_the_logarithm_of_the_learning_rate() -> None:
     assert suggest(lrs, losses)["steepest"] == pytest.approx(1e-2)
 
 
-def test_valley_skips_values_and_starts_where_the_run_starts() -> None:
+def test_valley_skips_values_and_starts_as_many_steps_before_its_end_as_it_is_long() -> None:
     losses = np.array([1.5, 3.0, 2.5, 2.6, 2.0, 2.1, 1.6, 1.4, 1.0, 0.5, 4.0, 5.0])
-    # the longest falling run is 3.0 2.5 2.0 1.6 1.4 1.0 0.5 (or with 2.6, 2.1), index 1 to 9: 1 + 8 // 3 + 1
-    assert suggest(LRS, losses)["valley"] == pytest.approx(LRS[4])
+    # the longest falling run has seven values, 3.0 2.5 2.0 1.6 1.4 1.0 0.5 (or with 2.6, 2.1), up to index 9: 3 + 6 // 3 + 1
+    assert suggest(LRS, losses)["valley"] == pytest.approx(LRS[6])
 
 
 @pytest.mark.parametrize("start", range(5))

@@ -19,6 +19,7 @@ from era_support_packages.config import TrainingConfig
 from era_support_packages.custom_resnet import CustomResNet
 from era_support_packages.image_dataset import DatasetError, ImageDataset
 from era_support_packages.lr_finder import RangeTest
+from era_support_packages.run_cost import flops_per_image
 from era_support_packages.runs import Run
 
 ROOT = Path(command.__file__).parent.parent
@@ -133,7 +134,7 @@ def test_max_lr_comes_from_the_range_test_where_none_is_given(
     _, sentence = lr_finder.choose_max_lr(config.replace(max_lr="auto"), result)
     assert capsys.readouterr().out.splitlines()[0] == sentence
     # three batches of four images for the range test, 32 images for the run
-    per_image = training.flops_per_image(tiny[0], 8)
+    per_image = flops_per_image(tiny[0], 8)
     assert run.summary()["pflops"] == pytest.approx((32 + 3 * 4) * per_image / 1e15)
 
     assert command.main([*options, "--max-lr", "0.1", "--run-name", "given"]) == 0

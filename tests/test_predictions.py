@@ -99,6 +99,11 @@ def test_mistakes_come_worst_first_or_in_file_order_and_ties_in_file_order() -> 
     assert result.wrong().dtype == np.int64
 
 
+def test_many_ties_stay_in_file_order() -> None:
+    result = predictions([[0, 1 + number % 2] for number in range(200)], [0] * 200)  # odd images are the worse ones
+    np.testing.assert_array_equal(result.wrong(), [*range(1, 200, 2), *range(0, 200, 2)])
+
+
 def test_no_mistakes_are_an_empty_list() -> None:
     result = predictions([[1, 0], [0, 1]], [0, 1])
     assert (result.accuracy, result.wrong().shape, result.wrong("file").shape) == (100.0, (0,), (0,))

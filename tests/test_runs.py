@@ -21,8 +21,9 @@ from era_support_packages.config import TrainingConfig
 from era_support_packages.hardware import describe, versions
 from era_support_packages.image_dataset import ImageDataset
 from era_support_packages.predictions import Predictions
+from era_support_packages.run_cost import training_flops
 from era_support_packages.runs import Run, train_and_record, train_or_show, write_atomically
-from era_support_packages.training import EpochRecord, TrainingDivergedError, log_header, log_row, training_flops
+from era_support_packages.training import EpochRecord, TrainingDivergedError, log_header, log_row
 
 CPU = torch.device("cpu")
 RECORDS = (

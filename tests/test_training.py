@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from era_support_packages import hardware, training
+from era_support_packages import hardware, run_cost, training
 from era_support_packages.augmentation import AugmentationPolicy
 from era_support_packages.batches import shuffled_order
 from era_support_packages.config import TrainingConfig
@@ -23,26 +23,23 @@ from era_support_packages.custom_resnet import CustomResNet
 from era_support_packages.image_dataset import ImageDataset
 from era_support_packages.predictions import predict
 from era_support_packages.resnet import ResNet, ResNet18
-from era_support_packages.training import (
-    EpochRecord,
-    History,
-    TrainingDivergedError,
-    TrainingStep,
+from era_support_packages.run_cost import (
     announce_duration,
+    duration,
+    flops_per_image,
+    predicted_seconds,
+    seconds_per_image,
+    training_flops,
+)
+from era_support_packages.training import EpochRecord, History, TrainingDivergedError, fit, log_header, log_row
+from era_support_packages.training_setup import (
+    TrainingStep,
     augmentation_policy,
     build_batches,
     build_model,
     build_optimizer,
     build_scheduler,
-    duration,
-    fit,
-    flops_per_image,
-    log_header,
-    log_row,
-    predicted_seconds,
     resolve,
-    seconds_per_image,
-    training_flops,
 )
 
 CPU = torch.device("cpu")
@@ -347,7 +344,7 @@ class Recording(nn.Module):
 
 def test_seconds_per_image_times_a_few_steps_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter([10.0, 16.0])
-    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    monkeypatch.setattr(run_cost, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     model = Recording()
     config = plan(batch_size=4, resolutions=((16, 0.5), (8, 0.5)), epochs=2)
     assert seconds_per_image(model, config, timed_steps=3) == 0.5  # 6 s for three batches of four

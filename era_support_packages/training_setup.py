@@ -1,0 +1,111 @@
+"""The parts of a run that follow from its configuration: network, optimizer, schedule, batches, and the single step."""
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from era_support_packages import custom_resnet, resnet
+from era_support_packages.augmentation import AugmentationPolicy
+from era_support_packages.batches import TrainingBatches
+from era_support_packages.config import TrainingConfig
+from era_support_packages.hardware import autocast, resolve_device, resolve_precision
+from era_support_packages.image_dataset import ImageDataset
+
+
+def resolve(config: TrainingConfig, dataset: ImageDataset | None = None) -> TrainingConfig:
+    """The configuration with every "auto" but `max_lr` replaced by what it means on this machine and, where given, data set."""
+    device = resolve_device(config.device)
+    flip = config.horizontal_flip
+    if flip == "auto" and dataset is not None:
+        flip = 0.0 if dataset.name == "digits" else 0.5
+    workers = (2 if device.type == "cuda" else 0) if config.workers == "auto" else config.workers
+    return config.replace(
+        dataset=dataset.name if dataset is not None and config.dataset == "auto" else config.dataset,
+        device=str(device),
+        precision=resolve_precision(config.precision, device),
+        workers=workers,
+        horizontal_flip=flip,
+    )
+
+
+def build_model(config: TrainingConfig, classes: int) -> nn.Module:
+    """The network of a configuration, in channels_last memory on its device; the same weights for the same seed."""
+    device = resolve_device(config.device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        if config.model == "resnet_custom":
+            model: nn.Module = custom_resnet.resnet_custom(num_classes=classes)
+        else:
+            model = getattr(resnet, config.model)(classes)
+    return model.to(device, memory_format=torch.channels_last)
+
+
+def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.SGD:
+    """SGD with Nesterov momentum; weight decay on convolutions and the output layer, none on norms and biases."""
+    decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    plain = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    learning_rate = config.max_lr if config.max_lr != "auto" else 0.01
+    return torch.optim.SGD(
+        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+        lr=learning_rate,
+        momentum=config.momentum,
+        nesterov=config.momentum > 0,
+        fused=next(model.parameters()).device.type in ("cpu", "cuda"),
+    )
+
+
+def build_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig, steps: int) -> torch.optim.lr_scheduler.OneCycleLR:
+    """OneCycle over all steps of the run: up to `max_lr` during `warmup`, then down to zero (Smith & Topin 2017).
+
+    The warm-up takes at least two steps: PyTorch divides by its length less one.
+    """
+    steps = max(steps, 2)
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        max_lr=config.max_lr,
+        total_steps=steps,
+        pct_start=min(1.0, max(config.warmup, 2 / steps)),
+        anneal_strategy=config.anneal,
+        cycle_momentum=False,
+    )
+
+
+def augmentation_policy(config: TrainingConfig) -> AugmentationPolicy:
+    """The part of a configuration that says what may happen to a training image."""
+    return AugmentationPolicy(**{field.name: getattr(config, field.name) for field in dataclasses.fields(AugmentationPolicy)})
+
+
+def build_batches(train: ImageDataset, config: TrainingConfig) -> TrainingBatches:
+    """The augmented training batches of a resolved configuration."""
+    device = resolve_device(config.device)
+    return TrainingBatches(train, augmentation_policy(config), config.batch_size, device, config.seed, config.workers)
+
+
+class TrainingStep:
+    """One optimizer step on one batch: forward in the run's precision, backward, update, schedule."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        config: TrainingConfig,
+        scheduler: torch.optim.lr_scheduler.OneCycleLR | None = None,
+    ) -> None:
+        self.model, self.optimizer, self.config, self.scheduler = model, optimizer, config, scheduler
+        self.device = resolve_device(config.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The batch's mean loss and its number of correct predictions, both still on the device."""
+        with autocast(self.device, self.config.precision):
+            logits = self.model(images)
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.scheduler is not None and self.scheduler.last_epoch < self.scheduler.total_steps - 1:  # none after the last
+            self.scheduler.step()
+        return loss.detach(), (logits.detach().argmax(dim=1) == labels).sum()
