@@ -41,7 +41,7 @@ def run(config: TrainingConfig, data_root: str | None = None) -> None:
 
     train, test = load(config.dataset, data_root)
     config = training.resolve(config, train)
-    model = training.build_model(config, len(train.classes))
+    model = training.build_model(config, len(train.classes), train)
     batches = 0
     if config.max_lr == "auto":
         result = range_test(model, train, len(test), config)

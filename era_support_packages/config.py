@@ -37,7 +37,8 @@ class TrainingConfig:
     """Everything that decides a run. Make one with `TrainingConfig.preset(name, **overrides)`.
 
     The length is given by exactly one of `epochs` (passes over the training split) and `train_images` (images shown, whatever
-    the size of the data set: small data sets get more passes). `resolutions` is a plan of (pixels, share of the images).
+    the size of the data set: a small one gets more passes, up to `max_epochs`). `resolutions` is a plan of (pixels, share of
+    the images).
     A value of "auto" is resolved once, when the run starts, and written down with it.
 
     Raises `ValueError` with one sentence for each bad value, all of them at once.
@@ -47,7 +48,8 @@ class TrainingConfig:
     dataset: str = "auto"  # "auto", "cifar10", "cifar100", "digits" or a folder of images
     model: str = "ResNet18"
     epochs: int | None = None  # passes over the training split, or
-    train_images: int | None = None  # images shown in all
+    train_images: int | None = None  # images shown in all, but
+    max_epochs: int | None = None  # no more passes than this over a small data set
     resolutions: tuple[tuple[int, float], ...] = ((32, 1.0),)  # (pixels, share of the images), in the order they are used
     batch_size: int = 512
     max_lr: float | str = "auto"  # peak of the OneCycle schedule; "auto" takes the range test's suggestion
@@ -56,6 +58,7 @@ class TrainingConfig:
     momentum: float = 0.9  # Nesterov
     weight_decay: float = 5e-4  # on convolutions and the output layer; never on norms and biases
     label_smoothing: float = 0.0
+    whitening: bool = False  # start the first convolution from the principal components of 3x3 training patches
     horizontal_flip: float | str = "auto"  # probability; "auto" is 0.5, but 0 for digits, which have no mirror image
     crop_padding: int = 0  # px of reflected border around the image before a random crop of the old size
     cutout: int = 0  # side in px of one square filled with the mean colour
@@ -78,8 +81,8 @@ class TrainingConfig:
     def preset(cls, name: str, **overrides: Any) -> "TrainingConfig":
         """The preset of that name with some values changed; an override of `None` keeps the preset's value.
 
-        "auto" is "fast" with a CUDA GPU and "cpu" without. Giving `epochs` replaces a preset's `train_images`, and the
-        other way round. Raises `ValueError` for an unknown preset or parameter, or a bad value.
+        "auto" is "fast" with a CUDA GPU and "cpu" without. Giving `epochs` replaces a preset's `train_images` and
+        `max_epochs`, and the other way round. Raises `ValueError` for an unknown preset or parameter, or a bad value.
         """
         if name == "auto":
             import torch
@@ -93,6 +96,8 @@ class TrainingConfig:
             values.pop("train_images", None)
         if "train_images" in given and "epochs" not in given:
             values.pop("epochs", None)
+        if {"epochs", "train_images"} & given.keys():
+            values.pop("max_epochs", None)
         return cls.from_dict({**values, **given})
 
     @classmethod
@@ -138,7 +143,8 @@ class TrainingConfig:
         else:
             resolutions = self.resolutions
             sums = list(itertools.accumulate(share for _, share in resolutions))
-            ends = [0] + [round(share / sums[-1] * self.train_images) for share in sums]
+            images = min(self.train_images, (self.max_epochs or math.inf) * training_images)
+            ends = [0] + [round(share / sums[-1] * images) for share in sums]
             sizes = [end - start for start, end in itertools.pairwise(ends)]
         planned: list[PlannedEpoch] = []
         start = 0
@@ -198,6 +204,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 256,
         "max_lr": 0.3,
         "label_smoothing": 0.1,
+        "whitening": True,
         "crop_padding": 2,
         "range_test_iterations": 150,
         "test_time_flip": True,
@@ -208,6 +215,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 256,
         "max_lr": 0.3,
         "label_smoothing": 0.1,
+        "whitening": True,
         "crop_padding": 4,
         "cutout": 12,
         "range_test_iterations": 200,
@@ -215,12 +223,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # a few minutes on two cores: most images at a quarter of the work, the last ones at full size
     "cpu": {
-        "train_images": 38_000,
+        "train_images": 32_000,
+        "max_epochs": 16,
         "resolutions": ((16, 0.75), (24, 0.2), (32, 0.05)),
-        "batch_size": 64,  # more steps for the same work
-        "max_lr": 0.1,
+        "batch_size": 32,  # more steps for the same work
+        "max_lr": 0.07,
         "label_smoothing": 0.1,
-        "crop_padding": 2,
+        "whitening": True,
         "range_test_iterations": 60,
         "test_images": 2000,
     },
@@ -240,6 +249,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 _RANGES: dict[str, tuple[type, float | None, float | None]] = {
     "epochs": (int, 1, 10_000),
     "train_images": (int, 1, 10**9),
+    "max_epochs": (int, 1, 10_000),
     "batch_size": (int, 2, 65_536),
     "warmup": (float, 0, 1),
     "momentum": (float, 0, 0.9999),
@@ -281,8 +291,9 @@ def _problems_with_names(config: TrainingConfig) -> list[str]:
             problems.append(f"{name} is {value!r}; give it as text.")
     if not isinstance(config.device, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,2})?", config.device, re.ASCII):
         problems.append(f"device is {config.device!r}: choose one of 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'.")
-    if not isinstance(config.test_time_flip, bool):
-        problems.append(f"test_time_flip is {config.test_time_flip!r}; give True or False.")
+    for name in ("whitening", "test_time_flip"):
+        if not isinstance(getattr(config, name), bool):
+            problems.append(f"{name} is {getattr(config, name)!r}; give True or False.")
     name = config.run_name
     if name is not None and (
         not isinstance(name, str)
@@ -302,7 +313,7 @@ def _problems_with_numbers(config: TrainingConfig) -> list[str]:
     problems = []
     for name, (kind, low, high) in _RANGES.items():
         value = getattr(config, name)
-        if value is None and name in ("epochs", "train_images", "test_images"):
+        if value is None and name in ("epochs", "train_images", "max_epochs", "test_images"):
             continue
         if not _is_number(value, kind) or not low <= value <= high:
             noun = "a whole number" if kind is int else "a number"

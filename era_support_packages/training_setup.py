@@ -12,6 +12,7 @@ from era_support_packages.batches import TrainingBatches
 from era_support_packages.config import TrainingConfig
 from era_support_packages.hardware import autocast, resolve_device, resolve_precision
 from era_support_packages.image_dataset import ImageDataset
+from era_support_packages.initialisation import whiten_first_convolution
 
 
 def resolve(config: TrainingConfig, dataset: ImageDataset | None = None) -> TrainingConfig:
@@ -30,8 +31,13 @@ def resolve(config: TrainingConfig, dataset: ImageDataset | None = None) -> Trai
     )
 
 
-def build_model(config: TrainingConfig, classes: int) -> nn.Module:
-    """The network of a configuration, in channels_last memory on its device; the same weights for the same seed."""
+def build_model(config: TrainingConfig, classes: int, train: ImageDataset | None = None) -> nn.Module:
+    """The network of a configuration, in channels_last memory on its device; the same weights for the same seed.
+
+    Raises `ValueError` where the configuration asks for `whitening` and there are no training images to take it from.
+    """
+    if config.whitening and train is None:
+        raise ValueError("whitening starts from the training images: pass them as train=, or set whitening=False.")
     device = resolve_device(config.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -39,6 +45,8 @@ def build_model(config: TrainingConfig, classes: int) -> nn.Module:
             model: nn.Module = custom_resnet.resnet_custom(num_classes=classes)
         else:
             model = getattr(resnet, config.model)(classes)
+    if config.whitening:
+        whiten_first_convolution(model, train)
     return model.to(device, memory_format=torch.channels_last)
 
 

@@ -128,7 +128,7 @@ def test_the_text_is_one_value_a_line_without_those_not_given() -> None:
     assert f"{'resolutions':<{width}}  [[32, 1.0]]" in lines
     assert f"{'seed':<{width}}  7" in lines
     assert [line.split()[0] for line in lines] == [
-        name for name in FIELDS if name not in ("train_images", "test_images", "run_name")
+        name for name in FIELDS if name not in ("train_images", "max_epochs", "test_images", "run_name")
     ]
 
 
@@ -145,6 +145,8 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
     "momentum": {"momentum": 0.8},
     "weight_decay": {"weight_decay": 5.1e-4},
     "label_smoothing": {"label_smoothing": 0.1},
+    "max_epochs": {"max_epochs": 2},
+    "whitening": {"whitening": True},
     "horizontal_flip": {"horizontal_flip": 0.4},
     "crop_padding": {"crop_padding": 1},
     "cutout": {"cutout": 1},
@@ -253,6 +255,19 @@ def test_planned_in_images_a_small_data_set_gets_more_passes() -> None:
     assert [epoch.images for epoch in planned] == sizes
     assert [epoch.resolution for epoch in planned] == [16] * 20 + [24] * 6 + [32] * 2
     assert sum(sizes) == 38_000
+
+
+def test_max_epochs_bounds_the_passes_over_a_small_data_set() -> None:
+    config = make(epochs=None, train_images=32_000, max_epochs=4, resolutions=((16, 0.75), (32, 0.25)), batch_size=64)
+    assert rows(config, 1000) == [(1, 16, 0, 1000), (2, 16, 1000, 1000), (3, 16, 2000, 1000), (4, 32, 3000, 1000)]
+    assert sum(images for *_, images in rows(config, 50_000)) == 32_000
+
+
+def test_giving_a_length_drops_the_presets_bound_on_passes() -> None:
+    assert TrainingConfig.preset("cpu").max_epochs == 16
+    assert TrainingConfig.preset("cpu", train_images=60_000).max_epochs is None
+    assert TrainingConfig.preset("cpu", epochs=2).max_epochs is None
+    assert TrainingConfig.preset("cpu", train_images=60_000, max_epochs=3).max_epochs == 3
 
 
 @pytest.mark.parametrize(
@@ -431,6 +446,10 @@ BAD_VALUES = [
     whole("range_test_iterations", 10_001, 16, 10_000),
     whole("test_images", 0, 1, 10**9),
     whole("test_images", 10**9 + 1, 1, 10**9),
+    ("whitening", 0, "whitening is 0; give True or False."),
+    ("whitening", "no", "whitening is 'no'; give True or False."),
+    ("max_epochs", 0, "max_epochs is 0; give a whole number from 1 to 10000."),
+    ("max_epochs", 1.5, "max_epochs is 1.5; give a whole number from 1 to 10000."),
     ("test_time_flip", 1, "test_time_flip is 1; give True or False."),
     ("test_time_flip", "yes", "test_time_flip is 'yes'; give True or False."),
     ("test_time_flip", None, "test_time_flip is None; give True or False."),

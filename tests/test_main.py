@@ -51,7 +51,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
     """A network of a few channels in place of every other; the list of those built."""
     built: list[nn.Module] = []
 
-    def build(config: TrainingConfig, classes: int) -> nn.Module:
+    def build(config: TrainingConfig, classes: int, train: ImageDataset | None = None) -> nn.Module:
         torch.manual_seed(config.seed)
         layers = OrderedDict(conv=nn.Conv2d(3, 4, 3), pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten())
         built.append(nn.Sequential(OrderedDict(**layers, linear=nn.Linear(4, classes))))
@@ -259,7 +259,7 @@ def test_a_diverging_run_ends_with_one_sentence(
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return super().forward(images.flatten(1)) * float("nan")
 
-    monkeypatch.setattr(training, "build_model", lambda config, classes: NotANumber(192, classes))
+    monkeypatch.setattr(training, "build_model", lambda config, classes, train: NotANumber(192, classes))
     options = ["--max-lr", "0.5", "--output-dir", str(tmp_path), "--run-name", "broken"]
     assert command.main([*SMALL, *options]) == 2
     error = capsys.readouterr().err.splitlines()[-1].split("\r")[-1].strip()
@@ -268,7 +268,7 @@ def test_a_diverging_run_ends_with_one_sentence(
 
 
 def test_a_program_error_is_not_hidden(loaded: list[tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(config: TrainingConfig, classes: int) -> nn.Module:
+    def build(config: TrainingConfig, classes: int, train: ImageDataset | None = None) -> nn.Module:
         raise RuntimeError("a fault of ours")
 
     monkeypatch.setattr(training, "build_model", build)
