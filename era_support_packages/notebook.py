@@ -18,7 +18,7 @@ from typing import Any
 
 from era_support_packages.atomic_file import write_atomically
 from era_support_packages.bootstrap import repository_folder
-from era_support_packages.config import nearest_names
+from era_support_packages.config import TrainingConfig, nearest_names
 from era_support_packages.runs import Run
 
 FIGURES = ("lr_finder.png", "training_log.png", "incorrect_classification.png", "gradCAM.png")
@@ -182,17 +182,21 @@ def render(pairs: Sequence[Sequence[str]]) -> str:
 
 
 def _provenance(parameters: dict[str, Any], run: Run) -> str:
+    """The sentence that says which values, data, machine and day made the outputs."""
     summary = run.summary()
-    shown_again = "finished_run" in parameters
-    values = run.config().to_dict() if shown_again else parameters
-    kept = ("preset_name", "dataset", "epochs", "train_images", "resolutions", "batch_size", "max_lr", "seed")
-    listed = {key: values[key] for key in kept if values.get(key) is not None} if shown_again else parameters
-    text = ", ".join(f"`{'preset' if key == 'preset_name' else key} = {value!r}`" for key, value in listed.items())
-    date = datetime.date.today().isoformat()
-    how = "shown from a run finished before, not trained in the cell" if shown_again else "trained in this notebook"
+    if "finished_run" in parameters:
+        how = "the run was finished before, with `python -m era_support_packages`, and is shown here"
+        values = run.config().to_dict()
+        preset = TrainingConfig.preset(values.pop("preset_name"))
+        changed = {name: value for name, value in values.items() if value is not None and value != preset.to_dict()[name]}
+        resolved = ("device", "precision", "workers", "horizontal_flip")  # "auto" in every preset, or what the data asks for
+        values = {"preset": preset.preset_name, **{name: changed[name] for name in changed if name not in resolved}}
+    else:
+        how, values = "the run was trained in this notebook", parameters
+    listed = ", ".join(f"`{name} = {value!r}`" for name, value in values.items())
     return (
-        f"The outputs below come from one real run with {text}; every other value was the default. Data: "
-        f"{summary['dataset']}; hardware: {summary['hardware']}; PyTorch {summary['versions']['torch']}; {date}; {how}."
+        f"The outputs below come from one real run with {listed}; every other value was the preset's. Data: {summary['dataset']}; "
+        f"hardware: {summary['hardware']}; PyTorch {summary['versions']['torch']}; {datetime.date.today().isoformat()}; {how}."
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from era_support_packages import notebook
 from era_support_packages.config import TrainingConfig
+from era_support_packages.runs import Run
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "gradcam_cifar10.ipynb"
@@ -147,6 +148,28 @@ def test_cleaning_keeps_outputs_and_drops_traces(source):
     ]
     assert result.cells[2].outputs[1].execution_count == 2
     assert source.cells[0].source == "old words"
+
+
+@pytest.fixture
+def finished(tmp_path):
+    run = Run(tmp_path)
+    config = TrainingConfig.preset("cpu", dataset="pets", train_images=500, max_lr=0.2, device="cpu", precision="fp32", workers=0)
+    run.write_config(config.replace(horizontal_flip=0.5))
+    run.write_json("summary.json", {"dataset": "pets", "hardware": "a computer", "versions": {"torch": "2.6.0"}})
+    return run
+
+
+def test_the_provenance_of_a_finished_run_lists_what_differs_from_its_preset(finished):
+    text = notebook._provenance({"finished_run": "somewhere"}, finished)
+    start = "The outputs below come from one real run with `preset = 'cpu'`, `dataset = 'pets'`, `train_images = 500`, `max_lr = 0.2`;"
+    assert text.startswith(start + " every other value was the preset's. Data: pets; hardware: a computer; PyTorch 2.6.0; 2")
+    assert text.endswith("; the run was finished before, with `python -m era_support_packages`, and is shown here.")
+
+
+def test_the_provenance_of_a_new_run_lists_its_parameters(finished):
+    text = notebook._provenance({"preset": "smoke", "epochs": 3}, finished)
+    assert text.startswith("The outputs below come from one real run with `preset = 'smoke'`, `epochs = 3`; every other value")
+    assert text.endswith("; the run was trained in this notebook.")
 
 
 def test_a_failing_cell_is_reported_and_its_notebook_kept(tmp_path, capsys, monkeypatch):
