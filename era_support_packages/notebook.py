@@ -185,7 +185,7 @@ def _provenance(parameters: dict[str, Any], run: Run) -> str:
     """The sentence that says which values, data, machine and day made the outputs."""
     summary = run.summary()
     if "finished_run" in parameters:
-        how = "the run was finished before, with `python -m era_support_packages`, and is shown here"
+        how = "the run was finished before and is shown here"
         values = run.config().to_dict()
         preset = TrainingConfig.preset(values.pop("preset_name"))
         changed = {name: value for name, value in values.items() if value is not None and value != preset.to_dict()[name]}
@@ -195,8 +195,8 @@ def _provenance(parameters: dict[str, Any], run: Run) -> str:
         how, values = "the run was trained in this notebook", parameters
     listed = ", ".join(f"`{name} = {value!r}`" for name, value in values.items())
     return (
-        f"The outputs below come from one real run with {listed}; every other value was the preset's. Data: {summary['dataset']}; "
-        f"hardware: {summary['hardware']}; PyTorch {summary['versions']['torch']}; {datetime.date.today().isoformat()}; {how}."
+        f"The outputs below come from one real run with {listed}; every other value was the preset's. "
+        f"Data: {summary['dataset']}; hardware: {summary['hardware']}; PyTorch {summary['versions']['torch']}; {datetime.date.today().isoformat()}; {how}."
     )
 
 

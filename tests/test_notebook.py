@@ -161,9 +161,12 @@ def finished(tmp_path):
 
 def test_the_provenance_of_a_finished_run_lists_what_differs_from_its_preset(finished):
     text = notebook._provenance({"finished_run": "somewhere"}, finished)
-    start = "The outputs below come from one real run with `preset = 'cpu'`, `dataset = 'pets'`, `train_images = 500`, `max_lr = 0.2`;"
-    assert text.startswith(start + " every other value was the preset's. Data: pets; hardware: a computer; PyTorch 2.6.0; 2")
-    assert text.endswith("; the run was finished before, with `python -m era_support_packages`, and is shown here.")
+    start = "The outputs below come from one real run with "
+    values = "`preset = 'cpu'`, `dataset = 'pets'`, `train_images = 500`, `max_lr = 0.2`;"
+    assert text.startswith(
+        start + values + " every other value was the preset's. Data: pets; hardware: a computer; PyTorch 2.6.0; 2"
+    )
+    assert text.endswith("; the run was finished before and is shown here.")
 
 
 def test_the_provenance_of_a_new_run_lists_its_parameters(finished):
