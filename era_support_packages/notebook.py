@@ -194,9 +194,10 @@ def _provenance(parameters: dict[str, Any], run: Run) -> str:
     else:
         how, values = "the run was trained in this notebook", parameters
     listed = ", ".join(f"`{name} = {value!r}`" for name, value in values.items())
+    today = datetime.date.today().isoformat()
     return (
         f"The outputs below come from one real run with {listed}; every other value was the preset's. "
-        f"Data: {summary['dataset']}; hardware: {summary['hardware']}; PyTorch {summary['versions']['torch']}; {datetime.date.today().isoformat()}; {how}."
+        f"Data: {summary['dataset']}; hardware: {summary['hardware']}; PyTorch {summary['versions']['torch']}; {today}; {how}."
     )
 
 
