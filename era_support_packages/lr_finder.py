@@ -165,7 +165,7 @@ def suggest(lrs: np.ndarray, losses: np.ndarray) -> dict[str, float]:
     """Learning rates that a smoothed curve suggests; values that are not finite are left out, and no fall means no suggestion.
 
     "steepest": where the loss falls fastest over log(lr), before the minimum. "valley": halfway down the longest run of falling
-    losses, a third of it and half of a third from its start, as in fastai. "minimum/10": a tenth of the learning rate at the
+    losses before the minimum, a third of it and half of a third from its start, as in fastai. "minimum/10": a tenth of the learning rate at the
     lowest loss.
     """
     finite = np.isfinite(losses)
@@ -174,7 +174,7 @@ def suggest(lrs: np.ndarray, losses: np.ndarray) -> dict[str, float]:
         return {}
     lowest = int(losses.argmin())
     slope = np.gradient(losses, np.log(lrs))
-    first, last = _longest_decreasing_run(losses)
+    first, last = _longest_decreasing_run(losses[: lowest + 1])
     third = (last - first) // 3
     return {
         "steepest": float(lrs[slope[: lowest + 1].argmin()]),

@@ -109,6 +109,11 @@ def test_valley_skips_values_and_starts_as_many_steps_before_its_end_as_it_is_lo
     assert suggest(LRS, losses)["valley"] == pytest.approx(LRS[6])
 
 
+def test_valley_is_not_in_the_longer_fall_after_the_loss_has_exploded() -> None:
+    losses = np.array([2.3, 2.2, 2.0, 1.8, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.5])
+    assert suggest(LRS, losses)["valley"] == pytest.approx(LRS[1])  # the fall ends at the minimum, index 3: 0 + 3 // 3 + 0
+
+
 @pytest.mark.parametrize("start", range(5))
 def test_valley_is_in_the_middle_of_a_single_fall(start: int) -> None:
     losses = np.concatenate([np.linspace(1.0, 2.0, start + 1)[:-1], np.linspace(3.0, 0.0, 16), np.linspace(0.5, 9, 10)])
