@@ -165,8 +165,8 @@ def suggest(lrs: np.ndarray, losses: np.ndarray) -> dict[str, float]:
     """Learning rates that a smoothed curve suggests; values that are not finite are left out, and no fall means no suggestion.
 
     "steepest": where the loss falls fastest over log(lr), before the minimum. "valley": halfway down the longest run of falling
-    losses before the minimum, a third of it and half of a third from its start, as in fastai. "minimum/10": a tenth of the learning rate at the
-    lowest loss.
+    losses before the minimum, a third of it and half of a third from its start, as in fastai. "minimum/10": a tenth of the
+    learning rate at the lowest loss.
     """
     finite = np.isfinite(losses)
     lrs, losses = np.asarray(lrs, dtype=np.float64)[finite], np.asarray(losses, dtype=np.float64)[finite]
