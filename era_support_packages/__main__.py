@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from era_support_packages.config import PRESETS, TrainingConfig
-from era_support_packages.datasets import DatasetError, load
+from era_support_packages.datasets import DatasetError
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -19,6 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m era_support_packages", description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="auto", help=f"auto, {', '.join(PRESETS)} (default: auto)")
     parser.add_argument("--data-root", help="folder that holds or receives the data set")
+    parser.add_argument("--no-resume", dest="resume", action="store_false", help="train in a new folder")
     for field in dataclasses.fields(TrainingConfig):
         if field.name != "preset_name":
             kind = str if field.type in (str, str | None) else _value  # a run may be called "2024"
@@ -33,39 +34,42 @@ def _value(text: str) -> Any:
         return text
 
 
-def run(config: TrainingConfig, data_root: str | None = None) -> None:
-    """Train as the configuration says and write the run's folder."""
-    from era_support_packages import training
-    from era_support_packages.lr_finder import choose_max_lr, range_test
-    from era_support_packages.runs import Run, train_and_record
+def run(preset: str, data_root: str | None, resume: bool, overrides: dict[str, Any]) -> None:
+    """Train as the values say and write the run's folder; go on with a run of the same values that was stopped."""
+    from era_support_packages.recording import choose_learning_rate, prepare, train_in_folder
+    from era_support_packages.training import build_model
 
-    train, test = load(config.dataset, data_root)
-    config = training.resolve(config, train)
-    model = training.build_model(config, len(train.classes), train)
-    batches = 0
+    def report(line: str) -> None:
+        print(line, flush=True)
+
+    prepared = prepare(preset, data_root=data_root, resume=resume, report=report, **overrides)
+    folder, config, train, test = prepared.run, prepared.config, prepared.train, prepared.test
+    model = build_model(config, len(train.classes), train)
     if config.max_lr == "auto":
-        result = range_test(model, train, len(test), config)
-        batches = len(result.losses)
-        config, sentence = choose_max_lr(config, result)
-        print(sentence)
-    folder = Run.create(config, train.name)
-    print(f"Run {folder.folder}\n{config}", flush=True)
-    try:
-        history = train_and_record(model, train, test, config, folder, batches, report=lambda line: print(line, flush=True))
-    except training.TrainingDivergedError as error:
-        raise ValueError(str(error)) from error
-    print(f"{history.predictions.accuracy:.2f} % of the test split; written to {folder.folder}")
+        config, _, sentence = choose_learning_rate(model, train, len(test), config, folder)
+        report(sentence)
+    report(f"Run {folder.folder}\n{config}")
+    history = train_in_folder(model, train, test, config, folder, report)
+    report(f"{history.predictions.accuracy:.2f} % of the test split; written to {folder.folder}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, or 2 for a bad value."""
+    """Run the command line; returns the exit code: 0, 1 where training failed, 2 for a bad value, 130 or 143 when stopped."""
+    from era_support_packages.recording import RunStopped
+    from era_support_packages.training import OutOfMemoryError, TrainingDivergedError
+
     options = vars(build_parser().parse_args(arguments))
-    preset, data_root = options.pop("preset"), options.pop("data_root")
+    preset, data_root, resume = (options.pop(name) for name in ("preset", "data_root", "resume"))
     try:
-        run(TrainingConfig.preset(preset, **options), data_root)
+        run(preset, data_root, resume, options)
     except (ValueError, FileNotFoundError, DatasetError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except (TrainingDivergedError, OutOfMemoryError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except RunStopped as stop:
+        return stop.exit_code
     return 0
 
 

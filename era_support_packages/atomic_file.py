@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Replace a file as a whole: a reader or a crash sees the old content or the new, never a part.
 
     The new content goes to a temporary file in the same folder, which is removed where writing fails.
@@ -17,4 +17,10 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of writers that were killed."""
+    for temporary in folder.glob(".*.tmp"):
         temporary.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """Shuffled, augmented, normalised batches on the training device."""
 
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -114,7 +115,7 @@ class TrainingBatches:
             batch_sampler=_KeyBatches(len(self.dataset), self.seed, start, images, self.batch_size),
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
-            worker_init_fn=_one_thread if self.workers else None,
+            worker_init_fn=_start_worker if self.workers else None,
             generator=torch.Generator(),  # it would otherwise draw a seed for its workers from the global random state
         )
         for pixels, labels in loader:
@@ -123,11 +124,12 @@ class TrainingBatches:
             yield normalize(pixels, self.dataset.mean, self.dataset.std, resolution), labels
 
 
-def _one_thread(worker: int) -> None:
-    """One thread a worker: OpenCV would otherwise start one for each core in each of them."""
+def _start_worker(worker: int) -> None:
+    """One thread a worker: OpenCV would otherwise start one for each core in each. SIGTERM ends it, whatever the parent does."""
     import cv2
 
     cv2.setNumThreads(0)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def normalize_images(dataset: ImageDataset, indices: np.ndarray) -> Tensor:

@@ -31,6 +31,11 @@ class PlannedEpoch:
     start: int
     images: int
 
+    @property
+    def end(self) -> int:
+        """The number of the first image after it."""
+        return self.start + self.images
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -71,6 +76,8 @@ class TrainingConfig:
     precision: str = "auto"
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", "mps"
     workers: int | str = "auto"  # processes that augment; "auto" is 2 with a GPU, 0 on a CPU
+    threads: int | str = "auto"  # of PyTorch on the CPU; "auto" is what PyTorch finds
+    deterministic: bool = False  # on a GPU, only algorithms that give the same bits each time (slower); a CPU's always do
     seed: int = 0
     run_name: str | None = None  # None makes one from the values above
     output_dir: str = "runs"
@@ -158,11 +165,24 @@ class TrainingConfig:
         return tuple(planned)
 
     def default_run_name(self, dataset: str) -> str:
-        """A name that changes with every value that decides the result: `cpu-cifar10-3f2a91`."""
-        values = {key: value for key, value in self.to_dict().items() if key not in ("run_name", "output_dir")}
+        """A name that changes with every value that decides the result: `cpu-cifar10-3f2a91`.
+
+        It is made from the values as they were asked for, and without those of the machine: the same request finds the same
+        folder on another machine.
+        """
+        values = {key: value for key, value in self.to_dict().items() if key not in _NOT_IN_THE_NAME}
         values = json.loads(json.dumps(values), parse_int=float)  # 1 and 1.0 are the same value
         digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
         return f"{self.preset_name}-{dataset}-{digest[:6]}"
+
+    def differences(self, stored: "TrainingConfig") -> list[str]:
+        """What a stored, resolved configuration has otherwise: "batch_size 64 (here 32)". "auto" differs from nothing."""
+        own, other = self.to_dict(), stored.to_dict()
+        return [
+            f"{name} {other[name]!r} (here {own[name]!r})"
+            for name in own
+            if name not in _NOT_IN_THE_NAME and own[name] not in ("auto", other[name])
+        ]
 
     def __str__(self) -> str:
         """The values, one a line."""
@@ -245,6 +265,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
+_NOT_IN_THE_NAME = ("run_name", "output_dir", "device", "workers", "threads")
+
 # name: (type, lowest, highest); None as a bound means open
 _RANGES: dict[str, tuple[type, float | None, float | None]] = {
     "epochs": (int, 1, 10_000),
@@ -291,7 +313,7 @@ def _problems_with_names(config: TrainingConfig) -> list[str]:
             problems.append(f"{name} is {value!r}; give it as text.")
     if not isinstance(config.device, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,2})?", config.device, re.ASCII):
         problems.append(f"device is {config.device!r}: choose one of 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'.")
-    for name in ("whitening", "test_time_flip"):
+    for name in ("whitening", "test_time_flip", "deterministic"):
         if not isinstance(getattr(config, name), bool):
             problems.append(f"{name} is {getattr(config, name)!r}; give True or False.")
     name = config.run_name
@@ -326,6 +348,8 @@ def _problems_with_numbers(config: TrainingConfig) -> list[str]:
         problems.append(f"horizontal_flip is {config.horizontal_flip!r}; give a number from 0 to 1, or 'auto'.")
     if config.workers != "auto" and not (_is_number(config.workers, int) and 0 <= config.workers <= 64):
         problems.append(f"workers is {config.workers!r}; give a whole number from 0 to 64, or 'auto'.")
+    if config.threads != "auto" and not (_is_number(config.threads, int) and 1 <= config.threads <= 1024):
+        problems.append(f"threads is {config.threads!r}; give a whole number from 1 to 1024, or 'auto'.")
     plan = config.resolutions
     well_formed = isinstance(plan, tuple) and plan and all(isinstance(step, tuple) and len(step) == 2 for step in plan)
     if not (

@@ -5,10 +5,13 @@ import os
 import platform
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
+
+from era_support_packages.config import TrainingConfig
 
 
 def resolve_device(device: str = "auto") -> torch.device:
@@ -69,6 +72,29 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
+
+
+@contextmanager
+def use_resources(config: TrainingConfig) -> Iterator[None]:
+    """While it lasts, PyTorch computes with the threads and the algorithms that a resolved configuration asks for.
+
+    On a GPU cuDNN tries its algorithms and takes the fastest, or with `deterministic` only those that give the same bits.
+    """
+    threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    try:
+        if config.threads != threads:  # to set them, even to the same number, is not free
+            torch.set_num_threads(config.threads)
+        torch.backends.cudnn.benchmark = config.device.startswith("cuda") and not config.deterministic
+        if config.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it before its first product
+            torch.use_deterministic_algorithms(True)
+        yield
+    finally:
+        if config.threads != threads:
+            torch.set_num_threads(threads)
+        torch.backends.cudnn.benchmark = benchmark
+        torch.use_deterministic_algorithms(deterministic)
 
 
 def keep_freed_memory() -> bool:

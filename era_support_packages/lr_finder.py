@@ -92,7 +92,7 @@ def range_test(
         if device.type == "cpu":
             keep_freed_memory()
             image_seconds = seconds_per_image(model, config)
-            fifth = predicted_seconds(config, len(train), test_size, image_seconds) / 5
+            fifth = predicted_seconds(config, config.planned_epochs(len(train)), test_size, image_seconds) / 5
             iterations = min(iterations, max(MINIMUM_ITERATIONS, int(fifth / (image_seconds * config.batch_size))))
         twin = copy.deepcopy(model)
         lrs, losses = _library_range_test(twin, train, config, device, start_lr, end_lr, iterations)

@@ -2,13 +2,14 @@
 
 import copy
 import time
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from era_support_packages.batches import batch_count
-from era_support_packages.config import TrainingConfig
+from era_support_packages.config import PlannedEpoch, TrainingConfig
 from era_support_packages.hardware import resolve_device
 from era_support_packages.training_setup import TrainingStep, build_optimizer
 
@@ -31,12 +32,13 @@ def seconds_per_image(model: nn.Module, config: TrainingConfig, timed_steps: int
     return (time.perf_counter() - start) / timed_steps / config.batch_size
 
 
-def predicted_seconds(config: TrainingConfig, train_size: int, test_size: int, image_seconds: float) -> float:
-    """How long the run will take, from the cost of an image at the plan's first resolution: work grows with the pixels.
+def predicted_seconds(
+    config: TrainingConfig, planned: Sequence[PlannedEpoch], test_size: int, image_seconds: float
+) -> float:
+    """How long these epochs will take, from the cost of an image at the plan's first resolution: work grows with the pixels.
 
     An image of the test split costs a third of a training image: a forward pass without the two of the backward pass.
     """
-    planned = config.planned_epochs(train_size)
     first = config.resolutions[0][0]
     work = 0.0
     for epoch in planned:
@@ -46,8 +48,10 @@ def predicted_seconds(config: TrainingConfig, train_size: int, test_size: int, i
     return work / first**2 * image_seconds
 
 
-def training_flops(model: nn.Module, config: TrainingConfig, train_size: int, range_test_batches: int = 0) -> int:
-    """Floating-point operations of all forward and backward passes of the run, 2 per multiply-add.
+def training_flops(
+    model: nn.Module, config: TrainingConfig, planned: Sequence[PlannedEpoch], train_size: int, range_test_batches: int = 0
+) -> int:
+    """Floating-point operations of all forward and backward passes of these epochs, 2 per multiply-add.
 
     `range_test_batches` counts the steps of a range test that `max_lr` came from.
     """
@@ -55,7 +59,7 @@ def training_flops(model: nn.Module, config: TrainingConfig, train_size: int, ra
     range_test = price[config.resolutions[0][0]] * range_test_batches * min(config.batch_size, train_size)
     return range_test + sum(
         price[epoch.resolution] * batch_count(epoch.images, config.batch_size) * min(config.batch_size, epoch.images)
-        for epoch in config.planned_epochs(train_size)
+        for epoch in planned
     )
 
 

@@ -1,31 +1,37 @@
 """A run's folder and what is written into it."""
 
 import csv
-import dataclasses
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from era_support_packages.atomic_file import write_atomically
+from era_support_packages.checkpoint import Checkpoint, CheckpointError
 from era_support_packages.config import TrainingConfig
-from era_support_packages.hardware import describe, resolve_device, versions
+from era_support_packages.hardware import describe, versions
+from era_support_packages.history import EpochRecord, History
 from era_support_packages.image_dataset import ImageDataset
-from era_support_packages.predictions import Predictions, predict
-from era_support_packages.run_cost import duration, training_flops
-from era_support_packages.training import EpochRecord, History, fit, log_header, log_row, resolve
+from era_support_packages.lr_finder import RangeTest
+from era_support_packages.predictions import Predictions
 
 METRICS = ("epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds")
 
 
+class RunError(ValueError):
+    """A run's folder that cannot be used as asked; the message says why and what to do."""
+
+
 @dataclass(frozen=True)
 class Run:
-    """The folder of one run: config.json, metrics.csv, summary.json, checkpoint.pt and the figures."""
+    """The folder of one run: config.json, range_test.json, metrics.csv, summary.json, checkpoint.pt and the figures."""
 
     folder: Path
 
@@ -50,6 +56,17 @@ class Run:
         run.write_config(config)
         return run
 
+    @classmethod
+    def open(cls, folder: str | Path) -> "Run":
+        """A finished run. Raises `FileNotFoundError` where the folder holds none."""
+        run = cls(Path(folder))
+        for name in ("checkpoint.pt", "summary.json"):
+            if not (run.folder / name).is_file():
+                raise FileNotFoundError(
+                    f"{run.folder} is not the folder of a finished run: it has no {name}; give one that has, or train a new one."
+                )
+        return run
+
     @property
     def name(self) -> str:
         """The folder's name."""
@@ -58,7 +75,15 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether the run is complete."""
-        return (self.folder / "summary.json").is_file()
+        try:
+            return self.checkpoint_file.is_file() and bool(self.summary().get("complete", True))
+        except (OSError, ValueError, AttributeError):
+            return False
+
+    @property
+    def checkpoint_file(self) -> Path:
+        """The state after the last complete epoch; absent before the first is."""
+        return self.folder / "checkpoint.pt"
 
     def listing(self) -> str:
         """Where the files are: the folder, then one line a file with its size."""
@@ -67,13 +92,74 @@ class Run:
         lines = [f"  {path.name:<{width}}  {max(1, path.stat().st_size // 1024):>6} KiB" for path in files]
         return "\n".join([f"Everything is in {self.folder}", *lines])
 
-    def write_config(self, config: TrainingConfig) -> None:
-        """config.json: the configuration."""
-        self.write_json("config.json", config.to_dict())
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Only one process at a time trains into the folder (where the file system knows locks).
+
+        Raises `RunError` while another one does.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            yield
+            return
+        lock = self.folder / ".lock"
+        with open(lock, "w") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lifts it when the process ends, however it ends
+            except (BlockingIOError, PermissionError):
+                raise RunError(
+                    f"{self.folder} is being trained by another process: wait until it is done, give another run_name, or set "
+                    "resume=False to train in a new folder."
+                ) from None
+            except OSError:  # no locks there, as on some mounted drives
+                pass
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+
+    # ---- files -------------------------------------------------------------------------------------------------------
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
         """A JSON file in the run's folder."""
         write_atomically(self.folder / name, (json.dumps(values, indent=2) + "\n").encode())
+
+    def write_config(self, config: TrainingConfig) -> None:
+        """config.json: the configuration."""
+        self.write_json("config.json", config.to_dict())
+
+    def config(self) -> TrainingConfig:
+        """The configuration that the run was made with, everything "auto" resolved.
+
+        Raises `RunError` where config.json is missing or is none.
+        """
+        try:
+            return TrainingConfig.from_dict(json.loads((self.folder / "config.json").read_text()))
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise RunError(
+                f"{self.folder} is there, but its config.json cannot be used ({error}): move the folder away, give another "
+                "run_name, or set resume=False to train in a new folder."
+            ) from None
+
+    def write_range_test(self, result: RangeTest, used: bool) -> None:
+        """range_test.json: the curve and its suggestions; `used` says whether `max_lr` came from it."""
+        curve = {name: getattr(result, name).tolist() for name in ("lrs", "losses", "smoothed")}
+        self.write_json("range_test.json", {"used": used, "suggestions": result.suggestions, **curve})
+
+    def range_test(self) -> tuple[RangeTest, bool] | None:
+        """The range test that was made for the run, and whether `max_lr` came from it; None where there was none."""
+        try:
+            values = json.loads((self.folder / "range_test.json").read_text())
+            curve = (np.array(values[name], dtype=np.float64) for name in ("lrs", "losses", "smoothed"))
+            return RangeTest(*curve, values["suggestions"]), values["used"]
+        except (OSError, ValueError, KeyError, TypeError):  # absent or broken: it can be made again
+            return None
+
+    def range_test_batches(self) -> int:
+        """Training steps of the range test that `max_lr` came from; 0 where it was given."""
+        kept = self.range_test()
+        return len(kept[0].losses) if kept is not None and kept[1] else 0
 
     def write_metrics(self, records: Sequence[EpochRecord]) -> None:
         """metrics.csv: one row an epoch, accuracies in percent."""
@@ -83,76 +169,25 @@ class Run:
         writer.writerows([getattr(record, name) for name in METRICS] for record in records)
         write_atomically(self.folder / "metrics.csv", text.getvalue().encode())
 
-    def save_checkpoint(
-        self, model: nn.Module, config: TrainingConfig, records: Sequence[EpochRecord], predictions: Predictions
-    ) -> None:
-        """checkpoint.pt: weights on the CPU, configuration, rows and test logits, as tensors and plain values only."""
-        buffer = io.BytesIO()
-        torch.save(
-            {
-                "model": {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()},
-                "config": config.to_dict(),
-                "records": [dataclasses.asdict(record) for record in records],
-                "logits": torch.from_numpy(predictions.logits),
-            },
-            buffer,
-        )
-        write_atomically(self.folder / "checkpoint.pt", buffer.getvalue())
-
-    @classmethod
-    def open(cls, folder: str | Path) -> "Run":
-        """A run that is already there. Raises `FileNotFoundError` where the folder holds no finished run."""
-        run = cls(Path(folder))
-        for name in ("checkpoint.pt", "summary.json"):
-            if not (run.folder / name).is_file():
-                raise FileNotFoundError(
-                    f"{run.folder} is not the folder of a finished run: it has no {name}; give one that has, or train a new one."
-                )
-        return run
-
-    def config(self) -> TrainingConfig:
-        """The configuration that the run was made with, everything "auto" resolved."""
-        return TrainingConfig.from_dict(json.loads((self.folder / "config.json").read_text()))
-
-    def summary(self) -> dict[str, Any]:
-        """The contents of summary.json."""
-        return json.loads((self.folder / "summary.json").read_text())
-
-    def load(self, model: nn.Module, test: ImageDataset) -> History:
-        """Put the run's weights into the model; returns its history with the predictions it ended with.
-
-        Raises `ValueError` where the checkpoint belongs to another network or another test split.
-        """
-        content = torch.load(self.folder / "checkpoint.pt", map_location="cpu", weights_only=True)
-        if len(content["logits"]) != len(test) or content["logits"].shape[1] != len(test.classes):
-            raise ValueError(
-                f"{self.folder} was tested on {len(content['logits'])} images of {content['logits'].shape[1]} classes, but the "
-                f"data set has {len(test)} of {len(test.classes)}; load the data set of its config.json."
-            )
-        weights, own = content["model"], model.state_dict()
-        if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in own.items()}:
-            raise ValueError(f"{self.folder} holds the weights of another network; build the model of its config.json.")
-        model.load_state_dict(weights)
-        return History(
-            tuple(EpochRecord(**record) for record in content["records"]),
-            TrainingConfig.from_dict(content["config"]),
-            Predictions(content["logits"].numpy(), test.labels, test.classes),
-        )
-
     def write_summary(
         self,
         records: Sequence[EpochRecord],
         config: TrainingConfig,
         dataset: str,
         flops: int,
+        complete: bool = True,
         test_accuracy_tta: float | None = None,
     ) -> dict[str, Any]:
-        """summary.json: what was run, where, and what came out; accuracies in percent at the last epoch, time in seconds."""
+        """summary.json: what was run, where, and what came out; accuracies in percent at the last epoch, time in seconds.
+
+        A run that is not complete has no test accuracy: between epochs only part of the test split may have been looked at.
+        """
         values = {
             "dataset": dataset,
             "preset": config.preset_name,
+            "complete": complete,
             "epochs": len(records),
-            "test_accuracy": records[-1].test_accuracy,
+            "test_accuracy": records[-1].test_accuracy if complete else None,
             "test_accuracy_tta": test_accuracy_tta,
             "pflops": flops / 1e15,
             "seconds": sum(record.seconds for record in records),
@@ -163,53 +198,37 @@ class Run:
         self.write_json("summary.json", values)
         return values
 
+    def summary(self) -> dict[str, Any]:
+        """The contents of summary.json."""
+        return json.loads((self.folder / "summary.json").read_text())
 
-def train_and_record(
-    model: nn.Module,
-    train: ImageDataset,
-    test: ImageDataset,
-    config: TrainingConfig,
-    run: Run,
-    range_test_batches: int = 0,
-    report: Callable[[str], None] = print,
-) -> History:
-    """`training.fit`, with the run's folder kept up to date after each epoch and completed at the end.
+    def complete_epochs(self) -> int:
+        """How many epochs the checkpoint holds, 0 without one. Raises `CheckpointError` for a broken one."""
+        return len(Checkpoint.load(self.checkpoint_file).records) if self.checkpoint_file.exists() else 0
 
-    `range_test_batches` is the length of the range test that `max_lr` came from, for the count of operations.
-    """
-    config = resolve(config, train)
-    run.write_config(config)
-    records: list[EpochRecord] = []
+    def checkpoint(self, model: nn.Module, test: ImageDataset) -> Checkpoint | None:
+        """The state after the last complete epoch, None before the first is.
 
-    def keep(record: EpochRecord) -> None:
-        records.append(record)
-        run.write_metrics(records)
+        Raises `CheckpointError` for a broken file, and where it belongs to another network or another test split.
+        """
+        if not self.checkpoint_file.exists():
+            return None
+        checkpoint = Checkpoint.load(self.checkpoint_file)
+        logits = checkpoint.logits
+        if logits is not None and logits.shape != (len(test), len(test.classes)):
+            raise CheckpointError(
+                f"{self.folder} was tested on {len(logits)} images of {logits.shape[1]} classes, but the data set has {len(test)} "
+                f"of {len(test.classes)}; load the data set of its config.json."
+            )
+        checkpoint.check_network(model, self.checkpoint_file)
+        return checkpoint
 
-    history = fit(model, train, test, config, report, keep)
-    run.save_checkpoint(model, config, history.records, history.predictions)
-    flipped = None
-    if config.test_time_flip:
-        resolution = config.resolutions[-1][0]
-        flipped = predict(model, test, resolve_device(config.device), config.precision, resolution, flip=True).accuracy
-    flops = training_flops(model, config, len(train), range_test_batches)
-    run.write_summary(history.records, config, train.name, flops, flipped)
-    return history
+    def load(self, model: nn.Module, test: ImageDataset) -> History:
+        """Put a finished run's weights into the model; returns its history with the predictions it ended with.
 
-
-def train_or_show(
-    model: nn.Module,
-    train: ImageDataset,
-    test: ImageDataset,
-    config: TrainingConfig,
-    run: Run,
-    range_test_batches: int = 0,
-    report: Callable[[str], None] = print,
-) -> History:
-    """`train_and_record`; for a run that is finished already, load its weights instead and report its log, saying so."""
-    if not run.finished:
-        return train_and_record(model, train, test, config, run, range_test_batches, report)
-    history = run.load(model, test)
-    summary = run.summary()
-    report(f"Not trained now: this is the run {run.name}, trained in {duration(summary['seconds'])} on {summary['hardware']}.")
-    report("\n".join([log_header(), *map(log_row, history.records)]))
-    return history
+        Raises `CheckpointError` as `checkpoint` does; the model is as before then.
+        """
+        checkpoint = self.checkpoint(model, test)
+        model.load_state_dict(checkpoint.model)
+        predictions = Predictions(checkpoint.logits.numpy(), test.labels, test.classes)
+        return History(checkpoint.records, checkpoint.config, predictions, checkpoint.planned)

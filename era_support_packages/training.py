@@ -3,15 +3,17 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from era_support_packages.batches import TrainingBatches, batch_count
+from era_support_packages.checkpoint import Checkpoint, random_state, restore_random_state
 from era_support_packages.config import PlannedEpoch, TrainingConfig
-from era_support_packages.hardware import keep_freed_memory, resolve_device
+from era_support_packages.hardware import keep_freed_memory, resolve_device, use_resources
+from era_support_packages.history import EpochRecord, History, log_header, log_row
 from era_support_packages.image_dataset import ImageDataset
 from era_support_packages.predictions import Predictions, predict
 from era_support_packages.progress import progress_bar
@@ -29,6 +31,7 @@ from era_support_packages.training_setup import (
 __all__ = [
     "EpochRecord",
     "History",
+    "OutOfMemoryError",
     "TrainingDivergedError",
     "augmentation_policy",
     "build_model",
@@ -40,67 +43,11 @@ __all__ = [
 
 
 class TrainingDivergedError(RuntimeError):
-    """The loss became NaN or infinite."""
+    """The loss or the weights are no longer finite numbers."""
 
 
-# ---- values ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """One row of the log. Accuracies in percent; the training loss includes label smoothing, the test loss does not."""
-
-    epoch: int
-    resolution: int  # px of the training and of the test images
-    images: int  # training images shown
-    lr: float  # learning rate of the last step
-    train_loss: float
-    train_accuracy: float  # on augmented images, while training
-    test_loss: float
-    test_accuracy: float
-    test_correct: int
-    test_total: int
-    seconds: float
-
-
-@dataclass(frozen=True, eq=False)
-class History:
-    """A finished run: its rows, the configuration it ran with, and the last epoch's predictions of the whole test split."""
-
-    records: tuple[EpochRecord, ...]
-    config: TrainingConfig
-    predictions: Predictions
-
-    @property
-    def seconds(self) -> float:
-        """Training and evaluation time of all epochs."""
-        return sum(record.seconds for record in self.records)
-
-
-_COLUMNS = "{:>5}  {:>3}  {:>9}  {:>10}  {:>9}  {:>9}  {:>13}  {:>8}  {:>7}"
-
-
-def log_header() -> str:
-    """The heading of the log's fixed-width columns."""
-    return _COLUMNS.format("epoch", "px", "lr", "train loss", "train acc", "test loss", "correct/total", "test acc", "seconds")
-
-
-def log_row(record: EpochRecord) -> str:
-    """One epoch as a fixed-width row under `log_header`."""
-    return _COLUMNS.format(
-        record.epoch,
-        record.resolution,
-        f"{record.lr:.6f}",
-        f"{record.train_loss:.4f}",
-        f"{record.train_accuracy:.2f} %",
-        f"{record.test_loss:.4f}",
-        f"{record.test_correct}/{record.test_total}",
-        f"{record.test_accuracy:.2f} %",
-        f"{record.seconds:.1f}",
-    )
-
-
-# ---- the run ---------------------------------------------------------------------------------------------------------
+class OutOfMemoryError(RuntimeError):
+    """The device has not enough memory for the batch."""
 
 
 def fit(
@@ -109,40 +56,95 @@ def fit(
     test: ImageDataset,
     config: TrainingConfig,
     report: Callable[[str], None] = print,
-    on_epoch: Callable[[EpochRecord], None] | None = None,
+    keep: Callable[[Checkpoint], None] | None = None,
+    resume: Checkpoint | None = None,
 ) -> History:
     """Train the model as a resolved configuration says; the model holds the last epoch's weights afterwards.
 
-    `report` gets the announcement and one fixed-width row an epoch; `on_epoch` gets each finished row.
-    Raises `ValueError` where `max_lr` is still "auto", `TrainingDivergedError` when the loss is no longer a number.
+    `report` gets the announcement and one fixed-width row an epoch. `keep` gets the run's state after each epoch; it holds the
+    live tensors, so it must be saved before `keep` returns. With `resume` the run goes on from such a state: on a CPU with the
+    same number of threads, and on one GPU with `deterministic`, bit for bit as if it had not stopped.
+
+    Raises `ValueError` where `max_lr` is still "auto", `TrainingDivergedError` when the loss is no longer a number, and
+    `OutOfMemoryError` where a batch does not fit.
     """
     if config.max_lr == "auto":
         raise ValueError("max_lr is still 'auto'; run the range test first and take its suggestion, or give a number.")
     config = resolve(config, train)
-    device = resolve_device(config.device)
-    if device.type == "cpu":
-        keep_freed_memory()
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
-    planned = config.planned_epochs(len(train))
-    steps = sum(batch_count(epoch.images, config.batch_size) for epoch in planned)
-    seconds = predicted_seconds(config, len(train), len(test), seconds_per_image(model, config))
-    report(announce_duration(config, seconds))
+    try:
+        with use_resources(config):
+            return _fit(model, train, test, config, report, keep, resume)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    # Raised outside of the handler, where no traceback holds on to the tensors any more.
+    model.zero_grad(set_to_none=True)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    raise OutOfMemoryError(out_of_memory_sentence(config))
 
+
+def _fit(
+    model: nn.Module,
+    train: ImageDataset,
+    test: ImageDataset,
+    config: TrainingConfig,
+    report: Callable[[str], None],
+    keep: Callable[[Checkpoint], None] | None,
+    resume: Checkpoint | None,
+) -> History:
+    planned = config.planned_epochs(len(train))
+    records = list(resume.records) if resume is not None else []
+    left = planned[len(records) :]
+    if not left:
+        model.load_state_dict(resume.model)
+        return History(tuple(records), config, Predictions(resume.logits.numpy(), test.labels, test.classes), len(planned))
+    if config.device == "cpu":
+        keep_freed_memory()
+    report(announce_duration(config, predicted_seconds(config, left, len(test), seconds_per_image(model, config))))
     optimizer = build_optimizer(model, config)
+    steps = sum(batch_count(epoch.images, config.batch_size) for epoch in planned)
     step = TrainingStep(model, optimizer, config, build_scheduler(optimizer, config, steps))
+    torch.manual_seed(config.seed)  # dropout, where the network has it
+    if resume is not None:
+        _restore(step, resume)
+    predictions = _train_epochs(step, train, test, planned, records, report, keep)
+    return History(tuple(records), config, predictions, len(planned))
+
+
+def _restore(step: TrainingStep, checkpoint: Checkpoint) -> None:
+    """Weights, optimizer, schedule, scaler and random state of a checkpoint."""
+    step.model.load_state_dict(checkpoint.model)
+    step.optimizer.load_state_dict(checkpoint.optimizer)
+    step.scheduler.load_state_dict(checkpoint.scheduler)
+    step.scaler.load_state_dict(checkpoint.scaler)
+    restore_random_state(checkpoint.random_state, step.device)
+
+
+def _train_epochs(
+    step: TrainingStep,
+    train: ImageDataset,
+    test: ImageDataset,
+    planned: tuple[PlannedEpoch, ...],
+    records: list[EpochRecord],
+    report: Callable[[str], None],
+    keep: Callable[[Checkpoint], None] | None,
+) -> Predictions:
+    """The epochs that `records` lacks, each appended to it; the predictions of the whole test split after the last."""
+    config = step.config
     batches = build_batches(train, config)
     quick_test = _evenly_spread(test, config.test_images)
-    torch.manual_seed(config.seed)  # dropout, where the network has it
-    records: list[EpochRecord] = []
-    report(log_header())
-    with progress_bar(sum(epoch.images * epoch.resolution**2 for epoch in planned), unit="px²") as bar:
-        for epoch in planned:
+    largest_class = 100 * np.bincount(train.labels).max() / len(train)
+    judged = next((epoch for epoch in planned if epoch.start >= config.warmup * planned[-1].end), planned[-1])
+    left = planned[len(records) :]
+    report("\n".join([log_header(), *map(log_row, records)]))
+    with progress_bar(sum(epoch.images * epoch.resolution**2 for epoch in left), unit="px²") as bar:
+        for epoch in left:
             start = time.perf_counter()
             loss, accuracy, lr = _train_epoch(step, batches, epoch, len(planned), bar)
-            looked_at = test if epoch is planned[-1] else quick_test
+            last = epoch is planned[-1]
             bar.set_postfix_str("testing")
-            predictions = predict(model, looked_at, device, config.precision, epoch.resolution)
+            predictions = predict(step.model, test if last else quick_test, step.device, config.precision, epoch.resolution)
             record = EpochRecord(
                 epoch=epoch.epoch,
                 resolution=epoch.resolution,
@@ -157,11 +159,31 @@ def fit(
                 seconds=time.perf_counter() - start,
             )
             records.append(record)
+            if keep is not None:
+                keep(_checkpoint(step, len(planned), records, predictions if last else None))
             bar.clear()
             report(log_row(record))
-            if on_epoch is not None:
-                on_epoch(record)
-    return History(tuple(records), config, predictions)
+            if epoch is judged and accuracy <= largest_class:
+                report(
+                    f"Warning: after the warm-up the training accuracy is {accuracy:.2f} %, no better than always naming the "
+                    f"largest class ({largest_class:.2f} %); a lower max_lr may help."
+                )
+    return predictions
+
+
+def _checkpoint(step: TrainingStep, planned: int, records: list[EpochRecord], final: Predictions | None) -> Checkpoint:
+    """The state of the run as it is now; with its final predictions there is nothing left that needs the optimizer."""
+    return Checkpoint(
+        config=step.config,
+        planned=planned,
+        records=tuple(records),
+        model=step.model.state_dict(),
+        optimizer=step.optimizer.state_dict() if final is None else None,
+        scheduler=step.scheduler.state_dict() if final is None else None,
+        scaler=step.scaler.state_dict() if final is None else None,
+        random_state=random_state(step.device),
+        logits=None if final is None else torch.from_numpy(final.logits),
+    )
 
 
 def _train_epoch(
@@ -169,36 +191,58 @@ def _train_epoch(
 ) -> tuple[float, float, float]:
     """One epoch: its mean training loss, training accuracy in percent, and the last step's learning rate."""
     step.model.train()
-    device = step.device
-    loss_sum, correct = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
-    shown, lr, start, refreshed = 0, 0.0, time.perf_counter(), 0.0
+    correct = torch.zeros((), dtype=torch.int64, device=step.device)
+    losses: list[Tensor] = []  # they stay on the device until the bar refreshes
+    rates: list[float] = []
+    start, refreshed = time.perf_counter(), 0.0
     for images, labels in batches.epoch(epoch.resolution, epoch.start, epoch.images):
-        lr = step.optimizer.param_groups[0]["lr"]
+        rates.append(step.optimizer.param_groups[0]["lr"])
         loss, hits = step(images, labels)
-        loss_sum += loss * len(labels)
+        losses.append(loss)
         correct += hits
-        shown += len(labels)
+        shown = len(losses) * len(labels)
         now = time.perf_counter()
         if now - refreshed > 1:  # the only place in an epoch that waits for the device
             refreshed = now
-            _raise_if_diverged(loss_sum.item(), epoch, lr)
+            mean_loss = _mean_loss(losses, rates, epoch)
             left = (now - start) / shown * (epoch.images - shown)
             bar.set_description_str(f"epoch {epoch.epoch}/{epochs}", refresh=False)
             bar.set_postfix_str(
-                f"loss {loss_sum.item() / shown:.3f}, accuracy {100 * correct.item() / shown:.1f} %, "
-                f"epoch done in {duration(left)}",
+                f"loss {mean_loss:.3f}, accuracy {100 * correct.item() / shown:.1f} %, epoch done in {duration(left)}",
                 refresh=False,
             )
         bar.update(len(labels) * epoch.resolution**2)
-    _raise_if_diverged(loss_sum.item(), epoch, lr)
-    return loss_sum.item() / shown, 100 * correct.item() / shown, lr
+    mean_loss = _mean_loss(losses, rates, epoch)
+    if not all(bool(parameter.isfinite().all()) for parameter in step.model.state_dict().values()):
+        raise TrainingDivergedError(_diverged("The weights are no longer finite", len(rates), rates[-1], epoch))
+    return mean_loss, 100 * correct.item() / shown, rates[-1]
 
 
-def _raise_if_diverged(loss: float, epoch: PlannedEpoch, lr: float) -> None:
-    if not math.isfinite(loss):
-        raise TrainingDivergedError(
-            f"The loss became {loss} in epoch {epoch.epoch} at a learning rate of {lr:.4g}; lower max_lr and run again."
-        )
+def _mean_loss(losses: list[Tensor], rates: list[float], epoch: PlannedEpoch) -> float:
+    """The mean of the step losses. Raises `TrainingDivergedError` with the first step whose loss is not finite."""
+    values = torch.stack(losses)
+    mean = values.double().mean().item() if values.device.type != "mps" else values.mean().item()
+    if not math.isfinite(mean):
+        number = int((~values.isfinite()).nonzero()[0])
+        raise TrainingDivergedError(_diverged(f"The loss became {values[number].item()}", number + 1, rates[number], epoch))
+    return mean
+
+
+def _diverged(what: str, step: int, lr: float, epoch: PlannedEpoch) -> str:
+    return f"{what} at step {step} of epoch {epoch.epoch}, at a learning rate of {lr:.4g}; lower max_lr and run again."
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether PyTorch raised it because the memory of a GPU or of the machine is full."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text or "not enough memory" in text
+
+
+def out_of_memory_sentence(config: TrainingConfig) -> str:
+    """What to do where a batch does not fit."""
+    size = config.batch_size
+    way_out = f"set batch_size={size // 2} (and halve max_lr with it)" if size >= 4 else "choose a smaller model"
+    return f"The memory of {config.device!r} is full at batch_size={size}: {way_out} and run again."
 
 
 def _evenly_spread(dataset: ImageDataset, count: int | None) -> ImageDataset:

@@ -27,6 +27,7 @@ def resolve(config: TrainingConfig, dataset: ImageDataset | None = None) -> Trai
         device=str(device),
         precision=resolve_precision(config.precision, device),
         workers=workers,
+        threads=torch.get_num_threads() if config.threads == "auto" else config.threads,
         horizontal_flip=flip,
     )
 

@@ -1,0 +1,31 @@
+"""SIGTERM as an exception, so that a run can tidy up before it ends."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived: what Ctrl-C is to a person, it is to a machine that is being shut down."""
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """While it lasts, SIGTERM raises `Terminated` in the main thread; the handler of before is restored.
+
+    Outside of the main thread, where Python allows no signal handlers, it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
