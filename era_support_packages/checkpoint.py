@@ -82,9 +82,11 @@ class Checkpoint:
             values = {field.name: content[field.name] for field in dataclasses.fields(cls)}
             values["config"] = TrainingConfig.from_dict(values["config"])
             values["records"] = tuple(EpochRecord(**record) for record in values["records"])
+            if not all(isinstance(value, Tensor) for value in values["model"].values()):
+                raise TypeError
         except CheckpointError:
             raise
-        except (KeyError, TypeError, ValueError, IndexError):
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError):
             raise CheckpointError(f"{path} is not a checkpoint of this package; {way_out}") from None
         return cls(**values)
 

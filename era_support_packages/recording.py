@@ -143,7 +143,7 @@ def _resources(stored: TrainingConfig, requested: TrainingConfig) -> dict[str, A
         device = resolve_device("auto")
         values["precision"] = resolve_precision("auto", device)
     values["device"] = str(device)
-    if values["threads"] == "auto" or values["threads"] > (os.cpu_count() or 1) and requested.threads == "auto":
+    if values["threads"] == "auto" or (values["threads"] > (os.cpu_count() or 1) and requested.threads == "auto"):
         values["threads"] = torch.get_num_threads()
     return values
 
@@ -180,7 +180,9 @@ def train_in_folder(
     if run.finished:
         history = run.load(model, test)
         summary = run.summary()
-        report(f"Not trained now: this is the run {run.name}, trained in {duration(summary['seconds'])} on {summary['hardware']}.")
+        report(
+            f"Not trained now: this is the run {run.name}, trained in {duration(summary['seconds'])} on {summary['hardware']}."
+        )
         report("\n".join([log_header(), *map(log_row, history.records)]))
         return history
     config = resolve(config, train)

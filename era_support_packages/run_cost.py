@@ -32,9 +32,7 @@ def seconds_per_image(model: nn.Module, config: TrainingConfig, timed_steps: int
     return (time.perf_counter() - start) / timed_steps / config.batch_size
 
 
-def predicted_seconds(
-    config: TrainingConfig, planned: Sequence[PlannedEpoch], test_size: int, image_seconds: float
-) -> float:
+def predicted_seconds(config: TrainingConfig, planned: Sequence[PlannedEpoch], test_size: int, image_seconds: float) -> float:
     """How long these epochs will take, from the cost of an image at the plan's first resolution: work grows with the pixels.
 
     An image of the test split costs a third of a training image: a forward pass without the two of the backward pass.

@@ -217,8 +217,8 @@ class Run:
         logits = checkpoint.logits
         if logits is not None and logits.shape != (len(test), len(test.classes)):
             raise CheckpointError(
-                f"{self.folder} was tested on {len(logits)} images of {logits.shape[1]} classes, but the data set has {len(test)} "
-                f"of {len(test.classes)}; load the data set of its config.json."
+                f"{self.folder} was tested on {len(logits)} images of {logits.shape[1]} classes, but the data set has "
+                f"{len(test)} of {len(test.classes)}; load the data set of its config.json."
             )
         checkpoint.check_network(model, self.checkpoint_file)
         return checkpoint

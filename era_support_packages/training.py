@@ -12,7 +12,7 @@ from tqdm import tqdm
 from era_support_packages.batches import TrainingBatches, batch_count
 from era_support_packages.checkpoint import Checkpoint, random_state, restore_random_state
 from era_support_packages.config import PlannedEpoch, TrainingConfig
-from era_support_packages.hardware import keep_freed_memory, resolve_device, use_resources
+from era_support_packages.hardware import keep_freed_memory, use_resources
 from era_support_packages.history import EpochRecord, History, log_header, log_row
 from era_support_packages.image_dataset import ImageDataset
 from era_support_packages.predictions import Predictions, predict
