@@ -20,6 +20,9 @@ lint: $(VENV)/.installed  ## Check style
 render: $(VENV)/.installed  ## Make the notebook's outputs and images/ again (ARGS="-p finished_run runs/NAME")
 	$(PY) -m era_support_packages.notebook render $(ARGS)
 
+faults: $(VENV)/.installed  ## Kill a training process again and again; nothing may be lost (ARGS="--kills 40 --seed 0")
+	$(PY) tests/kill_test.py $(ARGS)
+
 test-bootstrap:  ## The notebook alone in an empty folder, in a fresh environment like Colab's
 	PYTHON=$(PYTHON) bash tests/bootstrap_alone.sh
 
@@ -28,4 +31,4 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt pyproject.toml
 	$(PY) -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-.PHONY: help run test lint render test-bootstrap
+.PHONY: help run test lint render faults test-bootstrap

@@ -1,6 +1,7 @@
 """Writing a file as a whole."""
 
 import os
+import threading
 from pathlib import Path
 
 
@@ -9,7 +10,7 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
 
     The new content goes to a temporary file in the same folder, which is removed where writing fails.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(content)
@@ -22,5 +23,6 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files of writers that were killed."""
-    for temporary in folder.glob(".*.tmp"):
-        temporary.unlink(missing_ok=True)
+    for path in folder.glob(".*.tmp"):
+        if re.fullmatch(r"\..+\.\d+\.tmp", path.name) and path.is_file():
+            path.unlink(missing_ok=True)

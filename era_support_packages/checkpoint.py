@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import pickle
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,14 +66,15 @@ class Checkpoint:
         Raises `CheckpointError` for a file that is empty, cut short, of another kind, or of another version.
         """
         way_out = "the file is left as it is: move it away, or set resume=False to train in a new folder."
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError:
-            problem = "holds something other than tensors and plain values, and was not executed"
-            raise CheckpointError(f"{path} {problem}; {way_out}") from None
-        except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile):
-            problem = "is empty" if path.stat().st_size == 0 else "is cut short or is no checkpoint"
-            raise CheckpointError(f"{path} {problem}; {way_out}") from None
+        with open(path, "rb") as file:
+            try:
+                content = torch.load(file, map_location="cpu", weights_only=True)
+            except pickle.UnpicklingError:
+                problem = "holds something other than tensors and plain values, and was not executed"
+                raise CheckpointError(f"{path} {problem}; {way_out}") from None
+            except Exception:  # broken bytes make PyTorch raise almost anything, OSError and IndexError among it
+                problem = "is empty" if path.stat().st_size == 0 else "is cut short or is no checkpoint"
+                raise CheckpointError(f"{path} {problem}; {way_out}") from None
         try:
             if content["format"] != FORMAT:
                 problem = f"has format {content['format']!r}, and this version reads format {FORMAT}"
@@ -84,9 +84,11 @@ class Checkpoint:
             values["records"] = tuple(EpochRecord(**record) for record in values["records"])
             if not all(isinstance(value, Tensor) for value in values["model"].values()):
                 raise TypeError
+            if not isinstance(values["planned"], int) or not isinstance(values["logits"], Tensor | None):
+                raise TypeError
         except CheckpointError:
             raise
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError):
             raise CheckpointError(f"{path} is not a checkpoint of this package; {way_out}") from None
         return cls(**values)
 

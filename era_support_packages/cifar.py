@@ -5,11 +5,15 @@ Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images".
 
 import hashlib
 import http.client
+import os
 import pickle
 import socket
+import tarfile
+import tempfile
 import threading
 import urllib.parse
 import urllib.request
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from era_support_packages.atomic_file import write_atomically
 from era_support_packages.image_dataset import IMAGE_SIZE, DatasetError, ImageDataset, make_splits
 
 PROBE_SECONDS = 10.0
@@ -35,9 +40,9 @@ def load_cifar(name: str, root: Path) -> tuple[ImageDataset, ImageDataset]:
         "cifar100": (torchvision_datasets.CIFAR100, "CIFAR-100"),
     }[name]
     folder = root / source.base_folder
-    files = [*source.train_list, *source.test_list, (source.meta["filename"], source.meta["md5"])]
-    if missing := [file for file, _ in files if not (folder / file).is_file()]:
-        _fetch(source, title, root, missing)
+    files = [file for file, _ in (*source.train_list, *source.test_list)] + [source.meta["filename"]]
+    if missing := [file for file in files if not (folder / file).is_file()]:
+        _fetch(source, title, root, files, missing)
     train = _read_batches(folder, source.train_list)
     test = _read_batches(folder, source.test_list)
     classes = _read_pickle(folder / source.meta["filename"], source.meta["md5"])[source.meta["key"]]
@@ -74,28 +79,64 @@ def _read_batches(folder: Path, files: Sequence[Sequence[str]]) -> tuple[np.ndar
     return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), np.concatenate(labels).astype(np.int64)
 
 
-def _fetch(source: Any, title: str, root: Path, missing: Sequence[str]) -> None:
+def _fetch(source: Any, title: str, root: Path, files: Sequence[str], missing: Sequence[str]) -> None:
     """Unpack the archive in `root`, after downloading it if it is not there or not whole."""
-    from torchvision.datasets.utils import check_integrity, download_and_extract_archive
+    from torchvision.datasets.utils import check_integrity
 
     archive = root / source.filename
-    problem = None if check_integrity(archive, source.tgz_md5) else _probe(source.url)
-    if problem is None:
-        try:
-            with _socket_timeout(60):  # the server may still fall silent in the middle
-                return download_and_extract_archive(source.url, root, filename=source.filename, md5=source.tgz_md5)
-        except (OSError, RuntimeError, http.client.HTTPException) as error:
-            problem = f"fetching {source.filename} failed ({error})"
+    problem = None
+    if not check_integrity(archive, source.tgz_md5):
+        problem = _probe(source.url) or _download(source, archive)
+    if problem is None and (problem := _unpack(archive, root, source.base_folder, files)) is None:
+        return
     has_folder = (root / source.base_folder).is_dir()
+    whole = check_integrity(archive, source.tgz_md5)
     found = (
         f"{source.base_folder}/ lacks {missing[0]}" if has_folder else f"there is no {source.base_folder}/",
-        f"{source.filename} is incomplete or corrupt" if archive.exists() else f"there is no {source.filename}",
+        f"{source.filename} is {'there' if whole else 'incomplete or corrupt'}"
+        if archive.exists()
+        else f"there is no {source.filename}",
     )
     raise FileNotFoundError(
         f"{title} is not in {root.resolve()} ({' and '.join(found)}), and {problem}. "
         f"Put {source.filename} from {source.url} into that folder, name the folder it lies in by ERA_DATA_ROOT, "
         f'or choose dataset="digits", which works without a download.'
     )
+
+
+def _download(source: Any, archive: Path) -> str | None:
+    """Download the archive under another name and rename it when it is whole; None, or what went wrong.
+
+    Nothing that is there already is lost to a bad download, and two processes that download at once do not mix their bytes.
+    """
+    from torchvision.datasets.utils import download_url
+
+    try:
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            tempfile.TemporaryDirectory(dir=archive.parent, prefix=".download-") as folder,
+            _socket_timeout(60),  # the server may still fall silent in the middle
+        ):
+            download_url(source.url, folder, source.filename, source.tgz_md5)
+            os.replace(Path(folder) / source.filename, archive)
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        return f"fetching {source.filename} failed ({error})"
+    return None
+
+
+def _unpack(archive: Path, root: Path, folder: str, files: Sequence[str]) -> str | None:
+    """Unpack the files that a CIFAR archive has, each as a whole, and nothing else; None, or what went wrong."""
+    try:
+        (root / folder).mkdir(exist_ok=True)
+        with tarfile.open(archive) as tar:
+            for name in files:
+                member = tar.getmember(f"{folder}/{name}")
+                if not member.isfile():
+                    return f"{folder}/{name} in {archive.name} is not a file"
+                write_atomically(root / folder / name, tar.extractfile(member).read())
+    except (OSError, KeyError, EOFError, zlib.error, tarfile.TarError) as error:
+        return f"unpacking {archive.name} failed ({error.args[0] if isinstance(error, KeyError) else error})"
+    return None
 
 
 def _probe(url: str) -> str | None:

@@ -82,6 +82,7 @@ def use_resources(config: TrainingConfig) -> Iterator[None]:
     """
     threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
     deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     try:
         if config.threads != threads:  # to set them, even to the same number, is not free
             torch.set_num_threads(config.threads)
@@ -94,7 +95,8 @@ def use_resources(config: TrainingConfig) -> Iterator[None]:
         if config.threads != threads:
             torch.set_num_threads(threads)
         torch.backends.cudnn.benchmark = benchmark
-        torch.use_deterministic_algorithms(deterministic)
+        if config.deterministic:  # the call imports the compiler's settings, which takes a second
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 
 def keep_freed_memory() -> bool:

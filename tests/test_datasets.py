@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import io
 import pickle
 import re
 import socket
@@ -9,6 +10,7 @@ import tarfile
 import threading
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -405,14 +407,117 @@ def test_a_download_that_arrives_damaged(
     server.content = small_archive[:-5]
     monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.port}/cifar-10-python.tar.gz")
     message = (
-        r"^CIFAR-10 is not in .*root \(there is no cifar-10-batches-py/ and cifar-10-python.tar.gz is incomplete or "
-        r"corrupt\), and fetching cifar-10-python.tar.gz failed \(File not found or corrupted.\). Put "
+        r"^CIFAR-10 is not in .*root \(there is no cifar-10-batches-py/ and there is no cifar-10-python.tar.gz\), "
+        r"and fetching cifar-10-python.tar.gz failed \(File not found or corrupted.\). Put "
     )
     with pytest.raises(FileNotFoundError, match=message):
         load("cifar10", small_cifar10)
     assert socket.getdefaulttimeout() is None
+    assert list(small_cifar10.iterdir()) == []
     server.content = small_archive  # the next run downloads it again
     assert len(load("cifar10", small_cifar10)[0]) == 10
+
+
+def test_a_truncated_archive_stays_until_a_whole_one_is_there(
+    small_cifar10: Path, small_archive: bytes, server: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.datasets import CIFAR10
+
+    archive = small_cifar10 / "cifar-10-python.tar.gz"
+    archive.write_bytes(small_archive[:100])
+    monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.port}/cifar-10-python.tar.gz")
+    server.content = b"not found"
+    message = (
+        r"^CIFAR-10 is not in .* \(there is no cifar-10-batches-py/ and cifar-10-python.tar.gz is incomplete or corrupt\), and"
+    )
+    with pytest.raises(FileNotFoundError, match=message):
+        load("cifar10", small_cifar10)
+    assert archive.read_bytes() == small_archive[:100]
+    server.content = small_archive
+    assert len(load("cifar10", small_cifar10)[0]) == 10
+    assert archive.read_bytes() == small_archive
+    assert sorted(path.name for path in small_cifar10.iterdir()) == ["cifar-10-batches-py", "cifar-10-python.tar.gz"]
+
+
+def packed(monkeypatch: pytest.MonkeyPatch, root: Path, *members: tuple[tarfile.TarInfo, bytes]) -> None:
+    """An archive of these members in the root, with an md5 that torchvision would accept."""
+    from torchvision.datasets import CIFAR10
+
+    with tarfile.open(root / "cifar-10-python.tar.gz", "w:gz") as tar:
+        for member, content in members:
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    digest = hashlib.md5((root / "cifar-10-python.tar.gz").read_bytes()).hexdigest()
+    monkeypatch.setattr(CIFAR10, "tgz_md5", digest)
+
+
+def test_an_archive_cannot_write_outside_of_its_folder(
+    small_cifar10: Path, small_archive: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
+    link.type, link.linkname = tarfile.SYMTYPE, "../../escaped"
+    packed(
+        monkeypatch,
+        small_cifar10,
+        (tarfile.TarInfo("../escaped"), b"x"),
+        (tarfile.TarInfo(f"{tmp_path}/escaped"), b"x"),
+        (link, b""),
+    )
+    message = (
+        r"\(cifar-10-batches-py/ lacks data_batch_1 and cifar-10-python.tar.gz is there\), "
+        r"and cifar-10-batches-py/data_batch_1 in "
+    )
+    with pytest.raises(FileNotFoundError, match=message + r"cifar-10-python.tar.gz is not a file. Put"):
+        load("cifar10", small_cifar10)
+    assert not (tmp_path / "escaped").exists()
+    assert list((small_cifar10 / "cifar-10-batches-py").iterdir()) == []
+
+
+def test_an_archive_without_a_batch_says_which(
+    small_cifar10: Path, small_archive: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed(monkeypatch, small_cifar10, (tarfile.TarInfo("cifar-10-batches-py/data_batch_2"), b"x"))
+    message = r"unpacking cifar-10-python.tar.gz failed \(filename 'cifar-10-batches-py/data_batch_1' not found\). Put"
+    with pytest.raises(FileNotFoundError, match=message):
+        load("cifar10", small_cifar10)
+
+
+@pytest.mark.parametrize("where", ["download_url", "write_atomically"])
+def test_a_full_disk_leaves_no_part_of_a_file(
+    where: str, small_cifar10: Path, small_archive: bytes, server: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.datasets import CIFAR10, utils
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    server.content = small_archive
+    monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.port}/cifar-10-python.tar.gz")
+    monkeypatch.setattr(utils if where == "download_url" else cifar, where, full)
+    what = "fetching" if where == "download_url" else "unpacking"
+    message = rf"and {what} cifar-10-python.tar.gz failed \(\[Errno 28\] No space left on device\). Put"
+    with pytest.raises(FileNotFoundError, match=message):
+        load("cifar10", small_cifar10)
+    monkeypatch.undo()
+    left = sorted(str(path.relative_to(small_cifar10)) for path in small_cifar10.rglob("*"))
+    assert left == ([] if where == "download_url" else ["cifar-10-batches-py", "cifar-10-python.tar.gz"])
+
+
+def test_two_downloads_at_once_both_end_well(
+    small_cifar10: Path, small_archive: bytes, server: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.datasets import CIFAR10
+
+    server.content = small_archive
+    monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.port}/cifar-10-python.tar.gz")
+    together = threading.Barrier(2)
+    monkeypatch.setattr(cifar, "_probe", lambda url: together.wait(30) and None)
+    with ThreadPoolExecutor(2) as pool:
+        loads = [pool.submit(load, "cifar10", small_cifar10) for _ in range(2)]
+        sizes = [len(done.result()[0]) for done in loads]
+    assert sizes == [10, 10]
+    assert server.seen.count("GET /cifar-10-python.tar.gz") >= 2
+    assert sorted(path.name for path in small_cifar10.iterdir()) == ["cifar-10-batches-py", "cifar-10-python.tar.gz"]
 
 
 def test_no_data_and_no_network_says_what_to_do(tmp_path: Path) -> None:

@@ -1,0 +1,81 @@
+"""A notebook whose kernel dies in the middle of training goes on with the epochs that are missing when it is run again."""
+
+import os
+from pathlib import Path
+
+import nbclient
+import nbformat
+import papermill
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOK = ROOT / "notebooks" / "gradcam_cifar10.ipynb"
+
+# Python imports a module of this name at its start, if it is on the path: the fault comes from outside of the package.
+SITECUSTOMIZE = """
+import os, signal, sys
+
+def watch(event, arguments):
+    if event == "os.rename" and str(arguments[1]).endswith("checkpoint.pt"):
+        with open(os.environ["CHECKPOINT_LOG"], "a") as log:
+            print("checkpoint", file=log)
+        with open(os.environ["CHECKPOINT_LOG"]) as log:
+            if len(log.readlines()) == int(os.environ["DIE_AT_CHECKPOINT"]):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+if "CHECKPOINT_LOG" in os.environ:
+    sys.addaudithook(watch)
+"""
+
+
+@pytest.fixture
+def execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Execute the notebook with four small epochs, dying before the k-th checkpoint has its name; the number of checkpoints."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(SITECUSTOMIZE)
+    path = os.pathsep.join([str(tmp_path / "site"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    monkeypatch.setenv("PYTHONPATH", path)
+
+    def run(output_dir: Path, executed: Path, die_at: int = 0) -> int:
+        log = executed.with_suffix(".log")
+        monkeypatch.setenv("CHECKPOINT_LOG", str(log))
+        monkeypatch.setenv("DIE_AT_CHECKPOINT", str(die_at))
+        parameters = {
+            "preset": "smoke",
+            "dataset": "digits",
+            "train_images": 256,
+            "resolutions": [[8, 0.25]] * 4,
+            "mistakes": 2,
+            "run_name": "four",
+            "output_dir": str(output_dir),
+        }
+        try:
+            papermill.execute_notebook(NOTEBOOK, executed, parameters, cwd=ROOT, progress_bar=False, kernel_name="python3")
+        finally:
+            count = len(log.read_text().splitlines()) if log.exists() else 0
+        return count
+
+    return run
+
+
+def table(executed: Path) -> list[str]:
+    """The rows of the log that the training cell printed, without the column of seconds."""
+    (cell,) = [cell for cell in nbformat.read(executed, as_version=4).cells if "train_or_stop(" in cell.source]
+    lines = "".join(output.get("text", "") for output in cell.outputs).splitlines()
+    return [line.rsplit(maxsplit=1)[0] for line in lines if line.split() and line.split()[0].isdigit()]
+
+
+def test_a_kernel_that_dies_in_epoch_two_of_four_loses_nothing(execute, tmp_path: Path) -> None:
+    assert execute(tmp_path / "undisturbed", tmp_path / "undisturbed.ipynb") == 4
+    undisturbed = table(tmp_path / "undisturbed.ipynb")
+    assert [row.split()[0] for row in undisturbed] == ["1", "2", "3", "4"]
+
+    with pytest.raises(nbclient.exceptions.DeadKernelError):
+        execute(tmp_path / "runs", tmp_path / "killed.ipynb", die_at=2)
+    assert len((tmp_path / "runs" / "four" / "metrics.csv").read_text().splitlines()) == 2  # heading and epoch 1
+
+    assert execute(tmp_path / "runs", tmp_path / "resumed.ipynb") == 3  # epochs 2, 3 and 4
+    assert table(tmp_path / "resumed.ipynb") == undisturbed
+    cells = nbformat.read(tmp_path / "resumed.ipynb", as_version=4).cells
+    said = "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", []))
+    assert f"Going on with {tmp_path / 'runs' / 'four'}: 1 of 4 epochs are done." in said
