@@ -1,6 +1,7 @@
 """Writing a file as a whole."""
 
 import os
+import re
 import threading
 from pathlib import Path
 
@@ -24,5 +25,5 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files of writers that were killed."""
     for path in folder.glob(".*.tmp"):
-        if re.fullmatch(r"\..+\.\d+\.tmp", path.name) and path.is_file():
+        if re.fullmatch(r"\..+\.\d+-\d+\.tmp", path.name) and path.is_file():
             path.unlink(missing_ok=True)

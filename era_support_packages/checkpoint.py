@@ -76,6 +76,8 @@ class Checkpoint:
                 problem = "is empty" if path.stat().st_size == 0 else "is cut short or is no checkpoint"
                 raise CheckpointError(f"{path} {problem}; {way_out}") from None
         try:
+            if not isinstance(content, dict):
+                raise TypeError
             if content["format"] != FORMAT:
                 problem = f"has format {content['format']!r}, and this version reads format {FORMAT}"
                 raise CheckpointError(f"{path} {problem}; {way_out}")

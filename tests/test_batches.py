@@ -1,13 +1,16 @@
 """Normalised batches: exact pixels, the order of a run, the same batches for any number of workers and after a restart."""
 
 import random
+import signal
 
+import cv2
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from era_support_packages import batches as batches_module
 from era_support_packages.augmentation import AugmentationPolicy, Augmenter
 from era_support_packages.batches import (
     TrainingBatches,
@@ -241,3 +244,15 @@ def test_the_global_random_states_stay_as_they_are(workers: int) -> None:
     assert random.getstate() == before[0]
     assert all(np.array_equal(now, then) for now, then in zip(np.random.get_state(), before[1], strict=True))
     assert torch.equal(torch.get_rng_state(), before[2])
+
+
+def test_a_worker_has_one_thread_and_ends_on_sigterm_whatever_its_parent_does() -> None:
+    threads, handler = cv2.getNumThreads(), signal.signal(signal.SIGTERM, lambda number, frame: None)
+    try:
+        cv2.setNumThreads(2)
+        batches_module._start_worker(0)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert cv2.getNumThreads() == 1  # what OpenCV calls no threads of its own
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        cv2.setNumThreads(threads)

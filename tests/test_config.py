@@ -159,17 +159,30 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
     "precision": {"precision": "fp32"},
     "device": {"device": "cpu"},
     "workers": {"workers": 1},
+    "threads": {"threads": 1},
+    "deterministic": {"deterministic": True},
     "seed": {"seed": 1},
+    "run_name": {"run_name": "mine"},
+    "output_dir": {"output_dir": "elsewhere"},
     "preset_name": {"preset_name": "best"},
 }
+PLACE_AND_MACHINE = {"run_name", "output_dir", "device", "workers", "threads"}  # they decide nothing about the result
 
 
-def test_each_value_that_decides_the_result_changes_the_run_name() -> None:
-    assert set(OTHER_VALUES) == set(FIELDS) - {"run_name", "output_dir"}  # a new parameter belongs into the table
-    names = {"": make().default_run_name("cifar10")}
+def test_the_table_of_other_values_has_every_parameter() -> None:
+    assert set(OTHER_VALUES) == set(FIELDS)
     for field, change in OTHER_VALUES.items():
-        names[field] = make(**change).default_run_name("cifar10")
-    assert len(set(names.values())) == len(names)
+        assert getattr(make(**change), field) != getattr(make(), field)
+
+
+def test_each_value_that_decides_the_result_changes_the_run_name_and_no_other_does() -> None:
+    plain = make().default_run_name("cifar10")
+    for field in PLACE_AND_MACHINE:
+        assert make(**OTHER_VALUES[field]).default_run_name("cifar10") == plain
+    names = {"": plain}
+    for field in OTHER_VALUES.keys() - PLACE_AND_MACHINE:
+        names[field] = make(**OTHER_VALUES[field]).default_run_name("cifar10")
+    assert len(set(names.values())) == len(names) == len(FIELDS) - 5 + 1
     for field, name in names.items():
         preset = "best" if field == "preset_name" else "cpu"
         assert re.fullmatch(preset + r"-cifar10-[0-9a-f]{6}", name)
@@ -187,7 +200,7 @@ def test_the_same_values_give_the_same_run_name() -> None:
 
 
 def test_the_run_name_is_a_digest_of_the_values_and_the_same_in_every_process() -> None:
-    values = {key: value for key, value in make().to_dict().items() if key not in ("run_name", "output_dir")}
+    values = {key: value for key, value in make().to_dict().items() if key not in PLACE_AND_MACHINE}
     numbers = {key: float(value) if type(value) is int else value for key, value in values.items()}
     numbers["resolutions"] = [[32.0, 1.0]]
     expected = "cpu-cifar10-" + hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()[:6]
@@ -198,6 +211,57 @@ def test_the_run_name_is_a_digest_of_the_values_and_the_same_in_every_process() 
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": root}
         result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
         assert result.stdout.strip() == expected
+
+
+# ---- what another configuration has otherwise --------------------------------------------------------------------------
+
+
+def test_differences_name_each_value_of_the_other_and_its_own() -> None:
+    own = make(batch_size=32, anneal="cos", resolutions=((16, 0.5), (32, 0.5)), max_epochs=2, whitening=True, max_lr=0.1)
+    assert own.differences(make(batch_size=64, max_lr=0.25)) == [
+        "max_epochs None (here 2)",
+        "resolutions [[32, 1.0]] (here [[16, 0.5], [32, 0.5]])",
+        "batch_size 64 (here 32)",
+        "max_lr 0.25 (here 0.1)",
+        "anneal 'linear' (here 'cos')",
+        "whitening False (here True)",
+    ]
+
+
+def test_every_value_that_decides_the_result_is_a_difference_and_no_other_is() -> None:
+    plain = make()
+    assert plain.differences(make()) == []
+    for field, change in OTHER_VALUES.items():
+        other = make(**change)
+        expected = [f"{field} {plain.to_dict()[field]!r} (here {other.to_dict()[field]!r})"]
+        if field == "train_images":  # the two lengths exclude each other
+            expected = ["epochs 3 (here None)", "train_images None (here 100)"]
+        assert other.differences(plain) == ([] if field in PLACE_AND_MACHINE else expected)
+
+
+def test_auto_differs_from_nothing_and_a_number_from_an_auto_that_is_not_resolved_yet() -> None:
+    asked = make()
+    assert [name for name, value in asked.to_dict().items() if value == "auto"] == [
+        "dataset",
+        "max_lr",
+        "horizontal_flip",
+        "precision",
+        "device",
+        "workers",
+        "threads",
+    ]
+    resolved = {"dataset": "digits", "max_lr": 0.03, "horizontal_flip": 0.0, "precision": "bf16"}
+    resolved |= {"device": "cuda:0", "workers": 2, "threads": 8}
+    assert asked.differences(make(**resolved)) == []
+    assert make(max_lr=0.03).differences(asked) == ["max_lr 'auto' (here 0.03)"]
+
+
+def test_a_flip_that_is_given_is_compared_with_the_resolved_one() -> None:
+    resolved = make(horizontal_flip=0.5)
+    assert make(horizontal_flip="auto").differences(resolved) == []
+    assert make(horizontal_flip=0.5).differences(resolved) == []
+    assert make(horizontal_flip=0).differences(resolved) == ["horizontal_flip 0.5 (here 0)"]
+    assert make(horizontal_flip=0).differences(make(horizontal_flip=0.0)) == []  # the same number
 
 
 # ---- the plan of epochs ------------------------------------------------------------------------------------------------
@@ -298,6 +362,12 @@ def test_shares_that_are_rounded_still_give_every_image() -> None:
     assert sum(epoch.images for epoch in config.planned_epochs(10**9)) == 10**9
 
 
+def test_an_epoch_ends_before_the_first_image_of_the_next() -> None:
+    assert PlannedEpoch(3, 16, 120, 30).end == 150
+    planned = make(epochs=None, train_images=250, batch_size=20).planned_epochs(100)
+    assert [(epoch.start, epoch.end) for epoch in planned] == [(0, 100), (100, 200), (200, 250)]
+
+
 @quick
 @given(
     weights=st.lists(st.integers(1, 100), min_size=1, max_size=5),
@@ -367,6 +437,14 @@ def learning_rate(value: object) -> tuple[str, object, str]:
 
 def workers(value: object) -> tuple[str, object, str]:
     return "workers", value, f"workers is {value!r}; give a whole number from 0 to 64, or 'auto'."
+
+
+def threads(value: object) -> tuple[str, object, str]:
+    return "threads", value, f"threads is {value!r}; give a whole number from 1 to 1024, or 'auto'."
+
+
+def switch(name: str, value: object) -> tuple[str, object, str]:
+    return name, value, f"{name} is {value!r}; give True or False."
 
 
 INF, NAN = float("inf"), float("nan")
@@ -469,6 +547,16 @@ BAD_VALUES = [
     workers(True),
     workers(None),
     workers("2"),
+    threads(0),
+    threads(-1),
+    threads(1025),
+    threads(2.0),
+    threads(True),
+    threads(None),
+    threads("2"),
+    switch("deterministic", 1),
+    switch("deterministic", "yes"),
+    switch("deterministic", None),
     whole("seed", -1, 0, 2**32 - 1),
     whole("seed", 2**32, 0, 2**32 - 1),
     whole("seed", 10**400, 0, 2**32 - 1),
@@ -512,6 +600,9 @@ def test_the_table_of_bad_values_has_every_parameter_at_least_twice() -> None:
         ("range_test_iterations", 16),
         ("workers", 64),
         ("workers", 0),
+        ("threads", 1),
+        ("threads", 1024),
+        ("deterministic", True),
         ("device", "cuda:15"),
         ("device", "mps"),
         ("seed", 2**32 - 1),

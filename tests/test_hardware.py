@@ -6,14 +6,17 @@ import io
 import os
 import platform
 import re
+from collections.abc import Iterator
 from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny import plan
 from torch import nn
 
 from era_support_packages import hardware
+from era_support_packages.config import TrainingConfig
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda", 0), torch.device("mps")
 
@@ -124,6 +127,103 @@ def test_autocast_gives_the_dtype_of_the_forward_pass(precision: str, dtype: tor
         assert layer(inputs).dtype == dtype
     assert layer(inputs).dtype == torch.float32
     assert isinstance(hardware.autocast(CPU, "fp32"), nullcontext)
+
+
+# ---- what a run computes with ------------------------------------------------------------------------------------------
+
+Settings = tuple[int, bool, bool, bool]
+
+
+def settings() -> Settings:
+    """Threads; whether cuDNN tries its algorithms; whether only deterministic ones are used; whether others only warn."""
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    return (
+        torch.get_num_threads(),
+        torch.backends.cudnn.benchmark,
+        torch.are_deterministic_algorithms_enabled(),
+        warn_only,
+    )
+
+
+def set_settings(values: Settings) -> None:
+    threads, torch.backends.cudnn.benchmark, deterministic, warn_only = values
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+
+
+@pytest.fixture
+def own_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The test may change them, and the environment variable that belongs to them, which is not set at first."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    before = settings()
+    yield
+    set_settings(before)
+
+
+@pytest.mark.usefixtures("own_settings")
+@pytest.mark.parametrize(
+    ("config", "inside"),
+    [
+        (plan(threads=1), (1, False, False, False)),
+        (plan(threads=3), (3, False, False, False)),
+        (plan(threads=2, deterministic=True), (2, False, True, False)),
+        (plan(threads=2, device="mps"), (2, False, False, False)),
+        (plan(threads=1, device="cuda:0"), (1, True, False, False)),
+        (plan(threads=1, device="cuda"), (1, True, False, False)),
+        (plan(threads=1, device="cuda:0", deterministic=True), (1, False, True, False)),
+    ],
+)
+def test_threads_and_algorithms_are_those_of_the_configuration_while_it_lasts(config: TrainingConfig, inside: Settings) -> None:
+    before = (2, False, False, False)
+    set_settings(before)
+    with hardware.use_resources(config):
+        assert settings() == inside
+    assert settings() == before
+
+    def interrupted() -> None:
+        with hardware.use_resources(config):
+            assert settings() == inside
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert settings() == before
+
+
+@pytest.mark.usefixtures("own_settings")
+def test_what_was_set_before_is_restored_whatever_it_was() -> None:
+    before = (3, True, True, True)
+    set_settings(before)
+    with hardware.use_resources(plan(threads=1, deterministic=True)):
+        assert settings() == (1, False, True, False)  # an algorithm that is not deterministic raises
+    assert settings() == before
+    with hardware.use_resources(plan(threads=1)):
+        assert settings() == (1, False, True, True)
+    assert settings() == before
+
+
+@pytest.mark.usefixtures("own_settings")
+def test_threads_that_are_right_already_and_algorithms_that_do_not_matter_are_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = torch.get_num_threads()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "set_num_threads", lambda number: pytest.fail("to set them is not free"))
+        with hardware.use_resources(plan(threads=threads, deterministic=True)):
+            assert torch.get_num_threads() == threads
+        patch.setattr(torch, "use_deterministic_algorithms", lambda *_, **__: pytest.fail("nor is this"))
+        with hardware.use_resources(plan(threads=threads)):
+            assert torch.get_num_threads() == threads
+
+
+@pytest.mark.usefixtures("own_settings")
+def test_deterministic_tells_cublas_unless_a_person_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    with hardware.use_resources(plan(threads=1)):
+        assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    with hardware.use_resources(plan(threads=1, deterministic=True)):
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    with hardware.use_resources(plan(threads=1, deterministic=True)):
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
 
 
 # ---- allocator ---------------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import random
 import sys
 import types
 import warnings
-from collections import OrderedDict
 from typing import Any
 
 import matplotlib
@@ -15,56 +14,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import MEAN, STD, coloured_images, tiny_network
+from tiny import plan as tiny_plan
 from torch import Tensor, nn
 
 from era_support_packages import lr_finder
 from era_support_packages.batches import shuffled_order
 from era_support_packages.config import TrainingConfig
-from era_support_packages.image_dataset import ImageDataset
 from era_support_packages.lr_finder import RangeTest, choose_max_lr, range_test, smooth, suggest
-
-MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
-
-
-def tiny_network(seed: int = 0, drop: float = 0.0) -> nn.Sequential:
-    """Convolution 3 -> 8, batch norm, ReLU, global pooling, dropout, linear layer to three classes."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return nn.Sequential(
-            OrderedDict(
-                conv=nn.Conv2d(3, 8, 3, padding=1, bias=False),
-                norm=nn.BatchNorm2d(8),
-                relu=nn.ReLU(),
-                pool=nn.AdaptiveAvgPool2d(1),
-                flatten=nn.Flatten(),
-                drop=nn.Dropout(drop),
-                linear=nn.Linear(8, 3),
-            )
-        )
-
-
-def coloured_images(count: int, size: int = 8) -> ImageDataset:
-    """Red, green and blue noise, the class of image i being i % 3."""
-    generator = np.random.default_rng(0)
-    labels = np.arange(count, dtype=np.int64) % 3
-    images = generator.integers(0, 120, (count, size, size, 3))
-    images[np.arange(count), :, :, labels] += 100
-    return ImageDataset(images.astype(np.uint8), labels, ("red", "green", "blue"), "colours", "colours", "train", MEAN, STD)
 
 
 def plan(**changes: Any) -> TrainingConfig:
     """A plain run on the CPU, long enough for the full number of iterations."""
-    values = {
-        "train_images": 10_000,
-        "resolutions": ((8, 1.0),),
-        "batch_size": 8,
-        "horizontal_flip": 0.0,
-        "range_test_iterations": 20,
-        "device": "cpu",
-        "precision": "fp32",
-        "workers": 0,
-    }
-    return TrainingConfig("smoke", **{**values, **changes})
+    return tiny_plan(**{"train_images": 10_000, "max_lr": "auto", "range_test_iterations": 20, **changes})
 
 
 # ---- suggestions -----------------------------------------------------------------------------------------------------

@@ -2,24 +2,29 @@
 
 import dataclasses
 import json
+import os
+import signal
 import subprocess
 import sys
-from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tiny import coloured_images, tiny_network
 from torch import nn
 
 from era_support_packages import __main__ as command
-from era_support_packages import cifar, lr_finder, training
+from era_support_packages import cifar, datasets, lr_finder, recording, training
+from era_support_packages.checkpoint import Checkpoint
 from era_support_packages.config import TrainingConfig
 from era_support_packages.custom_resnet import CustomResNet
 from era_support_packages.image_dataset import DatasetError, ImageDataset
 from era_support_packages.lr_finder import RangeTest
-from era_support_packages.run_cost import flops_per_image
+from era_support_packages.run_cost import duration, flops_per_image
 from era_support_packages.runs import Run
 
 ROOT = Path(command.__file__).parent.parent
@@ -27,22 +32,16 @@ SMALL = ["--preset", "smoke", "--resolutions", "[[8, 1.0]]", "--batch-size", "4"
 SMALL += ["--device", "cpu", "--precision", "fp32", "--workers", "0"]
 
 
-def random_images(count: int, split: str) -> ImageDataset:
-    images = np.random.default_rng(count).integers(0, 256, (count, 8, 8, 3)).astype(np.uint8)
-    labels = np.arange(count, dtype=np.int64) % 3
-    return ImageDataset(images, labels, ("a", "b", "c"), "noise", "noise", split, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-
-
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
-    """Noise in place of every data set; the list of what was asked for."""
+    """16 and 6 small images in place of every data set; the list of what was asked for."""
     asked: list[tuple[Any, Any]] = []
 
     def load(name: str, root: str | None) -> tuple[ImageDataset, ImageDataset]:
         asked.append((name, root))
-        return random_images(16, "train"), random_images(6, "test")
+        return coloured_images(16), coloured_images(6, split="test", seed=1)
 
-    monkeypatch.setattr(command, "load", load)
+    monkeypatch.setattr(datasets, "load", load)
     return asked
 
 
@@ -52,9 +51,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
     built: list[nn.Module] = []
 
     def build(config: TrainingConfig, classes: int, train: ImageDataset | None = None) -> nn.Module:
-        torch.manual_seed(config.seed)
-        layers = OrderedDict(conv=nn.Conv2d(3, 4, 3), pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten())
-        built.append(nn.Sequential(OrderedDict(**layers, linear=nn.Linear(4, classes))))
+        built.append(tiny_network(classes, config.seed))
         return built[-1]
 
     monkeypatch.setattr(training, "build_model", build)
@@ -73,7 +70,7 @@ def test_a_run_from_end_to_end(tmp_path: Path, loaded: list[tuple[Any, Any]], ca
     assert loaded == [("some/folder", "elsewhere")]
     run = only_run(tmp_path / "out")
     config, summary = run.config(), run.summary()
-    assert run.name == config.default_run_name("noise")
+    assert run.name == config.replace(horizontal_flip="auto").default_run_name("colours")  # named after what was asked for
     assert config == TrainingConfig.preset(
         "smoke",
         model="resnet_custom",
@@ -88,12 +85,14 @@ def test_a_run_from_end_to_end(tmp_path: Path, loaded: list[tuple[Any, Any]], ca
         device="cpu",
         precision="fp32",
         workers=0,
+        threads=torch.get_num_threads(),
         horizontal_flip=0.5,
     )
-    assert (summary["dataset"], summary["preset"], summary["epochs"], summary["seed"]) == ("noise", "smoke", 1, 5)
+    assert summary["complete"] is True
+    assert (summary["dataset"], summary["preset"], summary["epochs"], summary["seed"]) == ("colours", "smoke", 1, 5)
     model = training.build_model(config, 3)
     assert isinstance(model, CustomResNet)
-    history = run.load(model, random_images(6, "test"))
+    history = run.load(model, coloured_images(6, split="test", seed=1))
     assert history.records[0].images == 16
 
     output = capsys.readouterr()
@@ -123,7 +122,7 @@ def test_max_lr_comes_from_the_range_test_where_none_is_given(
         asked.append((model, len(train), test_size, config.max_lr))
         return result
 
-    monkeypatch.setattr(lr_finder, "range_test", range_test)
+    monkeypatch.setattr(recording, "range_test", range_test)
     options = [*SMALL, "--train-images", "32", "--output-dir", str(tmp_path)]
     assert command.main([*options, "--max-lr", "auto"]) == 0
     assert asked == [(tiny[0], 16, 6, "auto")]
@@ -150,19 +149,21 @@ def test_a_range_test_that_suggests_nothing_ends_with_its_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     nothing = RangeTest(np.ones(3), np.ones(3), np.ones(3), {})
-    monkeypatch.setattr(lr_finder, "range_test", lambda *_: nothing)
+    monkeypatch.setattr(recording, "range_test", lambda *_: nothing)
     assert command.main([*SMALL, "--max-lr", "auto", "--output-dir", str(tmp_path)]) == 2
     message = "error: The loss never fell in the range test, so it suggests nothing; give max_lr as a number.\n"
     assert capsys.readouterr().err == message
-    assert list(tmp_path.iterdir()) == []
+    (folder,) = tmp_path.iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "range_test.json"]
 
 
 def test_every_parameter_is_an_option() -> None:
     names = [field.name for field in dataclasses.fields(TrainingConfig)]
     options = {action.dest: action for action in command.build_parser()._actions}
-    assert set(options) == {"help", "preset", "data_root", *names} - {"preset_name"}
+    assert set(options) == {"help", "preset", "data_root", "resume", *names} - {"preset_name"}
     assert options["train_images"].option_strings == ["--train-images"]
     assert options["max_lr"].option_strings == ["--max-lr"]
+    assert options["resume"].option_strings == ["--no-resume"]
 
 
 def test_values_are_read_as_what_the_configuration_takes() -> None:
@@ -172,6 +173,7 @@ def test_values_are_read_as_what_the_configuration_takes() -> None:
     given = {name: value for name, value in options.items() if value is not None}
     assert given == {
         "preset": "auto",
+        "resume": True,
         "epochs": 3,
         "max_lr": 0.01,
         "resolutions": [[16, 0.5], [32, 0.5]],
@@ -244,26 +246,43 @@ def test_corrupt_data_ends_with_one_sentence(monkeypatch: pytest.MonkeyPatch, ca
     def load(name: str, root: str | None) -> None:
         raise DatasetError("data_batch_1 is corrupt: delete it and run again.")
 
-    monkeypatch.setattr(command, "load", load)
+    monkeypatch.setattr(datasets, "load", load)
     assert command.main([*SMALL]) == 2
     assert capsys.readouterr().err == "error: data_batch_1 is corrupt: delete it and run again.\n"
 
 
-def test_a_diverging_run_ends_with_one_sentence(
+class NotANumber(nn.Linear):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images.flatten(1)) * float("nan")
+
+
+class TooLarge(nn.Linear):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if len(images) == 4:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory")
+        return super().forward(images.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (NotANumber, "The loss became nan at step 1 of epoch 1, at a learning rate of 0.02; lower max_lr and run again."),
+        (TooLarge, "The memory of 'cpu' is full at batch_size=4: set batch_size=2 (and halve max_lr with it) and run again."),
+    ],
+)
+def test_training_that_fails_ends_with_one_sentence_and_another_exit_code(
+    network: type[nn.Module],
+    message: str,
     tmp_path: Path,
     loaded: list[tuple[Any, Any]],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    class NotANumber(nn.Linear):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return super().forward(images.flatten(1)) * float("nan")
-
-    monkeypatch.setattr(training, "build_model", lambda config, classes, train: NotANumber(192, classes))
+    monkeypatch.setattr(training, "build_model", lambda config, classes, train: network(192, classes))
     options = ["--max-lr", "0.5", "--output-dir", str(tmp_path), "--run-name", "broken"]
-    assert command.main([*SMALL, *options]) == 2
+    assert command.main([*SMALL, *options]) == 1
     error = capsys.readouterr().err.splitlines()[-1].split("\r")[-1].strip()
-    assert error == "error: The loss became nan in epoch 1 at a learning rate of 0.02; lower max_lr and run again."
+    assert error == f"error: {message}"
     assert sorted(path.name for path in (tmp_path / "broken").iterdir()) == ["config.json"]
 
 
@@ -292,3 +311,162 @@ def test_configuration_written_is_the_one_printed(
     written = json.loads((tmp_path / "2024" / "config.json").read_text())
     assert written["run_name"] == "2024"
     assert str(TrainingConfig.from_dict(written)) in capsys.readouterr().out
+
+
+# ---- stopped and run again -------------------------------------------------------------------------------------------
+
+
+def press_stop() -> None:
+    raise KeyboardInterrupt
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@dataclasses.dataclass
+class Steps:
+    """The training steps of all networks that are built: how many there were, and what happens within the one of a number."""
+
+    count: int = 0
+    actions: dict[int, Callable[[], None]] = dataclasses.field(default_factory=dict)
+
+
+@pytest.fixture
+def steps(tiny: list[nn.Module], monkeypatch: pytest.MonkeyPatch) -> Steps:
+    seen, build = Steps(), training.build_model
+
+    def watched(config: TrainingConfig, classes: int, train: ImageDataset) -> nn.Module:
+        model = build(config, classes, train)
+
+        def begin(module: nn.Module, _: Any) -> None:
+            if module is model and module.training:  # and not a copy, which measures the speed of the machine
+                seen.count += 1
+                seen.actions.get(seen.count, lambda: None)()
+
+        model.register_forward_pre_hook(begin)
+        return model
+
+    monkeypatch.setattr(training, "build_model", watched)
+    return seen
+
+
+@pytest.fixture(autouse=True)
+def handler() -> Iterator[None]:
+    """A handler of our own for SIGTERM: a signal that the package does not catch then fails a test and does not end pytest."""
+
+    def unexpected(number: int, frame: FrameType | None) -> None:
+        raise AssertionError("SIGTERM reached the handler of before")
+
+    before = signal.signal(signal.SIGTERM, unexpected)
+    yield
+    restored = signal.signal(signal.SIGTERM, before) is unexpected
+    assert restored
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Names, contents and times of the files of a folder."""
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(("stop", "exit_code"), [(press_stop, 130), (terminate, 143)], ids=["Ctrl-C", "SIGTERM"])
+def test_a_stopped_run_ends_with_the_code_of_its_signal_and_goes_on_with_the_same_command(
+    stop: Callable[[], None],
+    exit_code: int,
+    tmp_path: Path,
+    loaded: list[tuple[Any, Any]],
+    steps: Steps,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = [*SMALL, "--train-images", "32", "--max-lr", "0.1", "--output-dir", str(tmp_path)]  # two epochs of four steps
+    steps.actions[6] = stop
+    assert command.main(options) == exit_code
+    (folder,) = tmp_path.iterdir()
+    output = capsys.readouterr()
+    assert output.out.splitlines()[-1] == (
+        f"Stopped after epoch 1 of 2. Run again with the same values to go on from there ({folder})."
+    )
+    assert "error" not in output.err
+    assert 6 <= steps.count <= 7
+    assert Run(folder).summary()["complete"] is False
+
+    steps.count, steps.actions = 0, {}
+    assert command.main(options) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [f"Going on with {folder}: 1 of 2 epochs are done.", f"Run {folder}"]
+    assert steps.count == 4
+    assert list(tmp_path.iterdir()) == [folder]
+    run = Run.open(folder)
+    assert run.summary()["complete"] is True
+
+    before = contents(folder)
+    steps.count = 0
+    assert command.main(options) == 0
+    assert steps.count == 0
+    summary, finished = run.summary(), Checkpoint.load(run.checkpoint_file)
+    assert capsys.readouterr().out.splitlines() == [
+        f"Run {folder}",
+        *str(run.config()).splitlines(),
+        f"Not trained now: this is the run {run.name}, trained in {duration(summary['seconds'])} on {summary['hardware']}.",
+        training.log_header(),
+        *map(training.log_row, finished.records),
+        f"{summary['test_accuracy']:.2f} % of the test split; written to {folder}",
+    ]
+    assert contents(folder) == before
+
+    assert command.main([*options, "--no-resume"]) == 0
+    assert steps.count == 8
+    other = tmp_path / f"{folder.name}-2"
+    assert sorted(tmp_path.iterdir()) == [folder, other]
+    assert contents(folder) == before
+    in_one_go = Checkpoint.load(other / "checkpoint.pt")
+    assert finished.model.keys() == in_one_go.model.keys()
+    assert all(torch.equal(finished.model[name], in_one_go.model[name]) for name in finished.model)
+    assert torch.equal(finished.logits, in_one_go.logits)
+
+
+def test_a_run_that_goes_on_keeps_the_max_lr_of_its_range_test(
+    tmp_path: Path, loaded: list[tuple[Any, Any]], steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def range_test(*arguments: Any) -> RangeTest:
+        made.append(arguments)
+        return RangeTest(np.ones(3), np.ones(3), np.ones(3), {"valley": 0.03125})
+
+    monkeypatch.setattr(recording, "range_test", range_test)
+    options = [*SMALL, "--train-images", "32", "--max-lr", "auto", "--output-dir", str(tmp_path)]
+    steps.actions = {2: press_stop, 8: press_stop}
+    assert command.main(options) == 130
+    assert command.main(options) == 130
+    assert command.main(options) == 0
+    assert len(made) == 1
+    assert only_run(tmp_path).config().max_lr == 0.03125
+
+
+def test_a_folder_that_cannot_be_gone_on_with_ends_with_one_sentence(
+    tmp_path: Path, loaded: list[tuple[Any, Any]], steps: Steps, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [*SMALL, "--train-images", "32", "--max-lr", "0.1", "--output-dir", str(tmp_path), "--run-name", "mine"]
+    steps.actions[6] = press_stop
+    assert command.main(options) == 130
+    capsys.readouterr()
+    folder = tmp_path / "mine"
+    before = contents(folder)
+    assert command.main([*options, "--seed", "7"]) == 2
+    output = capsys.readouterr()
+    assert output.err == (
+        f"error: {folder} holds a run of another configuration: seed 0 (here 7). Give another run_name, or set resume=False to "
+        "train in a new folder.\n"
+    )
+    assert output.out == ""
+    assert contents(folder) == before
+
+    (folder / "checkpoint.pt").write_bytes(b"")
+    before = contents(folder)
+    assert command.main(options) == 2
+    assert capsys.readouterr().err == (
+        f"error: {folder / 'checkpoint.pt'} is empty; the file is left as it is: move it away, or set resume=False to train in "
+        "a new folder.\n"
+    )
+    assert contents(folder) == before

@@ -35,12 +35,13 @@ def code_cells(content):
 def test_the_parameters_cell_holds_defaults_that_papermill_reads(committed):
     (cell,) = tagged(committed, "parameters")
     lines = cell.source.splitlines()
-    assert all(re.fullmatch(r"\w+: (str|int|float|list) = .+  # .+", line) for line in lines)
+    assert all(re.fullmatch(r"\w+: (str|int|float|bool|list) = .+  # .+", line) for line in lines)
     names = notebook.parameter_names(NOTEBOOK)
     assert names == [line.split(":")[0] for line in lines]
     values = {}
     exec(cell.source, values)
-    kept = {"preset": "auto", "dataset": "auto", "seed": 0, "mistakes": 10, "method": "gradcam", "output_dir": "runs"}
+    kept = {"preset": "auto", "dataset": "auto", "seed": 0, "mistakes": 10, "method": "gradcam"}
+    kept |= {"output_dir": "runs", "resume": True}
     assert {name: values[name] for name in names} == {name: kept.get(name) for name in names}
 
 
@@ -50,7 +51,7 @@ def test_the_parameters_cell_keeps_continuous_integration_small(committed):
 
 
 def test_every_parameter_but_the_notebooks_own_is_one_of_the_configuration():
-    own = {"preset", "data_root", "mistakes", "method", "finished_run"}
+    own = {"preset", "data_root", "mistakes", "method", "resume", "finished_run"}
     fields = set(TrainingConfig.preset("smoke").to_dict())
     assert set(notebook.parameter_names(NOTEBOOK)) - own <= fields
 

@@ -1,11 +1,12 @@
-"""A run's folder: what is written, that nothing is overwritten or left half-written, and that it loads again."""
+"""A run's folder: what is written, that nothing is overwritten, that it loads again, and that one process at a time uses it."""
 
 import copy
-import csv
+import errno
 import json
-import os
 import re
-from collections import OrderedDict
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,68 +14,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny import coloured_images, plan, tiny_network
 from torch import Tensor, nn
 
-from era_support_packages import runs
-from era_support_packages.batches import normalize
-from era_support_packages.config import TrainingConfig
+from era_support_packages.checkpoint import Checkpoint, CheckpointError
 from era_support_packages.hardware import describe, versions
+from era_support_packages.history import EpochRecord
 from era_support_packages.image_dataset import ImageDataset
-from era_support_packages.predictions import Predictions
-from era_support_packages.run_cost import training_flops
-from era_support_packages.runs import Run, train_and_record, train_or_show, write_atomically
-from era_support_packages.training import EpochRecord, TrainingDivergedError, log_header, log_row
+from era_support_packages.lr_finder import RangeTest
+from era_support_packages.runs import Run, RunError
 
+ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
 RECORDS = (
     EpochRecord(1, 16, 24, 0.05, 2.25, 12.5, 2.125, 33.5, 67, 200, 1.5),
     EpochRecord(2, 16, 24, 4e-06, 1.0 / 3, 100.0, 0.1, 66.0, 132, 200, 2.25),
 )
-
-
-def tiny_network(classes: int = 3, width: int = 8, seed: int = 0) -> nn.Sequential:
-    """Convolution, batch norm, ReLU, global pooling, linear layer."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return nn.Sequential(
-            OrderedDict(
-                conv=nn.Conv2d(3, 8, 3, padding=1, bias=False),
-                norm=nn.BatchNorm2d(8),
-                relu=nn.ReLU(),
-                pool=nn.AdaptiveAvgPool2d(1),
-                flatten=nn.Flatten(),
-                linear=nn.Linear(8, classes) if width == 8 else nn.Sequential(nn.Linear(8, width), nn.Linear(width, classes)),
-            )
-        ).to(memory_format=torch.channels_last)
-
-
-def random_images(count: int, split: str = "train", classes: tuple[str, ...] = ("a", "b", "c"), seed: int = 0) -> ImageDataset:
-    """Noise, the class of image i being i modulo the number of classes."""
-    images = np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3)).astype(np.uint8)
-    labels = np.arange(count, dtype=np.int64) % len(classes)
-    return ImageDataset(images, labels, classes, "noise", "noise", split, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-
-
-def plan(output_dir: Path | str = "runs", **changes: Any) -> TrainingConfig:
-    """Two epochs of three small batches on the CPU."""
-    values = {
-        "epochs": 2,
-        "resolutions": ((8, 1.0),),
-        "batch_size": 8,
-        "max_lr": 0.05,
-        "dataset": "noise",
-        "horizontal_flip": 0.0,
-        "device": "cpu",
-        "precision": "fp32",
-        "workers": 0,
-        "seed": 3,
-        "output_dir": str(output_dir),
-    }
-    return TrainingConfig("smoke", **{**values, **changes})
-
-
-def quiet(_: str) -> None:
-    """A report that goes nowhere."""
+CONFIG = plan(epochs=2, seed=3)
+TEST = coloured_images(10, split="test", seed=1)
+LOGITS = torch.linspace(-3, 5, 30).reshape(10, 3)
+BROKEN = (
+    "is cut short or is no checkpoint; the file is left as it is: move it away, or set resume=False to train in a new folder."
+)
 
 
 def files(folder: Path) -> list[str]:
@@ -87,14 +48,20 @@ def same_weights(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+def checkpoint(model: nn.Module, records: tuple[EpochRecord, ...] = RECORDS, logits: Tensor | None = LOGITS) -> Checkpoint:
+    """The state of a run of two epochs; without logits it is not complete."""
+    state = {} if logits is None else None
+    return Checkpoint(CONFIG, 2, records, model.state_dict(), state, state, state, {"cpu": torch.get_rng_state()}, logits)
+
+
 # ---- the folder ------------------------------------------------------------------------------------------------------
 
 
 def test_create_makes_a_folder_named_after_the_configuration(tmp_path: Path) -> None:
-    config = plan(tmp_path / "deep" / "runs")
-    run = Run.create(config, "noise")
-    assert run.folder == tmp_path / "deep" / "runs" / config.default_run_name("noise")
-    assert re.fullmatch(r"smoke-noise-[0-9a-f]{6}", run.name)
+    config = plan(output_dir=str(tmp_path / "deep" / "runs"))
+    run = Run.create(config, "colours")
+    assert run.folder == tmp_path / "deep" / "runs" / config.default_run_name("colours")
+    assert re.fullmatch(r"smoke-colours-[0-9a-f]{6}", run.name)
     assert files(run.folder) == ["config.json"]
     assert json.loads((run.folder / "config.json").read_text()) == config.to_dict()
     assert run.config() == config
@@ -102,11 +69,11 @@ def test_create_makes_a_folder_named_after_the_configuration(tmp_path: Path) -> 
 
 
 def test_a_name_that_is_taken_is_counted_up_and_nothing_is_overwritten(tmp_path: Path) -> None:
-    config = plan(tmp_path, run_name="mine")
-    first = Run.create(config, "noise")
+    config = plan(output_dir=str(tmp_path), run_name="mine", seed=3)
+    first = Run.create(config, "colours")
     (first.folder / "metrics.csv").write_text("precious")
-    second = Run.create(config.replace(seed=9), "noise")
-    third = Run.create(config, "noise")
+    second = Run.create(config.replace(seed=9), "colours")
+    third = Run.create(config, "colours")
     assert [run.name for run in (first, second, third)] == ["mine", "mine-2", "mine-3"]
     assert files(first.folder) == ["config.json", "metrics.csv"]
     assert (first.folder / "metrics.csv").read_text() == "precious"
@@ -115,11 +82,12 @@ def test_a_name_that_is_taken_is_counted_up_and_nothing_is_overwritten(tmp_path:
 
 
 def test_a_changed_value_gives_a_new_folder_and_a_file_in_the_way_stays(tmp_path: Path) -> None:
-    one, other = Run.create(plan(tmp_path), "noise"), Run.create(plan(tmp_path, seed=4), "noise")
+    config = plan(output_dir=str(tmp_path))
+    one, other = Run.create(config, "colours"), Run.create(config.replace(seed=4), "colours")
     assert one.name != other.name
     assert not other.name.endswith("-2")
     (tmp_path / "taken").write_text("a file")
-    assert Run.create(plan(tmp_path, run_name="taken"), "noise").name == "taken-2"
+    assert Run.create(config.replace(run_name="taken"), "colours").name == "taken-2"
     assert (tmp_path / "taken").read_text() == "a file"
 
 
@@ -134,96 +102,33 @@ def test_listing_names_each_file_and_its_size(tmp_path: Path) -> None:
     ]
 
 
-# ---- files written whole or not at all -------------------------------------------------------------------------------
-
-
-def failing(message: str) -> Callable[..., None]:
-    def fail(*_: Any) -> None:
-        raise OSError(message)
-
-    return fail
-
-
-def test_write_atomically_replaces_the_content(tmp_path: Path) -> None:
-    file = tmp_path / "file.txt"
-    write_atomically(file, b"old")
-    assert file.read_bytes() == b"old"
-    write_atomically(file, b"new, and longer")
-    assert file.read_bytes() == b"new, and longer"
-    assert files(tmp_path) == ["file.txt"]
-
-
-@pytest.mark.parametrize("function", ["fsync", "replace"])
-def test_a_write_that_fails_midway_leaves_the_old_content_and_no_other_file(
-    function: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "file.txt"
-    file.write_bytes(b"old")
-    monkeypatch.setattr(os, function, failing("disk full"))
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(file, b"new")
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(tmp_path / "another.txt", b"new")
-    assert file.read_bytes() == b"old"
-    assert files(tmp_path) == ["file.txt"]
-
-
-def test_content_is_on_the_disk_before_it_takes_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, seen = tmp_path / "file.txt", []
-    file.write_bytes(b"old")
-    fsync, replace = os.fsync, os.replace
-
-    def watched_fsync(descriptor: int) -> None:
-        seen.append(("fsync", os.fstat(descriptor).st_size, file.read_bytes()))
-        fsync(descriptor)
-
-    def watched_replace(source: Path, target: Path) -> None:
-        seen.append(("replace", Path(source).parent == tmp_path, Path(source).read_bytes(), target))
-        replace(source, target)
-
-    monkeypatch.setattr(os, "fsync", watched_fsync)
-    monkeypatch.setattr(os, "replace", watched_replace)
-    write_atomically(file, b"newer")
-    assert seen == [("fsync", 5, b"old"), ("replace", True, b"newer", file)]
-
-
-def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, predictions = Run(tmp_path), Predictions(np.zeros((2, 3), np.float32), np.zeros(2, np.int64), ("a", "b", "c"))
-    run.save_checkpoint(tiny_network(), plan(), RECORDS, predictions)
-    before = (tmp_path / "checkpoint.pt").read_bytes()
-
-    def half_a_save(content: Any, buffer: Any) -> None:
-        buffer.write(b"half a checkpoint")
-        raise RuntimeError("cannot pickle")
-
-    monkeypatch.setattr(torch, "save", half_a_save)
-    with pytest.raises(RuntimeError, match="cannot pickle"):
-        run.save_checkpoint(tiny_network(seed=1), plan(), RECORDS, predictions)
-    assert (tmp_path / "checkpoint.pt").read_bytes() == before
-    assert files(tmp_path) == ["checkpoint.pt"]
+def test_listing_of_an_empty_folder(tmp_path: Path) -> None:
+    assert Run(tmp_path).listing() == f"Everything is in {tmp_path}"
 
 
 # ---- what is in the files --------------------------------------------------------------------------------------------
 
 
 def test_metrics_csv_to_the_character(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    run.write_metrics(RECORDS[:1])
-    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 2
+    run, header = Run(tmp_path), "epoch,lr,train_loss,train_accuracy,test_loss,test_accuracy,seconds\n"
+    run.write_metrics(())
+    assert (tmp_path / "metrics.csv").read_bytes().decode() == header
     run.write_metrics(RECORDS)
     assert (tmp_path / "metrics.csv").read_bytes().decode() == (
-        "epoch,lr,train_loss,train_accuracy,test_loss,test_accuracy,seconds\n"
-        "1,0.05,2.25,12.5,2.125,33.5,1.5\n"
-        "2,4e-06,0.3333333333333333,100.0,0.1,66.0,2.25\n"
+        f"{header}1,0.05,2.25,12.5,2.125,33.5,1.5\n2,4e-06,0.3333333333333333,100.0,0.1,66.0,2.25\n"
     )
+    run.write_metrics(RECORDS[:1])  # rewritten as a whole
+    assert (tmp_path / "metrics.csv").read_bytes().decode() == f"{header}1,0.05,2.25,12.5,2.125,33.5,1.5\n"
+    assert files(tmp_path) == ["metrics.csv"]
 
 
 def test_summary_json(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    values = run.write_summary(RECORDS, plan(), "noise", flops=167 * 10**12, test_accuracy_tta=67.5)
+    values = run.write_summary(RECORDS, CONFIG, "colours", flops=167 * 10**12, test_accuracy_tta=67.5)
     assert list(values) == [
         "dataset",
         "preset",
+        "complete",
         "epochs",
         "test_accuracy",
         "test_accuracy_tta",
@@ -234,8 +139,9 @@ def test_summary_json(tmp_path: Path) -> None:
         "hardware",
     ]
     assert values == {
-        "dataset": "noise",
+        "dataset": "colours",
         "preset": "smoke",
+        "complete": True,
         "epochs": 2,
         "test_accuracy": 66.0,
         "test_accuracy_tta": 67.5,
@@ -246,22 +152,193 @@ def test_summary_json(tmp_path: Path) -> None:
         "hardware": describe(CPU),
     }
     assert run.summary() == json.loads((tmp_path / "summary.json").read_text()) == values
-    assert run.finished
-    assert run.write_summary(RECORDS, plan(), "noise", flops=0)["test_accuracy_tta"] is None
+    assert run.write_summary(RECORDS, CONFIG, "colours", flops=0)["test_accuracy_tta"] is None
     assert json.loads((tmp_path / "summary.json").read_text())["test_accuracy_tta"] is None
 
 
-def test_checkpoint_holds_tensors_and_plain_values_only(tmp_path: Path) -> None:
-    model, logits = tiny_network(), np.arange(6, dtype=np.float32).reshape(2, 3)
-    Run(tmp_path).save_checkpoint(model, plan(), RECORDS, Predictions(logits, np.zeros(2, np.int64), ("a", "b", "c")))
-    content = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    assert sorted(content) == ["config", "logits", "model", "records"]
-    assert same_weights(content["model"], model.state_dict())
-    assert not model.conv.weight.is_contiguous()  # channels_last in the model,
-    assert all(value.is_contiguous() for value in content["model"].values())  # but not in the file
-    assert TrainingConfig.from_dict(content["config"]) == plan()
-    assert [EpochRecord(**record) for record in content["records"]] == list(RECORDS)
-    assert content["logits"].tolist() == logits.tolist()
+@pytest.mark.parametrize(("records", "seconds"), [(RECORDS[:1], 1.5), ((), 0)])
+def test_the_summary_of_a_stopped_run_has_no_test_accuracy(
+    records: tuple[EpochRecord, ...], seconds: float, tmp_path: Path
+) -> None:
+    Run(tmp_path).write_summary(records, CONFIG, "colours", flops=0, complete=False)
+    values = json.loads((tmp_path / "summary.json").read_text())
+    assert (values["complete"], values["epochs"], values["seconds"]) == (False, len(records), seconds)
+    assert (values["test_accuracy"], values["test_accuracy_tta"]) == (None, None)
+
+
+# ---- the range test --------------------------------------------------------------------------------------------------
+
+CURVE = RangeTest(
+    np.array([1e-4, 1 / 3, 10.0]),
+    np.array([2.3, 0.1 + 0.2, 7.0]),
+    np.array([2.25, 1e-17, 6.5]),
+    {"steepest": 0.1, "valley": 1 / 7},
+)
+
+
+@pytest.mark.parametrize(("used", "batches"), [(True, 3), (False, 0)])
+def test_the_range_test_comes_back_to_the_bit(used: bool, batches: int, tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.write_range_test(CURVE, used)
+    result, came_from_it = run.range_test()
+    for name in ("lrs", "losses", "smoothed"):
+        assert getattr(result, name).dtype == np.float64
+        assert getattr(result, name).tolist() == getattr(CURVE, name).tolist()
+    assert result.suggestions == {"steepest": 0.1, "valley": 1 / 7}
+    assert came_from_it is used
+    assert run.range_test_batches() == batches
+    assert files(tmp_path) == ["range_test.json"]
+
+
+def test_range_test_json_is_plain(tmp_path: Path) -> None:
+    Run(tmp_path).write_range_test(CURVE, True)
+    assert json.loads((tmp_path / "range_test.json").read_text()) == {
+        "used": True,
+        "suggestions": {"steepest": 0.1, "valley": 1 / 7},
+        "lrs": [1e-4, 1 / 3, 10.0],
+        "losses": [2.3, 0.1 + 0.2, 7.0],
+        "smoothed": [2.25, 1e-17, 6.5],
+    }
+
+
+def test_a_range_test_that_suggests_nothing_comes_back_too(tmp_path: Path) -> None:
+    Run(tmp_path).write_range_test(RangeTest(np.array([0.1]), np.array([2.0]), np.array([2.0]), {}), True)
+    result, _ = Run(tmp_path).range_test()
+    assert result.suggestions == {}
+    assert Run(tmp_path).range_test_batches() == 1
+
+
+def test_without_a_range_test_there_is_none(tmp_path: Path) -> None:
+    assert Run(tmp_path).range_test() is None
+    assert Run(tmp_path).range_test_batches() == 0
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        '{"used": true, "sugg',
+        "null",
+        "[1, 2]",
+        "3",
+        "{}",
+        '{"used": true, "suggestions": {}, "lrs": [0.1], "losses": [2.0]}',
+        '{"used": true, "lrs": [0.1], "losses": [2.0], "smoothed": [2.0]}',
+        '{"suggestions": {}, "lrs": [0.1], "losses": [2.0], "smoothed": [2.0]}',
+        '{"used": true, "suggestions": {}, "lrs": ["low"], "losses": [2.0], "smoothed": [2.0]}',
+        '{"used": true, "suggestions": {}, "lrs": [[0.1], 2], "losses": [2.0], "smoothed": [2.0]}',
+    ],
+)
+def test_a_broken_range_test_counts_as_none_and_is_left_alone(text: str, tmp_path: Path) -> None:
+    (tmp_path / "range_test.json").write_text(text)
+    assert Run(tmp_path).range_test() is None
+    assert Run(tmp_path).range_test_batches() == 0
+    assert (tmp_path / "range_test.json").read_text() == text
+
+
+# ---- the configuration -----------------------------------------------------------------------------------------------
+
+
+def test_config_json_comes_back(tmp_path: Path) -> None:
+    config = plan(epochs=4, resolutions=((8, 0.75), (10, 0.25)), max_lr=1 / 3, run_name="mine", threads=2)
+    Run(tmp_path).write_config(config)
+    assert Run(tmp_path).config() == config
+    Run(tmp_path).write_config(config.replace(max_lr=0.5))
+    assert Run(tmp_path).config().max_lr == 0.5
+    assert files(tmp_path) == ["config.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "Expecting value: line 1 column 1 (char 0)"),
+        ("null", "'NoneType' object is not iterable"),
+        ("3", "'int' object is not iterable"),
+        ("[]", "A configuration needs preset_name: choose one of 'original', 'fast', 'best', 'cpu', 'smoke'."),
+        ('{"epochs": 3}', "A configuration needs preset_name: choose one of 'original', 'fast', 'best', 'cpu', 'smoke'."),
+        ('{"preset_name": "cpu", "epohcs": 3}', "Unknown parameter 'epohcs': did you mean 'epochs' or 'max_epochs'?"),
+        ('{"preset_name": "cpu", "epochs": 0}', "epochs is 0; give a whole number from 1 to 10000."),
+    ],
+)
+def test_a_broken_configuration_is_refused_and_left_alone(text: str, problem: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(RunError) as raised:
+        Run(tmp_path).config()
+    assert str(raised.value) == (
+        f"{tmp_path} is there, but its config.json cannot be used ({problem}): move the folder away, give another run_name, or "
+        "set resume=False to train in a new folder."
+    )
+    assert (tmp_path / "config.json").read_text() == text
+
+
+def test_a_folder_without_a_configuration_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError) as raised:
+        Run(tmp_path).config()
+    assert str(raised.value) == (
+        f"{tmp_path} is there, but its config.json cannot be used ([Errno 2] No such file or directory: "
+        f"{str(tmp_path / 'config.json')!r}): move the folder away, give another run_name, or set resume=False to train in a new "
+        "folder."
+    )
+    assert files(tmp_path) == []
+
+
+# ---- whether it is finished ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("summary", "finished"),
+    [
+        ('{"complete": true}', True),
+        ('{"seed": 1}', True),  # without the key: written before a run could be stopped
+        ('{"complete": false, "epochs": 1}', False),
+        (None, False),
+        ("", False),
+        ('{"complete": tr', False),
+        ("[true]", False),
+        ("null", False),
+        ("1", False),
+    ],
+)
+def test_a_run_is_finished_where_its_summary_does_not_deny_it(summary: str | None, finished: bool, tmp_path: Path) -> None:
+    if summary is not None:
+        (tmp_path / "summary.json").write_text(summary)
+    assert not Run(tmp_path).finished  # there are no weights
+    (tmp_path / "checkpoint.pt").write_bytes(b"x")
+    assert Run(tmp_path).finished is finished
+
+
+def test_a_written_summary_says_whether_the_run_is_finished(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    checkpoint(tiny_network()).save(run.checkpoint_file)
+    assert run.checkpoint_file == tmp_path / "checkpoint.pt"
+    assert not run.finished
+    run.write_summary(RECORDS[:1], CONFIG, "colours", flops=0, complete=False)
+    assert not run.finished
+    run.write_summary(RECORDS, CONFIG, "colours", flops=0)
+    assert run.finished
+
+
+@pytest.mark.parametrize("records", [(), RECORDS[:1], RECORDS])
+def test_complete_epochs_are_those_of_the_checkpoint(records: tuple[EpochRecord, ...], tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    assert run.complete_epochs() == 0
+    run.write_metrics(RECORDS)  # says nothing
+    assert run.complete_epochs() == 0
+    checkpoint(tiny_network(), records, logits=None).save(run.checkpoint_file)
+    assert run.complete_epochs() == len(records)
+
+
+@pytest.mark.parametrize("ask", [Run.complete_epochs, lambda run: run.checkpoint(tiny_network(), TEST)], ids=["count", "state"])
+def test_a_broken_checkpoint_is_refused(ask: Callable[[Run], Any], tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    checkpoint(tiny_network()).save(run.checkpoint_file)
+    half = run.checkpoint_file.read_bytes()[:5000]
+    run.checkpoint_file.write_bytes(half)
+    with pytest.raises(CheckpointError) as raised:
+        ask(run)
+    assert str(raised.value) == f"{run.checkpoint_file} {BROKEN}"
+    assert run.checkpoint_file.read_bytes() == half
 
 
 # ---- opening and loading ---------------------------------------------------------------------------------------------
@@ -284,142 +361,168 @@ def test_open_wants_a_finished_run(tmp_path: Path) -> None:
         Run.open(tmp_path / "nowhere")
 
 
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, nn.Module, Any, list[str]]:
-    """A finished run with its model, its history and its reported lines."""
-    config = plan(tmp_path_factory.mktemp("runs"), test_time_flip=True)
-    model, lines = tiny_network(), []
-    run = Run.create(config, "noise")
-    history = train_and_record(model, random_images(24), random_images(10, "test", seed=1), config, run, 5, lines.append)
-    return run, model, history, lines
+@pytest.fixture
+def recorded(tmp_path: Path) -> Run:
+    """The folder of a complete run."""
+    run = Run.create(CONFIG.replace(output_dir=str(tmp_path)), "colours")
+    checkpoint(tiny_network()).save(run.checkpoint_file)
+    run.write_metrics(RECORDS)
+    run.write_summary(RECORDS, CONFIG, "colours", flops=0)
+    return run
 
 
-def test_a_recorded_run_is_complete(recorded: tuple[Run, nn.Module, Any, list[str]]) -> None:
-    run, _, history, lines = recorded
-    assert files(run.folder) == ["checkpoint.pt", "config.json", "metrics.csv", "summary.json"]
-    assert lines[1:] == [log_header(), *map(log_row, history.records)]
-    with open(run.folder / "metrics.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [{name: float(value) for name, value in row.items()} for row in rows] == [
-        {name: getattr(record, name) for name in runs.METRICS} for record in history.records
-    ]
-    summary = Run.open(run.folder).summary()
-    assert summary["test_accuracy"] == history.records[-1].test_accuracy == history.predictions.accuracy
-    assert summary["pflops"] == training_flops(tiny_network(), run.config(), 24, 5) / 1e15
-    assert (summary["dataset"], summary["epochs"], summary["seed"]) == ("noise", 2, 3)
-    assert summary["seconds"] == pytest.approx(history.seconds)
-    assert run.config() == history.config
+def test_a_run_loads_again(recorded: Run) -> None:
+    model = tiny_network(seed=5)
+    loaded = Run.open(recorded.folder).load(model, TEST)
+    assert same_weights(model.state_dict(), tiny_network().state_dict())
+    assert model.conv.weight.is_contiguous(memory_format=torch.channels_last)
+    assert (loaded.records, loaded.config, loaded.planned) == (RECORDS, CONFIG, 2)
+    assert (loaded.complete, loaded.seconds) == (True, 3.75)
+    assert loaded.predictions.logits.dtype == np.float32
+    assert loaded.predictions.logits.tolist() == LOGITS.tolist()
+    assert loaded.predictions.labels.tolist() == TEST.labels.tolist()
+    assert loaded.predictions.classes == TEST.classes
 
 
-def test_accuracy_with_mirrored_images_by_hand(recorded: tuple[Run, nn.Module, Any, list[str]]) -> None:
-    run, model, _, _ = recorded
-    test = random_images(10, "test", seed=1)
-    images = normalize(torch.from_numpy(test.images), test.mean, test.std)
-    twin = copy.deepcopy(model).eval()
-    with torch.no_grad():
-        logits = twin(images) + twin(images.flip(3))
-    assert run.summary()["test_accuracy_tta"] == 10 * int((logits.argmax(dim=1).numpy() == test.labels).sum())
+def test_the_state_before_the_first_epoch_is_none(tmp_path: Path) -> None:
+    assert Run(tmp_path).checkpoint(tiny_network(), TEST) is None
 
 
-def test_a_run_loads_again(recorded: tuple[Run, nn.Module, Any, list[str]]) -> None:
-    run, model, history, _ = recorded
-    test = random_images(10, "test", seed=1)
-    other = tiny_network(seed=5)
-    assert not same_weights(other.state_dict(), model.state_dict())
-    loaded = Run.open(run.folder).load(other, test)
-    assert same_weights(other.state_dict(), model.state_dict())
-    assert other.conv.weight.is_contiguous(memory_format=torch.channels_last)
-    assert loaded.records == history.records
-    assert loaded.config == history.config
-    assert loaded.seconds == history.seconds
-    assert loaded.predictions.logits.tolist() == history.predictions.logits.tolist()
-    assert loaded.predictions.labels.tolist() == test.labels.tolist()
-    assert loaded.predictions.classes == ("a", "b", "c")
-    assert loaded.predictions.accuracy == history.records[-1].test_accuracy
+def test_the_state_of_a_stopped_run_fits_any_number_of_test_images(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    checkpoint(tiny_network(), RECORDS[:1], logits=None).save(run.checkpoint_file)
+    model = tiny_network(seed=5)
+    state = run.checkpoint(model, TEST.take(range(4)))
+    assert (state.records, state.complete) == (RECORDS[:1], False)
+    assert same_weights(state.model, tiny_network().state_dict())
+    assert same_weights(model.state_dict(), tiny_network(seed=5).state_dict())  # looking loads nothing
 
 
-@pytest.mark.parametrize("other", [tiny_network(classes=4, seed=5), tiny_network(width=5, seed=5)], ids=["shape", "layers"])
-def test_weights_of_another_network_are_refused(other: nn.Module, recorded: tuple[Run, nn.Module, Any, list[str]]) -> None:
-    run = recorded[0]
-    before = copy.deepcopy(other.state_dict())
-    with pytest.raises(ValueError, match="another network") as raised:
-        run.load(other, random_images(10, "test", seed=1))
-    assert str(raised.value) == f"{run.folder} holds the weights of another network; build the model of its config.json."
+@pytest.mark.parametrize("logits", [LOGITS, None], ids=["complete", "stopped"])
+@pytest.mark.parametrize(
+    "other",
+    [tiny_network(width=5, seed=5), tiny_network(classes=4, seed=5), nn.Sequential(tiny_network())],
+    ids=["width", "classes", "names"],
+)
+def test_weights_of_another_network_are_refused(other: nn.Module, logits: Tensor | None, tmp_path: Path) -> None:
+    run, before = Run(tmp_path), copy.deepcopy(other.state_dict())
+    checkpoint(tiny_network(), logits=logits).save(run.checkpoint_file)
+    content = run.checkpoint_file.read_bytes()
+    for ask in (run.checkpoint, run.load):
+        with pytest.raises(CheckpointError) as raised:
+            ask(other, TEST)
+        assert str(raised.value) == (
+            f"{run.checkpoint_file} holds the weights of another network; build the model of its config.json."
+        )
     assert same_weights(other.state_dict(), before)  # also the layers that would have fitted
+    assert run.checkpoint_file.read_bytes() == content
 
 
 @pytest.mark.parametrize(
     ("test", "has"),
     [
-        (random_images(9, "test"), "9 of 3"),
-        (random_images(10, "test", ("a", "b", "c", "d")), "10 of 4"),
+        (coloured_images(9, split="test"), "9 of 3"),
+        (coloured_images(11, split="test"), "11 of 3"),
+        (coloured_images(10, split="test", classes=("a", "b", "c", "d")), "10 of 4"),
     ],
 )
-def test_another_test_split_is_refused(test: ImageDataset, has: str, recorded: tuple[Run, nn.Module, Any, list[str]]) -> None:
-    run, model = recorded[0], tiny_network(len(test.classes), seed=5)
-    before = copy.deepcopy(model.state_dict())
-    with pytest.raises(ValueError, match="was tested on") as raised:
-        run.load(model, test)
-    assert str(raised.value) == (
-        f"{run.folder} was tested on 10 images of 3 classes, but the data set has {has}; load the data set of its config.json."
-    )
+def test_another_test_split_is_refused(test: ImageDataset, has: str, recorded: Run) -> None:
+    model = tiny_network(len(test.classes), seed=5)
+    before, content = copy.deepcopy(model.state_dict()), recorded.checkpoint_file.read_bytes()
+    for ask in (recorded.checkpoint, recorded.load):
+        with pytest.raises(CheckpointError) as raised:
+            ask(model, test)
+        assert str(raised.value) == (
+            f"{recorded.folder} was tested on 10 images of 3 classes, but the data set has {has}; "
+            "load the data set of its config.json."
+        )
     assert same_weights(model.state_dict(), before)
+    assert recorded.checkpoint_file.read_bytes() == content
 
 
-# ---- training into a folder ------------------------------------------------------------------------------------------
+# ---- one process at a time -------------------------------------------------------------------------------------------
 
 
-def test_an_unresolved_configuration_is_written_down_resolved(tmp_path: Path) -> None:
-    config = plan(tmp_path, dataset="auto", device="auto", workers="auto", epochs=1, test_time_flip=True)
-    run = Run.create(config, "noise")
-    if torch.cuda.is_available() or torch.backends.mps.is_available():
-        pytest.skip("the automatic device is a GPU here")
-    history = train_and_record(tiny_network(), random_images(8), random_images(5, "test"), config, run, report=quiet)
-    assert (history.config.dataset, history.config.device, history.config.workers) == ("noise", "cpu", 0)
-    assert run.config() == history.config
-    assert run.load(tiny_network(), random_images(5, "test")).config == history.config
-    assert run.summary()["hardware"] == describe(CPU)
+def busy(folder: Path) -> str:
+    """What a second process is told."""
+    return (
+        f"{folder} is being trained by another process: wait until it is done, give another run_name, or set "
+        "resume=False to train in a new folder."
+    )
 
 
-class DivergesInEpochTwo(nn.Module):
-    """The loss becomes NaN at the fourth training step."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.network, self.steps = tiny_network(), 0
-
-    def forward(self, images: Tensor) -> Tensor:
-        self.steps += self.training
-        return self.network(images) * (float("nan") if self.steps > 3 else 1.0)
+def refused(run: Run) -> str:
+    """What is said where the lock is not given."""
+    with pytest.raises(RunError) as raised, run.locked():
+        pytest.fail("the folder was given to two at once")
+    return str(raised.value)
 
 
-def test_a_run_that_breaks_off_keeps_its_finished_rows_and_counts_as_unfinished(tmp_path: Path) -> None:
-    run = Run.create(plan(tmp_path), "noise")
-    with pytest.raises(TrainingDivergedError, match="in epoch 2"):
-        train_and_record(DivergesInEpochTwo(), random_images(24), random_images(5, "test"), plan(tmp_path), run, report=quiet)
-    assert files(run.folder) == ["config.json", "metrics.csv"]
-    assert [row.split(",")[0] for row in (run.folder / "metrics.csv").read_text().splitlines()] == ["epoch", "1"]
-    assert not run.finished
-    with pytest.raises(FileNotFoundError, match=r"it has no checkpoint\.pt"):
-        Run.open(run.folder)
+def test_a_second_process_is_refused_until_the_first_is_gone_however_it_ended(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    code = """
+import sys
+from pathlib import Path
+from era_support_packages.runs import Run
+with Run(Path(sys.argv[1])).locked():
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        try:
+            assert first.stdout.readline() == "locked\n"
+            run = Run(tmp_path)
+            assert refused(run) == busy(tmp_path)
+            assert refused(run) == busy(tmp_path)  # a refusal takes nothing from the first
+            assert files(tmp_path) == [".lock"]
+        finally:
+            first.send_signal(signal.SIGKILL)
+            first.wait()
+    taken = False
+    with run.locked():
+        taken = True
+    assert taken
+    assert files(tmp_path) == []
 
 
-def test_train_or_show_trains_once_and_then_shows(tmp_path: Path) -> None:
-    train, test, config = random_images(24), random_images(10, "test", seed=1), plan(tmp_path)
-    run, model = Run.create(config, "noise"), tiny_network()
-    history = train_or_show(model, train, test, config, run, report=quiet)
-    assert run.finished
-    summary = {**run.summary(), "seconds": 200.4, "hardware": "an abacus"}
-    run.write_json("summary.json", summary)
-    before = {name: (run.folder / name).stat().st_mtime_ns for name in files(run.folder)}
+def test_the_lock_is_given_back_after_an_error(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    for error in (ValueError("broke off"), KeyboardInterrupt()):
+        with pytest.raises(type(error)) as raised, run.locked():
+            raise error
+        assert raised.value is error
+        assert files(tmp_path) == []
 
-    fresh, lines = tiny_network(seed=5), []
-    shown = train_or_show(fresh, train, test, config, run, report=lines.append)
-    assert same_weights(fresh.state_dict(), model.state_dict())
-    assert shown.records == history.records
-    assert "\n".join(lines).splitlines() == [
-        f"Not trained now: this is the run {run.name}, trained in 3 min 20 s on an abacus.",
-        log_header(),
-        *map(log_row, history.records),
-    ]
-    assert {name: (run.folder / name).stat().st_mtime_ns for name in files(run.folder)} == before
+
+@pytest.mark.parametrize("error", [errno.EAGAIN, errno.EACCES])  # POSIX allows either
+def test_a_lock_that_is_held_is_refused(error: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr(fcntl, "lockf", raising(OSError(error, "held")))
+    assert refused(Run(tmp_path)) == busy(tmp_path)
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.ENOTSUP, errno.EINVAL])
+def test_where_the_file_system_knows_no_locks_it_goes_on(error: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr(fcntl, "lockf", raising(OSError(error, "no locks here")))
+    went_on = False
+    with Run(tmp_path).locked():
+        went_on = True
+    assert went_on
+    assert files(tmp_path) == []
+
+
+def test_where_the_system_has_no_such_locks_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
+    went_on = False
+    with Run(tmp_path).locked():
+        went_on = files(tmp_path) == []
+    assert went_on
+
+
+def raising(error: OSError) -> Callable[..., None]:
+    def fail(*_: Any) -> None:
+        raise error
+
+    return fail

@@ -2,10 +2,12 @@
 
 import copy
 import dataclasses
+import gc
 import itertools
 import math
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,13 +15,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import MEAN, STD, coloured_images, plan, quiet, tiny_network
 from torch import Tensor, nn
 
 from era_support_packages import hardware, run_cost, training
 from era_support_packages.augmentation import AugmentationPolicy
-from era_support_packages.batches import shuffled_order
+from era_support_packages.batches import batch_count, shuffled_order
+from era_support_packages.checkpoint import Checkpoint
 from era_support_packages.config import TrainingConfig
 from era_support_packages.custom_resnet import CustomResNet
+from era_support_packages.history import EpochRecord, log_header, log_row
 from era_support_packages.image_dataset import ImageDataset
 from era_support_packages.predictions import predict
 from era_support_packages.resnet import ResNet, ResNet18
@@ -31,7 +36,7 @@ from era_support_packages.run_cost import (
     seconds_per_image,
     training_flops,
 )
-from era_support_packages.training import EpochRecord, History, TrainingDivergedError, fit, log_header, log_row
+from era_support_packages.training import OutOfMemoryError, TrainingDivergedError, fit
 from era_support_packages.training_setup import (
     TrainingStep,
     augmentation_policy,
@@ -43,55 +48,9 @@ from era_support_packages.training_setup import (
 )
 
 CPU = torch.device("cpu")
-MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
 
 
-# ---- small things to train -------------------------------------------------------------------------------------------
-
-
-def tiny_network(classes: int = 3, seed: int = 0, drop: float = 0.0) -> nn.Sequential:
-    """Convolution 3 -> 8, batch norm, ReLU, global pooling, dropout, linear layer."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return nn.Sequential(
-            OrderedDict(
-                conv=nn.Conv2d(3, 8, 3, padding=1, bias=False),
-                norm=nn.BatchNorm2d(8),
-                relu=nn.ReLU(),
-                pool=nn.AdaptiveAvgPool2d(1),
-                flatten=nn.Flatten(),
-                drop=nn.Dropout(drop),
-                linear=nn.Linear(8, classes),
-            )
-        )
-
-
-def coloured_images(count: int, size: int = 8, split: str = "train", seed: int = 0) -> ImageDataset:
-    """Red, green and blue noise, the class of image i being i % 3: separable by the mean of each channel."""
-    generator = np.random.default_rng(seed)
-    labels = np.arange(count, dtype=np.int64) % 3
-    images = generator.integers(0, 120, (count, size, size, 3))
-    images[np.arange(count), :, :, labels] += 100
-    return ImageDataset(images.astype(np.uint8), labels, ("red", "green", "blue"), "colours", "colours", split, MEAN, STD)
-
-
-def plan(**changes: Any) -> TrainingConfig:
-    """A plain run on the CPU: no augmentation, no smoothing, batches of 8 images at 8 px, one epoch."""
-    values = {
-        "epochs": None if "train_images" in changes else 1,
-        "resolutions": ((8, 1.0),),
-        "batch_size": 8,
-        "max_lr": 0.1,
-        "horizontal_flip": 0.0,
-        "device": "cpu",
-        "precision": "fp32",
-        "workers": 0,
-    }
-    return TrainingConfig("smoke", **{**values, **changes})
-
-
-def quiet(_: str) -> None:
-    """A report that goes nowhere."""
+# ---- comparisons -----------------------------------------------------------------------------------------------------
 
 
 def same_weights(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -112,67 +71,6 @@ def smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> 
     return ((1 - smoothing) * actual - smoothing * log_probabilities.mean(dim=1)).mean()
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-# ---- the log ---------------------------------------------------------------------------------------------------------
-
-RECORD = EpochRecord(3, 24, 38_000, 0.0123456, 1.23456, 54.321, 0.98764, 65.4, 1308, 2000, 61.27)
-
-
-def test_log_is_fixed_width_text() -> None:
-    assert log_header() == "epoch   px         lr  train loss  train acc  test loss  correct/total  test acc  seconds"
-    assert log_row(RECORD) == "    3   24   0.012346      1.2346    54.32 %     0.9876      1308/2000   65.40 %     61.3"
-
-
-def test_log_row_of_the_largest_numbers_keeps_its_columns() -> None:
-    largest = EpochRecord(10_000, 32, 50_000, 99.999999, 9999.9999, 100.0, 9999.9999, 100.0, 10_000, 10_000, 86_399.9)
-    assert log_row(largest) == "10000   32  99.999999   9999.9999   100.00 %  9999.9999    10000/10000  100.00 %  86399.9"
-    assert len(log_row(largest)) == len(log_row(RECORD)) == len(log_header())
-
-
-def test_history_adds_up_the_seconds_of_its_rows() -> None:
-    records = (RECORD, dataclasses.replace(RECORD, epoch=4, seconds=0.5))
-    assert History(records, plan(), None).seconds == 61.77
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0 s"),
-        (0.4, "0 s"),
-        (45, "45 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min 00 s"),
-        (200, "3 min 20 s"),
-        (3599.4, "59 min 59 s"),
-        (3599.6, "1 h 00 min"),
-        (3900, "1 h 05 min"),
-        (7199, "1 h 59 min"),
-        (90_000, "25 h 00 min"),
-    ],
-)
-def test_duration_is_read_by_people(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
-
-
-def test_announcement_offers_colab_only_for_a_long_run_on_a_cpu() -> None:
-    cpu = plan()
-    assert announce_duration(cpu, 45) == "This run will take about 45 s on this machine."
-    assert announce_duration(cpu, 600) == "This run will take about 10 min 00 s on this machine."
-    assert announce_duration(cpu, 601) == (
-        "This run will take about 10 min 01 s on this machine. "
-        "A free GPU on Colab (Runtime > Change runtime type > T4 GPU) would take a fraction of it."
-    )
-    assert announce_duration(plan(device="cuda:0"), 7200) == "This run will take about 2 h 00 min on this machine."
-    assert "Colab" not in announce_duration(plan(device="cuda"), 7200)
-
-
 # ---- parts of a run --------------------------------------------------------------------------------------------------
 
 
@@ -186,13 +84,15 @@ def test_resolve_replaces_every_auto_but_max_lr_on_a_cpu(monkeypatch: pytest.Mon
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
     monkeypatch.setattr(hardware, "_bf16_is_faster", lambda: True)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 7)
     automatic = TrainingConfig.preset("original")
     resolved = resolve(automatic, coloured_images(3))
-    assert changed(automatic, resolved) == {"dataset": "colours", "device": "cpu", "precision": "bf16", "workers": 0}
+    machine = {"device": "cpu", "precision": "bf16", "workers": 0, "threads": 7}
+    assert changed(automatic, resolved) == {"dataset": "colours", **machine}
     assert [name for name, value in resolved.to_dict().items() if value == "auto"] == ["max_lr"]
     assert resolve(resolved, coloured_images(3)) == resolved
     without_data = resolve(automatic)
-    assert changed(automatic, without_data) == {"device": "cpu", "precision": "bf16", "workers": 0}
+    assert changed(automatic, without_data) == machine
     monkeypatch.setattr(hardware, "_bf16_is_faster", lambda: False)
     assert resolve(automatic).precision == "fp32"
 
@@ -200,7 +100,7 @@ def test_resolve_replaces_every_auto_but_max_lr_on_a_cpu(monkeypatch: pytest.Mon
 def test_resolve_on_a_gpu_takes_two_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (7, 5))
-    automatic = TrainingConfig.preset("original")
+    automatic = TrainingConfig.preset("original", threads=1)
     resolved = resolve(automatic, coloured_images(3))
     assert changed(automatic, resolved) == {"dataset": "colours", "device": "cuda:0", "precision": "fp16", "workers": 2}
 
@@ -214,7 +114,7 @@ def test_resolve_mirrors_no_digits() -> None:
 
 
 def test_resolve_keeps_what_is_given() -> None:
-    given = plan(dataset="data/some-folder", workers=3, precision="bf16")
+    given = plan(dataset="data/some-folder", workers=3, threads=5, precision="bf16")
     assert resolve(given, coloured_images(3)) == given
 
 
@@ -321,6 +221,38 @@ def test_build_batches_follows_the_configuration() -> None:
 # ---- what a run will cost --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (0.4, "0 s"),
+        (45, "45 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (200, "3 min 20 s"),
+        (3599.4, "59 min 59 s"),
+        (3599.6, "1 h 00 min"),
+        (3900, "1 h 05 min"),
+        (7199, "1 h 59 min"),
+        (90_000, "25 h 00 min"),
+    ],
+)
+def test_duration_is_read_by_people(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_announcement_offers_colab_only_for_a_long_run_on_a_cpu() -> None:
+    cpu = plan()
+    assert announce_duration(cpu, 45) == "This run will take about 45 s on this machine."
+    assert announce_duration(cpu, 600) == "This run will take about 10 min 00 s on this machine."
+    assert announce_duration(cpu, 601) == (
+        "This run will take about 10 min 01 s on this machine. "
+        "A free GPU on Colab (Runtime > Change runtime type > T4 GPU) would take a fraction of it."
+    )
+    assert announce_duration(plan(device="cuda:0"), 7200) == "This run will take about 2 h 00 min on this machine."
+    assert "Colab" not in announce_duration(plan(device="cuda"), 7200)
+
+
 class Recording(nn.Module):
     """A network that notes the shape and the training flag of each forward pass, also those of its copies."""
 
@@ -364,13 +296,16 @@ def test_seconds_per_image_leaves_model_and_random_state_alone() -> None:
 
 def test_predicted_seconds_by_hand() -> None:
     config = plan(train_images=300, resolutions=((8, 0.5), (16, 0.5)), batch_size=50, test_images=30)
-    assert [(epoch.resolution, epoch.images) for epoch in config.planned_epochs(100)] == [(8, 100), (8, 50), (16, 100), (16, 50)]
+    planned = config.planned_epochs(100)
+    assert [(epoch.resolution, epoch.images) for epoch in planned] == [(8, 100), (8, 50), (16, 100), (16, 50)]
     # in images of 8 px: training 100 + 50 + 4 * 100 + 4 * 50 = 750; tests 30 / 3 * (1 + 1 + 4) + 60 / 3 * 4 = 140
-    assert predicted_seconds(config, 100, 60, 0.01) == pytest.approx(8.9)
+    assert predicted_seconds(config, planned, 60, 0.01) == pytest.approx(8.9)
     # every epoch looks at all 60: 20 + 20 + 80 + 80
-    assert predicted_seconds(config.replace(test_images=None), 100, 60, 0.01) == pytest.approx(9.5)
+    assert predicted_seconds(config.replace(test_images=None), planned, 60, 0.01) == pytest.approx(9.5)
     # where the split is smaller than test_images: 20 / 3 * (1 + 1 + 4 + 4)
-    assert predicted_seconds(config, 100, 20, 0.01) == pytest.approx((750 + 200 / 3) / 100)
+    assert predicted_seconds(config, planned, 20, 0.01) == pytest.approx((750 + 200 / 3) / 100)
+    # what is left after two epochs, still in images of 8 px: 400 + 200, and 30 / 3 * 4 + 60 / 3 * 4
+    assert predicted_seconds(config, planned[2:], 60, 0.01) == pytest.approx(7.2)
 
 
 def test_flops_of_a_hand_made_network() -> None:
@@ -404,13 +339,18 @@ def test_training_flops_counts_the_images_that_are_really_shown() -> None:
     large = 2 * (2 * 16 * 16 * 8 * 3 * 9 + 3 * 8 * 3)
     assert (flops_per_image(model, 8), flops_per_image(model, 16)) == (small, large)
     config = plan(train_images=300, resolutions=((8, 0.5), (16, 0.5)), batch_size=40)
+    planned = config.planned_epochs(100)
     # epochs of 100 and 50 images at each resolution: two full batches of 40, and one
-    assert training_flops(model, config, 100) == 120 * small + 120 * large
+    assert training_flops(model, config, planned, 100) == 120 * small + 120 * large
     # a range test runs at the first resolution
-    assert training_flops(model, config, 100, range_test_batches=25) == (120 + 25 * 40) * small + 120 * large
+    assert training_flops(model, config, planned, 100, range_test_batches=25) == (120 + 25 * 40) * small + 120 * large
+    # a run that was stopped after three epochs, or before its first was complete
+    assert training_flops(model, config, planned[:3], 100, range_test_batches=25) == (120 + 25 * 40) * small + 80 * large
+    assert training_flops(model, config, (), 100, range_test_batches=25) == 25 * 40 * small
     # a split of fewer images than a batch is one batch
-    assert training_flops(model, plan(epochs=3, batch_size=64), 10) == 30 * small
-    assert training_flops(model, plan(epochs=3, batch_size=64), 10, range_test_batches=20) == (30 + 200) * small
+    few = plan(epochs=3, batch_size=64)
+    assert training_flops(model, few, few.planned_epochs(10), 10) == 30 * small
+    assert training_flops(model, few, few.planned_epochs(10), 10, range_test_batches=20) == (30 + 200) * small
 
 
 # ---- the run ---------------------------------------------------------------------------------------------------------
@@ -490,7 +430,7 @@ def test_rows_follow_the_plan_and_test_numbers_equal_predictions() -> None:
     config = plan(train_images=60, resolutions=((8, 0.4), (16, 0.6)), batch_size=6, test_images=5)
     models: list[nn.Module] = []
     model = tiny_network()
-    history = fit(model, train, test, config, quiet, lambda record: models.append(copy.deepcopy(model)))
+    history = fit(model, train, test, config, quiet, lambda state: models.append(copy.deepcopy(model)))
 
     rows = [(record.epoch, record.resolution, record.images) for record in history.records]
     assert rows == [(1, 8, 24), (2, 16, 24), (3, 16, 12)]
@@ -539,22 +479,34 @@ def test_fit_survives_the_shortest_runs(images: int, warmup: float) -> None:
 
 def test_history_holds_the_resolved_configuration() -> None:
     history = fit(tiny_network(), coloured_images(8), coloured_images(3), plan(workers="auto"), quiet)
-    assert changed(plan(workers="auto"), history.config) == {"dataset": "colours", "workers": 0}
+    threads = torch.get_num_threads()
+    assert changed(plan(workers="auto"), history.config) == {"dataset": "colours", "workers": 0, "threads": threads}
+
+
+EVERY_AUGMENTATION = {
+    "horizontal_flip": 0.5,
+    "crop_padding": 1,
+    "cutout": 2,
+    "shift_scale_rotate": 0.5,
+    "rgb_shift": 0.5,
+    "brightness_contrast": 0.5,
+}
+
+
+def without_times(records: Sequence[EpochRecord]) -> list[EpochRecord]:
+    """The rows but for what no run can repeat."""
+    return [dataclasses.replace(record, seconds=0.0) for record in records]
 
 
 def fingerprint(seed: int, disturb: Callable[[], Any]) -> tuple[list[EpochRecord], dict[str, Tensor], np.ndarray]:
     """Rows without their times, weights, and logits of a run with dropout and every augmentation."""
     disturb()
     model = tiny_network(drop=0.3)
-    config = plan(
-        epochs=2, seed=seed, horizontal_flip=0.5, crop_padding=1, cutout=2, shift_scale_rotate=0.5, brightness_contrast=0.5
-    )
+    config = plan(epochs=2, seed=seed, threads=1, **EVERY_AUGMENTATION)
     history = fit(model, coloured_images(24), coloured_images(9, seed=1), config, quiet)
-    records = [dataclasses.replace(record, seconds=0.0) for record in history.records]
-    return records, model.state_dict(), history.predictions.logits
+    return without_times(history.records), model.state_dict(), history.predictions.logits
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_two_identical_runs_agree_bit_for_bit() -> None:
     records, weights, logits = fingerprint(1, lambda: (torch.manual_seed(3), np.random.seed(3)))
     again_records, again_weights, again_logits = fingerprint(1, lambda: (torch.manual_seed(4), np.random.seed(4)))
@@ -566,30 +518,124 @@ def test_two_identical_runs_agree_bit_for_bit() -> None:
     assert not same_weights(weights, other_weights)
 
 
-def test_announcement_header_and_rows_are_reported_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fit_computes_with_the_threads_and_algorithms_of_its_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    model, noted = tiny_network(), []
+    model.register_forward_pre_hook(
+        lambda *_: noted.append((torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()))
+    )
+    threads = torch.get_num_threads()
+    other = 2 if threads == 1 else 1
+    fit(model, coloured_images(8), coloured_images(3), plan(threads=other, deterministic=True), quiet)
+    assert len(noted) == 5  # three timed steps, a step, a batch of the test split
+    assert set(noted) == {(other, True)}
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (threads, False)
+
+
+# ---- what is reported ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def instant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No steps are timed before the run: an image costs two seconds."""
     monkeypatch.setattr(training, "seconds_per_image", lambda model, config: 2.0)
+
+
+LEARNS = {"max_lr": 0.3, "momentum": 0.9}
+
+
+@pytest.mark.usefixtures("instant")
+def test_announcement_header_and_rows_are_reported_in_order_each_row_after_its_state_is_kept() -> None:
     events: list[Any] = []
+    config = plan(epochs=2, test_images=6, **LEARNS)
     history = fit(
-        tiny_network(), coloured_images(16), coloured_images(12), plan(epochs=2, test_images=6), events.append, events.append
+        tiny_network(),
+        coloured_images(24),
+        coloured_images(12),
+        config,
+        events.append,
+        lambda state: events.append(len(state.records)),
     )
     first, second = history.records
     assert events == [
-        "This run will take about 1 min 16 s on this machine.",  # 2 * (16 + 6 / 3 + 16 + 12 / 3)
+        "This run will take about 1 min 48 s on this machine.",  # 2 * (24 + 6 / 3 + 24 + 12 / 3)
         log_header(),
+        1,
         log_row(first),
-        first,
+        2,
         log_row(second),
-        second,
     ]
+
+
+class Hopeless(nn.Module):
+    """A network that names the first class, whatever it has learnt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = tiny_network()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 0 * self.network(images)
+
+
+WARNING = (
+    "Warning: after the warm-up the training accuracy is 33.33 %, no better than always naming the largest class (33.33 %); "
+    "a lower max_lr may help."
+)
+
+
+@pytest.mark.usefixtures("instant")
+@pytest.mark.parametrize(
+    ("warmup", "after_row"),
+    [
+        (0, 1),
+        (0.25, 2),  # 18 of the 72 images: the first epoch that begins after them is the second
+        (1 / 3, 2),  # exactly the first epoch
+        (0.34, 3),
+        (0.9, 3),  # no epoch begins after them: the last one is looked at
+        (1, 3),
+    ],
+)
+def test_a_network_no_better_than_the_largest_class_after_the_warmup_is_warned_of_once(warmup: float, after_row: int) -> None:
+    reported: list[str] = []
+    train = coloured_images(24)
+    history = fit(Hopeless(), train, train, plan(epochs=3, warmup=warmup), reported.append)
+    rows = [log_row(record) for record in history.records]
+    assert reported[1:] == [log_header(), *rows[:after_row], WARNING, *rows[after_row:]]
+    assert history.complete
+
+
+@pytest.mark.usefixtures("instant")
+def test_the_warning_names_the_share_of_the_largest_class_of_an_unbalanced_set() -> None:
+    reported: list[str] = []
+    train = dataclasses.replace(coloured_images(8), labels=np.array([1, 0, 1, 1, 2, 1, 0, 1]))
+    fit(Hopeless(), train, train, plan(), reported.append)
+    assert reported[-1] == (
+        "Warning: after the warm-up the training accuracy is 25.00 %, no better than always naming the largest class (62.50 %); "
+        "a lower max_lr may help."
+    )
+
+
+@pytest.mark.usefixtures("instant")
+@pytest.mark.parametrize("warmup", [0, 0.25, 1])
+def test_a_network_that_learns_is_not_warned_of(warmup: float) -> None:
+    reported: list[str] = []
+    train = coloured_images(60)
+    config = plan(epochs=6, batch_size=10, warmup=warmup, max_lr=0.3)
+    history = fit(tiny_network(), train, train, config, reported.append)
+    judged = {0: 0, 0.25: 2, 1: 5}[warmup]
+    assert history.records[judged].train_accuracy > 34
+    assert reported[1:] == [log_header(), *map(log_row, history.records)]
 
 
 def test_fit_prints_nothing_but_its_report(capsys: pytest.CaptureFixture[str]) -> None:
     reported: list[str] = []
-    fit(tiny_network(), coloured_images(8), coloured_images(3), plan(), reported.append)
+    train, config = coloured_images(24), plan(epochs=2, **LEARNS)
+    fit(tiny_network(), train, train, config, reported.append)
     assert capsys.readouterr().out == ""
-    fit(tiny_network(), coloured_images(8), coloured_images(3), plan())
-    assert [len(line) for line in capsys.readouterr().out.splitlines()][1:] == [len(log_header())] * 2
-    assert len(reported) == 3
+    assert [len(line) for line in reported][1:] == [len(log_header())] * 3
+    fit(tiny_network(), train, train, config)
+    assert [len(line) for line in capsys.readouterr().out.splitlines()][1:] == [len(log_header())] * 3
 
 
 def test_model_is_in_training_mode_while_it_trains_and_holds_the_last_weights() -> None:
@@ -603,36 +649,123 @@ def test_model_is_in_training_mode_while_it_trains_and_holds_the_last_weights() 
     assert model.network.norm.num_batches_tracked == 4  # the timed steps went to a copy
 
 
-class Diverging(nn.Module):
-    """A network whose loss is not a number from its n-th training step on."""
+# ---- divergence ------------------------------------------------------------------------------------------------------
 
-    def __init__(self, step: int, value: float = math.nan) -> None:
+
+class Diverging(nn.Module):
+    """A network with a poisoned logit from its n-th training step on."""
+
+    def __init__(self, step: int, poison: float) -> None:
         super().__init__()
-        self.network, self.step, self.value, self.steps = tiny_network(), step, value, 0
+        self.network, self.step, self.poison, self.steps = tiny_network(), step, poison, 0
 
     def forward(self, images: Tensor) -> Tensor:
         logits = self.network(images)
         if not self.training:
             return logits
         self.steps += 1
-        return logits * (self.value if self.steps >= self.step else 1.0)
+        return logits + torch.tensor([self.poison if self.steps >= self.step else 0.0, 0.0, 0.0])
 
 
+class Kept:
+    """What `keep` got: how many epochs were done, and whether the state was all finite."""
+
+    def __init__(self) -> None:
+        self.epochs: list[int] = []
+        self.finite: list[bool] = []
+
+    def __call__(self, state: Checkpoint) -> None:
+        self.epochs.append(len(state.records))
+        tensors = [*state.model.values()]
+        if state.optimizer is not None:
+            tensors += [entry["momentum_buffer"] for entry in state.optimizer["state"].values()]
+        self.finite.append(all(bool(tensor.isfinite().all()) for tensor in tensors))
+
+
+# Three steps an epoch; the learning rate rises from 0.02 to 0.5 at the third, and falls to nearly 0 at the sixth.
 @pytest.mark.parametrize(
-    ("step", "message", "finished"),
+    ("step", "where", "finished"),
     [
-        (1, "The loss became nan in epoch 1 at a learning rate of 0.02; lower max_lr and run again.", 0),
-        (3, "The loss became nan in epoch 1 at a learning rate of 0.5; lower max_lr and run again.", 0),
-        (4, "The loss became nan in epoch 2 at a learning rate of 0.3333; lower max_lr and run again.", 1),
+        (1, "step 1 of epoch 1, at a learning rate of 0.02", []),
+        (2, "step 2 of epoch 1, at a learning rate of 0.26", []),
+        (3, "step 3 of epoch 1, at a learning rate of 0.5", []),
+        (4, "step 1 of epoch 2, at a learning rate of 0.3333", [1]),
+        (6, "step 3 of epoch 2, at a learning rate of 2e-06", [1]),
     ],
 )
-def test_a_loss_that_is_not_a_number_ends_the_run(step: int, message: str, finished: int) -> None:
-    train, rows = coloured_images(24), []
+@pytest.mark.parametrize(("poison", "loss"), [(math.nan, "nan"), (-math.inf, "inf")])  # -inf: the label is impossible
+def test_a_loss_that_is_no_number_ends_the_run_and_its_state_is_not_kept(
+    poison: float, loss: str, step: int, where: str, finished: list[int]
+) -> None:
+    train, kept = coloured_images(24), Kept()
     config = plan(epochs=2, warmup=0.5, max_lr=0.5)
     with pytest.raises(TrainingDivergedError) as raised:
-        fit(Diverging(step), train, train, config, quiet, rows.append)
-    assert str(raised.value) == message
-    assert len(rows) == finished
+        fit(Diverging(step, poison), train, train, config, quiet, kept)
+    assert str(raised.value) == f"The loss became {loss} at {where}; lower max_lr and run again."
+    assert kept.epochs == finished
+    assert all(kept.finite)
+
+
+@pytest.mark.usefixtures("instant")
+@pytest.mark.parametrize(("seconds_a_look", "steps"), [(0.0, 6), (2.0, 3)])
+def test_the_loss_is_looked_at_when_the_bar_refreshes_and_at_the_end_of_an_epoch(
+    seconds_a_look: float, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: seconds_a_look * next(clock)))
+    model = Diverging(3, math.nan)
+    with pytest.raises(TrainingDivergedError, match=r"^The loss became nan at step 3 of epoch 1, at a learning rate of "):
+        fit(model, coloured_images(48), coloured_images(3), plan(), quiet)
+    assert model.steps == steps  # six an epoch
+
+
+class Spoiling(nn.Module):
+    """A network one of whose weights becomes infinite after the forward pass of its n-th training step: that loss is fine."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.network, self.step, self.steps = tiny_network(), step, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.network(images)
+        self.steps += self.training
+        if self.training and self.steps == self.step:
+            self.network.conv.weight.data[0, 0, 0, 0] = math.inf
+        return logits
+
+
+class SpoilingStatistics(Spoiling):
+    """The same with a running mean, which no loss of the training depends on."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.network(images)
+        self.steps += self.training
+        if self.training and self.steps == self.step:
+            self.network.norm.running_mean.data[2] = math.nan
+        return logits
+
+
+@pytest.mark.usefixtures("instant")
+@pytest.mark.parametrize(
+    ("model", "where", "finished"),
+    [
+        (Spoiling(3), "step 3 of epoch 1, at a learning rate of 0.5", []),
+        (Spoiling(6), "step 3 of epoch 2, at a learning rate of 2e-06", [1]),
+        (SpoilingStatistics(1), "step 3 of epoch 1, at a learning rate of 0.5", []),
+        (SpoilingStatistics(4), "step 3 of epoch 2, at a learning rate of 2e-06", [1]),
+    ],
+)
+def test_weights_that_are_not_finite_end_the_run_although_its_losses_are_and_are_not_kept(
+    model: Spoiling, where: str, finished: list[int]
+) -> None:
+    train, kept, reported = coloured_images(24), Kept(), []
+    config = plan(epochs=2, warmup=0.5, max_lr=0.5)
+    with pytest.raises(TrainingDivergedError) as raised:
+        fit(model, train, train, config, reported.append, kept)
+    assert str(raised.value) == f"The weights are no longer finite at {where}; lower max_lr and run again."
+    assert kept.epochs == finished
+    assert all(kept.finite)
+    assert len([line for line in reported[2:] if not line.startswith("Warning")]) == len(finished)
 
 
 def test_a_learning_rate_far_too_high_ends_the_run() -> None:
@@ -640,8 +773,290 @@ def test_a_learning_rate_far_too_high_ends_the_run() -> None:
         def __init__(self) -> None:
             super().__init__(nn.Flatten(), nn.Linear(192, 64), nn.Linear(64, 64), nn.Linear(64, 3))
 
-    with pytest.raises(TrainingDivergedError, match=r"^The loss became (nan|inf) in epoch \d+ at a learning rate of \d"):
+    sentence = (
+        r"^(The loss became (nan|inf)|The weights are no longer finite) at step \d of epoch \d, "
+        r"at a learning rate of \d[\d.e+-]*; lower max_lr and run again\.$"
+    )
+    with pytest.raises(TrainingDivergedError, match=sentence):
         fit(Unnormalised(), coloured_images(64), coloured_images(3), plan(epochs=5, max_lr=100), quiet)
+
+
+# ---- memory that is full ---------------------------------------------------------------------------------------------
+
+
+def fail_at(model: nn.Module, number: int, failure: Callable[[], object]) -> list[weakref.ref]:
+    """Let the forward pass of that number fail; returns where a reference to what it computed until then will be."""
+    passes, computed = itertools.count(1), []
+
+    def hook(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        if next(passes) == number:
+            computed.append(weakref.ref(output))
+            failure()
+
+    model.relu.register_forward_hook(hook)
+    return computed
+
+
+def raising(error: type[Exception], text: str) -> Callable[[], None]:
+    """A function that raises a new error each time, so that none is held by the test."""
+
+    def failure() -> None:
+        raise error(text)
+
+    return failure
+
+
+FULL = {
+    "on a GPU": raising(torch.OutOfMemoryError, "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity ..."),
+    "on a CPU": raising(
+        RuntimeError,
+        "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes",
+    ),
+    "on Windows": raising(RuntimeError, "DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
+    "really": lambda: torch.empty(1 << 60, dtype=torch.uint8),
+}
+
+
+@pytest.mark.parametrize("failure", FULL.values(), ids=FULL)
+@pytest.mark.parametrize(
+    ("batch_size", "sentence"),
+    [
+        (8, "The memory of 'cpu' is full at batch_size=8: set batch_size=4 (and halve max_lr with it) and run again."),
+        (2, "The memory of 'cpu' is full at batch_size=2: choose a smaller model and run again."),
+    ],
+)
+@pytest.mark.parametrize(("number", "trained"), [(1, False), (5, True)], ids=["while steps are timed", "in the second step"])
+def test_full_memory_names_a_batch_size_that_may_fit_and_frees_what_the_step_held(
+    number: int, trained: bool, batch_size: int, sentence: str, failure: Callable[[], object]
+) -> None:
+    model = tiny_network()
+    before = copy.deepcopy(model.state_dict())
+    computed = fail_at(model, number, failure)
+    with pytest.raises(OutOfMemoryError) as raised:
+        fit(model, coloured_images(24), coloured_images(6), plan(batch_size=batch_size), quiet)
+    assert str(raised.value) == sentence
+    assert raised.value.__cause__ is raised.value.__context__ is None  # a chained error would keep its frames
+    assert same_weights(model.state_dict(), before) is not trained
+    assert all(parameter.grad is None for parameter in model.parameters())
+    gc.collect()
+    assert [reference() for reference in computed] == [None]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "way_out"),
+    [
+        (512, "set batch_size=256 (and halve max_lr with it)"),
+        (5, "set batch_size=2 (and halve max_lr with it)"),
+        (4, "set batch_size=2 (and halve max_lr with it)"),
+        (3, "choose a smaller model"),
+    ],
+)
+def test_the_batch_size_that_may_fit_is_half_and_never_below_two(batch_size: int, way_out: str) -> None:
+    config = plan(batch_size=batch_size, device="cuda:1")
+    expected = f"The memory of 'cuda:1' is full at batch_size={batch_size}: {way_out} and run again."
+    assert training.out_of_memory_sentence(config) == expected
+
+
+@pytest.mark.usefixtures("instant")
+def test_the_epochs_before_memory_was_full_are_kept() -> None:
+    model, kept = tiny_network(), Kept()
+    fail_at(model, 5, FULL["on a CPU"])  # three steps and a batch of the test split, then the second epoch
+    with pytest.raises(OutOfMemoryError):
+        fit(model, coloured_images(24), coloured_images(6), plan(epochs=2), quiet, kept)
+    assert kept.epochs == [1]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied (8x8 and 9x3)"),
+        RuntimeError("CUDA error: device-side assert triggered"),
+        NotImplementedError("no kernel"),
+        ValueError("can't allocate memory"),
+        KeyboardInterrupt(),
+    ],
+    ids=repr,
+)
+@pytest.mark.usefixtures("instant")
+def test_any_other_error_passes_through_unchanged(error: BaseException) -> None:
+    def failure() -> None:
+        raise error
+
+    model = tiny_network()
+    fail_at(model, 2, failure)
+    with pytest.raises(type(error)) as raised:
+        fit(model, coloured_images(24), coloured_images(6), plan(), quiet)
+    assert raised.value is error
+    assert all(parameter.grad is not None for parameter in model.parameters())  # nothing was tidied up
+
+
+# ---- states that are kept, and runs that are resumed -----------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("instant")
+def test_keep_gets_all_that_is_needed_to_go_on_and_after_the_last_epoch_the_predictions_instead() -> None:
+    model, states, generators = tiny_network(drop=0.3), [], []
+
+    def keep(state: Checkpoint) -> None:
+        generators.append(torch.equal(state.random_state["cpu"], torch.get_rng_state()))
+        states.append(copy.deepcopy(state))
+
+    config = plan(epochs=3, warmup=1 / 3, max_lr=0.1, test_images=5)
+    history = fit(model, coloured_images(24), coloured_images(9), config, quiet, keep)
+    assert [state.records for state in states] == [history.records[:number] for number in (1, 2, 3)]
+    assert [(state.config, state.planned, state.complete) for state in states] == [
+        (history.config, 3, False),
+        (history.config, 3, False),
+        (history.config, 3, True),
+    ]
+    assert [list(state.random_state) for state in states] == [["cpu"]] * 3
+    assert generators == [True] * 3
+    for number, state in enumerate(states[:2], start=1):
+        assert state.logits is None
+        assert state.scheduler["last_epoch"] == 3 * number  # three steps an epoch
+        assert state.scaler == {}  # fp32 needs none
+        assert len(state.optimizer["state"]) == 5  # the momentum of each parameter
+        # at the next step: from the peak at step 2 to nearly 0 at step 8
+        expected = np.interp(3 * number, [2, 8], [0.1, 4e-7])
+        assert [group["lr"] for group in state.optimizer["param_groups"]] == pytest.approx([expected] * 2)
+    last = states[-1]
+    assert (last.optimizer, last.scheduler, last.scaler) == (None, None, None)
+    assert (last.logits.dtype, tuple(last.logits.shape)) == (torch.float32, (9, 3))
+    assert (last.logits.numpy() == history.predictions.logits).all()
+    assert same_weights(last.model, model.state_dict())
+    assert not same_weights(states[0].model, states[1].model)
+    assert not same_weights(states[1].model, states[2].model)
+
+
+RESUMED = {
+    "linear schedule": plan(epochs=4, threads=1, weight_decay=0.01, label_smoothing=0.1, max_lr=0.3, test_images=5, seed=3),
+    "cosine schedule, several resolutions": plan(
+        train_images=80, resolutions=((8, 0.4), (12, 0.35), (16, 0.25)), threads=1, anneal="cos", warmup=0.3, max_lr=0.3
+    ),
+    "no momentum, every augmentation": plan(epochs=3, threads=1, momentum=0.0, max_lr=0.3, **EVERY_AUGMENTATION),
+    "bf16": plan(epochs=3, threads=1, precision="bf16", max_lr=0.1),
+}
+
+
+@pytest.mark.usefixtures("instant")
+@pytest.mark.parametrize("config", RESUMED.values(), ids=RESUMED)
+def test_a_run_resumed_after_any_epoch_equals_the_run_in_one_go_bit_for_bit(config: TrainingConfig, tmp_path: Path) -> None:
+    train, test = coloured_images(24, size=16), coloured_images(11, size=16, split="test", seed=1)
+    planned = config.planned_epochs(24)
+    model = tiny_network(drop=0.3)
+    whole = fit(model, train, test, config, quiet, lambda state: state.save(tmp_path / f"{len(state.records)}.pt"))
+    random_state = torch.get_rng_state()
+    assert whole.complete
+    assert len(whole.records) == len(planned) >= 3
+
+    def check_resumed_after(done: int) -> None:
+        torch.manual_seed(100 + done)
+        resumed = tiny_network(drop=0.3, seed=done)  # other weights: all must come from the file
+        images: list[int] = []
+        resumed.register_forward_pre_hook(lambda module, inputs: images.append(len(inputs[0]) if module.training else 0))
+        kept: list[int] = []
+        checkpoint = Checkpoint.load(tmp_path / f"{done}.pt")
+        history = fit(resumed, train, test, config, quiet, lambda state: kept.append(len(state.records)), checkpoint)
+        assert kept == list(range(done + 1, len(planned) + 1))  # no epoch that was done is trained again
+        assert sum(images) == sum(8 * batch_count(epoch.images, 8) for epoch in planned[done:])
+        assert without_times(history.records) == without_times(whole.records)
+        assert history.records[:done] == whole.records[:done]  # with their times
+        assert same_weights(resumed.state_dict(), model.state_dict())
+        assert (history.predictions.logits == whole.predictions.logits).all()
+        assert (history.config, history.planned) == (whole.config, whole.planned)
+        if done < len(planned):
+            assert torch.equal(torch.get_rng_state(), random_state)
+
+    for done in range(1, len(planned) + 1):
+        check_resumed_after(done)
+
+
+class Stop(Exception):
+    """Ends a run as if it had been killed right after a state was kept."""
+
+
+@pytest.mark.usefixtures("instant")
+def test_a_run_that_is_stopped_after_every_epoch_equals_the_run_in_one_go_bit_for_bit(tmp_path: Path) -> None:
+    train, test = coloured_images(24, size=16), coloured_images(11, size=16, split="test", seed=1)
+    config, file = RESUMED["cosine schedule, several resolutions"], tmp_path / "checkpoint.pt"
+    model = tiny_network(drop=0.3)
+    whole = fit(model, train, test, config, quiet)
+
+    def keep(state: Checkpoint) -> None:
+        state.save(file)
+        raise Stop
+
+    for done in range(len(whole.records)):
+        stopped = tiny_network(drop=0.3, seed=done)
+        with pytest.raises(Stop):
+            fit(stopped, train, test, config, quiet, keep, Checkpoint.load(file) if done else None)
+        assert len(Checkpoint.load(file).records) == done + 1
+    last = Checkpoint.load(file)
+    assert last.complete
+    assert without_times(last.records) == without_times(whole.records)
+    assert same_weights(last.model, model.state_dict())
+    assert (last.logits.numpy() == whole.predictions.logits).all()
+
+
+@pytest.mark.usefixtures("instant")
+def test_a_resumed_run_reports_the_earlier_rows_again_under_the_header_and_announces_only_what_is_left(tmp_path: Path) -> None:
+    train, test, config = coloured_images(24), coloured_images(12), plan(epochs=3, test_images=6, **LEARNS)
+    whole = fit(tiny_network(), train, test, config, quiet, lambda state: state.save(tmp_path / f"{len(state.records)}.pt"))
+    rows = [log_row(record) for record in whole.records]
+    announced = {
+        1: "This run will take about 1 min 48 s on this machine.",  # 2 * (24 + 6 / 3 + 24 + 12 / 3)
+        2: "This run will take about 56 s on this machine.",
+    }
+    for done, sentence in announced.items():
+        reported: list[str] = []
+        history = fit(tiny_network(), train, test, config, reported.append, resume=Checkpoint.load(tmp_path / f"{done}.pt"))
+        new = [log_row(record) for record in history.records[done:]]
+        assert reported == [sentence, "\n".join([log_header(), *rows[:done]]), *new]
+
+
+@pytest.mark.usefixtures("instant")
+@pytest.mark.parametrize(("done", "warned"), [(1, True), (2, False)])
+def test_a_run_resumed_after_it_was_warned_of_is_not_warned_of_again(done: int, warned: bool, tmp_path: Path) -> None:
+    train, config, reported = coloured_images(24), plan(epochs=3, warmup=0.25), []
+    fit(Hopeless(), train, train, config, quiet, lambda state: state.save(tmp_path / f"{len(state.records)}.pt"))
+    fit(Hopeless(), train, train, config, reported.append, resume=Checkpoint.load(tmp_path / f"{done}.pt"))
+    assert reported.count(WARNING) == warned
+    assert len(reported) == 2 + (3 - done) + warned
+
+
+def test_a_finished_checkpoint_is_returned_without_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, test, config, file = coloured_images(24), coloured_images(9, split="test", seed=1), plan(epochs=2), tmp_path / "c.pt"
+    model = tiny_network()
+    whole = fit(model, train, test, config, quiet, lambda state: state.save(file))
+    other = tiny_network(seed=1)
+    other.register_forward_pre_hook(lambda *_: pytest.fail("there is nothing left to compute"))
+    history = fit(
+        other, train, test, config, quiet, lambda state: pytest.fail("there is nothing new to keep"), Checkpoint.load(file)
+    )
+    assert history.records == whole.records
+    assert (history.config, history.planned, history.complete) == (whole.config, 2, True)
+    assert same_weights(other.state_dict(), model.state_dict())
+    assert (history.predictions.logits == whole.predictions.logits).all()
+    assert history.predictions.labels is test.labels
+    assert history.predictions.classes == ("red", "green", "blue")
+
+
+@pytest.mark.parametrize("saved", [{}, {"scale": 1024.0, "growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": 9}])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_run_goes_on_in_another_precision(precision: str, saved: dict[str, Any]) -> None:
+    model, states = tiny_network(), []
+    fit(model, coloured_images(24), coloured_images(6), plan(epochs=2), quiet, lambda state: states.append(copy.deepcopy(state)))
+    config = plan(epochs=2, precision=precision)
+    optimizer = build_optimizer(model, config)
+    step = TrainingStep(model, optimizer, config, build_scheduler(optimizer, config, 6))
+    scaler = {**saved, "_growth_tracker": 4} if saved else {}
+    training._restore(step, dataclasses.replace(states[0], scaler=scaler))
+    scale = 1.0 if precision == "fp32" else 1024.0 if saved else 65_536.0  # none; as it was; a new one
+    assert step.scaler.get_scale() == scale
+    assert step.scheduler.last_epoch == 3
+
+
+# ---- other parts -----------------------------------------------------------------------------------------------------
 
 
 def test_bf16_is_close_to_fp32_and_keeps_the_weights_in_fp32() -> None:

@@ -1,0 +1,91 @@
+"""Faster weight gradients of convolutions on a CPU where the images have become small and the channels many."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+LARGEST_OUTPUT = 4  # px a side; above, oneDNN's own gradient is as fast
+FEWEST_CHANNELS = 256
+
+
+class _Convolution(torch.autograd.Function):
+    """`F.conv2d` whose weight gradient is one matrix product over all positions of all images.
+
+    In channels_last memory the product comes out in the weight's own layout, so nothing is copied afterwards.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(images, weight)
+        ctx.stride, ctx.padding = stride, padding
+        return F.conv2d(images, weight, None, stride, padding)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        images, weight = ctx.saved_tensors
+        needed = ctx.needs_input_grad
+        for_images = for_weight = None
+        if needed[0]:
+            mask = (True, False, False)
+            for_images = torch.ops.aten.convolution_backward(
+                gradient, images, weight, None, ctx.stride, ctx.padding, (1, 1), False, (0, 0), 1, mask
+            )[0]
+        if needed[1]:
+            outputs, inputs, height, width = weight.shape
+            patches = _patches(images, height, width, ctx.stride, ctx.padding)
+            product = gradient.permute(0, 2, 3, 1).reshape(-1, outputs).t() @ patches
+            for_weight = product.view(outputs, height, width, inputs).permute(0, 3, 1, 2)
+        return for_images, for_weight, None, None
+
+
+def _patches(images: Tensor, height: int, width: int, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
+    """What each output position sees: images (N, C, H, W) to (N * H' * W', height * width * C)."""
+    pixels = F.pad(images.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0]))
+    windows = pixels.unfold(1, height, stride[0]).unfold(2, width, stride[1])  # (N, H', W', C, height, width)
+    return windows.permute(0, 1, 2, 4, 5, 3).reshape(-1, height * width * images.shape[1])
+
+
+class FastWeightGradients(TorchFunctionMode):
+    """While it lasts, convolutions with many channels and few positions get the faster weight gradient.
+
+    The forward pass and the gradient of the images stay as they are. Only float32 on a CPU without autocast; grouped and
+    dilated convolutions and those with a bias are left alone. No module is changed.
+    """
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, arguments: tuple[Any, ...] = (), named: dict[str, Any] | None = None
+    ) -> Any:
+        if function is F.conv2d and not named and _suitable(*arguments):
+            images, weight, _, stride, padding = arguments[:5]
+            return _Convolution.apply(images, weight, tuple(stride), tuple(padding))
+        return function(*arguments, **(named or {}))
+
+
+def _suitable(
+    images: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> bool:
+    outputs, inputs, height, width = weight.shape
+    if bias is not None or groups != 1 or not all(isinstance(value, tuple) for value in (stride, padding, dilation)):
+        return False
+    rows = (images.shape[-2] + 2 * padding[0] - height) // stride[0] + 1
+    columns = (images.shape[-1] + 2 * padding[1] - width) // stride[1] + 1
+    return (
+        dilation == (1, 1)
+        and height * width > 1
+        and min(inputs, outputs) >= FEWEST_CHANNELS
+        and max(rows, columns) <= LARGEST_OUTPUT
+        and images.device.type == "cpu"
+        and images.dtype == weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and torch.is_grad_enabled()
+    )
