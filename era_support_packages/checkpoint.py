@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import pickle
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,12 +70,16 @@ class Checkpoint:
         with open(path, "rb") as file:
             try:
                 content = torch.load(file, map_location="cpu", weights_only=True)
+                with zipfile.ZipFile(file) as archive:  # PyTorch does not compare the checksums
+                    damaged = archive.testzip()
             except pickle.UnpicklingError:
                 problem = "holds something other than tensors and plain values, and was not executed"
                 raise CheckpointError(f"{path} {problem}; {way_out}") from None
             except Exception:  # broken bytes make PyTorch raise almost anything, OSError and IndexError among it
                 problem = "is empty" if path.stat().st_size == 0 else "is cut short or is no checkpoint"
                 raise CheckpointError(f"{path} {problem}; {way_out}") from None
+        if damaged is not None:
+            raise CheckpointError(f"{path} is damaged (the checksum of {damaged} does not fit); {way_out}")
         try:
             if not isinstance(content, dict):
                 raise TypeError

@@ -85,7 +85,7 @@ class TrainingConfig:
     # ---- presets -----------------------------------------------------------------------------------------------------
 
     @classmethod
-    def preset(cls, name: str, **overrides: Any) -> "TrainingConfig":
+    def preset(cls, name: str, /, **overrides: Any) -> "TrainingConfig":
         """The preset of that name with some values changed; an override of `None` keeps the preset's value.
 
         "auto" is "fast" with a CUDA GPU and "cpu" without. Giving `epochs` replaces a preset's `train_images` and
@@ -97,7 +97,8 @@ class TrainingConfig:
             name = "fast" if torch.cuda.is_available() else "cpu"
         if not isinstance(name, str) or name not in PRESETS:
             raise ValueError(f"Unknown preset {name!r}: {nearest_names(name, ['auto', *PRESETS])}")
-        given = {key: value for key, value in overrides.items() if value is not None}
+        names = {field.name for field in dataclasses.fields(cls)}
+        given = {key: value for key, value in overrides.items() if value is not None or key not in names}
         values = {**PRESETS[name], "preset_name": name}
         if "epochs" in given and "train_images" not in given:
             values.pop("train_images", None)
@@ -110,6 +111,8 @@ class TrainingConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainingConfig":
         """The configuration written by `to_dict`. Raises `ValueError` for unknown names and bad values."""
+        if not isinstance(values, dict):
+            raise ValueError(f"A configuration is a table of names and values, not {values!r}.")
         names = [field.name for field in dataclasses.fields(cls)]
         unknown = [key for key in values if key not in names]
         if unknown:
@@ -309,7 +312,7 @@ def _problems_with_names(config: TrainingConfig) -> list[str]:
             problems.append(f"{name} is {value!r}: {nearest_names(value, choices)}")
     for name in ("dataset", "output_dir"):
         value = getattr(config, name)
-        if not isinstance(value, str) or not value.strip():
+        if not isinstance(value, str) or not value.strip() or "\0" in value:
             problems.append(f"{name} is {value!r}; give it as text.")
     if not isinstance(config.device, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,2})?", config.device, re.ASCII):
         problems.append(f"device is {config.device!r}: choose one of 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'.")
@@ -323,10 +326,11 @@ def _problems_with_names(config: TrainingConfig) -> list[str]:
         or name != name.strip()
         or name[0] == "."
         or set(name) & set('/\\:*?"<>|\n\0')
+        or len(name.encode(errors="replace")) > 200  # file systems take 255, a suffix and temporary names included
     ):
         problems.append(
-            f"run_name is {name!r}; give a folder name without slashes, quotes, line breaks and : * ? < > |, "
-            "with no space at its ends and no dot at its start."
+            f"run_name is {name!r}; give a folder name of at most 200 bytes without slashes, quotes, line breaks and "
+            ": * ? < > |, with no space at its ends and no dot at its start."
         )
     return problems
 

@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 
 from era_support_packages.config import TrainingConfig
-from era_support_packages.hardware import keep_freed_memory, resolve_device
+from era_support_packages.hardware import keep_freed_memory, resolve_device, use_resources
 from era_support_packages.image_dataset import ImageDataset
 from era_support_packages.progress import progress_bar
 from era_support_packages.run_cost import predicted_seconds, seconds_per_image
@@ -87,7 +87,7 @@ def range_test(
         raise ValueError(f"The range is {start_lr!r} to {end_lr!r}; give 0 < start_lr < end_lr.")
     config = resolve(config, train)
     device = resolve_device(config.device)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with use_resources(config), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         iterations = config.range_test_iterations
         if device.type == "cpu":
             keep_freed_memory()

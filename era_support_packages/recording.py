@@ -11,7 +11,7 @@ from torch import nn
 
 from era_support_packages import datasets
 from era_support_packages.atomic_file import remove_leftovers
-from era_support_packages.checkpoint import Checkpoint
+from era_support_packages.checkpoint import Checkpoint, CheckpointError
 from era_support_packages.config import TrainingConfig
 from era_support_packages.hardware import resolve_device, resolve_precision, use_resources
 from era_support_packages.history import History, log_header, log_row
@@ -21,7 +21,7 @@ from era_support_packages.lr_finder import RangeTest, choose_max_lr, range_test
 from era_support_packages.predictions import predict
 from era_support_packages.run_cost import duration, training_flops
 from era_support_packages.runs import Run, RunError
-from era_support_packages.training import fit, resolve
+from era_support_packages.training import fit, is_out_of_memory, out_of_memory, resolve
 
 Report = Callable[[str], None]
 
@@ -68,21 +68,31 @@ def prepare(
         raise ValueError(f"resume is {resume!r}; give True or False.")
     if finished_run is not None:
         run = Run.open(finished_run)
-        config = run.config()
+        config = _on_this_machine(run.config())
         return PreparedRun(run, config, *datasets.load(config.dataset, data_root))
     stored = _named_run(overrides) if resume else None
     if preset == "auto" and stored is not None:
         preset = stored.config().preset_name
     requested = TrainingConfig.preset(preset, **overrides)
-    resolve_device(requested.device)  # a device that is not there is said before any data is loaded
+    device = resolve_device(requested.device)  # what this machine lacks is said before any data is loaded
+    if requested.precision != "auto":
+        resolve_precision(requested.precision, device)
     if requested.dataset == "auto" and stored is not None:
         requested = requested.replace(dataset=stored.config().dataset)
     train, test = datasets.load(requested.dataset, data_root)
     run = Run(Path(requested.output_dir) / (requested.run_name or requested.default_run_name(train.name)))
     if not resume or not run.folder.exists():
         config = resolve(requested, train)
-        return PreparedRun(_created(requested, config, train.name), config, train, test)
-    config = _adopted(run, requested, train, report)
+        run = Run.create(requested, train.name, config)
+        if run.folder.name != (requested.run_name or requested.default_run_name(train.name)):
+            config = config.replace(run_name=run.name)  # the name by which it is found again
+            run.write_config(config)
+        return PreparedRun(run, config, train, test)
+    if run.is_empty():  # made by hand, or by a process that was killed at once
+        config = resolve(requested, train)
+        run.write_config(config)
+        return PreparedRun(run, config, train, test)
+    config = _adopted(run, requested, report)
     if not run.finished:
         done, planned = run.complete_epochs(), len(config.planned_epochs(len(train)))
         rows = f"{done} of {planned} epochs are done" if done else "it was stopped before its first epoch was complete"
@@ -96,17 +106,13 @@ def _named_run(overrides: dict[str, Any]) -> Run | None:
     if not isinstance(name, str) or not isinstance(root, str):
         return None
     run = Run(Path(root) / name)
-    return run if (run.folder / "config.json").is_file() else None
+    try:
+        return run if (run.folder / "config.json").is_file() else None
+    except (OSError, ValueError):  # no name of a folder; the configuration says so in its own words
+        return None
 
 
-def _created(requested: TrainingConfig, config: TrainingConfig, dataset: str) -> Run:
-    """A new folder, named after what was asked for, with the resolved configuration in it."""
-    run = Run.create(requested, dataset)
-    run.write_config(config)
-    return run
-
-
-def _adopted(run: Run, requested: TrainingConfig, train: ImageDataset, report: Report) -> TrainingConfig:
+def _adopted(run: Run, requested: TrainingConfig, report: Report) -> TrainingConfig:
     """The stored configuration of a run, on this machine; says where that makes the run another one, bit by bit.
 
     Raises `RunError` where it is the run of another configuration.
@@ -117,10 +123,10 @@ def _adopted(run: Run, requested: TrainingConfig, train: ImageDataset, report: R
             f"{run.folder} holds a run of another configuration: {', '.join(differences)}. Give another run_name, or set "
             "resume=False to train in a new folder."
         )
-    place = {"run_name": requested.run_name, "output_dir": requested.output_dir}
+    stored = stored.replace(run_name=requested.run_name, output_dir=requested.output_dir)
     if run.finished:
-        return stored.replace(**place)
-    config = stored.replace(**place, **_resources(stored, requested))
+        return _on_this_machine(stored)
+    config = stored.replace(**_resources(stored, requested))
     if changed := [
         f"{name} {getattr(config, name)!r} instead of {getattr(stored, name)!r}"
         for name in ("device", "precision", "threads")
@@ -130,22 +136,34 @@ def _adopted(run: Run, requested: TrainingConfig, train: ImageDataset, report: R
     return config
 
 
+def _on_this_machine(stored: TrainingConfig) -> TrainingConfig:
+    """The configuration of a finished run with a device that is here, so that its network can be built and looked at."""
+    anything = stored.replace(device="auto", precision="auto", workers="auto", threads="auto")
+    return stored.replace(**_resources(stored, anything))
+
+
 def _resources(stored: TrainingConfig, requested: TrainingConfig) -> dict[str, Any]:
     """Device, precision, workers and threads: as asked for now, else as they were, else what this machine has."""
-    values = {
-        name: getattr(stored if getattr(requested, name) == "auto" else requested, name)
-        for name in ("device", "precision", "workers", "threads")
-    }
+
+    def wanted(name: str) -> Any:
+        return getattr(stored if getattr(requested, name) == "auto" else requested, name)
+
     try:
-        device = resolve_device(values["device"])
-        values["precision"] = resolve_precision(values["precision"], device)
+        device = resolve_device(wanted("device"))
     except ValueError:  # it was trained on a device that this machine lacks
         device = resolve_device("auto")
-        values["precision"] = resolve_precision("auto", device)
-    values["device"] = str(device)
-    if values["threads"] == "auto" or (values["threads"] > (os.cpu_count() or 1) and requested.threads == "auto"):
-        values["threads"] = torch.get_num_threads()
-    return values
+    precision = requested.precision
+    if precision == "auto" and stored.device.split(":")[0] == device.type:
+        precision = stored.precision
+    threads = wanted("threads")
+    if threads == "auto" or (requested.threads == "auto" and threads > (os.cpu_count() or 1)):
+        threads = torch.get_num_threads()
+    return {
+        "device": str(device),
+        "precision": resolve_precision(precision, device),
+        "workers": wanted("workers"),
+        "threads": threads,
+    }
 
 
 def choose_learning_rate(
@@ -157,10 +175,19 @@ def choose_learning_rate(
     if kept is not None:
         result, used = kept
     else:
-        result, used = range_test(model, train, test_size, config), config.max_lr == "auto"
+        result, used = _range_test(model, train, test_size, config), config.max_lr == "auto"
         run.write_range_test(result, used)
     config, sentence = choose_max_lr(config.replace(max_lr="auto") if used else config, result)
     return config, result, sentence
+
+
+def _range_test(model: nn.Module, train: ImageDataset, test_size: int, config: TrainingConfig) -> RangeTest:
+    try:
+        return range_test(model, train, test_size, config)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    raise out_of_memory(model, config)
 
 
 # ---- training --------------------------------------------------------------------------------------------------------
@@ -178,6 +205,7 @@ def train_in_folder(
     and whatever `fit` raises; the last checkpoint stays in each case.
     """
     if run.finished:
+        remove_leftovers(run.folder)
         history = run.load(model, test)
         summary = run.summary()
         report(
@@ -186,50 +214,65 @@ def train_in_folder(
         report("\n".join([log_header(), *map(log_row, history.records)]))
         return history
     config = resolve(config, train)
-    planned = config.planned_epochs(len(train))
     with run.locked(), sigterm_interrupts():
-        remove_leftovers(run.folder)
-        checkpoint = run.checkpoint(model, test)
-        run.write_config(config)
-        if checkpoint is not None:  # it is the truth: the table is made again from it
-            run.write_metrics(checkpoint.records)
-
-        def keep(state: Checkpoint) -> None:
-            state.save(run.checkpoint_file)
-            run.write_metrics(state.records)
-
+        before = {name: value.clone() for name, value in model.state_dict().items()}
         try:
-            history = fit(model, train, test, config, report, keep, checkpoint)
-            flipped = None
-            if config.test_time_flip:
-                device, resolution = resolve_device(config.device), config.resolutions[-1][0]
-                with use_resources(config):
-                    flipped = predict(model, test, device, config.precision, resolution, flip=True).accuracy
-            flops = training_flops(model, config, planned, len(train), run.range_test_batches())
-            run.write_summary(history.records, config, train.name, flops, test_accuracy_tta=flipped)
-        except KeyboardInterrupt as interrupt:
-            stopped = _stopped(model, train, test, config, run, 143 if isinstance(interrupt, Terminated) else 130)
+            return _train(model, train, test, config, run, report)
+        except BaseException as error:
+            # A half-trained network would be the start of the next attempt; with a checkpoint, that is.
+            checkpoint = run.checkpoint(model, test) if not isinstance(error, CheckpointError) else None
+            model.load_state_dict(before if checkpoint is None else checkpoint.model)
+            if not isinstance(error, KeyboardInterrupt):
+                raise
+            history = _stopped(model, train, checkpoint, config, run)
+            name = f" and run_name={config.run_name!r}" if config.run_name else ""
             report(
-                f"Stopped after epoch {len(stopped.history.records)} of {len(planned)}. Run again with the same values to go on "
+                f"Stopped after epoch {len(history.records)} of {history.planned}. Run again with the same values{name} to go on "
                 f"from there ({run.folder})."
             )
-            raise stopped from None
+            raise RunStopped(history, 143 if isinstance(error, Terminated) else 130) from None
+
+
+def _train(
+    model: nn.Module, train: ImageDataset, test: ImageDataset, config: TrainingConfig, run: Run, report: Report
+) -> History:
+    """From the checkpoint, if there is one, to the summary."""
+    planned = config.planned_epochs(len(train))
+    remove_leftovers(run.folder)
+    checkpoint = run.checkpoint(model, test)
+    if checkpoint is not None and checkpoint.planned != len(planned):
+        raise CheckpointError(
+            f"{run.checkpoint_file} belongs to a run of {checkpoint.planned} epochs, but this data makes {len(planned)}; give "
+            "the data that it was trained on, or set resume=False to train in a new folder."
+        )
+    run.write_config(config)
+    if checkpoint is not None:  # it is the truth: the table is made again from it
+        run.write_metrics(checkpoint.records)
+
+    def keep(state: Checkpoint) -> None:
+        state.save(run.checkpoint_file)
+        run.write_metrics(state.records)
+
+    history = fit(model, train, test, config, report, keep, checkpoint)
+    with use_resources(config):
+        flipped = None
+        if config.test_time_flip:
+            device, resolution = resolve_device(config.device), config.resolutions[-1][0]
+            flipped = predict(model, test, device, config.precision, resolution, flip=True).accuracy
+        flops = training_flops(model, config, planned, len(train), run.range_test_batches())
+        run.write_summary(history.records, config, train.name, flops, test_accuracy_tta=flipped)
     return history
 
 
-def _stopped(
-    model: nn.Module, train: ImageDataset, test: ImageDataset, config: TrainingConfig, run: Run, exit_code: int
-) -> RunStopped:
-    """Model and files as after the last complete epoch, and the exception that says so."""
-    checkpoint = run.checkpoint(model, test)
+def _stopped(model: nn.Module, train: ImageDataset, checkpoint: Checkpoint | None, config: TrainingConfig, run: Run) -> History:
+    """The complete epochs of a run that was stopped, written down as such."""
     planned = config.planned_epochs(len(train))
     records = () if checkpoint is None else checkpoint.records
-    if checkpoint is not None:
-        model.load_state_dict(checkpoint.model)
     run.write_metrics(records)
-    flops = training_flops(model, config, planned[: len(records)], len(train), run.range_test_batches())
-    run.write_summary(records, config, train.name, flops, complete=False)
-    return RunStopped(History(records, config, None, len(planned)), exit_code)
+    with use_resources(config):
+        flops = training_flops(model, config, planned[: len(records)], len(train), run.range_test_batches())
+        run.write_summary(records, config, train.name, flops, complete=False)
+    return History(records, config, None, len(planned))
 
 
 def train_or_stop(
@@ -251,7 +294,7 @@ def train_or_stop(
     return History(history.records, history.config, predictions, history.planned)
 
 
-def require_complete(history: History) -> None:
+def require_complete(run: Run, history: History) -> None:
     """Raise `RunError` for a run that was stopped, so that whoever runs the notebook headless learns of it."""
-    if not history.complete:
+    if not run.finished:
         raise RunError(f"The run was stopped after epoch {len(history.records)} of {history.planned}: run again to go on.")

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,10 +37,11 @@ class Run:
     folder: Path
 
     @classmethod
-    def create(cls, config: TrainingConfig, dataset: str) -> "Run":
-        """A new folder below `output_dir` with the configuration in it; one that is already there is left alone.
+    def create(cls, config: TrainingConfig, dataset: str, resolved: TrainingConfig | None = None) -> "Run":
+        """A new folder below `output_dir`; one that is already there is left alone.
 
-        The name is `run_name` or follows from the configuration; a name that is taken gets "-2", "-3", and so on.
+        The name is `run_name` or follows from the configuration; a name that is taken gets "-2", "-3", and so on. What is
+        written into it is the configuration, or `resolved` where given.
         """
         name = config.run_name or config.default_run_name(dataset)
         root = Path(config.output_dir)
@@ -53,7 +55,7 @@ class Run:
             except FileExistsError:
                 number += 1
         run = cls(folder)
-        run.write_config(config)
+        run.write_config(resolved or config)
         return run
 
     @classmethod
@@ -65,6 +67,11 @@ class Run:
                 raise FileNotFoundError(
                     f"{run.folder} is not the folder of a finished run: it has no {name}; give one that has, or train a new one."
                 )
+        if not run.finished:
+            raise FileNotFoundError(
+                f"{run.folder} is not the folder of a finished run: it was stopped before its end; run it again with the same "
+                "values, or train a new one."
+            )
         return run
 
     @property
@@ -79,6 +86,10 @@ class Run:
             return self.checkpoint_file.is_file() and bool(self.summary().get("complete", True))
         except (OSError, ValueError, AttributeError):
             return False
+
+    def is_empty(self) -> bool:
+        """Whether nothing is in the folder, hidden files aside."""
+        return self.folder.is_dir() and all(path.name.startswith(".") for path in self.folder.iterdir())
 
     @property
     def checkpoint_file(self) -> Path:
@@ -107,6 +118,8 @@ class Run:
         with open(lock, "w") as file:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lifts it when the process ends, however it ends
+                if not lock.exists() or os.fstat(file.fileno()).st_ino != lock.stat().st_ino:  # just removed by its holder
+                    raise BlockingIOError
             except (BlockingIOError, PermissionError):
                 raise RunError(
                     f"{self.folder} is being trained by another process: wait until it is done, give another run_name, or set "
@@ -226,9 +239,11 @@ class Run:
     def load(self, model: nn.Module, test: ImageDataset) -> History:
         """Put a finished run's weights into the model; returns its history with the predictions it ended with.
 
-        Raises `CheckpointError` as `checkpoint` does; the model is as before then.
+        Raises `CheckpointError` as `checkpoint` does, and `RunError` where the run is not finished; the model is as before then.
         """
         checkpoint = self.checkpoint(model, test)
+        if checkpoint is None or not checkpoint.complete:
+            raise RunError(f"{self.folder} holds no finished run: run it again with the same values to finish it.")
         model.load_state_dict(checkpoint.model)
         predictions = Predictions(checkpoint.logits.numpy(), test.labels, test.classes)
         return History(checkpoint.records, checkpoint.config, predictions, checkpoint.planned)

@@ -74,14 +74,10 @@ def fit(
     try:
         with use_resources(config):
             return _fit(model, train, test, config, report, keep, resume)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-    # Raised outside of the handler, where no traceback holds on to the tensors any more.
-    model.zero_grad(set_to_none=True)
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    raise OutOfMemoryError(out_of_memory_sentence(config))
+    raise out_of_memory(model, config)  # outside of the handler, where no traceback holds on to the tensors any more
 
 
 def _fit(
@@ -98,6 +94,7 @@ def _fit(
     left = planned[len(records) :]
     if not left:
         model.load_state_dict(resume.model)
+        report("\n".join([log_header(), *map(log_row, records)]))
         return History(tuple(records), config, Predictions(resume.logits.numpy(), test.labels, test.classes), len(planned))
     if config.device == "cpu":
         keep_freed_memory()
@@ -117,7 +114,8 @@ def _restore(step: TrainingStep, checkpoint: Checkpoint) -> None:
     step.model.load_state_dict(checkpoint.model)
     step.optimizer.load_state_dict(checkpoint.optimizer)
     step.scheduler.load_state_dict(checkpoint.scheduler)
-    step.scaler.load_state_dict(checkpoint.scaler)
+    if checkpoint.scaler:  # empty in a precision that needs none
+        step.scaler.load_state_dict(checkpoint.scaler)
     restore_random_state(checkpoint.random_state, step.device)
 
 
@@ -232,17 +230,20 @@ def _diverged(what: str, step: int, lr: float, epoch: PlannedEpoch) -> str:
     return f"{what} at step {step} of epoch {epoch.epoch}, at a learning rate of {lr:.4g}; lower max_lr and run again."
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether PyTorch raised it because the memory of a GPU or of the machine is full."""
-    text = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text or "not enough memory" in text
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether it was raised because the memory of a GPU or of the machine is full."""
+    said = ("out of memory", "can't allocate memory", "not enough memory", "_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in said)
 
 
-def out_of_memory_sentence(config: TrainingConfig) -> str:
-    """What to do where a batch does not fit."""
+def out_of_memory(model: nn.Module, config: TrainingConfig) -> OutOfMemoryError:
+    """Free what the step that did not fit has left, and the error that says what to do."""
+    model.zero_grad(set_to_none=True)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
     size = config.batch_size
     way_out = f"set batch_size={size // 2} (and halve max_lr with it)" if size >= 4 else "choose a smaller model"
-    return f"The memory of {config.device!r} is full at batch_size={size}: {way_out} and run again."
+    return OutOfMemoryError(f"The memory of {config.device!r} is full at batch_size={size}: {way_out} and run again.")
 
 
 def _evenly_spread(dataset: ImageDataset, count: int | None) -> ImageDataset:

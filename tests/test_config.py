@@ -411,7 +411,7 @@ def text(name: str, value: object) -> tuple[str, object, str]:
 
 def folder(value: object) -> tuple[str, object, str]:
     advice = "without slashes, quotes, line breaks and : * ? < > |, with no space at its ends and no dot at its start."
-    return "run_name", value, f"run_name is {value!r}; give a folder name {advice}"
+    return "run_name", value, f"run_name is {value!r}; give a folder name of at most 200 bytes {advice}"
 
 
 def plan(value: object, shown: str | None = None) -> tuple[str, object, str]:
@@ -562,7 +562,26 @@ BAD_VALUES = [
     whole("seed", 10**400, 0, 2**32 - 1),
     *(
         folder(name)
-        for name in ("", " ", "a/b", "a\\b", ".", "..", ".x", "x ", " x", "a:b", "a*", "a\nb", "a\0b", '"a"', 7, ["a"])
+        for name in (
+            "x" * 201,
+            "é" * 101,
+            "",
+            " ",
+            "a/b",
+            "a\\b",
+            ".",
+            "..",
+            ".x",
+            "x ",
+            " x",
+            "a:b",
+            "a*",
+            "a\nb",
+            "a\0b",
+            '"a"',
+            7,
+            ["a"],
+        )
     ),
     text("output_dir", " "),
     text("output_dir", None),
@@ -610,6 +629,8 @@ def test_the_table_of_bad_values_has_every_parameter_at_least_twice() -> None:
         ("resolutions", ((16, 1 / 3), (24, 1 / 3), (32, 1 / 3))),
         ("run_name", "a run.2"),
         ("run_name", "élan"),
+        ("run_name", "x" * 200),
+        ("run_name", "é" * 100),
     ],
 )
 def test_the_ends_of_a_range_are_allowed(name: str, value: object) -> None:
@@ -667,6 +688,11 @@ def test_an_unknown_parameter_gets_the_nearest_names() -> None:
 def test_a_configuration_needs_a_preset_name() -> None:
     found = message(TrainingConfig.from_dict, {"epochs": 1})
     assert found == "A configuration needs preset_name: choose one of 'original', 'fast', 'best', 'cpu', 'smoke'."
+
+
+@pytest.mark.parametrize("values", [None, [], ["preset_name"], "preset_name", 3], ids=repr)
+def test_a_configuration_is_made_from_a_table(values: Any) -> None:
+    assert message(TrainingConfig.from_dict, values) == f"A configuration is a table of names and values, not {values!r}."
 
 
 def test_nearest_names() -> None:

@@ -47,7 +47,7 @@ def text() -> Rule:
 
 
 def is_run_name(value: object) -> bool:
-    if not isinstance(value, str) or value == "" or value.strip() != value:
+    if not isinstance(value, str) or value == "" or value.strip() != value or len(value.encode()) > 200:
         return False
     return not value.startswith(".") and not any(character in value for character in '/\\:*?"<>|\n\0')
 
@@ -191,6 +191,7 @@ def test_a_configuration_given_as_notebook_parameters_is_the_one_the_notebook_ma
 @given(name=st.sampled_from(FIELDS), value=anything, values=valid_values())
 @example(name="max_lr", value="0.1", values={"preset_name": "cpu", "epochs": 1})
 @example(name="seed", value=True, values={"preset_name": "cpu", "epochs": 1})
+@example(name="run_name", value="x" * 201, values={"preset_name": "cpu", "epochs": 1})
 @example(name="run_name", value="a\n", values={"preset_name": "cpu", "epochs": 1})
 @example(name="device", value="cuda:100", values={"preset_name": "cpu", "epochs": 1})
 @example(name="resolutions", value=[[16, 0.5], [32, 0.4]], values={"preset_name": "cpu", "epochs": 1})

@@ -21,6 +21,7 @@ from era_support_packages import datasets, hardware, recording
 from era_support_packages.batches import normalize
 from era_support_packages.checkpoint import Checkpoint, CheckpointError
 from era_support_packages.config import TrainingConfig
+from era_support_packages.hardware import resolve_device
 from era_support_packages.history import EpochRecord, History, log_header, log_row
 from era_support_packages.image_dataset import DatasetError, ImageDataset
 from era_support_packages.lr_finder import RangeTest
@@ -34,7 +35,7 @@ from era_support_packages.recording import (
     train_or_stop,
 )
 from era_support_packages.runs import Run, RunError
-from era_support_packages.training import TrainingDivergedError, fit
+from era_support_packages.training import OutOfMemoryError, TrainingDivergedError, fit
 
 FLOPS_PER_IMAGE = 55_440  # 8 px; the convolution twice (its input needs no gradient): 2*2*3*9*8*64; the layer thrice: 3*2*8*3
 
@@ -195,7 +196,7 @@ def test_without_resume_a_run_starts_in_a_new_folder_and_the_old_one_is_left(
     third = prepare("smoke", resume=False, report=lines.append, **values)
     assert [prepared.run.name for prepared in (second, third)] == [f"{first.run.name}-2", f"{first.run.name}-3"]
     assert files(second.run.folder) == files(third.run.folder) == ["config.json"]
-    assert second.run.config() == second.config == first.config
+    assert second.run.config() == second.config == first.config.replace(run_name=second.run.name)
     assert snapshot(first.run.folder) == before
     assert lines == []
     prepare("smoke", report=lines.append, **{**values, "run_name": f"{first.run.name}-2"})  # how that one goes on
@@ -316,7 +317,7 @@ BROKEN = {
     "missing": (None, "[Errno 2] No such file or directory: {!r}"),
     "empty": ("", "Expecting value: line 1 column 1 (char 0)"),
     "cut short": ('{"seed": ', "Expecting value: line 1 column 10 (char 9)"),
-    "nothing": ("null", "'NoneType' object is not iterable"),
+    "nothing": ("null", "A configuration is a table of names and values, not None."),
     "of another kind": ('{"seed": 1}', NO_PRESET),
     "an unknown name": ('{"preset_name": "smoke", "sed": 1}', "Unknown parameter 'sed': did you mean 'seed'?"),
     "a bad value": (
@@ -348,15 +349,22 @@ def test_a_folder_without_a_usable_configuration_is_refused(
     assert prepare(preset, resume=False, report=quiet, **values).run.name == "mine-2"
 
 
-def test_a_folder_of_the_default_name_without_a_configuration_is_refused_too(
-    tmp_path: Path, loaded: list[tuple[Any, Any]]
+@pytest.mark.parametrize("name", [None, "mine"])
+def test_an_empty_folder_is_used_and_one_without_a_configuration_is_not(
+    name: str | None, tmp_path: Path, loaded: list[tuple[Any, Any]]
 ) -> None:
-    values = {**SMALL, **MACHINE, "output_dir": str(tmp_path)}
-    folder = tmp_path / TrainingConfig.preset("smoke", **values).default_run_name("colours")
+    values = {**SMALL, **MACHINE, "run_name": name, "output_dir": str(tmp_path)}
+    folder = tmp_path / (name or TrainingConfig.preset("smoke", **values).default_run_name("colours"))
     folder.mkdir()
+    (folder / "notes.txt").write_text("precious")
     with pytest.raises(RunError, match=r"is there, but its config\.json cannot be used \(\[Errno 2\]"):
         prepare("smoke", report=quiet, **values)
-    assert files(folder) == []
+    assert files(folder) == ["notes.txt"]
+    (folder / "notes.txt").unlink()
+    (folder / ".config.json.1-2.tmp").write_text("{")  # of a process that was killed while it made the folder
+    prepared = prepare("smoke", report=quiet, **values)
+    assert prepared.run.folder == folder
+    assert prepared.run.config() == prepared.config
 
 
 BROKEN_CHECKPOINTS = {"empty": (b"", "is empty"), "no checkpoint": (b"PK\x03\x04 half", "is cut short or is no checkpoint")}
@@ -492,14 +500,14 @@ def test_a_finished_run_that_is_none_is_refused(tmp_path: Path, loaded: list[tup
         (
             "smoke",
             {"run_name": "a/b"},
-            "run_name is 'a/b'; give a folder name without slashes, quotes, line breaks and : * ? < > |, with no space at its "
-            "ends and no dot at its start.",
+            "run_name is 'a/b'; give a folder name of at most 200 bytes without slashes, quotes, line breaks and : * ? < > |, "
+            "with no space at its ends and no dot at its start.",
         ),
         (
             "smoke",
             {"run_name": 7},
-            "run_name is 7; give a folder name without slashes, quotes, line breaks and : * ? < > |, with no space at its "
-            "ends and no dot at its start.",
+            "run_name is 7; give a folder name of at most 200 bytes without slashes, quotes, line breaks and : * ? < > |, "
+            "with no space at its ends and no dot at its start.",
         ),
     ],
 )
@@ -1190,8 +1198,125 @@ def test_faults_are_not_taken_for_the_stop_button(tmp_path: Path) -> None:
         train_or_stop(watched(tiny_network(), {5: fail})[0], TRAIN, TEST, config, run, quiet)
 
 
-def test_a_run_that_was_stopped_fails_at_the_end_of_the_notebook(reference: Reference) -> None:
-    assert require_complete(reference.history) is None
+def test_a_run_that_was_stopped_fails_at_the_end_of_the_notebook(tmp_path: Path, reference: Reference) -> None:
+    run = Run(tmp_path)
     with pytest.raises(RunError) as raised:
-        require_complete(dataclasses.replace(reference.history, records=reference.history.records[:3]))
+        require_complete(run, dataclasses.replace(reference.history, records=reference.history.records[:3]))
     assert str(raised.value) == "The run was stopped after epoch 3 of 4: run again to go on."
+    run.checkpoint_file.write_bytes(b"x")
+    run.write_json("summary.json", {"complete": True})
+    assert require_complete(run, reference.history) is None
+
+
+# ---- what a review found --------------------------------------------------------------------------------------------
+
+
+def test_a_run_stopped_in_its_first_epoch_starts_again_with_the_same_model_as_at_first(tmp_path, reference):
+    """The training cell of a notebook is run again after the stop button, with the network that is there."""
+    config, run = a_run(tmp_path, **HARD)
+    model = network()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(RunStopped):
+        train_in_folder(watched(model, {3: press_stop})[0], TRAIN, TEST, config, run, quiet)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    check_complete(run, model, train_in_folder(model, TRAIN, TEST, config, run, quiet), reference)
+
+
+def test_a_device_asked_for_is_used_where_the_stored_precision_does_not_fit_it(tmp_path, loaded, monkeypatch):
+    set_machine(monkeypatch, gpus=1)
+    values = {**SMALL, "output_dir": str(tmp_path)}
+    first = prepare("smoke", report=quiet, device="cpu", precision="fp32", **values)
+    first.run.write_config(first.config.replace(device="cuda:0", precision="fp16"))
+    lines = []
+    second = prepare("smoke", report=lines.append, device="cpu", **{**values, "run_name": first.run.name})
+    assert (second.config.device, second.config.precision) == ("cpu", "fp32")
+    assert lines[0].startswith("This goes on with device 'cpu' instead of 'cuda:0', precision 'fp32' instead of 'fp16': ")
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_finished_run_is_shown_on_a_machine_without_its_device(by_name, tmp_path, loaded, monkeypatch):
+    set_machine(monkeypatch, threads=2)
+    values = {**SMALL, "output_dir": str(tmp_path)}
+    first = prepare("smoke", report=quiet, **values)
+    first.run.write_config(first.config.replace(device="cuda:0", precision="fp16", workers=2))
+    keep_epochs(first.run, 4)
+    first.run.write_summary(records(4), first.config, "colours", 0)
+    lines = []
+    asked = values if by_name else {"finished_run": str(first.run.folder)}
+    shown = prepare("smoke", report=lines.append, **asked)
+    assert resolve_device(shown.config.device) == torch.device("cpu")  # build_model and gradcam work there
+    assert shown.config.precision == "fp32"
+    assert lines == []
+
+
+def test_a_run_that_was_stopped_is_no_finished_run(tmp_path, loaded):
+    first = prepare("smoke", report=quiet, output_dir=str(tmp_path), **SMALL, **MACHINE)
+    keep_epochs(first.run, 2)
+    first.run.write_summary(records(2), first.config, "colours", 0, complete=False)
+    with pytest.raises(FileNotFoundError, match="is not the folder of a finished run"):
+        prepare("smoke", finished_run=str(first.run.folder), report=quiet)
+
+
+def test_a_stop_in_the_final_test_fails_at_the_end_of_the_notebook(tmp_path, monkeypatch):
+    config, run = a_run(tmp_path, **HARD, test_time_flip=True)
+    predict = recording.predict
+
+    def stopped_predict(*arguments, flip=False):
+        if flip:
+            raise KeyboardInterrupt
+        return predict(*arguments)
+
+    monkeypatch.setattr(recording, "predict", stopped_predict)
+    history = train_or_stop(network(), TRAIN, TEST, config, run, quiet)
+    assert run.summary()["complete"] is False
+    with pytest.raises(RunError):
+        require_complete(run, history)
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_precision_that_the_device_lacks_is_refused_before_any_data_is_loaded(resume, tmp_path, loaded):
+    with pytest.raises(ValueError, match="precision is 'fp16' on cpu; it needs a CUDA GPU"):
+        prepare("smoke", device="cpu", precision="fp16", resume=resume, output_dir=str(tmp_path / "runs"), report=quiet)
+    assert loaded == []
+    assert files(tmp_path) == []
+
+
+def test_a_name_too_long_for_a_folder_is_a_bad_value(tmp_path, loaded):
+    with pytest.raises(ValueError, match="run_name"):
+        prepare("smoke", run_name="x" * 300, output_dir=str(tmp_path), report=quiet)
+
+
+def test_the_summary_names_the_threads_that_were_used(tmp_path):
+    config, run = a_run(tmp_path, threads=2 if torch.get_num_threads() != 2 else 1)
+    train_in_folder(network(), TRAIN, TEST, config, run, quiet)
+    assert run.summary()["hardware"].endswith(f", {config.threads} threads)")
+
+
+def test_a_stop_while_the_checkpoint_is_read_says_so_too(tmp_path, monkeypatch):
+    config, run = a_run(tmp_path, **HARD)
+    write = type(run).write_config
+    monkeypatch.setattr(type(run), "write_config", lambda *_: press_stop())
+    with pytest.raises(RunStopped):
+        train_in_folder(network(), TRAIN, TEST, config, run, quiet)
+    monkeypatch.setattr(type(run), "write_config", write)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("MPS backend out of memory")])
+def test_a_range_test_that_does_not_fit_says_what_to_do(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise error
+
+    config, run = a_run(tmp_path, max_lr="auto")
+    monkeypatch.setattr(recording, "range_test", full)
+    with pytest.raises(OutOfMemoryError) as raised:
+        choose_learning_rate(tiny_network(), TRAIN, len(TEST), config, run)
+    assert str(raised.value) == (
+        "The memory of 'cpu' is full at batch_size=8: set batch_size=4 (and halve max_lr with it) and run again."
+    )
+    assert raised.value.__context__ is None  # nothing holds on to the step that did not fit
+    monkeypatch.setattr(recording, "range_test", fail)
+    with pytest.raises(RuntimeError, match="a fault"):
+        choose_learning_rate(tiny_network(), TRAIN, len(TEST), config, run)
+    assert run.range_test() is None

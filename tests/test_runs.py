@@ -253,9 +253,9 @@ def test_config_json_comes_back(tmp_path: Path) -> None:
     ("text", "problem"),
     [
         ("", "Expecting value: line 1 column 1 (char 0)"),
-        ("null", "'NoneType' object is not iterable"),
-        ("3", "'int' object is not iterable"),
-        ("[]", "A configuration needs preset_name: choose one of 'original', 'fast', 'best', 'cpu', 'smoke'."),
+        ("null", "A configuration is a table of names and values, not None."),
+        ("3", "A configuration is a table of names and values, not 3."),
+        ("[]", "A configuration is a table of names and values, not []."),
         ('{"epochs": 3}', "A configuration needs preset_name: choose one of 'original', 'fast', 'best', 'cpu', 'smoke'."),
         ('{"preset_name": "cpu", "epohcs": 3}', "Unknown parameter 'epohcs': did you mean 'epochs' or 'max_epochs'?"),
         ('{"preset_name": "cpu", "epochs": 0}', "epochs is 0; give a whole number from 1 to 10000."),
@@ -342,6 +342,24 @@ def test_a_broken_checkpoint_is_refused(ask: Callable[[Run], Any], tmp_path: Pat
 
 
 # ---- opening and loading ---------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_was_stopped_is_not_finished(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.checkpoint_file.write_bytes(b"x")
+    run.write_json("summary.json", {"complete": False})
+    with pytest.raises(FileNotFoundError) as raised:
+        Run.open(tmp_path)
+    assert str(raised.value) == (
+        f"{tmp_path} is not the folder of a finished run: it was stopped before its end; run it again with the same values, or "
+        "train a new one."
+    )
+
+
+def test_only_a_finished_run_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(RunError) as raised:
+        Run(tmp_path).load(tiny_network(), coloured_images(10, split="test"))
+    assert str(raised.value) == f"{tmp_path} holds no finished run: run it again with the same values to finish it."
 
 
 def test_open_wants_a_finished_run(tmp_path: Path) -> None:
