@@ -13,6 +13,7 @@ from era_support_packages.config import TrainingConfig
 from era_support_packages.hardware import autocast, resolve_device, resolve_precision
 from era_support_packages.image_dataset import ImageDataset
 from era_support_packages.initialisation import whiten_first_convolution
+from era_support_packages.weight_gradients import fast_weight_gradients
 
 
 def resolve(config: TrainingConfig, dataset: ImageDataset | None = None) -> TrainingConfig:
@@ -104,11 +105,12 @@ class TrainingStep:
     ) -> None:
         self.model, self.optimizer, self.config, self.scheduler = model, optimizer, config, scheduler
         self.device = resolve_device(config.device)
+        self.fast_gradients = fast_weight_gradients(self.device, config.precision)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The batch's mean loss and its number of correct predictions, both still on the device."""
-        with autocast(self.device, self.config.precision):
+        with autocast(self.device, self.config.precision), self.fast_gradients:
             logits = self.model(images)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)

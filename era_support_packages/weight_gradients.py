@@ -1,6 +1,7 @@
 """Faster weight gradients of convolutions on a CPU where the images have become small and the channels many."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -63,6 +64,15 @@ class FastWeightGradients(TorchFunctionMode):
             images, weight, _, stride, padding = arguments[:5]
             return _Convolution.apply(images, weight, tuple(stride), tuple(padding))
         return function(*arguments, **(named or {}))
+
+
+def fast_weight_gradients(device: torch.device, precision: str) -> AbstractContextManager:
+    """The context for a forward pass: `FastWeightGradients` where that was measured to pay, else nothing.
+
+    That is float32 on processors without AVX-512, where oneDNN has no good kernel for these gradients.
+    """
+    pays = device.type == "cpu" and precision == "fp32" and torch.backends.cpu.get_cpu_capability() != "AVX512"
+    return FastWeightGradients() if pays else nullcontext()
 
 
 def _suitable(

@@ -1316,7 +1316,7 @@ def test_a_range_test_that_does_not_fit_says_what_to_do(
         "The memory of 'cpu' is full at batch_size=8: set batch_size=4 (and halve max_lr with it) and run again."
     )
     assert raised.value.__context__ is None  # nothing holds on to the step that did not fit
-    monkeypatch.setattr(recording, "range_test", fail)
+    monkeypatch.setattr(recording, "range_test", lambda *_: fail())
     with pytest.raises(RuntimeError, match="a fault"):
         choose_learning_rate(tiny_network(), TRAIN, len(TEST), config, run)
     assert run.range_test() is None
