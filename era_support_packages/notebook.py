@@ -170,7 +170,8 @@ def render(pairs: Sequence[Sequence[str]]) -> str:
     source = nbformat.read(notebook_file(), as_version=4)
     parameters = parse_parameters(pairs, parameter_names(notebook_file()))
     executed, folder = execute(notebook_file(), parameters, repository_folder() / "runs")
-    result = cleaned(nbformat.read(executed, as_version=4), source, _provenance(parameters, Run(folder)))
+    outputs = nbformat.read(executed, as_version=4)
+    result = cleaned(outputs, source, _provenance(parameters, Run(folder), _printed(outputs)))
     executed.unlink()
     nbformat.validate(result)
     write_atomically(notebook_file(), (nbformat.writes(result) + "\n").encode())
@@ -181,7 +182,12 @@ def render(pairs: Sequence[Sequence[str]]) -> str:
     return f"{notebook_file()} and {len(FIGURES)} images in {images}, from {folder}"
 
 
-def _provenance(parameters: dict[str, Any], run: Run) -> str:
+def _printed(notebook: Any) -> str:
+    """All that the cells printed."""
+    return "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+
+
+def _provenance(parameters: dict[str, Any], run: Run, printed: str = "") -> str:
     """The sentence that says which values, data, machine and day made the outputs."""
     summary = run.summary()
     if "finished_run" in parameters:
@@ -189,10 +195,20 @@ def _provenance(parameters: dict[str, Any], run: Run) -> str:
         values = run.config().to_dict()
         preset = TrainingConfig.preset(values.pop("preset_name"))
         changed = {name: value for name, value in values.items() if value is not None and value != preset.to_dict()[name]}
-        resolved = ("device", "precision", "workers", "horizontal_flip")  # "auto" in every preset, or what the data asks for
+        resolved = (
+            "device",
+            "precision",
+            "workers",
+            "threads",
+            "horizontal_flip",
+        )  # "auto" in every preset, or what the data asks for
         values = {"preset": preset.preset_name, **{name: changed[name] for name in changed if name not in resolved}}
     else:
         how, values = "the run was trained in this notebook", parameters
+        if "Not trained now:" in printed:
+            how = "the run was finished before and is shown here"
+        elif "Going on with" in printed:
+            how = "the run was begun before and finished in this notebook"
     listed = ", ".join(f"`{name} = {value!r}`" for name, value in values.items())
     today = datetime.date.today().isoformat()
     return (

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -249,11 +250,10 @@ def kill_test(kills: int, seed: int) -> str:
     """The whole test; its closing line. Raises `WrongResultError` at the first difference."""
     # Processes are forked from a server that has imported everything and computed nothing.
     multiprocessing.get_context("forkserver").set_forkserver_preload(["era_support_packages.recording", "sklearn.datasets"])
-    os.environ.setdefault("TQDM_DISABLE", "1")
     generator = random.Random(seed)
     kinds, done, runs = draw_moments(kills, generator), 0, 0
     inside = sum(kind in WRITE_POINTS[:-1] for kind in kinds)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {"TQDM_DISABLE": "1"}):
         undisturbed = Path(folder) / "undisturbed"
         undisturbed.mkdir()
         reference, _ = run_with_kills(undisturbed, [], generator)

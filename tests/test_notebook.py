@@ -176,6 +176,17 @@ def test_the_provenance_of_a_new_run_lists_its_parameters(finished):
     assert text.endswith("; the run was trained in this notebook.")
 
 
+@pytest.mark.parametrize(
+    ("printed", "how"),
+    [
+        ("Not trained now: this is the run x, trained in 3 s on a computer.", "was finished before and is shown here"),
+        ("Going on with runs/x: 2 of 4 epochs are done.", "was begun before and finished in this notebook"),
+    ],
+)
+def test_the_provenance_says_when_the_run_was_not_trained_in_one_go(finished, printed, how):
+    assert notebook._provenance({"preset": "smoke"}, finished, printed).endswith(f"; the run {how}.")
+
+
 def test_a_failing_cell_is_reported_and_its_notebook_kept(tmp_path, capsys, monkeypatch):
     content = nbformat.v4.new_notebook(
         cells=[

@@ -1,6 +1,8 @@
-"""A notebook whose kernel dies in the middle of training goes on with the epochs that are missing when it is run again."""
+"""A notebook whose kernel dies or is asked to stop in the middle of training: nothing finished is lost."""
 
+import json
 import os
+import signal
 from pathlib import Path
 
 import nbclient
@@ -13,7 +15,7 @@ NOTEBOOK = ROOT / "notebooks" / "gradcam_cifar10.ipynb"
 
 # Python imports a module of this name at its start, if it is on the path: the fault comes from outside of the package.
 SITECUSTOMIZE = """
-import os, signal, sys
+import os, sys
 
 def watch(event, arguments):
     if event == "os.rename" and str(arguments[1]).endswith("checkpoint.pt"):
@@ -21,7 +23,7 @@ def watch(event, arguments):
             print("checkpoint", file=log)
         with open(os.environ["CHECKPOINT_LOG"]) as log:
             if len(log.readlines()) == int(os.environ["DIE_AT_CHECKPOINT"]):
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), int(os.environ["DIE_OF"]))
 
 if "CHECKPOINT_LOG" in os.environ:
     sys.addaudithook(watch)
@@ -30,16 +32,17 @@ if "CHECKPOINT_LOG" in os.environ:
 
 @pytest.fixture
 def execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Execute the notebook with four small epochs, dying before the k-th checkpoint has its name; the number of checkpoints."""
+    """Execute the notebook with four small epochs and a signal before the k-th checkpoint has its name; how many there were."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(SITECUSTOMIZE)
     path = os.pathsep.join([str(tmp_path / "site"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     monkeypatch.setenv("PYTHONPATH", path)
 
-    def run(output_dir: Path, executed: Path, die_at: int = 0) -> int:
+    def run(output_dir: Path, executed: Path, die_at: int = 0, die_of: int = signal.SIGKILL) -> int:
         log = executed.with_suffix(".log")
         monkeypatch.setenv("CHECKPOINT_LOG", str(log))
         monkeypatch.setenv("DIE_AT_CHECKPOINT", str(die_at))
+        monkeypatch.setenv("DIE_OF", str(int(die_of)))
         parameters = {
             "preset": "smoke",
             "dataset": "digits",
@@ -79,3 +82,21 @@ def test_a_kernel_that_dies_in_epoch_two_of_four_loses_nothing(execute, tmp_path
     cells = nbformat.read(tmp_path / "resumed.ipynb", as_version=4).cells
     said = "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", []))
     assert f"Going on with {tmp_path / 'runs' / 'four'}: 1 of 4 epochs are done." in said
+
+
+def test_a_kernel_that_is_asked_to_stop_shows_what_is_finished_and_fails_at_the_end(execute, tmp_path: Path) -> None:
+    folder, executed = tmp_path / "runs" / "four", tmp_path / "stopped.ipynb"
+    with pytest.raises(papermill.PapermillExecutionError) as raised:
+        execute(tmp_path / "runs", executed, die_at=2, die_of=signal.SIGTERM)
+    assert (raised.value.ename, raised.value.evalue) == (
+        "RunError",
+        "The run was stopped after epoch 1 of 4: run again to go on.",
+    )
+    cells = [cell for cell in nbformat.read(executed, as_version=4).cells if cell.cell_type == "code"]
+    said = "".join(output.get("text", "") for cell in cells for output in cell.outputs)
+    assert (
+        f"Stopped after epoch 1 of 4. Run again with the same values and run_name='four' to go on from there ({folder})." in said
+    )
+    assert sum("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs) == 8
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["complete"], summary["epochs"], summary["test_accuracy"]) == (False, 1, None)
