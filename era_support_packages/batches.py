@@ -132,9 +132,9 @@ def _start_worker(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def normalize_images(dataset: ImageDataset, indices: np.ndarray) -> Tensor:
-    """Some images as the network takes them: float32 (len(indices), 3, H, W) normalised, on the CPU."""
-    return normalize(torch.from_numpy(dataset.images[indices]), dataset.mean, dataset.std)
+def normalize_images(dataset: ImageDataset, indices: np.ndarray, resolution: int | None = None) -> Tensor:
+    """Some images as the network takes them: float32 (len(indices), 3, r, r) normalised, on the CPU; None keeps their size."""
+    return normalize(torch.from_numpy(dataset.images[indices]), dataset.mean, dataset.std, resolution)
 
 
 def image_batches(

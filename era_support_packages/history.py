@@ -42,6 +42,11 @@ class History:
         return sum(record.seconds for record in self.records)
 
     @property
+    def resolution(self) -> int:
+        """The px at which the last complete epoch was trained and tested: what the network is used to."""
+        return self.records[-1].resolution
+
+    @property
     def complete(self) -> bool:
         """Whether the run reached its last epoch."""
         return len(self.records) == self.planned

@@ -289,8 +289,7 @@ def train_or_stop(
         if not history.records:
             raise
     report("What follows shows the run as it was then.")
-    device, resolution = resolve_device(config.device), history.records[-1].resolution
-    predictions = predict(model, test, device, history.config.precision, resolution)
+    predictions = predict(model, test, resolve_device(config.device), history.config.precision, history.resolution)
     return History(history.records, history.config, predictions, history.planned)
 
 

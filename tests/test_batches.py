@@ -139,6 +139,13 @@ def test_normalize_images_takes_some_in_the_order_asked() -> None:
     np.testing.assert_array_equal(unnormalize(chosen, MEAN, STD), dataset.images[[7, 0, 7]])
 
 
+def test_normalize_images_at_the_resolution_of_the_test() -> None:
+    dataset = noisy_dataset(10)
+    everything = torch.cat(list(image_batches(dataset, 3, torch.device("cpu"), 6)))
+    assert everything.shape == (10, 3, 6, 6)
+    assert torch.equal(normalize_images(dataset, np.array([7, 0]), 6), everything[[7, 0]])
+
+
 def test_augmented_variants_are_what_training_shows() -> None:
     dataset = noisy_dataset(6)
     result = augmented_variants(dataset, np.array([4, 1]), EVERYTHING, count=3, seed=5)

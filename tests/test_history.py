@@ -33,6 +33,12 @@ def test_history_adds_up_the_seconds_of_its_rows() -> None:
     assert history(0, 2).seconds == 0
 
 
+def test_the_resolution_of_a_run_is_that_of_its_last_complete_epoch() -> None:
+    records = (RECORD, dataclasses.replace(RECORD, epoch=4, resolution=32))
+    assert History(records, plan(), None, 3).resolution == 32
+    assert History(records[:1], plan(), None, 3).resolution == 24
+
+
 @pytest.mark.parametrize(
     ("rows", "complete", "stopped"),
     [
