@@ -1,25 +1,19 @@
 """The configuration of one training run: a frozen value with presets, checked as a whole when it is made."""
 
 import dataclasses
-import difflib
 import hashlib
 import itertools
 import json
 import math
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-MODELS = ("ResNet18", "ResNet34", "ResNet50", "ResNet101", "ResNet152", "resnet_custom")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+from era_support_packages.presets import PRESETS
+from era_support_packages.validation import MODELS, PRECISIONS, nearest_names, problems
 
+__all__ = ["MODELS", "PRECISIONS", "PRESETS", "PlannedEpoch", "TrainingConfig", "nearest_names"]
 
-def nearest_names(name: object, valid: Iterable[str]) -> str:
-    """The valid names nearest to a mistyped one, as text for an error message; all of them where none is near."""
-    valid = list(valid)
-    near = difflib.get_close_matches(str(name), valid, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(map(repr, near))}?" if near else f"choose one of {', '.join(map(repr, valid))}."
+_NOT_IN_THE_NAME = ("run_name", "output_dir", "device", "workers", "threads")
 
 
 @dataclass(frozen=True)
@@ -199,180 +193,5 @@ class TrainingConfig:
         if isinstance(self.resolutions, list | tuple):
             plan = tuple(tuple(step) if isinstance(step, list | tuple) else step for step in self.resolutions)
             object.__setattr__(self, "resolutions", plan)
-        problems = [*_problems_with_names(self), *_problems_with_numbers(self), *_problems_with_length(self)]
-        if problems:
-            raise ValueError(" ".join(problems))
-
-
-# Presets name only what differs from the defaults above.
-PRESETS: dict[str, dict[str, Any]] = {
-    # the course recipe of 2023 as its author meant it: the yardstick
-    "original": {
-        "epochs": 25,
-        "batch_size": 512,
-        "anneal": "cos",  # OneCycleLR's default
-        "warmup": 0.3,
-        "weight_decay": 0.0,
-        "horizontal_flip": 0.1,
-        "cutout": 16,
-        "shift_scale_rotate": 0.5,
-        "rgb_shift": 0.4,
-        "brightness_contrast": 0.5,
-        "range_test_iterations": 200,
-    },
-    # a good result in the fewest epochs on a GPU
-    "fast": {
-        "epochs": 10,
-        "resolutions": ((24, 0.5), (32, 0.5)),  # half the run at 0.56 of the work
-        "batch_size": 256,
-        "max_lr": 0.3,
-        "label_smoothing": 0.1,
-        "whitening": True,
-        "crop_padding": 2,
-        "range_test_iterations": 150,
-        "test_time_flip": True,
-    },
-    # the best result that an hour buys on a small GPU
-    "best": {
-        "epochs": 60,
-        "batch_size": 256,
-        "max_lr": 0.3,
-        "label_smoothing": 0.1,
-        "whitening": True,
-        "crop_padding": 4,
-        "cutout": 12,
-        "range_test_iterations": 200,
-        "test_time_flip": True,
-    },
-    # a few minutes on two cores: most images at a quarter of the work, the last ones at full size
-    "cpu": {
-        "train_images": 30_000,
-        "max_epochs": 16,
-        "resolutions": ((16, 0.7), (24, 0.18), (32, 0.12)),  # the tail lets it adapt to the size it is tested at
-        "batch_size": 32,  # more steps for the same work
-        "max_lr": 0.07,
-        "label_smoothing": 0.1,
-        "whitening": True,
-        "range_test_iterations": 60,
-        "test_images": 2000,
-    },
-    # seconds, for continuous integration: shows that all parts work, learns little
-    "smoke": {
-        "train_images": 1024,
-        "resolutions": ((16, 1.0),),
-        "batch_size": 32,
-        "max_lr": 0.01,
-        "crop_padding": 2,
-        "range_test_iterations": 20,
-        "test_images": 200,
-    },
-}
-
-_NOT_IN_THE_NAME = ("run_name", "output_dir", "device", "workers", "threads")
-
-# name: (type, lowest, highest); None as a bound means open
-_RANGES: dict[str, tuple[type, float | None, float | None]] = {
-    "epochs": (int, 1, 10_000),
-    "train_images": (int, 1, 10**9),
-    "max_epochs": (int, 1, 10_000),
-    "batch_size": (int, 2, 65_536),
-    "warmup": (float, 0, 1),
-    "momentum": (float, 0, 0.9999),
-    "weight_decay": (float, 0, 1),
-    "label_smoothing": (float, 0, 0.99),
-    "crop_padding": (int, 0, 31),
-    "cutout": (int, 0, 32),
-    "shift_scale_rotate": (float, 0, 1),
-    "rgb_shift": (float, 0, 1),
-    "brightness_contrast": (float, 0, 1),
-    "range_test_iterations": (int, 16, 10_000),
-    "test_images": (int, 1, 10**9),
-    "seed": (int, 0, 2**32 - 1),
-}
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "model": MODELS,
-    "precision": PRECISIONS,
-    "anneal": ("linear", "cos"),
-}
-
-
-def _is_number(value: object, kind: type) -> bool:
-    if isinstance(value, bool):
-        return False
-    return isinstance(value, int) or (kind is float and isinstance(value, float) and math.isfinite(value))
-
-
-def _problems_with_names(config: TrainingConfig) -> list[str]:
-    problems = []
-    if not isinstance(config.preset_name, str) or config.preset_name not in PRESETS:
-        problems.append(f"Unknown preset {config.preset_name!r}: {nearest_names(config.preset_name, PRESETS)}")
-    for name, choices in _CHOICES.items():
-        value = getattr(config, name)
-        if value not in choices:
-            problems.append(f"{name} is {value!r}: {nearest_names(value, choices)}")
-    for name in ("dataset", "output_dir"):
-        value = getattr(config, name)
-        if not isinstance(value, str) or not value.strip() or "\0" in value:
-            problems.append(f"{name} is {value!r}; give it as text.")
-    if not isinstance(config.device, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,2})?", config.device, re.ASCII):
-        problems.append(f"device is {config.device!r}: choose one of 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'.")
-    for name in ("whitening", "test_time_flip", "deterministic"):
-        if not isinstance(getattr(config, name), bool):
-            problems.append(f"{name} is {getattr(config, name)!r}; give True or False.")
-    name = config.run_name
-    if name is not None and (
-        not isinstance(name, str)
-        or not name.strip()
-        or name != name.strip()
-        or name[0] == "."
-        or set(name) & set('/\\:*?"<>|\n\0')
-        or len(name.encode(errors="replace")) > 200  # file systems take 255, a suffix and temporary names included
-    ):
-        problems.append(
-            f"run_name is {name!r}; give a folder name of at most 200 bytes without slashes, quotes, line breaks and "
-            ": * ? < > |, with no space at its ends and no dot at its start."
-        )
-    return problems
-
-
-def _problems_with_numbers(config: TrainingConfig) -> list[str]:
-    problems = []
-    for name, (kind, low, high) in _RANGES.items():
-        value = getattr(config, name)
-        if value is None and name in ("epochs", "train_images", "max_epochs", "test_images"):
-            continue
-        if not _is_number(value, kind) or not low <= value <= high:
-            noun = "a whole number" if kind is int else "a number"
-            problems.append(f"{name} is {value!r}; give {noun} from {low} to {high}.")
-    if config.max_lr != "auto" and not (_is_number(config.max_lr, float) and 0 < config.max_lr <= 100):
-        problems.append(
-            f"max_lr is {config.max_lr!r}; give a number above 0 and up to 100, or 'auto' for the range test's suggestion."
-        )
-    if config.horizontal_flip != "auto" and not (_is_number(config.horizontal_flip, float) and 0 <= config.horizontal_flip <= 1):
-        problems.append(f"horizontal_flip is {config.horizontal_flip!r}; give a number from 0 to 1, or 'auto'.")
-    if config.workers != "auto" and not (_is_number(config.workers, int) and 0 <= config.workers <= 64):
-        problems.append(f"workers is {config.workers!r}; give a whole number from 0 to 64, or 'auto'.")
-    if config.threads != "auto" and not (_is_number(config.threads, int) and 1 <= config.threads <= 1024):
-        problems.append(f"threads is {config.threads!r}; give a whole number from 1 to 1024, or 'auto'.")
-    plan = config.resolutions
-    well_formed = isinstance(plan, tuple) and plan and all(isinstance(step, tuple) and len(step) == 2 for step in plan)
-    if not (
-        well_formed
-        and all(_is_number(pixels, int) and 8 <= pixels <= 32 for pixels, _ in plan)
-        and all(_is_number(share, float) and 0 < share <= 1 for _, share in plan)
-        and math.isclose(sum(share for _, share in plan), 1, abs_tol=1e-6)
-    ):
-        problems.append(
-            f"resolutions is {plan!r}; give a list of (pixels from 8 to 32, share of the images), with shares that add up to 1, "
-            "such as [(16, 0.7), (32, 0.3)]."
-        )
-    return problems
-
-
-def _problems_with_length(config: TrainingConfig) -> list[str]:
-    if (config.epochs is None) == (config.train_images is None):
-        return [
-            f"epochs is {config.epochs!r} and train_images is {config.train_images!r}; give exactly one of them: the passes over "
-            "the training split, or the images shown in all."
-        ]
-    return []
+        if found := problems(self):
+            raise ValueError(" ".join(found))

@@ -1,0 +1,66 @@
+"""The presets: each a recipe with its reasons, as what differs from the defaults of `TrainingConfig`."""
+
+from typing import Any
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # the course recipe of 2023 as its author meant it: the yardstick
+    "original": {
+        "epochs": 25,
+        "batch_size": 512,
+        "anneal": "cos",  # OneCycleLR's default
+        "warmup": 0.3,
+        "weight_decay": 0.0,
+        "horizontal_flip": 0.1,
+        "cutout": 16,
+        "shift_scale_rotate": 0.5,
+        "rgb_shift": 0.4,
+        "brightness_contrast": 0.5,
+        "range_test_iterations": 200,
+    },
+    # a good result in the fewest epochs on a GPU
+    "fast": {
+        "epochs": 10,
+        "resolutions": ((24, 0.5), (32, 0.5)),  # half the run at 0.56 of the work
+        "batch_size": 256,
+        "max_lr": 0.3,
+        "label_smoothing": 0.1,
+        "whitening": True,
+        "crop_padding": 2,
+        "range_test_iterations": 150,
+        "test_time_flip": True,
+    },
+    # the best result that an hour buys on a small GPU
+    "best": {
+        "epochs": 60,
+        "batch_size": 256,
+        "max_lr": 0.3,
+        "label_smoothing": 0.1,
+        "whitening": True,
+        "crop_padding": 4,
+        "cutout": 12,
+        "range_test_iterations": 200,
+        "test_time_flip": True,
+    },
+    # a few minutes on two cores: most images at a quarter of the work, the last ones at full size
+    "cpu": {
+        "train_images": 30_000,
+        "max_epochs": 16,
+        "resolutions": ((16, 0.7), (24, 0.18), (32, 0.12)),  # the tail lets it adapt to the size it is tested at
+        "batch_size": 32,  # more steps for the same work
+        "max_lr": 0.07,
+        "label_smoothing": 0.1,
+        "whitening": True,
+        "range_test_iterations": 60,
+        "test_images": 2000,
+    },
+    # seconds, for continuous integration: shows that all parts work, learns little
+    "smoke": {
+        "train_images": 1024,
+        "resolutions": ((16, 1.0),),
+        "batch_size": 32,
+        "max_lr": 0.01,
+        "crop_padding": 2,
+        "range_test_iterations": 20,
+        "test_images": 200,
+    },
+}
