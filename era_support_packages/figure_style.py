@@ -135,6 +135,14 @@ def wrap(text: str, points: float, size: float) -> str:
     return "\n".join(lines)
 
 
+def percent_text(fraction: float) -> str:
+    """0.834 as "83 %", 0.0421 as "4.2 %": a decimal only where it says something."""
+    value = 100 * float(fraction)
+    if 0 < value < 0.05:
+        return "<0.1 %"
+    return f"{value:.1f} %" if 0 < value < 9.95 else f"{value:.0f} %"
+
+
 def save(figure: Figure, path: str | Path, dpi: float = 150) -> Path:
     """Write a figure as PNG, whole or not at all; missing folders are created. Returns the path.
 
