@@ -20,6 +20,10 @@ lint: $(VENV)/.installed  ## Check style
 render: $(VENV)/.installed  ## Make the notebook's outputs and images/ again (ARGS="-p finished_run runs/NAME")
 	$(PY) -m era_support_packages.notebook render $(ARGS)
 
+bench: $(VENV)/.installed  ## Measure throughput and Grad-CAM, ratios side by side, into benchmarks/results/
+	$(PY) benchmarks/throughput.py --json benchmarks/results/throughput.json
+	$(PY) benchmarks/gradcam.py --json benchmarks/results/gradcam.json
+
 faults: $(VENV)/.installed  ## Kill a training process again and again; nothing may be lost (ARGS="--kills 40 --seed 0")
 	$(PY) tests/kill_test.py $(ARGS)
 
@@ -31,4 +35,4 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt pyproject.toml
 	$(PY) -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-.PHONY: help run test lint render faults test-bootstrap
+.PHONY: help run test lint render bench faults test-bootstrap

@@ -1,0 +1,151 @@
+"""Training throughput: this package's way against the way of the course project of 2023, side by side.
+
+python benchmarks/throughput.py --json benchmarks/results/throughput.json
+
+The same ResNet18, batch size and images at 32 px with the same augmentation. The original's way: fp32, contiguous memory,
+albumentations for each sample in a DataLoader with two workers, `.item()` after each step. Each measurement is a process of its
+own, because the setting of the memory allocator holds for a process.
+"""
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from bench import alternate, options, publish, ratio
+from torch.utils.data import DataLoader, Dataset
+
+from era_support_packages import hardware, training_setup
+from era_support_packages.augmentation import Augmenter
+from era_support_packages.batches import mean_colour
+from era_support_packages.config import TrainingConfig
+from era_support_packages.image_dataset import ImageDataset
+from era_support_packages.weight_gradients import FastWeightGradients
+
+BATCH_SIZE, WARM_UP = 64, 1
+VARIANTS = ("original's way", "ours", "ours, memory given back", "ours, oneDNN's weight gradients")
+
+
+def images(count: int) -> ImageDataset:
+    """Noise: how long a step takes does not depend on what is in the images."""
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    classes = tuple("abcdefghij")
+    return ImageDataset(pixels, generator.integers(0, 10, count), classes, "noise", "noise", "train", (0.5,) * 3, (0.25,) * 3)
+
+
+def configuration() -> TrainingConfig:
+    """The recipe of the measurement: flip and padded crop."""
+    values = {
+        "epochs": 1,
+        "batch_size": BATCH_SIZE,
+        "max_lr": 0.01,
+        "crop_padding": 2,
+        "whitening": False,
+        "horizontal_flip": 0.5,
+    }
+    return training_setup.resolve(TrainingConfig.preset("fast", resolutions=[(32, 1.0)], **values))
+
+
+class _Samples(Dataset):
+    def __init__(self, data: ImageDataset, config: TrainingConfig) -> None:
+        self.data, mean, std = data, np.array(data.mean), np.array(data.std)
+        self.augment = Augmenter(training_setup.augmentation_policy(config), 32, 32, mean_colour(data), 0)
+        self.normalise = lambda image: ((image / 255 - mean) / std).astype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        image = self.normalise(self.augment(self.data.images[index], 0, index))
+        return torch.from_numpy(image.transpose(2, 0, 1).copy()), int(self.data.labels[index])
+
+
+def original_way(steps: int) -> float:
+    """Images per second as the original trained."""
+    config = configuration()
+    device = hardware.resolve_device()
+    data = images(BATCH_SIZE * (steps + WARM_UP))
+    model = training_setup.build_model(config, 10).to(memory_format=torch.contiguous_format)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    start = 0.0
+    for number, (pixels, labels) in enumerate(DataLoader(_Samples(data, config), BATCH_SIZE, shuffle=True, num_workers=2)):
+        if number == WARM_UP:
+            start = time.perf_counter()
+        optimizer.zero_grad()
+        logits = model(pixels.to(device))
+        loss = F.cross_entropy(logits, labels.to(device))
+        loss.backward()
+        optimizer.step()
+        loss.item()
+        (logits.argmax(dim=1) == labels.to(device)).sum().item()
+    return steps * BATCH_SIZE / (time.perf_counter() - start)
+
+
+def our_way(steps: int, variant: str) -> float:
+    """Images per second as the package trains."""
+    config = configuration()
+    if variant != "ours, memory given back":
+        hardware.keep_freed_memory()
+    data = images(BATCH_SIZE * (steps + WARM_UP))
+    model = training_setup.build_model(config, 10)
+    optimizer = training_setup.build_optimizer(model, config)
+    step = training_setup.TrainingStep(model, optimizer, config)
+    if variant == "ours, oneDNN's weight gradients":
+        step.fast_gradients = hardware.nullcontext()
+    start, loss = 0.0, None
+    with hardware.use_resources(config):
+        for number, (pixels, labels) in enumerate(training_setup.build_batches(data, config).epoch(32, 0, len(data))):
+            if number == WARM_UP:
+                if loss is not None:
+                    loss.item()
+                start = time.perf_counter()
+            loss, _ = step(pixels, labels)
+        loss.item()
+    return steps * BATCH_SIZE / (time.perf_counter() - start)
+
+
+def measured(variant: str, steps: int) -> float:
+    """Images per second of a variant in a process of its own."""
+    command = [sys.executable, __file__, "--variant", variant, "--steps", str(steps)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def main() -> None:
+    """The command line."""
+    parser = options(__doc__.splitlines()[0], rounds=5)
+    parser.add_argument("--steps", type=int, default=4, help="timed steps of a measurement (default: 4)")
+    parser.add_argument("--variant", choices=VARIANTS, help="measure one variant here and print images per second")
+    chosen = parser.parse_args()
+    if chosen.variant:
+        print(original_way(chosen.steps) if chosen.variant == VARIANTS[0] else our_way(chosen.steps, chosen.variant))
+        return
+    variants = [
+        name for name in VARIANTS if name != "ours, oneDNN's weight gradients" or isinstance(_step_context(), FastWeightGradients)
+    ]
+    found = alternate({name: lambda name=name: measured(name, chosen.steps) for name in variants}, chosen.rounds)
+    rows = [
+        {
+            "variant": name,
+            "images/s (median)": float(np.median(values)),
+            "slowest": min(values),
+            "fastest": max(values),
+            "times the original's way": ratio(values, found[VARIANTS[0]]),
+        }
+        for name, values in found.items()
+    ]
+    config = configuration()
+    times = ratio(found["ours"], found[VARIANTS[0]])
+    sentence = f"ResNet18, batch {BATCH_SIZE}, 32 px, {config.precision}: {times:.2f} times the original's way."
+    publish("throughput", rows, times, sentence, chosen.json)
+
+
+def _step_context() -> object:
+    config = configuration()
+    return training_setup.fast_weight_gradients(hardware.resolve_device(config.device), config.precision)
+
+
+if __name__ == "__main__":
+    main()
