@@ -127,12 +127,12 @@ def _download(source: Any, archive: Path) -> str | None:
 def _unpack(archive: Path, root: Path, folder: str, files: Sequence[str]) -> str | None:
     """Unpack the files that a CIFAR archive has, each as a whole, and nothing else; None, or what went wrong."""
     try:
-        (root / folder).mkdir(exist_ok=True)
         with tarfile.open(archive) as tar:
-            for name in files:
-                member = tar.getmember(f"{folder}/{name}")
-                if not member.isfile():
-                    return f"{folder}/{name} in {archive.name} is not a file"
+            members = [tar.getmember(f"{folder}/{name}") for name in files]
+            if others := [member.name for member in members if not member.isfile()]:
+                return f"{others[0]} in {archive.name} is not a file"
+            (root / folder).mkdir(exist_ok=True)
+            for name, member in zip(files, members, strict=True):
                 write_atomically(root / folder / name, tar.extractfile(member).read())
     except (OSError, KeyError, EOFError, zlib.error, tarfile.TarError) as error:
         return f"unpacking {archive.name} failed ({error.args[0] if isinstance(error, KeyError) else error})"

@@ -250,8 +250,14 @@ def _train(
         run.write_metrics(checkpoint.records)
 
     def keep(state: Checkpoint) -> None:
-        state.save(run.checkpoint_file)
-        run.write_metrics(state.records)
+        try:
+            state.save(run.checkpoint_file)
+            run.write_metrics(state.records)
+        except OSError as error:
+            raise RunError(
+                f"The checkpoint cannot be written into {run.folder} ({error.strerror or error}): the one of before is still "
+                "there. Make room, and run again with the same values to go on from it."
+            ) from None
 
     history = fit(model, train, test, config, report, keep, checkpoint)
     with use_resources(config):

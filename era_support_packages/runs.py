@@ -1,5 +1,6 @@
 """A run's folder and what is written into it."""
 
+import contextlib
 import csv
 import io
 import json
@@ -41,21 +42,25 @@ class Run:
         """A new folder below `output_dir`; one that is already there is left alone.
 
         The name is `run_name` or follows from the configuration; a name that is taken gets "-2", "-3", and so on. What is
-        written into it is the configuration, or `resolved` where given.
+        written into it is the configuration, or `resolved` where given. Raises `RunError` where nothing can be written there.
         """
         name = config.run_name or config.default_run_name(dataset)
         root = Path(config.output_dir)
-        root.mkdir(parents=True, exist_ok=True)
         number = 1
-        while True:
-            folder = root / (name if number == 1 else f"{name}-{number}")
-            try:
-                folder.mkdir()
-                break
-            except FileExistsError:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            while True:
+                folder = root / (name if number == 1 else f"{name}-{number}")
+                if not folder.exists():
+                    with contextlib.suppress(FileExistsError):  # another process was faster
+                        folder.mkdir()
+                        break
                 number += 1
-        run = cls(folder)
-        run.write_config(resolved or config)
+            run = cls(folder)
+            run.write_config(resolved or config)
+        except OSError as error:
+            reason = error.strerror or error
+            raise RunError(f"output_dir {str(root)!r} cannot be used ({reason}): give a folder that can be written.") from None
         return run
 
     @classmethod

@@ -454,23 +454,29 @@ def packed(monkeypatch: pytest.MonkeyPatch, root: Path, *members: tuple[tarfile.
 def test_an_archive_cannot_write_outside_of_its_folder(
     small_cifar10: Path, small_archive: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    link = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
+    batches = "cifar-10-batches-py"
+    names = [f"{batches}/data_batch_{number}" for number in range(2, 6)] + [f"{batches}/test_batch", f"{batches}/batches.meta"]
+    link = tarfile.TarInfo(f"{batches}/data_batch_1")
     link.type, link.linkname = tarfile.SYMTYPE, "../../escaped"
-    packed(
-        monkeypatch,
-        small_cifar10,
-        (tarfile.TarInfo("../escaped"), b"x"),
-        (tarfile.TarInfo(f"{tmp_path}/escaped"), b"x"),
-        (link, b""),
-    )
+    others = [(tarfile.TarInfo(name), b"x") for name in (*names, "../escaped", f"{tmp_path}/escaped")]
+    packed(monkeypatch, small_cifar10, (link, b""), *others)
     message = (
-        r"\(cifar-10-batches-py/ lacks data_batch_1 and cifar-10-python.tar.gz is there\), "
-        r"and cifar-10-batches-py/data_batch_1 in "
+        r"\(there is no cifar-10-batches-py/ and cifar-10-python.tar.gz is there\), and cifar-10-batches-py/data_batch_1 in "
+        r"cifar-10-python.tar.gz is not a file. Put"
     )
-    with pytest.raises(FileNotFoundError, match=message + r"cifar-10-python.tar.gz is not a file. Put"):
+    with pytest.raises(FileNotFoundError, match=message):
         load("cifar10", small_cifar10)
     assert not (tmp_path / "escaped").exists()
-    assert list((small_cifar10 / "cifar-10-batches-py").iterdir()) == []
+    assert [path.name for path in small_cifar10.iterdir()] == ["cifar-10-python.tar.gz"]
+
+    whole = tarfile.TarInfo(f"{batches}/data_batch_1")
+    packed(monkeypatch, small_cifar10, (whole, b"x"), *others)  # now all that is asked for is there, and more
+    with pytest.raises(DatasetError, match="data_batch_1 is corrupt"):
+        load("cifar10", small_cifar10)
+    assert not (tmp_path / "escaped").exists()
+    assert sorted(path.name for path in (small_cifar10 / batches).iterdir()) == sorted(
+        ["data_batch_1", *(name.split("/")[1] for name in names)]
+    )
 
 
 def test_an_archive_without_a_batch_says_which(

@@ -1320,3 +1320,39 @@ def test_a_range_test_that_does_not_fit_says_what_to_do(
     with pytest.raises(RuntimeError, match="a fault"):
         choose_learning_rate(tiny_network(), TRAIN, len(TEST), config, run)
     assert run.range_test() is None
+
+
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_an_output_folder_that_cannot_be_made_is_refused(below: str, tmp_path: Path, loaded: list[tuple[Any, Any]]) -> None:
+    (tmp_path / "taken").write_text("precious")
+    root = tmp_path / "taken" / below
+    with pytest.raises(RunError) as raised:
+        prepare("smoke", report=quiet, output_dir=str(root), **SMALL, **MACHINE)
+    reason = "Not a directory" if below else "File exists"
+    assert str(raised.value) == f"output_dir {str(root)!r} cannot be used ({reason}): give a folder that can be written."
+    assert (tmp_path / "taken").read_text() == "precious"
+    assert files(tmp_path) == ["taken"]
+
+
+def test_a_disk_that_fills_up_in_epoch_two_leaves_epoch_one_to_go_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: Reference
+) -> None:
+    config, run = a_run(tmp_path, **HARD)
+    save = Checkpoint.save
+
+    def full(self: Checkpoint, path: Path) -> None:
+        if len(self.records) == 2:
+            raise OSError(28, "No space left on device")
+        save(self, path)
+
+    monkeypatch.setattr(Checkpoint, "save", full)
+    with pytest.raises(RunError) as raised:
+        train_in_folder(network(), TRAIN, TEST, config, run, quiet)
+    assert str(raised.value) == (
+        f"The checkpoint cannot be written into {run.folder} (No space left on device): the one of before is still there. "
+        "Make room, and run again with the same values to go on from it."
+    )
+    assert run.complete_epochs() == 1
+    monkeypatch.setattr(Checkpoint, "save", save)
+    model = network()
+    check_complete(run, model, train_in_folder(model, TRAIN, TEST, config, run, quiet), reference)
