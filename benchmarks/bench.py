@@ -58,8 +58,11 @@ def publish(name: str, rows: list[dict[str, Any]], ratio: float, sentence: str, 
             "ratio": ratio,
             "sentence": sentence,
         }
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(Path(file), (json.dumps(result, indent=2) + "\n").encode())
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -2,7 +2,7 @@
 
 python benchmarks/throughput.py --json benchmarks/results/throughput.json
 
-The same ResNet18, batch size and images at 32 px with the same augmentation. The original's way: fp32, contiguous memory,
+The same ResNet18, batch size and images with the same augmentation. The original's way: fp32, contiguous memory,
 albumentations for each sample in a DataLoader with two workers, `.item()` after each step. Each measurement is a process of its
 own, because the setting of the memory allocator holds for a process.
 """
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ from era_support_packages.config import TrainingConfig
 from era_support_packages.image_dataset import ImageDataset
 from era_support_packages.weight_gradients import FastWeightGradients
 
-BATCH_SIZE, WARM_UP = 64, 1
+WARM_UP = 1  # steps that are not timed
 VARIANTS = ("original's way", "ours", "ours, memory given back", "ours, oneDNN's weight gradients")
 
 
@@ -36,42 +37,46 @@ def images(count: int) -> ImageDataset:
     return ImageDataset(pixels, generator.integers(0, 10, count), classes, "noise", "noise", "train", (0.5,) * 3, (0.25,) * 3)
 
 
-def configuration() -> TrainingConfig:
+def configuration(pixels: int, batch_size: int) -> TrainingConfig:
     """The recipe of the measurement: flip and padded crop."""
     values = {
         "epochs": 1,
-        "batch_size": BATCH_SIZE,
+        "batch_size": batch_size,
         "max_lr": 0.01,
         "crop_padding": 2,
         "whitening": False,
         "horizontal_flip": 0.5,
     }
-    return training_setup.resolve(TrainingConfig.preset("fast", resolutions=[(32, 1.0)], **values))
+    return training_setup.resolve(TrainingConfig.preset("fast", resolutions=[(pixels, 1.0)], **values))
 
 
 class _Samples(Dataset):
     def __init__(self, data: ImageDataset, config: TrainingConfig) -> None:
         self.data, mean, std = data, np.array(data.mean), np.array(data.std)
         self.augment = Augmenter(training_setup.augmentation_policy(config), 32, 32, mean_colour(data), 0)
+        self.pixels = config.resolutions[0][0]
         self.normalise = lambda image: ((image / 255 - mean) / std).astype(np.float32)
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        image = self.normalise(self.augment(self.data.images[index], 0, index))
+        image = self.augment(self.data.images[index], 0, index)
+        if self.pixels != len(image):
+            image = cv2.resize(image, (self.pixels, self.pixels), interpolation=cv2.INTER_AREA)
+        image = self.normalise(image)
         return torch.from_numpy(image.transpose(2, 0, 1).copy()), int(self.data.labels[index])
 
 
-def original_way(steps: int) -> float:
+def original_way(config: TrainingConfig, steps: int) -> float:
     """Images per second as the original trained."""
-    config = configuration()
+    size = config.batch_size
     device = hardware.resolve_device()
-    data = images(BATCH_SIZE * (steps + WARM_UP))
+    data = images(size * (steps + WARM_UP))
     model = training_setup.build_model(config, 10).to(memory_format=torch.contiguous_format)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     start = 0.0
-    for number, (pixels, labels) in enumerate(DataLoader(_Samples(data, config), BATCH_SIZE, shuffle=True, num_workers=2)):
+    for number, (pixels, labels) in enumerate(DataLoader(_Samples(data, config), size, shuffle=True, num_workers=2)):
         if number == WARM_UP:
             start = time.perf_counter()
         optimizer.zero_grad()
@@ -81,15 +86,15 @@ def original_way(steps: int) -> float:
         optimizer.step()
         loss.item()
         (logits.argmax(dim=1) == labels.to(device)).sum().item()
-    return steps * BATCH_SIZE / (time.perf_counter() - start)
+    return steps * size / (time.perf_counter() - start)
 
 
-def our_way(steps: int, variant: str) -> float:
+def our_way(config: TrainingConfig, steps: int, variant: str) -> float:
     """Images per second as the package trains."""
-    config = configuration()
+    size, pixels = config.batch_size, config.resolutions[0][0]
     if variant != "ours, memory given back":
         hardware.keep_freed_memory()
-    data = images(BATCH_SIZE * (steps + WARM_UP))
+    data = images(size * (steps + WARM_UP))
     model = training_setup.build_model(config, 10)
     optimizer = training_setup.build_optimizer(model, config)
     step = training_setup.TrainingStep(model, optimizer, config)
@@ -97,35 +102,41 @@ def our_way(steps: int, variant: str) -> float:
         step.fast_gradients = hardware.nullcontext()
     start, loss = 0.0, None
     with hardware.use_resources(config):
-        for number, (pixels, labels) in enumerate(training_setup.build_batches(data, config).epoch(32, 0, len(data))):
+        for number, (batch, labels) in enumerate(training_setup.build_batches(data, config).epoch(pixels, 0, len(data))):
             if number == WARM_UP:
                 if loss is not None:
                     loss.item()
                 start = time.perf_counter()
-            loss, _ = step(pixels, labels)
+            loss, _ = step(batch, labels)
         loss.item()
-    return steps * BATCH_SIZE / (time.perf_counter() - start)
+    return steps * size / (time.perf_counter() - start)
 
 
-def measured(variant: str, steps: int) -> float:
+def measured(variant: str, config: TrainingConfig, steps: int) -> float:
     """Images per second of a variant in a process of its own."""
-    command = [sys.executable, __file__, "--variant", variant, "--steps", str(steps)]
+    values = {"variant": variant, "steps": steps, "pixels": config.resolutions[0][0], "batch-size": config.batch_size}
+    command = [sys.executable, __file__, *(word for name, value in values.items() for word in (f"--{name}", str(value)))]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def main() -> None:
     """The command line."""
     parser = options(__doc__.splitlines()[0], rounds=5)
+    parser.add_argument("--pixels", type=int, default=32, help="resolution of the images (default: 32)")
+    parser.add_argument("--batch-size", type=int, default=64, help="images a step (default: 64)")
     parser.add_argument("--steps", type=int, default=4, help="timed steps of a measurement (default: 4)")
     parser.add_argument("--variant", choices=VARIANTS, help="measure one variant here and print images per second")
     chosen = parser.parse_args()
+    config = configuration(chosen.pixels, chosen.batch_size)
     if chosen.variant:
-        print(original_way(chosen.steps) if chosen.variant == VARIANTS[0] else our_way(chosen.steps, chosen.variant))
+        way = (
+            original_way(config, chosen.steps) if chosen.variant == VARIANTS[0] else our_way(config, chosen.steps, chosen.variant)
+        )
+        print(way)
         return
-    variants = [
-        name for name in VARIANTS if name != "ours, oneDNN's weight gradients" or isinstance(_step_context(), FastWeightGradients)
-    ]
-    found = alternate({name: lambda name=name: measured(name, chosen.steps) for name in variants}, chosen.rounds)
+    has_own = isinstance(training_setup.fast_weight_gradients(torch.device(config.device), config.precision), FastWeightGradients)
+    variants = [name for name in VARIANTS if has_own or name != "ours, oneDNN's weight gradients"]
+    found = alternate({name: lambda name=name: measured(name, config, chosen.steps) for name in variants}, chosen.rounds)
     rows = [
         {
             "variant": name,
@@ -136,15 +147,9 @@ def main() -> None:
         }
         for name, values in found.items()
     ]
-    config = configuration()
     times = ratio(found["ours"], found[VARIANTS[0]])
-    sentence = f"ResNet18, batch {BATCH_SIZE}, 32 px, {config.precision}: {times:.2f} times the original's way."
-    publish("throughput", rows, times, sentence, chosen.json)
-
-
-def _step_context() -> object:
-    config = configuration()
-    return training_setup.fast_weight_gradients(hardware.resolve_device(config.device), config.precision)
+    what = f"ResNet18, batch {chosen.batch_size}, {chosen.pixels} px, {config.precision}"
+    publish("throughput", rows, times, f"{what}: {times:.2f} times the original's way.", chosen.json)
 
 
 if __name__ == "__main__":

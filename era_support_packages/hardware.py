@@ -103,7 +103,7 @@ def keep_freed_memory() -> bool:
     """Let glibc keep and reuse freed blocks instead of giving each back to the kernel; True where that was possible.
 
     Every training step on a CPU allocates and frees the same large activations. By default glibc maps them anew each time and
-    the kernel clears every page again, which costs up to a third of a step. The setting holds for the process.
+    the kernel clears every page again; what that costs, `benchmarks/throughput.py` measures. The setting holds for the process.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch: ask for huge pages for large tensors
     if sys.platform != "linux":

@@ -16,6 +16,7 @@ import random
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from era_support_packages import atomic_file, recording, training, training_setup
 from era_support_packages.checkpoint import Checkpoint
@@ -60,6 +62,7 @@ class WrongResultError(AssertionError):
 
 def train(folder: Path, log: Path, moment: Moment | None) -> None:
     """Train, or go on, until the moment or the end; appends the number of each epoch to `log` as it begins."""
+    tqdm.set_lock(threading.RLock())  # its own one is shared with other processes and would be left behind
     now = {"epoch": 0, "step": 0}
     _watch(training, "_train_epoch", lambda step, batches, epoch, *_: _begin(now, epoch.epoch, log))
     _watch(training_setup.TrainingStep, "__call__", lambda *_: _step(now, moment))
