@@ -43,8 +43,8 @@ def publish(name: str, rows: list[dict[str, Any]], ratio: float, sentence: str, 
     cells = [columns] + [[_cell(row[column]) for column in columns] for row in rows]
     widths = [max(len(line[number]) for line in cells) for number in range(len(columns))]
     for line in cells:
-        name, *numbers = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-        print("  ".join([name.strip().ljust(widths[0]), *numbers]))
+        first, *numbers = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        print("  ".join([first.strip().ljust(widths[0]), *numbers]))
     print(sentence)
     if file:
         command = " ".join(["python", f"benchmarks/{name}.py", *sys.argv[1:]])
