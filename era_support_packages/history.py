@@ -27,13 +27,13 @@ class EpochRecord:
 class History:
     """A run: its rows, the configuration it ran with, and what the network says of the whole test split.
 
-    `planned` is the number of epochs the run was to have. One that was stopped before has fewer rows; its predictions are
-    those of the last complete epoch.
+    `planned` is the number of epochs the run was to have. One that was stopped before has fewer rows, and no predictions until
+    somebody makes them.
     """
 
     records: tuple[EpochRecord, ...]
     config: TrainingConfig
-    predictions: Predictions
+    predictions: Predictions | None
     planned: int
 
     @property

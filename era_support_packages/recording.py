@@ -80,11 +80,12 @@ def prepare(
     if requested.dataset == "auto" and stored is not None:
         requested = requested.replace(dataset=stored.config().dataset)
     train, test = datasets.load(requested.dataset, data_root)
-    run = Run(Path(requested.output_dir) / (requested.run_name or requested.default_run_name(train.name)))
+    name = requested.run_name or requested.default_run_name(train.name)
+    run = Run(Path(requested.output_dir) / name)
     if not resume or not run.folder.exists():
         config = resolve(requested, train)
         run = Run.create(requested, train.name, config)
-        if run.folder.name != (requested.run_name or requested.default_run_name(train.name)):
+        if run.name != name:
             config = config.replace(run_name=run.name)  # the name by which it is found again
             run.write_config(config)
         return PreparedRun(run, config, train, test)
@@ -219,7 +220,7 @@ def train_in_folder(
         try:
             return _train(model, train, test, config, run, report)
         except BaseException as error:
-            # A half-trained network would be the start of the next attempt; with a checkpoint, that is.
+            # Else the half-trained network would be the start of the next attempt in the same notebook.
             checkpoint = run.checkpoint(model, test) if not isinstance(error, CheckpointError) else None
             model.load_state_dict(before if checkpoint is None else checkpoint.model)
             if not isinstance(error, KeyboardInterrupt):
@@ -263,8 +264,8 @@ def _train(
     with use_resources(config):
         flipped = None
         if config.test_time_flip:
-            device, resolution = resolve_device(config.device), config.resolutions[-1][0]
-            flipped = predict(model, test, device, config.precision, resolution, flip=True).accuracy
+            device = resolve_device(config.device)
+            flipped = predict(model, test, device, config.precision, history.resolution, flip=True).accuracy
         flops = training_flops(model, config, planned, len(train), run.range_test_batches())
         run.write_summary(history.records, config, train.name, flops, test_accuracy_tta=flipped)
     return history

@@ -124,9 +124,12 @@ def _watch_writing(now: dict[str, int], moment: Moment) -> None:
             _die()
 
     class Opened:
-        """An open file whose content is written in two parts."""
+        """An open file whose content is written in two parts; the last one opened is the one that is synced."""
+
+        latest: Any = None
 
         def __init__(self, path: Any, mode: str) -> None:
+            Opened.latest = path
             self.path, self.file = path, open(path, mode)  # noqa: SIM115
 
         def __enter__(self) -> "Opened":
@@ -157,7 +160,7 @@ def _watch_writing(now: dict[str, int], moment: Moment) -> None:
         @staticmethod
         def fsync(descriptor: int) -> None:
             os.fsync(descriptor)
-            at("flushed to disk", os.readlink(f"/proc/self/fd/{descriptor}"))
+            at("flushed to disk", Opened.latest)
 
         @staticmethod
         def replace(source: Any, target: Any) -> None:
