@@ -585,6 +585,8 @@ BAD_VALUES = [
     ),
     text("output_dir", " "),
     text("output_dir", None),
+    text("output_dir", "runs\0"),
+    text("dataset", "\0"),
 ]
 
 

@@ -43,7 +43,10 @@ def or_else(alternative: str | None, rule: Rule) -> Rule:
 
 
 def text() -> Rule:
-    return st.text(min_size=1, max_size=12).filter(str.strip), lambda value: isinstance(value, str) and value.strip() != ""
+    def allowed(value: object) -> bool:
+        return isinstance(value, str) and value.strip() != "" and "\0" not in value
+
+    return st.text(min_size=1, max_size=12).filter(allowed), allowed
 
 
 def is_run_name(value: object) -> bool:
