@@ -47,6 +47,15 @@ class Explanation:
     """float32 (N, T): softmax probability of each target class"""
     raw_ranges: np.ndarray
     """float32 (N, T, L, 2): minimum and maximum of the map after its ReLU, unscaled, at the layer's resolution"""
+    method: str
+    """the key of `METHODS` that made the maps"""
+    grids: tuple[tuple[int, int], ...]
+    """height and width of each layer's activation: how finely its maps can mark a place"""
+
+    @property
+    def constant(self) -> np.ndarray:
+        """bool (N, T, L): where the unscaled map has one value everywhere, so that it marks nothing and is shown as zeros"""
+        return self.raw_ranges[..., 0] == self.raw_ranges[..., 1]
 
 
 def explain(
@@ -96,6 +105,7 @@ def explain(
     confidences = np.zeros((count, columns), np.float32)
     maps = np.zeros((count, columns, len(unique), height, width), np.float32)
     raw_ranges = np.zeros((count, columns, len(unique), 2), np.float32)
+    grids: dict[str, tuple[int, int]] = {}
 
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
         network = _full_precision(model)
@@ -107,6 +117,7 @@ def explain(
                 # A copy: networks that begin with an in-place operation would change the caller's images.
                 batch = images[part].to(device, dtype, copy=True)
                 logits, activations = _forward(network, batch, unique)
+                grids = {name: tuple(activation.shape[2:]) for name, activation in activations.items()}
                 classes = logits.shape[1]
                 if ids is None:
                     class_ids[part] = logits.argmax(dim=1, keepdim=True).cpu().numpy()
@@ -121,16 +132,28 @@ def explain(
                     for k, name in enumerate(unique):
                         raw = _raw_maps(cam, batch, name, class_ids[part, t], activations[name], gradients[name])
                         raw_ranges[part, t, k] = np.stack([raw.min(axis=(1, 2)), raw.max(axis=(1, 2))], axis=1)
-                        maps[part, t, k] = _scaled(cam, raw, (width, height))
+                        maps[part, t, k] = upsample(raw, (height, width))
 
     order = [unique.index(name) for name in names]
-    return Explanation(maps[:, :, order], class_ids, names, confidences, raw_ranges[:, :, order])
+    sizes = tuple(grids[name] for name in names)
+    return Explanation(maps[:, :, order], class_ids, names, confidences, raw_ranges[:, :, order], method, sizes)
 
 
 def check_method(method: str) -> None:
     """Raise `ValueError` with the nearest names where `method` is not a key of `METHODS`."""
     if method not in tuple(METHODS):
         raise _unknown("method", method, METHODS)
+
+
+def upsample(raw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Maps (N, h, w) at a layer's resolution brought to the image's (height, width): float32 (N, H, W) in [0, 1].
+
+    As pytorch-grad-cam does it: each map is scaled to [0, 1] by itself, resized bilinearly, and scaled again; a constant map
+    becomes zeros.
+    """
+    resized = scale_cam_image(np.asarray(raw, np.float32), (size[1], size[0]))
+    # Rounding in the scaling may leave [0, 1] by a hair.
+    return np.clip(scale_cam_image(np.maximum(resized, 0)), 0, 1)
 
 
 def _raw_maps(cam: BaseCAM, images: Tensor, name: str, ids: np.ndarray, activation: Tensor, gradient: Tensor) -> np.ndarray:
@@ -141,13 +164,6 @@ def _raw_maps(cam: BaseCAM, images: Tensor, name: str, ids: np.ndarray, activati
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         raw = cam.get_cam_image(images, cam.model.get_submodule(name), categories, *arrays, eigen_smooth=False)
     return np.maximum(np.nan_to_num(raw), 0)
-
-
-def _scaled(cam: BaseCAM, raw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Maps (N, H, W) in [0, 1] of the given width and height, scaled before and after resizing as the library does."""
-    resized = scale_cam_image(raw, size)
-    # Rounding in the scaling may leave [0, 1] by a hair.
-    return np.clip(cam.aggregate_multi_layers([resized[:, None]]), 0, 1)
 
 
 def _forward(network: nn.Module, images: Tensor, names: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:

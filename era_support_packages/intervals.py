@@ -1,0 +1,67 @@
+"""Intervals for what is measured on a sample of images: percentile bootstrap for means, Wilson for shares."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import binomtest, bootstrap
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with the ends of its confidence interval, in the unit of what was measured."""
+
+    estimate: float
+    low: float
+    high: float
+
+    def excludes(self, value: float) -> bool:
+        """Whether `value` lies outside of the interval."""
+        return value < self.low or value > self.high
+
+
+def mean_interval(values: ArrayLike, comparisons: int = 1, draws: int = 2000, seed: int = 0) -> Interval:
+    """The mean of a sample of independent values (N,) with its 95 % percentile bootstrap interval (Efron 1979).
+
+    For a paired comparison, `values` are the differences within the pairs. With `comparisons` above 1 the interval is widened
+    after Bonferroni, so that the chance of any of that many intervals missing its value is at most 5 %; `draws` is then raised
+    so that at least 50 draws lie beyond each end. The same seed gives the same interval; a single value is an interval of
+    width 0.
+
+    Raises `ValueError` for an empty sample, values that are not finite, or `comparisons` or `draws` below 1.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or values.size == 0:
+        raise ValueError(f"an interval needs a sample of shape (N,) with at least one value, not {values.shape}.")
+    if not np.isfinite(values).all():
+        raise ValueError("the sample holds NaN or infinite values; leave these out, and say how many they were.")
+    if comparisons < 1 or draws < 1:
+        raise ValueError(f"comparisons and draws must be at least 1, not {comparisons} and {draws}.")
+    mean = float(values.mean())
+    if np.ptp(values) == 0:  # one value, or all of them equal: nothing to draw
+        return Interval(mean, mean, mean)
+    level = 1 - (1 - CONFIDENCE) / comparisons
+    found = bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=max(draws, int(np.ceil(100 / (1 - level)))),
+        confidence_level=level,
+        method="percentile",
+        vectorized=True,
+        batch=1000,
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(mean, float(found.low), float(found.high))
+
+
+def share_interval(hits: int, trials: int) -> Interval:
+    """The share of hits, in [0, 1], with its 95 % interval after Wilson 1927, which stays meaningful at 0 and at 1.
+
+    Raises `ValueError` where there are no trials, or more hits than trials.
+    """
+    if not 0 <= hits <= trials or trials < 1:
+        raise ValueError(f"{hits} hits in {trials} trials: there must be at least one trial, and no more hits than trials.")
+    found = binomtest(int(hits), int(trials)).proportion_ci(CONFIDENCE, method="wilson")
+    return Interval(hits / trials, float(found.low), float(found.high))
