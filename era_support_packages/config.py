@@ -57,6 +57,8 @@ class TrainingConfig:
     momentum: float = 0.9  # Nesterov
     weight_decay: float = 5e-4  # on convolutions and the output layer; never on norms and biases
     label_smoothing: float = 0.0
+    norm_bias_lr: float = 1.0  # learning rate of batch-norm biases as a multiple of everybody else's
+    residual_start: str = "random"  # last convolution of each residual block: "random", "dirac" (as the identity) or "zero"
     whitening: bool = False  # start the first convolution from the principal components of 3x3 training patches
     horizontal_flip: float | str = "auto"  # probability; "auto" is 0.5, but 0 for digits, which have no mirror image
     crop_padding: int = 0  # px of reflected border around the image before a random crop of the old size
@@ -71,6 +73,7 @@ class TrainingConfig:
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", "mps"
     workers: int | str = "auto"  # processes that augment; "auto" is 2 with a GPU, 0 on a CPU
     threads: int | str = "auto"  # of PyTorch on the CPU; "auto" is what PyTorch finds
+    compile: bool = False  # torch.compile: a minute or more before the first step, faster steps after it on a GPU
     deterministic: bool = False  # on a GPU, only algorithms that give the same bits each time (slower); a CPU's always do
     seed: int = 0
     run_name: str | None = None  # None makes one from the values above

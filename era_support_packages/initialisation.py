@@ -6,6 +6,7 @@ from torch import nn
 
 from era_support_packages.batches import normalize_images
 from era_support_packages.image_dataset import ImageDataset
+from era_support_packages.resnet import BasicBlock, Bottleneck
 
 
 @torch.no_grad()
@@ -34,3 +35,29 @@ def whiten_first_convolution(model: nn.Module, train: ImageDataset, images: int 
     filters = (vectors / torch.sqrt(values + epsilon)).T.flip(0).reshape(size, 3, height, width).to(convolution.weight)
     convolution.weight[:size] = filters
     convolution.weight[size : 2 * size] = -filters
+
+
+@torch.no_grad()
+def start_residual_blocks(model: nn.Module, start: str) -> None:
+    """Choose how the last convolution of each residual block starts: "random" changes nothing.
+
+    "dirac" makes it the identity on as many channels as it can carry, the rest zero (as in Jordan 2024, "94% on CIFAR-10 in
+    3.29 Seconds on a Single GPU"); "zero" sets the weight of the batch norm behind it to zero, so that the block starts as its
+    shortcut (Goyal et al. 2017, arXiv:1706.02677, section 5.1).
+
+    Raises `ValueError` where the network has no residual blocks to start.
+    """
+    if start == "random":
+        return
+    blocks = [module for module in model.modules() if isinstance(module, BasicBlock | Bottleneck)]
+    if not blocks:
+        raise ValueError(
+            f"residual_start is {start!r}, but {type(model).__name__} has no residual blocks of ResNet18 to ResNet152; set "
+            "residual_start='random'."
+        )
+    for block in blocks:
+        last, norm = (block.conv2, block.bn2) if isinstance(block, BasicBlock) else (block.conv3, block.bn3)
+        if start == "dirac":
+            nn.init.dirac_(last.weight)
+        else:
+            nn.init.zeros_(norm.weight)

@@ -12,7 +12,7 @@ from era_support_packages.batches import TrainingBatches
 from era_support_packages.config import TrainingConfig
 from era_support_packages.hardware import autocast, resolve_device, resolve_precision
 from era_support_packages.image_dataset import ImageDataset
-from era_support_packages.initialisation import whiten_first_convolution
+from era_support_packages.initialisation import start_residual_blocks, whiten_first_convolution
 from era_support_packages.weight_gradients import fast_weight_gradients
 
 
@@ -47,18 +47,28 @@ def build_model(config: TrainingConfig, classes: int, train: ImageDataset | None
             model: nn.Module = custom_resnet.resnet_custom(num_classes=classes)
         else:
             model = getattr(resnet, config.model)(classes)
+    start_residual_blocks(model, config.residual_start)
     if config.whitening:
         whiten_first_convolution(model, train)
     return model.to(device, memory_format=torch.channels_last)
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.SGD:
-    """SGD with Nesterov momentum; weight decay on convolutions and the output layer, none on norms and biases."""
+    """SGD with Nesterov momentum; weight decay on convolutions and the output layer, none on norms and biases.
+
+    Batch-norm biases learn at `norm_bias_lr` times the rate of everything else.
+    """
+    biases = [module.bias for module in model.modules() if isinstance(module, nn.BatchNorm2d) and module.bias is not None]
     decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    plain = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    taken = {id(parameter) for parameter in (*biases, *decayed)}
+    plain = [parameter for parameter in model.parameters() if id(parameter) not in taken]
     learning_rate = config.max_lr if config.max_lr != "auto" else 0.01
     return torch.optim.SGD(
-        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+        [
+            {"params": decayed, "weight_decay": config.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+            {"params": biases, "weight_decay": 0.0, "lr": config.norm_bias_lr * learning_rate},
+        ],
         lr=learning_rate,
         momentum=config.momentum,
         nesterov=config.momentum > 0,
@@ -74,7 +84,7 @@ def build_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig, st
     steps = max(steps, 2)
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
-        max_lr=config.max_lr,
+        max_lr=[config.max_lr, config.max_lr, config.norm_bias_lr * config.max_lr],
         total_steps=steps,
         pct_start=min(1.0, max(config.warmup, 2 / steps)),
         anneal_strategy=config.anneal,
@@ -104,6 +114,7 @@ class TrainingStep:
         scheduler: torch.optim.lr_scheduler.OneCycleLR | None = None,
     ) -> None:
         self.model, self.optimizer, self.config, self.scheduler = model, optimizer, config, scheduler
+        self.forward = torch.compile(model) if config.compile else model  # the same weights; the model itself stays as it is
         self.device = resolve_device(config.device)
         self.fast_gradients = fast_weight_gradients(self.device, config.precision)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
@@ -111,7 +122,7 @@ class TrainingStep:
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The batch's mean loss and its number of correct predictions, both still on the device."""
         with autocast(self.device, self.config.precision), self.fast_gradients:
-            logits = self.model(images)
+            logits = self.forward(images)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()

@@ -37,6 +37,7 @@ _RANGES: dict[str, tuple[type, float | None, float | None]] = {
     "momentum": (float, 0, 0.9999),
     "weight_decay": (float, 0, 1),
     "label_smoothing": (float, 0, 0.99),
+    "norm_bias_lr": (float, 0, 1000),
     "crop_padding": (int, 0, 31),
     "cutout": (int, 0, 32),
     "shift_scale_rotate": (float, 0, 1),
@@ -50,6 +51,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "model": MODELS,
     "precision": PRECISIONS,
     "anneal": ("linear", "cos"),
+    "residual_start": ("random", "dirac", "zero"),
 }
 
 
@@ -73,7 +75,7 @@ def _problems_with_names(config: "TrainingConfig") -> list[str]:
             problems.append(f"{name} is {value!r}; give it as text.")
     if not isinstance(config.device, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,2})?", config.device, re.ASCII):
         problems.append(f"device is {config.device!r}: choose one of 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'.")
-    for name in ("whitening", "test_time_flip", "deterministic"):
+    for name in ("whitening", "test_time_flip", "compile", "deterministic"):
         if not isinstance(getattr(config, name), bool):
             problems.append(f"{name} is {getattr(config, name)!r}; give True or False.")
     name = config.run_name

@@ -1,6 +1,7 @@
 """Whitening of the first convolution: its outputs on training patches have the covariance the formula says."""
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from era_support_packages.batches import normalize_images
 from era_support_packages.config import TrainingConfig
 from era_support_packages.custom_resnet import resnet_custom
 from era_support_packages.image_dataset import ImageDataset, make_splits
-from era_support_packages.initialisation import whiten_first_convolution
+from era_support_packages.initialisation import start_residual_blocks, whiten_first_convolution
+from era_support_packages.resnet import BasicBlock, Bottleneck
 from era_support_packages.training_setup import build_model
 
 PATCH = 27  # values in a 3x3 patch of three channels
@@ -85,3 +87,49 @@ def test_a_network_that_cannot_be_whitened_is_refused(model: nn.Module, train: I
     with pytest.raises(ValueError, match=r"^whitening needs a first convolution of 3 channels .*; set whitening=False\.$"):
         whiten_first_convolution(model, train)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def changed(before: dict[str, torch.Tensor], model: nn.Module) -> list[str]:
+    """The names of the tensors that are no longer as they were."""
+    return [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
+
+
+@pytest.mark.parametrize(
+    ("block", "convolution", "norm"),
+    [(lambda: BasicBlock(4, 6, 2), "conv2", "bn2"), (lambda: Bottleneck(4, 2), "conv3", "bn3")],
+    ids=["BasicBlock", "Bottleneck"],
+)
+def test_residual_blocks_start_as_asked_for_and_nothing_else_changes(block: Any, convolution: str, norm: str) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), block()).eval()
+    before = copy.deepcopy(model.state_dict())
+    start_residual_blocks(model, "random")
+    assert changed(before, model) == []
+    start_residual_blocks(model, "dirac")
+    assert changed(before, model) == [f"1.{convolution}.weight"]
+    last = getattr(model[1], convolution)
+    images = torch.rand(1, last.in_channels, 3, 3)
+    carried = min(last.in_channels, last.out_channels)  # the identity on these, nothing on the others
+    assert torch.equal(last(images)[:, :carried], images[:, :carried])
+    assert not last(images)[:, carried:].any()
+    model.load_state_dict(before)
+    start_residual_blocks(model, "zero")
+    assert changed(before, model) == [f"1.{norm}.weight"]
+    images = torch.rand(1, 4, 3, 3)
+    assert torch.equal(model[1](images), model[1].shortcut(images).relu())  # the block is its shortcut
+
+
+def test_every_residual_block_of_a_network_starts_so() -> None:
+    model = build_model(TrainingConfig.preset("smoke", residual_start="zero", device="cpu"), 10)
+    blocks = [module for module in model.modules() if isinstance(module, BasicBlock)]
+    assert len(blocks) == 8
+    assert not any(block.bn2.weight.any() for block in blocks)
+    assert all(block.bn1.weight.all() for block in blocks)
+
+
+def test_a_network_without_residual_blocks_is_refused() -> None:
+    with pytest.raises(
+        ValueError,
+        match=r"^residual_start is 'dirac', but Sequential has no residual blocks of ResNet18 to ResNet152; set "
+        r"residual_start='random'\.$",
+    ):
+        start_residual_blocks(nn.Sequential(nn.Conv2d(3, 4, 1)), "dirac")

@@ -149,9 +149,46 @@ def test_optimizer_decays_only_convolutions_and_the_output_layer() -> None:
     groups = [([names[id(parameter)] for parameter in group["params"]], group) for group in optimizer.param_groups]
     assert [(members, group["weight_decay"]) for members, group in groups] == [
         (["conv.weight", "linear.weight"], 0.03),
-        (["norm.weight", "norm.bias", "linear.bias"], 0.0),
+        (["norm.weight", "linear.bias"], 0.0),
+        (["norm.bias"], 0.0),
     ]
     assert all((group["lr"], group["momentum"], group["nesterov"]) == (0.7, 0.8, True) for _, group in groups)
+
+
+def test_batch_norm_biases_learn_at_a_multiple_of_the_rate_all_along_the_schedule() -> None:
+    model = tiny_network()
+    config = plan(max_lr=0.5, norm_bias_lr=16, warmup=0.5)
+    optimizer = build_optimizer(model, config)
+    step = TrainingStep(model, optimizer, config, build_scheduler(optimizer, config, 4))
+    images, labels = torch.ones(2, 3, 8, 8), torch.tensor([0, 1])
+    rates = []
+    for _ in range(4):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        step(images, labels)
+    # from max_lr / 25 to max_lr at step 4 * 0.5 - 1 = 1, then to max_lr / 250,000 at step 3
+    expected = np.interp(np.arange(4), [0, 1, 3], [0.02, 0.5, 2e-6])
+    assert np.array(rates) == pytest.approx(np.outer(expected, [1, 1, 16]))
+
+
+def test_compile_runs_the_compiled_network_while_training_and_leaves_the_model_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[nn.Module] = []
+
+    def spy(model: nn.Module) -> Any:
+        compiled.append(model)
+        return lambda images: 2 * model(images)  # so that it shows which of the two ran
+
+    monkeypatch.setattr(torch, "compile", spy)
+    images, labels = torch.ones(2, 3, 8, 8), torch.tensor([0, 1])
+    losses = {}
+    for choice in (False, True):
+        model = tiny_network()
+        step = TrainingStep(model, build_optimizer(model, plan()), plan(compile=choice))
+        assert step.model is model
+        losses[choice] = step(images, labels)[0].item()
+    assert len(compiled) == 1
+    logits = tiny_network().train()(images)
+    assert losses[False] == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item())
+    assert losses[True] == pytest.approx(torch.nn.functional.cross_entropy(2 * logits, labels).item())
 
 
 def test_optimizer_without_momentum_is_plain_gradient_descent() -> None:
@@ -169,8 +206,8 @@ def learning_rates(config: TrainingConfig, steps: int) -> list[float]:
     for _ in range(steps):
         rates.append([group["lr"] for group in optimizer.param_groups])
         step(torch.ones(2, 3, 2, 2), torch.tensor([0, 1]))
-    assert all(one == other for one, other in rates)  # both groups
-    return [one for one, _ in rates]
+    assert all(len(set(step_rates)) == 1 for step_rates in rates)  # the same in all groups
+    return [step_rates[0] for step_rates in rates]
 
 
 def test_schedule_rises_to_max_lr_during_the_warmup_and_falls_to_zero() -> None:
@@ -919,7 +956,7 @@ def test_keep_gets_all_that_is_needed_to_go_on_and_after_the_last_epoch_the_pred
         assert len(state.optimizer["state"]) == 5  # the momentum of each parameter
         # at the next step: from the peak at step 2 to nearly 0 at step 8
         expected = np.interp(3 * number, [2, 8], [0.1, 4e-7])
-        assert [group["lr"] for group in state.optimizer["param_groups"]] == pytest.approx([expected] * 2)
+        assert [group["lr"] for group in state.optimizer["param_groups"]] == pytest.approx([expected] * 3)
     last = states[-1]
     assert (last.optimizer, last.scheduler, last.scaler) == (None, None, None)
     assert (last.logits.dtype, tuple(last.logits.shape)) == (torch.float32, (9, 3))
