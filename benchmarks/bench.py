@@ -39,12 +39,7 @@ def options(description: str, rounds: int) -> argparse.ArgumentParser:
 
 def publish(name: str, rows: list[dict[str, Any]], ratio: float, sentence: str, file: str | None) -> None:
     """Print the rows as a table and the sentence below it; write both to a file if one is named."""
-    columns = list(rows[0])
-    cells = [columns] + [[_cell(row[column]) for column in columns] for row in rows]
-    widths = [max(len(line[number]) for line in cells) for number in range(len(columns))]
-    for line in cells:
-        first, *numbers = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-        print("  ".join([first.strip().ljust(widths[0]), *numbers]))
+    print(table(rows))
     print(sentence)
     if file:
         command = " ".join(["python", f"benchmarks/{name}.py", *sys.argv[1:]])
@@ -60,6 +55,18 @@ def publish(name: str, rows: list[dict[str, Any]], ratio: float, sentence: str, 
         }
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(Path(file), (json.dumps(result, indent=2) + "\n").encode())
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows under their headings in columns of fixed width, the first at the left and the others at the right."""
+    columns = list(rows[0])
+    cells = [columns] + [[_cell(row[column]) for column in columns] for row in rows]
+    widths = [max(len(line[number]) for line in cells) for number in range(len(columns))]
+    lines = []
+    for line in cells:
+        first, *others = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        lines.append("  ".join([first.strip().ljust(widths[0]), *others]))
+    return "\n".join(lines)
 
 
 def _cell(value: Any) -> str:

@@ -36,21 +36,14 @@ def _value(text: str) -> Any:
 
 def run(preset: str, data_root: str | None, resume: bool, overrides: dict[str, Any]) -> None:
     """Train as the values say and write the run's folder; go on with a run of the same values that was stopped."""
-    from era_support_packages.recording import choose_learning_rate, prepare, train_in_folder
-    from era_support_packages.training import build_model
+    from era_support_packages.recording import prepare, train_prepared
 
     def report(line: str) -> None:
         print(line, flush=True)
 
     prepared = prepare(preset, data_root=data_root, resume=resume, report=report, **overrides)
-    folder, config, train, test = prepared.run, prepared.config, prepared.train, prepared.test
-    model = build_model(config, len(train.classes), train)
-    if config.max_lr == "auto":
-        config, _, sentence = choose_learning_rate(model, train, len(test), config, folder)
-        report(sentence)
-    report(f"Run {folder.folder}\n{config}")
-    history = train_in_folder(model, train, test, config, folder, report)
-    report(f"{history.predictions.accuracy:.2f} % of the test split; written to {folder.folder}")
+    history = train_prepared(prepared, report)
+    report(f"{history.predictions.accuracy:.2f} % of the test split; written to {prepared.run.folder}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,7 +21,7 @@ from era_support_packages.lr_finder import RangeTest, choose_max_lr, range_test
 from era_support_packages.predictions import predict
 from era_support_packages.run_cost import duration, training_flops
 from era_support_packages.runs import Run, RunError
-from era_support_packages.training import fit, is_out_of_memory, out_of_memory, resolve
+from era_support_packages.training import build_model, fit, is_out_of_memory, out_of_memory, resolve
 
 Report = Callable[[str], None]
 
@@ -280,6 +280,20 @@ def _stopped(model: nn.Module, train: ImageDataset, checkpoint: Checkpoint | Non
         flops = training_flops(model, config, planned[: len(records)], len(train), run.range_test_batches())
         run.write_summary(records, config, train.name, flops, complete=False)
     return History(records, config, None, len(planned))
+
+
+def train_prepared(prepared: PreparedRun, report: Report = print) -> History:
+    """Train a prepared run from its first weights, with a range test where `max_lr` is "auto"; what the command line does.
+
+    Raises what `train_in_folder` does.
+    """
+    run, config, train, test = prepared.run, prepared.config, prepared.train, prepared.test
+    model = build_model(config, len(train.classes), train)
+    if config.max_lr == "auto":
+        config, _, sentence = choose_learning_rate(model, train, len(test), config, run)
+        report(sentence)
+    report(f"Run {run.folder}\n{config}")
+    return train_in_folder(model, train, test, config, run, report)
 
 
 def train_or_stop(

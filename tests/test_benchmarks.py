@@ -75,3 +75,66 @@ def test_the_readmes_quote_the_stored_results() -> None:
         for row in results[name]["rows"]:
             quoted = f"| {row['images/s (median)']:.0f} | {row['slowest']:.0f} to {row['fastest']:.0f} |"
             assert f"| {row['variant']} {quoted}" in text
+
+
+@pytest.fixture
+def accuracy(bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The benchmark with a store of its own and one recipe that takes a second, on eight-pixel images of three colours."""
+    import accuracy
+    from tiny import coloured_images
+
+    from era_support_packages import recording
+
+    changes = {"train_images": 32, "resolutions": [[8, 1.0]], "model": "resnet_custom", "batch_size": 8, "device": "cpu"}
+    monkeypatch.setattr(accuracy, "STORED", tmp_path / "results" / "accuracy.json")
+    monkeypatch.setattr(accuracy, "RECIPES", {"cpu": accuracy.Recipe("smoke", changes)})
+    monkeypatch.setattr(
+        recording.datasets, "load", lambda name, root: (coloured_images(16), coloured_images(8, split="test", seed=1))
+    )
+    monkeypatch.chdir(tmp_path)
+    return accuracy
+
+
+def test_missing_rows_are_trained_and_stored_and_no_row_twice(
+    accuracy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["accuracy.py", "--full", "--data", "colours", "--recipes", "cpu", "--seeds"]
+    monkeypatch.setattr(sys, "argv", [*command, "0"])
+    accuracy.main()
+    (row,) = accuracy.stored()
+    assert (row["recipe"], row["preset"], row["data"], row["seed"], row["images"]) == ("cpu", "smoke", "colours", 0, 32)
+    assert row["epochs at 32 px"] == round(32 * 8 * 8 / (32 * 32) / 16, 2)
+    assert 0 <= row["test_accuracy"] <= 100
+    assert 0 <= row["test_accuracy_tta"] <= 100
+    assert row["pflops"] > 0
+    assert row["command"] == (
+        "python -m era_support_packages --preset smoke --dataset colours --seed 0 --train-images 32 --resolutions '[[8, 1.0]]' "
+        "--model resnet_custom --batch-size 8 --device cpu --test-time-flip true"
+    )
+    monkeypatch.setattr(sys, "argv", [*command, "0", "1"])
+    accuracy.main()
+    assert [stored["seed"] for stored in accuracy.stored()] == [0, 1]
+    assert accuracy.stored()[0] == row
+    assert len(list(Path("runs").iterdir())) == 2
+    heading, line = capsys.readouterr().out.splitlines()[-2:]
+    assert heading.split()[:4] == ["recipe", "data", "device", "seeds"]
+    assert line.startswith("cpu")
+
+
+def test_rows_of_one_recipe_become_a_line_with_mean_and_deviation(accuracy) -> None:
+    common = {"recipe": "cpu", "data": "x", "device": "d", "images": 5, "pflops": 0.5, "test_accuracy_tta": 75.0}
+    rows = [{**common, "test_accuracy": value, "seconds": seconds} for value, seconds in ((70.0, 10), (74.0, 20))]
+    rows.append({**common, "recipe": "other", "test_accuracy": 60.0, "seconds": 1})
+    first, second = accuracy.summarised(rows)
+    assert first["test accuracy %"] == "72.00 ± 2.83"  # the root of ((2^2 + 2^2) / 1)
+    assert (first["seeds"], first["seconds"], first["with flips averaged %"]) == (2, 15, "75.00 ± 0.00")
+    assert (second["recipe"], second["test accuracy %"]) == ("other", "60.00")
+
+
+def test_equal_work_is_counted_in_pixels(accuracy) -> None:
+    from era_support_packages.config import TrainingConfig
+
+    plan = TrainingConfig("cpu", train_images=1000, resolutions=((16, 0.6), (24, 0.4)))
+    assert accuracy.image_equivalents(plan) == pytest.approx(600 / 4 + 400 * 9 / 16)
+    cpu = accuracy.image_equivalents(TrainingConfig.preset("cpu"))
+    assert accuracy.Recipe("original", equal_work=True).overrides() == {"test_time_flip": True, "train_images": round(cpu)}

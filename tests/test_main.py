@@ -54,7 +54,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
         built.append(tiny_network(classes, config.seed))
         return built[-1]
 
-    monkeypatch.setattr(training, "build_model", build)
+    monkeypatch.setattr(recording, "build_model", build)
     return built
 
 
@@ -278,7 +278,7 @@ def test_training_that_fails_ends_with_one_sentence_and_another_exit_code(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(training, "build_model", lambda config, classes, train: network(192, classes))
+    monkeypatch.setattr(recording, "build_model", lambda config, classes, train: network(192, classes))
     options = ["--max-lr", "0.5", "--output-dir", str(tmp_path), "--run-name", "broken"]
     assert command.main([*SMALL, *options]) == 1
     error = capsys.readouterr().err.splitlines()[-1].split("\r")[-1].strip()
@@ -290,7 +290,7 @@ def test_a_program_error_is_not_hidden(loaded: list[tuple[Any, Any]], monkeypatc
     def build(config: TrainingConfig, classes: int, train: ImageDataset | None = None) -> nn.Module:
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr(training, "build_model", build)
+    monkeypatch.setattr(recording, "build_model", build)
     with pytest.raises(RuntimeError, match="a fault of ours"):
         command.main([*SMALL])
 
@@ -347,7 +347,7 @@ def steps(tiny: list[nn.Module], monkeypatch: pytest.MonkeyPatch) -> Steps:
         model.register_forward_pre_hook(begin)
         return model
 
-    monkeypatch.setattr(training, "build_model", watched)
+    monkeypatch.setattr(recording, "build_model", watched)
     return seen
 
 
