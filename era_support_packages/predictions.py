@@ -26,6 +26,17 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def check(self) -> None:
+        """Raise `ValueError` where there is nothing to analyse: no image, or logits that are not finite."""
+        if len(self) == 0:
+            raise ValueError("there are no predictions to analyse; at least one image is needed.")
+        unusable = int((~np.isfinite(self.logits)).any(axis=1).sum())
+        if unusable:
+            raise ValueError(
+                f"the logits of {unusable} of {len(self)} images are NaN or infinite, so the training diverged; "
+                "train again at a lower learning rate."
+            )
+
     @cached_property
     def log_probabilities(self) -> np.ndarray:
         """Log-softmax of the logits, float64 (N, C)."""
@@ -77,6 +88,15 @@ class Predictions:
             raise ValueError(f"order is {order!r}; use 'loss' for the worst mistakes first, or 'file'.")
         indices = np.flatnonzero(self.predicted != self.labels)
         return indices[np.argsort(-self.losses[indices], kind="stable")] if order == "loss" else indices
+
+    def top_losses(self, count: int) -> np.ndarray:
+        """Indices of the `count` images with the highest loss, right or wrong, highest first, int64 (K,); all if fewer.
+
+        Raises `ValueError` where `count` is below 1.
+        """
+        if count < 1:
+            raise ValueError(f"count is {count}; ask for at least 1 image.")
+        return np.argsort(-self.losses, kind="stable")[:count]
 
     def confusion_matrix(self) -> np.ndarray:
         """Counts, int64 (C, C): rows are actual classes, columns predicted ones."""

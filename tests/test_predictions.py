@@ -116,6 +116,37 @@ def test_another_order_is_refused(order: str) -> None:
     assert str(error.value).startswith(f"order is {order!r};")
 
 
+def test_top_losses_hold_right_and_wrong_images() -> None:
+    result = predictions([[0, 1], [0, 3], [2, 0], [0, 3], [0.1, 0]], [0, 0, 0, 0, 0])  # image 2 is surely right, image 4 barely
+    np.testing.assert_array_equal(result.top_losses(4), [1, 3, 0, 4])
+    np.testing.assert_array_equal(result.top_losses(99), [1, 3, 0, 4, 2])
+    assert result.top_losses(1).dtype == np.int64
+    with pytest.raises(ValueError, match=r"^count is 0; ask for at least 1 image\.$"):
+        result.top_losses(0)
+
+
+# ---- checks ------------------------------------------------------------------------------------------------------------
+
+
+def test_usable_predictions_pass_the_check() -> None:
+    by_hand().check()
+
+
+def test_logits_that_are_not_finite_are_found() -> None:
+    result = predictions([[0, 1], [np.nan, 1], [np.inf, -np.inf]], [0, 1, 1])
+    with pytest.raises(ValueError, match=r"^the logits") as error:
+        result.check()
+    assert str(error.value) == (
+        "the logits of 2 of 3 images are NaN or infinite, so the training diverged; train again at a lower learning rate."
+    )
+
+
+def test_no_predictions_are_nothing_to_analyse() -> None:
+    empty = Predictions(np.zeros((0, 2), dtype=np.float32), np.zeros(0, dtype=np.int64), ("a", "b"))
+    with pytest.raises(ValueError, match=r"^there are no predictions to analyse; at least one image is needed\.$"):
+        empty.check()
+
+
 # ---- predict -----------------------------------------------------------------------------------------------------------
 
 

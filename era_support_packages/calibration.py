@@ -1,0 +1,290 @@
+"""Calibration: of the predictions made with 80 % confidence, are 80 % right? Reliability, its error, temperature scaling."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import softmax
+
+from era_support_packages.intervals import CONFIDENCE, Interval, mean_interval, share_interval
+from era_support_packages.predictions import Predictions
+
+BINS = 15
+DRAWS = 1000
+COLDEST, HOTTEST = 0.01, 100.0
+
+
+class NoTemperatureError(ValueError):
+    """No temperature fits these images best; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """Confidence beside accuracy in B bins of equal mass, from the least confident images to the most confident."""
+
+    counts: np.ndarray
+    """int64 (B,): the images of each bin; they differ by one at most"""
+    confidences: np.ndarray
+    """float64 (B,) in [0, 1]: the mean confidence of each bin"""
+    accuracies: np.ndarray
+    """float64 (B,) in [0, 1]: the share of each bin that is classified correctly"""
+    accuracy_intervals: np.ndarray
+    """float64 (B, 2): the 95 % interval of each accuracy (Wilson)"""
+    error: Interval
+    """the expected calibration error, in [0, 1]"""
+    calibrated_error: Interval
+    """the error that perfectly calibrated networks of the same confidences show on as many images: the mean of such networks,
+    and the range that holds 95 % of them"""
+    confidence: float
+    """the mean over all images, in [0, 1]"""
+    accuracy: Interval
+    """the share of all images that is classified correctly, in [0, 1]"""
+    cross_entropy: float
+    """mean over the images, in nats"""
+
+    @property
+    def gaps(self) -> np.ndarray:
+        """Confidence minus accuracy of each bin, float64 (B,): above 0 where the network is overconfident."""
+        return self.confidences - self.accuracies
+
+    def reading(self) -> str:
+        """Two sentences: whether the network is too sure or not sure enough, and whether its error exceeds chance."""
+        error, chance = self.error, self.calibrated_error
+        beyond = "more than" if error.estimate > chance.high else "no more than"
+        return (
+            f"{self._tendency()} The expected calibration error is {_percent_interval(error)}, {beyond} chance alone explains: "
+            f"perfectly calibrated networks show {_percent(chance.estimate)} on as many images ({_percent_range(chance)})."
+        )
+
+    def _tendency(self) -> str:
+        facts = (
+            f"the mean confidence is {_percent(self.confidence)}, and {_percent(self.accuracy.estimate)} of the images are right "
+            f"(95 % interval {_percent_range(self.accuracy)})."
+        )
+        if not self.accuracy.excludes(self.confidence):
+            return f"On average the network is neither over- nor underconfident as far as these images tell: {facts}"
+        return f"The network is {'over' if self.confidence > self.accuracy.estimate else 'under'}confident: {facts}"
+
+
+@dataclass(frozen=True, eq=False)
+class TemperatureScaling:
+    """Predictions whose logits are divided by a temperature that was fitted on other images."""
+
+    temperatures: tuple[float, float]
+    """fitted on the first half and on the second half of the images; above 1 the probabilities were too sharp"""
+    second_half: np.ndarray
+    """bool (N,): the images of the second half"""
+    scaled: Predictions
+    """each image with the temperature of the half that it does not belong to; logits float64"""
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Reliability before and after temperature scaling."""
+
+    before: Reliability
+    after: Reliability | None
+    """None where no temperature could be fitted"""
+    temperatures: tuple[float, float] | None
+    """fitted on each half of the images and used on the other; None where none could be fitted"""
+    gain: Interval | None
+    """the mean cross entropy before minus after, in nats, paired by image; above 0 where scaling helps"""
+    obstacle: str
+    """why no temperature could be fitted, else empty"""
+    seed: int
+    """of the halves and of the intervals"""
+
+    def reading(self) -> str:
+        """What the figures say, in a few sentences; a change is claimed only where its 95 % interval excludes zero."""
+        if self.after is None:
+            return f"{self.before.reading()} Temperature scaling is left out: {self.obstacle}"
+        first, second = self.temperatures
+        verb = "lowers" if self.gain.low > 0 else "raises" if self.gain.high < 0 else "does not clearly change"
+        return (
+            f"{self.before.reading()} Temperature scaling (T = {first:.2f} and {second:.2f}, each fitted on one half of the "
+            f"images and scored on the other) leaves an error of {_percent_interval(self.after.error)} and {verb} the mean "
+            f"cross entropy: {self.before.cross_entropy:.3f} before, {self.after.cross_entropy:.3f} after "
+            f"(95 % interval of the gain {self.gain.low:.3f} to {self.gain.high:.3f} nats)."
+        )
+
+
+# ---- reliability -------------------------------------------------------------------------------------------------------
+
+
+def reliability(predictions: Predictions, bins: int = BINS, draws: int = DRAWS, seed: int = 0) -> Reliability:
+    """The predicted classes' confidences beside their accuracy, and the expected calibration error (Naeini et al. 2015).
+
+    The images are sorted by confidence and cut into `bins` bins of as many images each (equal confidences in an order drawn
+    by `seed`); with fewer images than bins every image is a bin. The error is the mean over the images of |confidence -
+    accuracy| of their bins (Guo et al. 2017, eq. 3, there with bins of equal width).
+
+    The estimate is biased upwards, the more the fewer images a bin holds: chance alone separates accuracy from confidence,
+    and the absolute value cannot average that out. Compare it with `calibrated_error`, the same estimate for predictions that
+    are right with exactly their confidence as probability (consistency resampling, Bröcker and Smith 2007). Resampling the
+    images adds as much chance again, so that a percentile interval lies too high. The 95 % interval is therefore the basic
+    bootstrap (Davison and Hinkley 1997, section 5.2), which mirrors the draws at the estimate and so takes that bias off. It is
+    extended to hold the estimate; down to 0 where the estimate lies within `calibrated_error`; and up to the largest distance
+    of the mean confidence from the interval of the accuracy, below which no error can lie, for draws from a sample without
+    mistakes know of none. In simulations with 360 and 2,000 images it held the true error in 88 to 97 % of the samples.
+
+    Raises `ValueError` where there are no images, the logits are not finite, or `bins` or `draws` is below 1.
+    """
+    predictions.check()
+    if bins < 1 or draws < 1:
+        raise ValueError(f"bins and draws must be at least 1, not {bins} and {draws}.")
+    generator = np.random.default_rng(seed)
+    order = np.lexsort((generator.random(len(predictions)), predictions.confidences))
+    confidences = predictions.confidences[order]
+    correct = (predictions.predicted == predictions.labels)[order].astype(np.float64)
+    edges = np.arange(min(bins, len(order)) + 1) * len(order) // min(bins, len(order))
+    counts = np.diff(edges)
+    hits = np.add.reduceat(correct, edges[:-1])
+    intervals = [share_interval(int(hit), int(count)) for hit, count in zip(hits, counts, strict=True)]
+    accuracy = share_interval(int(correct.sum()), len(correct))
+    chance = _calibrated_error(confidences, edges, draws, generator)
+    low, error, high = _bootstrap_error(confidences - correct, edges, draws, generator)
+    confidence = float(confidences.mean())
+    farthest = max(confidence - accuracy.low, accuracy.high - confidence)
+    return Reliability(
+        counts=counts,
+        confidences=np.add.reduceat(confidences, edges[:-1]) / counts,
+        accuracies=hits / counts,
+        accuracy_intervals=np.array([(interval.low, interval.high) for interval in intervals]),
+        error=Interval(error, 0.0 if error <= chance.high else low, max(high, farthest)),
+        calibrated_error=chance,
+        confidence=confidence,
+        accuracy=accuracy,
+        cross_entropy=predictions.mean_loss,
+    )
+
+
+def _calibration_error(gaps: np.ndarray, edges: np.ndarray) -> float:
+    """The expected calibration error from confidence minus correctness of each image, sorted by confidence."""
+    return float(np.abs(np.add.reduceat(gaps, edges[:-1])).sum() / len(gaps))
+
+
+def _bootstrap_error(
+    gaps: np.ndarray, edges: np.ndarray, draws: int, generator: np.random.Generator
+) -> tuple[float, float, float]:
+    """The error between the ends of its basic bootstrap interval over images, which lie in [0, 1] and on either side of it."""
+    size = len(gaps)
+    estimate = _calibration_error(gaps, edges)
+    drawn = []
+    for _ in range(draws):
+        times = np.bincount(generator.integers(0, size, size), minlength=size)
+        drawn.append(_calibration_error(np.repeat(gaps, times), edges))  # still in the order of their confidence
+    low, high = 2 * estimate - _middle(drawn)[::-1]
+    return float(np.clip(low, 0, estimate)), estimate, float(np.clip(high, estimate, 1))
+
+
+def _calibrated_error(confidences: np.ndarray, edges: np.ndarray, draws: int, generator: np.random.Generator) -> Interval:
+    """Mean and 95 % range of the error where each prediction is right with its confidence as probability."""
+    size = len(confidences)
+    drawn = [_calibration_error(confidences - (generator.random(size) < confidences), edges) for _ in range(draws)]
+    low, high = _middle(drawn)
+    return Interval(float(np.mean(drawn)), float(low), float(high))
+
+
+def _middle(drawn: list[float]) -> np.ndarray:
+    """The two ends between which 95 % of the draws lie."""
+    return np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+
+
+# ---- temperature -------------------------------------------------------------------------------------------------------
+
+
+def fit_temperature(predictions: Predictions) -> float:
+    """The temperature T that minimises the mean cross entropy of softmax(logits / T) (Guo et al. 2017, section 4.2).
+
+    The cross entropy is convex in 1/T; the minimum is where its derivative in 1/T, the mean over the images of the logit
+    expected under the softmax minus the label's logit, is zero. T lies from 0.01 to 100. Dividing by it changes no
+    prediction.
+
+    Raises `NoTemperatureError` (a `ValueError`) where the minimum is not in that range: practically all images are classified
+    correctly, or the logits do not tell the labels; `ValueError` where there are no images or the logits are not finite.
+    """
+    predictions.check()
+    logits = predictions.logits.astype(np.float64)
+    of_labels = np.take_along_axis(logits, predictions.labels[:, None], axis=1).mean()
+
+    def slope(log_temperature: float) -> float:
+        probabilities = softmax(logits / np.exp(log_temperature), axis=1)
+        return float((probabilities * logits).sum(axis=1).mean() - of_labels)
+
+    coldest, hottest = np.log(COLDEST), np.log(HOTTEST)
+    if slope(coldest) <= 0:
+        raise NoTemperatureError(
+            f"no temperature fits {len(logits)} images that are practically all classified correctly: the sharper their "
+            "probabilities, the lower the cross entropy; take more images."
+        )
+    if slope(hottest) >= 0:
+        raise NoTemperatureError(
+            f"no temperature fits {len(logits)} images whose labels the logits do not tell: the flatter their probabilities, "
+            "the lower the cross entropy; train the network first."
+        )
+    return float(np.exp(brentq(slope, coldest, hottest, xtol=1e-12)))
+
+
+def stratified_halves(labels: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Which images are in the second half, bool (N,): each class of int64 labels (N,) is shared out as evenly as can be.
+
+    The halves differ by one image at most, in all and within every class.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    second = np.zeros(len(labels), dtype=bool)
+    second[by_class[1::2]] = True
+    return second
+
+
+def temperature_scaling(predictions: Predictions, seed: int = 0) -> TemperatureScaling:
+    """Temperature scaling, cross-fitted: fitted on one stratified half of the images, used on the other, both ways.
+
+    So no image is scaled by a temperature that has seen its label, and what is measured on `scaled` is measured on all N
+    images. `seed` draws the halves.
+
+    Raises `NoTemperatureError` (a `ValueError`) as `fit_temperature` does for either half, or where there is one image only.
+    """
+    predictions.check()
+    if len(predictions) < 2:
+        raise NoTemperatureError("one image cannot be halved; temperature scaling needs at least 2.")
+    second = stratified_halves(predictions.labels, seed)
+    first_temperature, second_temperature = (
+        fit_temperature(Predictions(predictions.logits[half], predictions.labels[half], predictions.classes))
+        for half in (~second, second)
+    )
+    temperatures = np.where(second, first_temperature, second_temperature)
+    # In float64, so that dividing makes no two logits of an image equal.
+    logits = predictions.logits.astype(np.float64) / temperatures[:, None]
+    scaled = Predictions(logits, predictions.labels, predictions.classes)
+    return TemperatureScaling((first_temperature, second_temperature), second, scaled)
+
+
+def calibrate(predictions: Predictions, bins: int = BINS, draws: int = DRAWS, seed: int = 0) -> Calibration:
+    """`reliability` before and after `temperature_scaling`; where no temperature can be fitted, before alone, and why.
+
+    The interval of `gain` takes the two temperatures as given. Raises `ValueError` as `reliability` does.
+    """
+    before = reliability(predictions, bins, draws, seed)
+    try:
+        scaling = temperature_scaling(predictions, seed)
+    except NoTemperatureError as obstacle:
+        return Calibration(before, None, None, None, str(obstacle), seed)
+    after = reliability(scaling.scaled, bins, draws, seed)
+    gain = mean_interval(predictions.losses - scaling.scaled.losses, seed=seed)
+    return Calibration(before, after, scaling.temperatures, gain, "", seed)
+
+
+# ---- numbers in words --------------------------------------------------------------------------------------------------
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _percent_range(interval: Interval) -> str:
+    return f"{100 * interval.low:.1f} to {100 * interval.high:.1f} %"
+
+
+def _percent_interval(interval: Interval) -> str:
+    return f"{_percent(interval.estimate)} (95 % interval {_percent_range(interval)})"
