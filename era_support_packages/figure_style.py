@@ -152,7 +152,7 @@ def save(figure: Figure, path: str | Path, dpi: float = 150) -> Path:
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path.name} cannot be written: figures are saved as PNG, so the name must end in .png.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, _png(figure, dpi))
+    write_atomically(path, png(figure, dpi))
     return path
 
 
@@ -168,10 +168,10 @@ def show(figure: Figure, dpi: float | None = None) -> None:
         return
     if get_ipython() is None:
         return
-    display(Image(_png(figure, dpi or figure.dpi), format="png", alt=figure.get_suptitle().replace("\n", " ")))
+    display(Image(png(figure, dpi or figure.dpi), format="png", alt=figure.get_suptitle().replace("\n", " ")))
 
 
-def _png(figure: Figure, dpi: float) -> bytes:
+def png(figure: Figure, dpi: float) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()

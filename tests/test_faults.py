@@ -379,7 +379,7 @@ def generate_with(
     return (list(gradcam.explain(model, torch.stack(images), targets, layers, method).maps[:, 0].swapaxes(0, 1)),)
 
 
-@pytest.mark.parametrize("method", list(gradcam.METHODS))
+@pytest.mark.parametrize("method", ["gradcam", "gradcam++", "hirescam", "xgradcam", "layercam", "ablationcam"])
 def test_fault_08(method: str) -> None:
     """An all-zero map was divided by zero and became NaN."""
     check_all_zero_map(utils.generate_gradcam)

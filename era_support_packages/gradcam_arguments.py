@@ -1,0 +1,92 @@
+"""What `gradcam.explain` takes: images, targets and layers, brought to one form or refused in one sentence."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+DEFAULT_LAYERS = ("layer1", "layer2", "layer3", "layer4")
+
+Layers = str | nn.Module | Iterable[str | nn.Module] | None
+Targets = str | ArrayLike | Tensor
+
+
+def checked_images(images: Tensor | np.ndarray) -> Tensor:
+    """Images as a float tensor (N, channels, H, W) without gradient history; `ValueError` for anything else."""
+    if isinstance(images, np.ndarray):
+        images = torch.tensor(np.ascontiguousarray(images))
+    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
+        given = f"{tuple(images.shape)} {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
+        raise ValueError(f"images must be a normalised float tensor (N, channels, height, width), not {given}")
+    if images.numel() == 0:
+        raise ValueError(f"images of shape {tuple(images.shape)} are empty; pass at least one image")
+    if not torch.isfinite(images).all():
+        raise ValueError("images contain NaN or infinite values; check how they were normalised")
+    return images.detach()
+
+
+def checked_batch_size(batch_size: int) -> None:
+    """Raise `ValueError` where the batch size is no positive integer."""
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size must be an integer of at least 1, not {batch_size!r}")
+
+
+def class_ids(targets: Targets, labels: ArrayLike | Tensor | None, count: int) -> np.ndarray | None:
+    """Class ids int64 (N, T), or None where they are the predicted ones and follow from the forward pass."""
+    if isinstance(targets, str):
+        if targets == "predicted":
+            return None
+        if targets != "actual":
+            raise unknown("targets", targets, ("predicted", "actual"), " or integer class ids")
+        if labels is None:
+            raise ValueError("targets 'actual' needs the labels; pass labels=, a class id for each image")
+        return _integers("labels", labels, count, f"({count},)", dimensions=(1,))
+    return _integers("targets", targets, count, f"({count},) or ({count}, T)", dimensions=(1, 2))
+
+
+def layer_names(model: nn.Module, layers: Layers) -> tuple[str, ...]:
+    """The names of the target layers in the order asked for."""
+    modules = {name: module for name, module in model.named_modules(remove_duplicate=False) if name}
+    if layers is None:
+        found = tuple(name for name in DEFAULT_LAYERS if name in modules)
+        if not found:
+            raise ValueError(
+                f"{type(model).__name__} has no layer1 ... layer4 to take by default; pass layers=, for example "
+                f"{', '.join(repr(name) for name in list(modules)[:3])}"
+            )
+        return found
+    single = isinstance(layers, str | nn.Module) or not isinstance(layers, Iterable)
+    layers = [layers] if single else list(layers)
+    if not layers:
+        raise ValueError("layers is empty; name at least one layer, or pass None for layer1 ... layer4")
+    own = {module: name for name, module in model.named_modules() if name}
+    names = [own.get(layer) if isinstance(layer, nn.Module) else layer for layer in layers]
+    for layer, name in zip(layers, names, strict=True):
+        if name is None:
+            raise ValueError(f"the {type(layer).__name__} in layers is not a layer of this model; pass one of its own")
+        if name not in list(modules):
+            raise unknown("layer", name, modules)
+    return tuple(names)
+
+
+def unknown(what: str, value: object, valid: Iterable[str], also: str = "") -> ValueError:
+    """The error for a name that is not among the valid ones; names the nearest."""
+    lowered = {name.lower(): name for name in valid}
+    nearest = [repr(lowered[name]) for name in get_close_matches(str(value).lower(), lowered, n=3, cutoff=0)]
+    return ValueError(f"unknown {what} {value!r}; the nearest valid names are {', '.join(nearest)}{also}")
+
+
+def _integers(name: str, given: ArrayLike | Tensor, count: int, shape: str, dimensions: tuple[int, ...]) -> np.ndarray:
+    """Class ids as int64 (N, T)."""
+    try:
+        ids = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given)
+    except ValueError:
+        raise ValueError(f"{name} must be integer class ids of shape {shape}, not lists of unequal lengths") from None
+    if not np.issubdtype(ids.dtype, np.integer) or ids.ndim not in dimensions or len(ids) != count or ids.size == 0:
+        raise ValueError(f"{name} must be integer class ids of shape {shape}, not {ids.dtype} of shape {ids.shape}")
+    if ids.min() < 0:
+        raise ValueError(f"class id {ids.min()} is out of range: the class ids in {name} must be 0 or more")
+    return ids.reshape(count, -1).astype(np.int64)
