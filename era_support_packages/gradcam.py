@@ -94,8 +94,8 @@ def explain(
         targets: "predicted", "actual" (then `labels` are needed), or integer class ids (N,) or (N, T):
             T classes per image cost one forward and T backward passes. EigenCAM has no class: its maps are the same for each.
         layers: names as in `model.named_modules()` or the modules themselves, in any order, repeats allowed; each gives
-            (N, channels, h, w) and runs once in a forward pass. None means those of layer1 ... layer4 that there are. FullGrad makes one map from all
-            layers and takes none.
+            (N, channels, h, w) and runs once in a forward pass. None means those of layer1 ... layer4 that there are. FullGrad
+            makes one map from all layers and takes none.
         method: a key of `METHODS`, where the source of each method stands. Score-CAM and Ablation-CAM take hundreds of
             forward passes an image: `forward_passes` says how many.
         labels: integer class ids (N,), used for the targets "actual" only.
