@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest, bootstrap, norm, t
 
 CONFIDENCE = 0.95
 
@@ -23,12 +23,13 @@ class Interval:
 
 
 def mean_interval(values: ArrayLike, comparisons: int = 1, draws: int = 2000, seed: int = 0) -> Interval:
-    """The mean of a sample of independent values (N,) with its 95 % percentile bootstrap interval (Efron 1979).
+    """The mean of a sample of independent values (N,) with its 95 % percentile bootstrap interval.
 
-    For a paired comparison, `values` are the differences within the pairs. With `comparisons` above 1 the interval is widened
-    after Bonferroni, so that the chance of any of that many intervals missing its value is at most 5 %; `draws` is then raised
-    so that at least 50 draws lie beyond each end. The same seed gives the same interval; a single value is an interval of
-    width 0.
+    The percentiles are expanded for the size of the sample (Hesterberg 2015, "What Teachers Should Know About the Bootstrap",
+    section 5.3): the plain ones miss the mean of 16 values in 8 instead of 5 % of the cases. For a paired comparison, `values`
+    are the differences within the pairs. With `comparisons` above 1 the interval is widened after Bonferroni, so that the
+    chance of any of that many intervals missing its value is about 5 % at most; `draws` is raised so that at least 10 of them
+    lie beyond each end. The same seed gives the same interval; a single value is an interval of width 0.
 
     Raises `ValueError` for an empty sample, values that are not finite, or `comparisons` or `draws` below 1.
     """
@@ -42,15 +43,16 @@ def mean_interval(values: ArrayLike, comparisons: int = 1, draws: int = 2000, se
     mean = float(values.mean())
     if np.ptp(values) == 0:  # one value, or all of them equal: nothing to draw
         return Interval(mean, mean, mean)
-    level = 1 - (1 - CONFIDENCE) / comparisons
+    reach = np.sqrt(values.size / (values.size - 1)) * t.ppf(1 - (1 - CONFIDENCE) / comparisons / 2, values.size - 1)
+    outside = max(2 * norm.cdf(-reach), 1e-5)  # beyond both ends; below it the ends are the extremes in any case
     found = bootstrap(
         (values,),
         np.mean,
-        n_resamples=max(draws, int(np.ceil(100 / (1 - level)))),
-        confidence_level=level,
+        n_resamples=max(draws, int(np.ceil(20 / outside))),
+        confidence_level=1 - outside,
         method="percentile",
         vectorized=True,
-        batch=1000,
+        batch=10_000,
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return Interval(mean, float(found.low), float(found.high))
