@@ -1,6 +1,8 @@
 """Every figure of the project: plain arrays and result values in, a `matplotlib.figure.Figure` out."""
 
 from era_support_packages.curve_figures import class_accuracies, confusion_matrix, range_test, training_curves, training_log
+from era_support_packages.explorer_figures import exploration
+from era_support_packages.faithfulness_figures import advantage_over_baselines, perturbation_curves
 from era_support_packages.figure_panels import overlay
 from era_support_packages.figure_style import HEAT_COLORMAP, INK, save, show
 from era_support_packages.image_figures import (
@@ -10,21 +12,33 @@ from era_support_packages.image_figures import (
     image_grid,
     incorrect_predictions,
 )
+from era_support_packages.mistake_figures import class_scores, confused_pairs, reliability_diagram, suspicious_labels, top_losses
+from era_support_packages.sanity_check_figures import sanity_curves, sanity_maps
 
 __all__ = [
     "HEAT_COLORMAP",
     "INK",
+    "advantage_over_baselines",
     "augmented_grid",
     "class_accuracies",
+    "class_scores",
+    "confused_pairs",
     "confusion_matrix",
+    "exploration",
     "gradcam_comparison",
     "gradcam_panels",
     "image_grid",
     "incorrect_predictions",
     "overlay",
+    "perturbation_curves",
     "range_test",
+    "reliability_diagram",
+    "sanity_curves",
+    "sanity_maps",
     "save",
     "show",
+    "suspicious_labels",
+    "top_losses",
     "training_curves",
     "training_log",
 ]
