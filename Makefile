@@ -23,6 +23,7 @@ render: $(VENV)/.installed  ## Make the notebook's outputs and images/ again (AR
 bench: $(VENV)/.installed  ## Measure throughput and Grad-CAM, ratios side by side, into benchmarks/results/
 	$(PY) benchmarks/throughput.py --json benchmarks/results/throughput.json
 	$(PY) benchmarks/throughput.py --pixels 16 --batch-size 32 --steps 16 --json benchmarks/results/throughput_16px.json
+	$(PY) benchmarks/augmentation.py --json benchmarks/results/augmentation.json
 	$(PY) benchmarks/gradcam.py --json benchmarks/results/gradcam.json
 
 faults: $(VENV)/.installed  ## Kill a training process again and again; nothing may be lost (ARGS="--kills 40 --seed 0")

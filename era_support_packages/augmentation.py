@@ -1,97 +1,80 @@
-"""One augmentation policy and its per-sample engine on albumentations.
+"""The per-sample engine of the augmentation policy: one image at a time through albumentations.
 
-Every random draw is a function of (seed, pass over the data, image index) and of nothing else: neither the number of worker
-processes nor a restart changes what an image looks like in a given pass.
+It runs in DataLoader workers, and it is the yardstick of the engine that works by the batch (`device_augmentation`): the same
+draws give the same pixels.
 """
 
 import os
-import random
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # importing it would otherwise ask the network for a newer release
 import albumentations as A
 import cv2
+from albumentations.augmentations.geometric.functional import center, create_affine_transformation_matrix
 
-SHIFT = SCALE = 0.05  # of the image's side
-ROTATION = 15  # degrees
-RGB_SHIFT = 20  # of 255
-BRIGHTNESS = CONTRAST = 0.2
+from era_support_packages.augmentation_policy import AugmentationDraws, AugmentationPolicy, draw
 
-
-@dataclass(frozen=True)
-class AugmentationPolicy:
-    """What may happen to a training image; probabilities in [0, 1], sizes in px at the image's own resolution."""
-
-    horizontal_flip: float = 0.5
-    crop_padding: int = 0
-    cutout: int = 0
-    shift_scale_rotate: float = 0.0
-    rgb_shift: float = 0.0
-    brightness_contrast: float = 0.0
-
-    def transform(self, height: int, width: int, fill: tuple[int, int, int]) -> A.Compose:
-        """The policy as an albumentations pipeline for uint8 RGB images (height, width, 3).
-
-        `fill` is the colour of cut-out squares and of corners that a rotation opens: the mean of the training split, which
-        normalisation makes 0. An argument that this release of albumentations does not know is an error here, not a warning.
-        """
-        steps: list[A.BasicTransform] = []
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            if self.horizontal_flip:
-                steps.append(A.HorizontalFlip(p=self.horizontal_flip))
-            if self.shift_scale_rotate:
-                steps.append(
-                    A.Affine(
-                        translate_percent=(-SHIFT, SHIFT),
-                        scale=(1 - SCALE, 1 + SCALE),
-                        keep_ratio=True,
-                        rotate=(-ROTATION, ROTATION),
-                        interpolation=cv2.INTER_LINEAR,
-                        border_mode=cv2.BORDER_CONSTANT,
-                        fill=fill,
-                        p=self.shift_scale_rotate,
-                    )
-                )
-            if self.crop_padding:
-                steps.append(A.Pad(padding=self.crop_padding, border_mode=cv2.BORDER_REFLECT_101, p=1.0))
-                steps.append(A.RandomCrop(height=height, width=width, p=1.0))
-            if self.rgb_shift:
-                limit = (-RGB_SHIFT, RGB_SHIFT)
-                steps.append(A.RGBShift(r_shift_limit=limit, g_shift_limit=limit, b_shift_limit=limit, p=self.rgb_shift))
-            if self.brightness_contrast:
-                steps.append(
-                    A.RandomBrightnessContrast(
-                        brightness_limit=(-BRIGHTNESS, BRIGHTNESS),
-                        contrast_limit=(-CONTRAST, CONTRAST),
-                        p=self.brightness_contrast,
-                    )
-                )
-            if self.cutout:
-                side = (self.cutout, self.cutout)
-                steps.append(
-                    A.CoarseDropout(num_holes_range=(1, 1), hole_height_range=side, hole_width_range=side, fill=fill, p=1.0)
-                )
-            return A.Compose(steps)
+__all__ = ["AugmentationPolicy", "Augmenter"]
 
 
 class Augmenter:
     """Augments single images with the policy, each draw fixed by (seed, pass, image index).
 
-    All transforms of a pipeline share one generator. albumentations' own `set_random_seed` would give every transform the
-    same seed, so that flip, shift and colour of an image would all follow from the same first draw.
+    `fill` is the colour of cut-out squares and of corners that a rotation opens: the mean of the training split, which
+    normalisation makes 0. albumentations changes the pixels, but draws nothing: all transforms of a pipeline of its own would
+    take the same seed, so that flip, shift and colour of an image would all follow from the same first draw. An argument that
+    this release of it does not know is an error here, not a warning.
     """
 
     def __init__(self, policy: AugmentationPolicy, height: int, width: int, fill: tuple[int, int, int], seed: int) -> None:
-        self.transform = policy.transform(height, width, fill)
-        self.seed = seed
+        self.policy, self.height, self.width, self.seed = policy, height, width, seed
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            self.flip = A.HorizontalFlip()
+            self.affine = A.Affine(interpolation=cv2.INTER_LINEAR, border_mode=cv2.BORDER_CONSTANT, fill=fill)
+            self.pad = A.Pad(padding=policy.crop_padding, border_mode=cv2.BORDER_REFLECT_101)
+            self.crop = A.RandomCrop(height=height, width=width)
+            self.rgb_shift = A.RGBShift()
+            self.brightness_contrast = A.RandomBrightnessContrast()
+            self.cutout = A.CoarseDropout(fill=fill)
 
     def __call__(self, image: np.ndarray, pass_number: int, index: int) -> np.ndarray:
         """The augmented image, uint8 (H, W, 3), for a uint8 image (H, W, 3)."""
-        key = (self.seed << 64) | (pass_number << 32) | index
-        generator = np.random.Generator(np.random.Philox(key=key))
-        self.transform.set_random_state(generator, random.Random(key))
-        return self.transform(image=image)["image"]
+        draws = draw(self.policy, self.height, self.width, self.seed, np.array([pass_number]), np.array([index]))
+        return self.apply(image, draws.map(lambda values: values[0]))
+
+    def apply(self, image: np.ndarray, draws: AugmentationDraws) -> np.ndarray:
+        """The image after the operations of the policy, with the draws of one image."""
+        policy, height, width = self.policy, self.height, self.width
+        image = image.copy()
+        if draws.flipped:
+            image = self.flip.apply(image)
+        if policy.shift_scale_rotate:
+            image = self.affine.apply(image, matrix=self._affine_matrix(draws), output_shape=(height, width))
+        if policy.crop_padding:
+            padding, (top, left) = policy.crop_padding, draws.corners.tolist()
+            image = self.pad.apply(image, pad_top=padding, pad_bottom=padding, pad_left=padding, pad_right=padding)
+            image = self.crop.apply(image, crop_coords=(left, top, left + width, top + height))
+        if policy.rgb_shift:
+            image = self.rgb_shift.apply(image, noise_map=draws.rgb_shifts)
+        if policy.brightness_contrast:
+            image = self.brightness_contrast.apply(image, alpha=float(draws.contrasts), beta=float(draws.brightnesses))
+        if policy.cutout:
+            top, left = draws.holes.tolist()
+            hole = (left, top, min(left + policy.cutout, width), min(top + policy.cutout, height))
+            image = self.cutout.apply(image, holes=np.array([hole]), seed=0)
+        return image
+
+    def _affine_matrix(self, draws: AugmentationDraws) -> np.ndarray:
+        """Where each pixel goes: float64 (3, 3), on (column, row, 1)."""
+        right, down = draws.translations.tolist()
+        scale = float(draws.scales)
+        return create_affine_transformation_matrix(
+            translate={"x": right, "y": down},
+            shear={"x": 0.0, "y": 0.0},
+            scale={"x": scale, "y": scale},
+            rotate=float(draws.rotations),
+            shift=center((self.height, self.width)),
+        )

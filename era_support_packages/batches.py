@@ -10,27 +10,39 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from era_support_packages.augmentation import AugmentationPolicy, Augmenter
-from era_support_packages.image_dataset import ImageDataset
+from era_support_packages.augmentation_policy import AugmentationDraws, draw
+from era_support_packages.device_augmentation import augment
+from era_support_packages.image_dataset import Channels, ImageDataset
+from era_support_packages.validation import ENGINES, nearest_names
+
+_DRAWN_AT_ONCE = 2**16  # images whose draws go to the device together: 7 MB, and in most runs a whole pass
 
 
-def normalize(
-    images: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float], resolution: int | None = None
-) -> Tensor:
+def normalize(images: Tensor, mean: Channels, std: Channels, resolution: int | None = None) -> Tensor:
     """uint8 images (N, H, W, 3) to normalised float32 (N, 3, r, r), channels_last in memory, on the device they lie on.
 
     A resolution other than the images' own is reached by antialiased bilinear resampling.
     """
-    images = images.permute(0, 3, 1, 2).float().div_(255)
-    if resolution is not None and (resolution, resolution) != images.shape[-2:]:
-        images = F.interpolate(images, (resolution, resolution), mode="bilinear", antialias=True)
-    scale = images.new_tensor(std).reciprocal()
-    shift = -images.new_tensor(mean) * scale
-    return torch.addcmul(shift[None, :, None, None], images, scale[None, :, None, None]).contiguous(
-        memory_format=torch.channels_last
-    )
+    return _normalize(images, *_scale_and_shift(mean, std, images.device), resolution)
 
 
-def unnormalize(images: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> np.ndarray:
+def _scale_and_shift(mean: Channels, std: Channels, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What a pixel in [0, 1] is multiplied by, and what is added then: float32 (3,) each."""
+    scale = torch.tensor(std).reciprocal()
+    return scale.to(device), (-torch.tensor(mean) * scale).to(device)
+
+
+def _normalize(images: Tensor, scale: Tensor, shift: Tensor, resolution: int | None) -> Tensor:
+    pixels = images.float().div_(255)
+    if resolution is not None and (resolution, resolution) != images.shape[1:3]:
+        planes = F.interpolate(pixels.permute(0, 3, 1, 2), (resolution, resolution), mode="bilinear", antialias=True)
+        pixels = planes.permute(0, 2, 3, 1).contiguous()
+    width = pixels.shape[2]
+    lines = torch.addcmul(shift.repeat(width), pixels.flatten(2), scale.repeat(width))  # whole lines: faster than three by three
+    return lines.unflatten(2, (width, 3)).permute(0, 3, 1, 2)
+
+
+def unnormalize(images: Tensor, mean: Channels, std: Channels) -> np.ndarray:
     """The inverse of `normalize` for pictures: float (N, 3, H, W) to uint8 (N, H, W, 3), rounded and clipped."""
     images = images.detach().float().cpu()
     images = images * images.new_tensor(std)[None, :, None, None] + images.new_tensor(mean)[None, :, None, None]
@@ -50,37 +62,27 @@ def mean_colour(dataset: ImageDataset) -> tuple[int, int, int]:
 
 
 class _AugmentedImages(Dataset):
-    """Map-style data set whose keys are (pass number, image index)."""
+    """Map-style data set of the images shown in an epoch, in their order."""
 
-    def __init__(self, dataset: ImageDataset, augmenter: Augmenter) -> None:
+    def __init__(self, dataset: ImageDataset, augmenter: Augmenter, indices: np.ndarray, draws: AugmentationDraws) -> None:
         self.images, self.labels, self.augmenter = dataset.images, dataset.labels, augmenter
+        self.indices, self.draws = indices, draws
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
-        pass_number, index = key
-        image = self.augmenter(self.images[index], pass_number, index)
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> tuple[Tensor, int]:
+        index = self.indices[place]
+        image = self.augmenter.apply(self.images[index], self.draws.map(lambda values: values[place]))
         return torch.from_numpy(np.ascontiguousarray(image)), int(self.labels[index])
 
 
-class _KeyBatches:
-    """Batches of (pass number, image index) for images number `start` to `start + images` of a run."""
-
-    def __init__(self, size: int, seed: int, start: int, images: int, batch_size: int) -> None:
-        self.size, self.seed, self.start, self.images, self.batch_size = size, seed, start, images, batch_size
-
-    def __len__(self) -> int:
-        return batch_count(self.images, self.batch_size)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        pass_number, order = -1, np.empty(0, dtype=np.int64)
-        keys: list[tuple[int, int]] = []
-        for position in range(self.start, self.start + self.images):
-            if position // self.size != pass_number:
-                pass_number = position // self.size
-                order = shuffled_order(self.size, self.seed, pass_number)
-            keys.append((pass_number, int(order[position % self.size])))
-            if len(keys) == min(self.batch_size, self.images):
-                yield keys
-                keys = []
+def _shown(size: int, seed: int, start: int, images: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pass and index of images number `start` to `start + images` of a run over `size` images, int64 (images,) each."""
+    first, offset = divmod(start, size)
+    last = (start + images - 1) // size
+    order = np.concatenate([shuffled_order(size, seed, number) for number in range(first, last + 1)])
+    return np.arange(start, start + images) // size, order[offset : offset + images]
 
 
 def batch_count(images: int, batch_size: int) -> int:
@@ -92,7 +94,11 @@ class TrainingBatches:
     """Batches of augmented training images: float32 (B, 3, r, r) normalised, int64 labels (B,), on the device.
 
     A batch that would not be full is left out at the end of an epoch (which images these are changes with each pass).
-    Augmentation runs in `workers` processes, or in this one for 0; the batches are the same.
+
+    With the engine "device" ("auto") the images lie on the device as uint8 and are augmented there by the batch; an epoch neither
+    waits for the device nor copies anything to it but the next draws, once for tens of thousands of images. With "samples" each
+    image goes through albumentations in `workers` processes, or in this one for 0. Both show the same images in the same order
+    with the same draws. Raises `ValueError` for another engine.
     """
 
     def __init__(
@@ -103,25 +109,57 @@ class TrainingBatches:
         device: torch.device,
         seed: int = 0,
         workers: int = 0,
+        engine: str = "auto",
     ) -> None:
-        height, width = dataset.images.shape[1:3]
-        self.dataset, self.batch_size, self.device, self.seed, self.workers = dataset, batch_size, device, seed, workers
-        self.augmenter = Augmenter(policy, height, width, mean_colour(dataset), seed)
+        if engine not in ENGINES:
+            raise ValueError(f"engine is {engine!r}: {nearest_names(engine, ENGINES)}")
+        self.dataset, self.policy, self.batch_size, self.device = dataset, policy, batch_size, device
+        self.seed, self.workers, self.engine = seed, workers, "device" if engine == "auto" else engine
+        self.scale, self.shift = _scale_and_shift(dataset.mean, dataset.std, device)
+        if self.engine == "device":
+            self.images = torch.from_numpy(np.ascontiguousarray(dataset.images)).to(device)
+            self.labels = torch.from_numpy(np.ascontiguousarray(dataset.labels)).to(device)
+            self.fill = torch.tensor(mean_colour(dataset), dtype=torch.uint8, device=device)
 
     def epoch(self, resolution: int, start: int, images: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of images number `start` to `start + images` of the run, at `resolution` px."""
+        size = min(self.batch_size, images)
+        shown = batch_count(images, self.batch_size) * size
+        augmented = self._on_the_device if self.engine == "device" else self._by_the_sample
+        for pixels, labels in augmented(start, shown, size):
+            yield _normalize(pixels, self.scale, self.shift, resolution), labels
+
+    def _on_the_device(self, start: int, images: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        step = max(_DRAWN_AT_ONCE // size, 1) * size
+        for first in range(start, start + images, step):
+            indices, draws = self._drawn(first, min(step, start + images - first))
+            chosen = torch.from_numpy(indices).to(self.device)
+            draws = draws.map(lambda values: torch.from_numpy(values).to(self.device))
+            for place in range(0, len(indices), size):
+                batch = slice(place, place + size)
+                pixels = self.images.index_select(0, chosen[batch])
+                pixels = augment(pixels, draws.map(lambda values, batch=batch: values[batch]), self.policy, self.fill)
+                yield pixels, self.labels.index_select(0, chosen[batch])
+
+    def _by_the_sample(self, start: int, images: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        height, width = self.dataset.images.shape[1:3]
+        augmenter = Augmenter(self.policy, height, width, mean_colour(self.dataset), self.seed)
         loader = DataLoader(
-            _AugmentedImages(self.dataset, self.augmenter),
-            batch_sampler=_KeyBatches(len(self.dataset), self.seed, start, images, self.batch_size),
+            _AugmentedImages(self.dataset, augmenter, *self._drawn(start, images)),
+            batch_size=size,
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
             worker_init_fn=_start_worker if self.workers else None,
             generator=torch.Generator(),  # it would otherwise draw a seed for its workers from the global random state
         )
         for pixels, labels in loader:
-            pixels = pixels.to(self.device, non_blocking=True)
-            labels = labels.to(self.device, non_blocking=True)
-            yield normalize(pixels, self.dataset.mean, self.dataset.std, resolution), labels
+            yield pixels.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+
+    def _drawn(self, start: int, images: int) -> tuple[np.ndarray, AugmentationDraws]:
+        """The indices of images number `start` to `start + images` of the run, and what happens to each."""
+        height, width = self.dataset.images.shape[1:3]
+        passes, indices = _shown(len(self.dataset), self.seed, start, images)
+        return indices, draw(self.policy, height, width, self.seed, passes, indices)
 
 
 def _start_worker(worker: int) -> None:

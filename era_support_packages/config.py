@@ -61,6 +61,7 @@ class TrainingConfig:
     residual_start: str = "random"  # last convolution of each residual block: "random", "dirac" (as the identity) or "zero"
     whitening: bool = False  # start the first convolution from the principal components of 3x3 training patches
     horizontal_flip: float | str = "auto"  # probability; "auto" is 0.5, but 0 for digits, which have no mirror image
+    alternating_flip: bool = False  # mirror each image in every other pass instead of tossing a coin in each
     crop_padding: int = 0  # px of reflected border around the image before a random crop of the old size
     cutout: int = 0  # side in px of one square filled with the mean colour
     shift_scale_rotate: float = 0.0  # probability; shift and scale by up to 5 %, rotate by up to 15 degrees
@@ -71,7 +72,8 @@ class TrainingConfig:
     test_time_flip: bool = False  # at the end, also score the mean over each test image and its mirror image
     precision: str = "auto"
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", "mps"
-    workers: int | str = "auto"  # processes that augment; "auto" is 2 with a GPU, 0 on a CPU
+    engine: str = "auto"  # augments by the batch on the "device", which "auto" takes, or "samples" one by one in workers
+    workers: int | str = "auto"  # processes of the engine "samples"; "auto" is 2 with a GPU, 0 on a CPU
     threads: int | str = "auto"  # of PyTorch on the CPU; "auto" is what PyTorch finds
     compile: bool = False  # torch.compile: a minute or more before the first step, faster steps after it on a GPU
     deterministic: bool = False  # on a GPU, only algorithms that give the same bits each time (slower); a CPU's always do

@@ -198,6 +198,7 @@ def _provenance(parameters: dict[str, Any], run: Run, printed: str = "") -> str:
         resolved = (
             "device",
             "precision",
+            "engine",
             "workers",
             "threads",
             "horizontal_flip",

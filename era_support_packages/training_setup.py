@@ -22,11 +22,14 @@ def resolve(config: TrainingConfig, dataset: ImageDataset | None = None) -> Trai
     flip = config.horizontal_flip
     if flip == "auto" and dataset is not None:
         flip = 0.0 if dataset.name == "digits" else 0.5
-    workers = (2 if device.type == "cuda" else 0) if config.workers == "auto" else config.workers
+    engine = "device" if config.engine == "auto" else config.engine
+    busy = device.type == "cuda" and engine == "samples"
+    workers = (2 if busy else 0) if config.workers == "auto" else config.workers
     return config.replace(
         dataset=dataset.name if dataset is not None and config.dataset == "auto" else config.dataset,
         device=str(device),
         precision=resolve_precision(config.precision, device),
+        engine=engine,
         workers=workers,
         threads=torch.get_num_threads() if config.threads == "auto" else config.threads,
         horizontal_flip=flip,
@@ -99,8 +102,8 @@ def augmentation_policy(config: TrainingConfig) -> AugmentationPolicy:
 
 def build_batches(train: ImageDataset, config: TrainingConfig) -> TrainingBatches:
     """The augmented training batches of a resolved configuration."""
-    device = resolve_device(config.device)
-    return TrainingBatches(train, augmentation_policy(config), config.batch_size, device, config.seed, config.workers)
+    device, policy = resolve_device(config.device), augmentation_policy(config)
+    return TrainingBatches(train, policy, config.batch_size, device, config.seed, config.workers, config.engine)
 
 
 class TrainingStep:

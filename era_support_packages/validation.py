@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 MODELS = ("ResNet18", "ResNet34", "ResNet50", "ResNet101", "ResNet152", "resnet_custom")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+ENGINES = ("auto", "device", "samples")
 
 
 def nearest_names(name: object, valid: Iterable[str]) -> str:
@@ -52,6 +53,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "precision": PRECISIONS,
     "anneal": ("linear", "cos"),
     "residual_start": ("random", "dirac", "zero"),
+    "engine": ENGINES,
 }
 
 
@@ -75,7 +77,7 @@ def _problems_with_names(config: "TrainingConfig") -> list[str]:
             problems.append(f"{name} is {value!r}; give it as text.")
     if not isinstance(config.device, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,2})?", config.device, re.ASCII):
         problems.append(f"device is {config.device!r}: choose one of 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'.")
-    for name in ("whitening", "test_time_flip", "compile", "deterministic"):
+    for name in ("whitening", "alternating_flip", "test_time_flip", "compile", "deterministic"):
         if not isinstance(getattr(config, name), bool):
             problems.append(f"{name} is {getattr(config, name)!r}; give True or False.")
     name = config.run_name
@@ -109,6 +111,11 @@ def _problems_with_numbers(config: "TrainingConfig") -> list[str]:
         )
     if config.horizontal_flip != "auto" and not (_is_number(config.horizontal_flip, float) and 0 <= config.horizontal_flip <= 1):
         problems.append(f"horizontal_flip is {config.horizontal_flip!r}; give a number from 0 to 1, or 'auto'.")
+    elif config.alternating_flip is True and config.horizontal_flip not in ("auto", 0, 0.5):
+        problems.append(
+            f"alternating_flip is True and horizontal_flip is {config.horizontal_flip!r}; an alternating flip mirrors each image "
+            "in every other pass: set horizontal_flip to 0.5, to 'auto', or to 0 for no flip, or alternating_flip to False."
+        )
     if config.workers != "auto" and not (_is_number(config.workers, int) and 0 <= config.workers <= 64):
         problems.append(f"workers is {config.workers!r}; give a whole number from 0 to 64, or 'auto'.")
     if config.threads != "auto" and not (_is_number(config.threads, int) and 1 <= config.threads <= 1024):

@@ -1,8 +1,11 @@
-"""Normalised batches: exact pixels, the order of a run, the same batches for any number of workers and after a restart."""
+"""Normalised batches: exact pixels, the order of a run, the same batches from both engines, for any number of workers and after a
+restart."""
 
+import dataclasses
 import random
 import signal
 
+import albumentations as A
 import cv2
 import numpy as np
 import pytest
@@ -31,6 +34,12 @@ NOTHING = AugmentationPolicy(horizontal_flip=0.0)
 EVERYTHING = AugmentationPolicy(
     horizontal_flip=0.5, crop_padding=2, cutout=4, shift_scale_rotate=0.5, rgb_shift=0.5, brightness_contrast=0.5
 )
+WITHOUT_INTERPOLATION = dataclasses.replace(EVERYTHING, shift_scale_rotate=0.0)  # of which both engines make the same bits
+
+
+@pytest.fixture(params=["device", "samples"])
+def engine(request: pytest.FixtureRequest) -> str:
+    return request.param
 
 
 def dataset_of(images: np.ndarray, labels: np.ndarray | None = None) -> ImageDataset:
@@ -58,6 +67,12 @@ def labels_of(batches: TrainingBatches, start: int, images: int) -> list[list[in
     return [labels.tolist() for _, labels in batches.epoch(8, start, images)]
 
 
+def assert_same_batches(some: list, others: list) -> None:
+    for (pixels, labels), (other_pixels, other_labels) in zip(some, others, strict=True):
+        assert torch.equal(pixels, other_pixels)
+        assert torch.equal(labels, other_labels)
+
+
 # ---- pixels ------------------------------------------------------------------------------------------------------------
 
 
@@ -69,6 +84,17 @@ def test_normalize_by_hand() -> None:
     torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
     assert (result.dtype, tuple(result.shape)) == (torch.float32, (3, 3, 2, 2))
     assert images.unique().tolist() == [0, 51, 255]
+
+
+def test_normalize_is_albumentations_normalize() -> None:
+    images = noisy_dataset(5).images
+    library = A.Normalize(MEAN, STD)
+    expected = np.stack([library(image=image)["image"] for image in images]).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(normalize(torch.from_numpy(images), MEAN, STD).numpy(), expected, rtol=0, atol=1e-6)
+    exact = (images.astype(np.float64) / 255 - MEAN) / STD
+    np.testing.assert_allclose(
+        normalize(torch.from_numpy(images), MEAN, STD).numpy(), exact.transpose(0, 3, 1, 2), rtol=0, atol=1e-6
+    )
 
 
 def test_normalized_images_are_channels_last() -> None:
@@ -178,54 +204,122 @@ def test_batch_count(images: int, batch_size: int, batches: int) -> None:
 @pytest.mark.parametrize(
     ("images", "batch_size", "sizes"), [(17, 5, [5, 5, 5]), (15, 5, [5, 5, 5]), (4, 5, [4]), (1, 5, [1]), (20, 20, [20])]
 )
-def test_a_last_batch_that_is_not_full_is_left_out(images: int, batch_size: int, sizes: list[int]) -> None:
-    batches = TrainingBatches(plain_dataset(20), NOTHING, batch_size, CPU)
+def test_a_last_batch_that_is_not_full_is_left_out(images: int, batch_size: int, sizes: list[int], engine: str) -> None:
+    batches = TrainingBatches(plain_dataset(20), NOTHING, batch_size, CPU, engine=engine)
     labels = labels_of(batches, 0, images)
     assert [len(batch) for batch in labels] == sizes
     shown = [label for batch in labels for label in batch]
     assert shown == shuffled_order(20, 0, 0).tolist()[: sum(sizes)]
 
 
-def test_a_run_goes_through_pass_after_pass() -> None:
-    batches = TrainingBatches(plain_dataset(10), NOTHING, 4, CPU, seed=2)
+def test_a_run_goes_through_pass_after_pass(engine: str) -> None:
+    batches = TrainingBatches(plain_dataset(10), NOTHING, 4, CPU, seed=2, engine=engine)
     run = run_order(10, seed=2, passes=4)
     assert labels_of(batches, 0, 40) == [run[k : k + 4] for k in range(0, 40, 4)]
     assert labels_of(batches, 7, 8) == [run[7:11], run[11:15]]  # crosses from pass 0 to pass 1
     assert labels_of(batches, 30, 4) == [run[30:34]]
 
 
-def test_a_small_data_set_may_give_a_batch_larger_than_itself() -> None:
-    batches = TrainingBatches(plain_dataset(3), NOTHING, 8, CPU)
+def test_a_small_data_set_may_give_a_batch_larger_than_itself(engine: str) -> None:
+    batches = TrainingBatches(plain_dataset(3), NOTHING, 8, CPU, engine=engine)
     ((_, labels),) = batches.epoch(8, 0, 8)
     assert labels.tolist() == run_order(3, seed=0, passes=3)[:8]
 
 
-def test_a_restart_in_the_middle_goes_on_with_the_same_images() -> None:
+def test_a_restart_in_the_middle_goes_on_with_the_same_images(engine: str) -> None:
     dataset = noisy_dataset(10)
-    whole = list(TrainingBatches(dataset, EVERYTHING, 4, CPU, seed=1).epoch(8, 0, 24))
-    restarted = list(TrainingBatches(dataset, EVERYTHING, 4, CPU, seed=1).epoch(8, 12, 12))
-    for (pixels, labels), (again, labels_again) in zip(whole[3:], restarted, strict=True):
-        assert torch.equal(pixels, again)
-        assert torch.equal(labels, labels_again)
+    whole = list(TrainingBatches(dataset, EVERYTHING, 4, CPU, seed=1, engine=engine).epoch(8, 0, 24))
+    restarted = list(TrainingBatches(dataset, EVERYTHING, 4, CPU, seed=1, engine=engine).epoch(8, 12, 12))
+    assert_same_batches(whole[3:], restarted)
 
 
-def test_each_label_belongs_to_its_image() -> None:
-    batches = TrainingBatches(plain_dataset(50), AugmentationPolicy(horizontal_flip=0.5, crop_padding=1), 8, CPU)
+def test_the_batch_size_changes_no_image(engine: str) -> None:
+    dataset = noisy_dataset(10)
+    one, two = (
+        torch.cat([pixels for pixels, _ in TrainingBatches(dataset, EVERYTHING, size, CPU, engine=engine).epoch(6, 3, 24)])
+        for size in (1, 8)
+    )
+    assert torch.equal(one, two)
+
+
+def test_each_label_belongs_to_its_image(engine: str) -> None:
+    policy = AugmentationPolicy(horizontal_flip=0.5, crop_padding=1)
+    batches = TrainingBatches(plain_dataset(50), policy, 8, CPU, engine=engine)
     for pixels, labels in batches.epoch(4, 30, 64):  # constant images stay as they are when flipped, cropped and resized
         assert (pixels.dtype, tuple(pixels.shape), labels.dtype) == (torch.float32, (8, 3, 4, 4), torch.int64)
         values = unnormalize(pixels, MEAN, STD)
         np.testing.assert_array_equal(values, np.broadcast_to(5 * labels.numpy()[:, None, None, None], values.shape))
 
 
-def test_pixels_are_augmented_with_pass_and_index_then_normalised() -> None:
-    dataset = noisy_dataset(6)
-    augmenter = Augmenter(EVERYTHING, 8, 8, (125, 123, 114), seed=9)
+def test_pixels_are_augmented_with_pass_and_index_then_normalised(engine: str) -> None:
+    dataset, policy = noisy_dataset(6), WITHOUT_INTERPOLATION if engine == "device" else EVERYTHING
+    augmenter = Augmenter(policy, 8, 8, (125, 123, 114), seed=9)
     keys = [(number, int(index)) for number in range(2) for index in shuffled_order(6, 9, number)]
-    batches = TrainingBatches(dataset, EVERYTHING, 12, CPU, seed=9)
+    batches = TrainingBatches(dataset, policy, 12, CPU, seed=9, engine=engine)
     ((pixels, _),) = batches.epoch(6, 0, 12)
     expected = np.stack([augmenter(dataset.images[index], number, index) for number, index in keys])
     assert torch.equal(pixels, normalize(torch.from_numpy(expected), MEAN, STD, 6))
     assert pixels.is_contiguous(memory_format=torch.channels_last)
+
+
+# ---- engines -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (9, 5)])
+@pytest.mark.parametrize("alternating", [False, True])
+def test_both_engines_give_the_same_batches(shape: tuple[int, int], alternating: bool) -> None:
+    dataset = dataset_of(np.random.default_rng(1).integers(0, 256, (11, *shape, 3), dtype=np.uint8))
+    policy = dataclasses.replace(WITHOUT_INTERPOLATION, alternating_flip=alternating)
+    device, samples = (
+        list(TrainingBatches(dataset, policy, 4, CPU, seed=3, engine=engine).epoch(6, 5, 33)) for engine in ("device", "samples")
+    )
+    assert len(device) == 8
+    assert_same_batches(device, samples)
+
+
+def test_both_engines_move_images_alike() -> None:
+    ramp = np.linspace(0, 255, 32, dtype=np.uint8)[None, :, None, None] * np.ones((10, 1, 32, 3), dtype=np.uint8)
+    device, samples = (
+        torch.cat([pixels for pixels, _ in TrainingBatches(dataset_of(ramp), EVERYTHING, 5, CPU, engine=engine).epoch(32, 0, 20)])
+        for engine in ("device", "samples")
+    )
+    assert (device - samples).abs().mean() < 1 / 255 / max(STD)  # a grey level
+
+
+def test_auto_is_the_device_which_shares_the_images_on_a_cpu_and_leaves_them_alone() -> None:
+    dataset = noisy_dataset(10)
+    before = dataset.images.copy()
+    batches = TrainingBatches(dataset, EVERYTHING, 4, CPU)
+    assert (batches.engine, batches.images.dtype) == ("device", torch.uint8)
+    assert batches.images.data_ptr() == dataset.images.ctypes.data  # no second copy in memory
+    list(batches.epoch(8, 0, 20))
+    np.testing.assert_array_equal(dataset.images, before)
+
+
+def test_draws_that_go_to_the_device_in_several_parts_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = TrainingBatches(noisy_dataset(10), EVERYTHING, 4, CPU)
+    at_once = list(batches.epoch(8, 3, 26))
+    for images in (1, 4, 9):
+        monkeypatch.setattr(batches_module, "_DRAWN_AT_ONCE", images)
+        assert_same_batches(list(batches.epoch(8, 3, 26)), at_once)
+    assert len(at_once) == 6
+
+
+def test_an_unknown_engine_gets_the_nearest_names() -> None:
+    with pytest.raises(ValueError, match=r"^engine is 'devise': did you mean 'device'\?$"):
+        TrainingBatches(noisy_dataset(2), NOTHING, 2, CPU, engine="devise")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_an_epoch_on_a_gpu_waits_for_nothing() -> None:
+    batches = TrainingBatches(noisy_dataset(64), EVERYTHING, 8, torch.device("cuda"))
+    epoch = batches.epoch(6, 0, 64)
+    next(epoch)  # the draws have been copied
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        assert len(list(epoch)) == 7
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 # ---- workers and global state ------------------------------------------------------------------------------------------
@@ -234,18 +328,17 @@ def test_pixels_are_augmented_with_pass_and_index_then_normalised() -> None:
 def test_the_number_of_workers_changes_no_bit() -> None:
     dataset = noisy_dataset(20)
     here, in_workers = (
-        list(TrainingBatches(dataset, EVERYTHING, 8, CPU, seed=3, workers=workers).epoch(6, 5, 48)) for workers in (0, 2)
+        list(TrainingBatches(dataset, EVERYTHING, 8, CPU, seed=3, workers=workers, engine="samples").epoch(6, 5, 48))
+        for workers in (0, 2)
     )
     assert len(here) == 6
-    for (pixels, labels), (pixels_there, labels_there) in zip(here, in_workers, strict=True):
-        assert torch.equal(pixels, pixels_there)
-        assert torch.equal(labels, labels_there)
+    assert_same_batches(here, in_workers)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_the_global_random_states_stay_as_they_are(workers: int) -> None:
+@pytest.mark.parametrize(("engine", "workers"), [("device", 0), ("samples", 0), ("samples", 1)])
+def test_the_global_random_states_stay_as_they_are(engine: str, workers: int) -> None:
     before = (random.getstate(), np.random.get_state(), torch.get_rng_state())
-    batches = TrainingBatches(noisy_dataset(8), EVERYTHING, 4, CPU, workers=workers)
+    batches = TrainingBatches(noisy_dataset(8), EVERYTHING, 4, CPU, workers=workers, engine=engine)
     assert len(list(batches.epoch(8, 0, 16))) == 4
     list(image_batches(noisy_dataset(8), 4, CPU))
     assert random.getstate() == before[0]

@@ -150,6 +150,7 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
     "max_epochs": {"max_epochs": 2},
     "whitening": {"whitening": True},
     "horizontal_flip": {"horizontal_flip": 0.4},
+    "alternating_flip": {"alternating_flip": True},
     "crop_padding": {"crop_padding": 1},
     "cutout": {"cutout": 1},
     "shift_scale_rotate": {"shift_scale_rotate": 0.1},
@@ -160,6 +161,7 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
     "test_time_flip": {"test_time_flip": True},
     "precision": {"precision": "fp32"},
     "device": {"device": "cpu"},
+    "engine": {"engine": "samples"},
     "workers": {"workers": 1},
     "threads": {"threads": 1},
     "compile": {"compile": True},
@@ -250,11 +252,12 @@ def test_auto_differs_from_nothing_and_a_number_from_an_auto_that_is_not_resolve
         "horizontal_flip",
         "precision",
         "device",
+        "engine",
         "workers",
         "threads",
     ]
     resolved = {"dataset": "digits", "max_lr": 0.03, "horizontal_flip": 0.0, "precision": "bf16"}
-    resolved |= {"device": "cuda:0", "workers": 2, "threads": 8}
+    resolved |= {"device": "cuda:0", "engine": "device", "workers": 2, "threads": 8}
     assert asked.differences(make(**resolved)) == []
     assert make(max_lr=0.03).differences(asked) == ["max_lr 'auto' (here 0.03)"]
 
@@ -519,6 +522,8 @@ BAD_VALUES = [
     ("horizontal_flip", True, "horizontal_flip is True; give a number from 0 to 1, or 'auto'."),
     ("horizontal_flip", NAN, "horizontal_flip is nan; give a number from 0 to 1, or 'auto'."),
     ("horizontal_flip", "none", "horizontal_flip is 'none'; give a number from 0 to 1, or 'auto'."),
+    switch("alternating_flip", 1),
+    switch("alternating_flip", None),
     whole("crop_padding", -1, 0, 31),
     whole("crop_padding", 32, 0, 31),
     whole("cutout", -16, 0, 32),
@@ -550,6 +555,8 @@ BAD_VALUES = [
     device("cuda:"),
     device("cuda:1\n"),
     device("cpu:x"),
+    ("engine", "sample", "engine is 'sample': did you mean 'samples'?"),
+    ("engine", None, "engine is None: choose one of 'auto', 'device', 'samples'."),
     workers(-1),
     workers(65),
     workers(1.0),
@@ -660,6 +667,20 @@ def test_several_problems_are_reported_at_once() -> None:
         " epochs is 5 and train_images is 5; give exactly one of them: the passes over the training split, or the images shown",
     ):
         assert part in found
+
+
+@pytest.mark.parametrize("flip", [0.3, 1, 1e-9])
+def test_an_alternating_flip_needs_even_odds(flip: float) -> None:
+    assert message(make, alternating_flip=True, horizontal_flip=flip) == (
+        f"alternating_flip is True and horizontal_flip is {flip!r}; an alternating flip mirrors each image in every other pass: "
+        "set horizontal_flip to 0.5, to 'auto', or to 0 for no flip, or alternating_flip to False."
+    )
+    assert make(horizontal_flip=flip).horizontal_flip == flip
+
+
+@pytest.mark.parametrize("flip", ["auto", 0.5, 0, 0.0])  # "auto" becomes 0 for digits
+def test_an_alternating_flip_goes_with_even_odds_or_none(flip: float | str) -> None:
+    assert make(alternating_flip=True, horizontal_flip=flip).alternating_flip
 
 
 def test_a_length_is_needed() -> None:

@@ -95,6 +95,7 @@ RULES: dict[str, Rule] = {
     "residual_start": choice("random", "dirac", "zero"),
     "whitening": choice(True, False),
     "horizontal_flip": or_else("auto", number(0, 1)),
+    "alternating_flip": choice(True, False),
     "crop_padding": whole(0, 31),
     "cutout": whole(0, 32),
     "shift_scale_rotate": number(0, 1),
@@ -105,6 +106,7 @@ RULES: dict[str, Rule] = {
     "test_time_flip": choice(True, False),
     "precision": choice("auto", "fp32", "bf16", "fp16"),
     "device": choice(*devices),
+    "engine": choice("auto", "device", "samples"),
     "workers": or_else("auto", whole(0, 64)),
     "threads": or_else("auto", whole(1, 1024)),
     "compile": choice(True, False),
@@ -125,10 +127,19 @@ anything = st.recursive(
 )
 
 
+def uneven_alternation(values: dict[str, Any]) -> bool:
+    """Whether a valid alternating flip meets a valid probability that it does not go with."""
+    _, allowed = RULES["horizontal_flip"]
+    flip = values["horizontal_flip"]
+    return values["alternating_flip"] is True and allowed(flip) and flip not in ("auto", 0, 0.5)
+
+
 @st.composite
 def valid_values(draw: st.DrawFn) -> dict[str, Any]:
-    """A valid value for every parameter, with one of the two lengths."""
+    """A valid value for every parameter, with one of the two lengths, and an alternating flip only where it may be."""
     values = draw(st.fixed_dictionaries({name: drawn for name, (drawn, _) in RULES.items()}))
+    if uneven_alternation(values):
+        values["horizontal_flip"] = draw(st.sampled_from(["auto", 0, 0.5]))
     if draw(st.booleans()):
         return {**values, "epochs": draw(st.integers(1, 10_000)), "train_images": None}
     return {**values, "epochs": None, "train_images": draw(st.integers(1, 10**9))}
@@ -205,6 +216,8 @@ def test_a_configuration_given_as_notebook_parameters_is_the_one_the_notebook_ma
 def test_a_value_of_any_kind_is_valid_or_a_valueerror_that_names_it(name: str, value: Any, values: dict[str, Any]) -> None:
     if name in ("epochs", "train_images"):
         values = {**values, "epochs": None, "train_images": None}  # the other length would be one too many
+    if name in ("horizontal_flip", "alternating_flip"):
+        values = {**values, "horizontal_flip": "auto", "alternating_flip": False}  # each goes with the other's default
     _, allowed = RULES[name]
     build = TrainingConfig.from_dict
     if allowed(value) and not (name in ("epochs", "train_images") and value is None):
@@ -243,6 +256,8 @@ def test_several_bad_values_are_all_named_in_one_valueerror(values: dict[str, An
     together = {**values, **spoiled}
     if (together["epochs"] is None) == (together["train_images"] is None):
         bad |= {"epochs", "train_images"}
+    if uneven_alternation(together):
+        bad |= {"alternating_flip", "horizontal_flip"}
     if not bad:
         assert TrainingConfig.from_dict(together).epochs == together["epochs"]
         return

@@ -64,19 +64,20 @@ def only_run(root: Path) -> Run:
 
 
 def test_a_run_from_end_to_end(tmp_path: Path, loaded: list[tuple[Any, Any]], capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--model", "resnet_custom", "--train-images", "16", "--max-lr", "0.01", "--seed", "5"]
+    options = ["--model", "resnet_custom", "--train-images", "16", "--max-lr", "0.01", "--seed", "6"]
     options += ["--dataset", "some/folder", "--data-root", "elsewhere", "--output-dir", str(tmp_path / "out")]
     assert command.main([*SMALL, *options]) == 0
     assert loaded == [("some/folder", "elsewhere")]
     run = only_run(tmp_path / "out")
     config, summary = run.config(), run.summary()
-    assert run.name == config.replace(horizontal_flip="auto").default_run_name("colours")  # named after what was asked for
+    asked = config.replace(horizontal_flip="auto", engine="auto")  # what it is named after
+    assert run.name == asked.default_run_name("colours")
     assert config == TrainingConfig.preset(
         "smoke",
         model="resnet_custom",
         train_images=16,
         max_lr=0.01,
-        seed=5,
+        seed=6,
         dataset="some/folder",
         output_dir=str(tmp_path / "out"),
         resolutions=[[8, 1.0]],
@@ -84,12 +85,13 @@ def test_a_run_from_end_to_end(tmp_path: Path, loaded: list[tuple[Any, Any]], ca
         crop_padding=0,
         device="cpu",
         precision="fp32",
+        engine="device",
         workers=0,
         threads=torch.get_num_threads(),
         horizontal_flip=0.5,
     )
     assert summary["complete"] is True
-    assert (summary["dataset"], summary["preset"], summary["epochs"], summary["seed"]) == ("colours", "smoke", 1, 5)
+    assert (summary["dataset"], summary["preset"], summary["epochs"], summary["seed"]) == ("colours", "smoke", 1, 6)
     model = training.build_model(config, 3)
     assert isinstance(model, CustomResNet)
     history = run.load(model, coloured_images(6, split="test", seed=1))

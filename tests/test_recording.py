@@ -124,7 +124,7 @@ def test_a_new_run_gets_a_folder_with_everything_resolved_in_it(
     prepared = prepare("smoke", data_root="there", report=lines.append, **values)
     requested = TrainingConfig.preset("smoke", **values)
     assert prepared.config == requested.replace(
-        dataset="colours", device="cpu", precision="bf16", workers=0, threads=3, horizontal_flip=0.5
+        dataset="colours", device="cpu", precision="bf16", engine="device", workers=0, threads=3, horizontal_flip=0.5
     )
     assert prepared.config.max_lr == "auto"  # the range test needs the model
     assert prepared.run.folder == root / requested.default_run_name("colours")

@@ -87,7 +87,7 @@ def test_resolve_replaces_every_auto_but_max_lr_on_a_cpu(monkeypatch: pytest.Mon
     monkeypatch.setattr("torch.get_num_threads", lambda: 7)
     automatic = TrainingConfig.preset("original")
     resolved = resolve(automatic, coloured_images(3))
-    machine = {"device": "cpu", "precision": "bf16", "workers": 0, "threads": 7}
+    machine = {"device": "cpu", "precision": "bf16", "engine": "device", "workers": 0, "threads": 7}
     assert changed(automatic, resolved) == {"dataset": "colours", **machine}
     assert [name for name, value in resolved.to_dict().items() if value == "auto"] == ["max_lr"]
     assert resolve(resolved, coloured_images(3)) == resolved
@@ -97,12 +97,14 @@ def test_resolve_replaces_every_auto_but_max_lr_on_a_cpu(monkeypatch: pytest.Mon
     assert resolve(automatic).precision == "fp32"
 
 
-def test_resolve_on_a_gpu_takes_two_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("engine", "workers"), [("auto", 0), ("device", 0), ("samples", 2)])
+def test_resolve_on_a_gpu_takes_two_workers_for_samples(engine: str, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (7, 5))
-    automatic = TrainingConfig.preset("original", threads=1)
+    automatic = TrainingConfig.preset("original", threads=1, engine=engine)
     resolved = resolve(automatic, coloured_images(3))
-    assert changed(automatic, resolved) == {"dataset": "colours", "device": "cuda:0", "precision": "fp16", "workers": 2}
+    expected = {"dataset": "colours", "device": "cuda:0", "precision": "fp16", "workers": workers}
+    assert changed(automatic, resolved) == expected | ({"engine": "device"} if engine == "auto" else {})
 
 
 def test_resolve_mirrors_no_digits() -> None:
@@ -111,6 +113,8 @@ def test_resolve_mirrors_no_digits() -> None:
     assert resolve(automatic, dataclasses.replace(coloured_images(3), name="digits")).horizontal_flip == 0.0
     assert resolve(automatic).horizontal_flip == "auto"
     assert resolve(plan(horizontal_flip=0.3), coloured_images(3)).horizontal_flip == 0.3
+    digits = dataclasses.replace(coloured_images(3), name="digits")
+    assert resolve(plan(horizontal_flip="auto", alternating_flip=True), digits).horizontal_flip == 0.0
 
 
 def test_resolve_keeps_what_is_given() -> None:
@@ -243,12 +247,14 @@ def test_schedule_works_for_the_shortest_runs(steps: int, warmup: float, anneal:
 def test_augmentation_policy_takes_its_values_from_the_configuration() -> None:
     config = plan(horizontal_flip=0.3, crop_padding=2, cutout=4, shift_scale_rotate=0.1, rgb_shift=0.2, brightness_contrast=0.4)
     assert augmentation_policy(config) == AugmentationPolicy(0.3, 2, 4, 0.1, 0.2, 0.4)
+    assert augmentation_policy(plan(horizontal_flip=0.5, alternating_flip=True)) == AugmentationPolicy(alternating_flip=True)
 
 
 def test_build_batches_follows_the_configuration() -> None:
     train = coloured_images(20)
-    batches = build_batches(train, plan(batch_size=6, seed=9, workers=0))
-    assert (batches.batch_size, batches.seed, batches.workers, batches.device) == (6, 9, 0, CPU)
+    assert build_batches(train, plan()).engine == "device"
+    batches = build_batches(train, plan(batch_size=6, seed=9, engine="samples", workers=0))
+    assert (batches.batch_size, batches.seed, batches.engine, batches.workers, batches.device) == (6, 9, "samples", 0, CPU)
     images, labels = next(batches.epoch(8, 0, 20))
     order = shuffled_order(20, 9, 0)[:6]
     assert labels.tolist() == train.labels[order].tolist()

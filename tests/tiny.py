@@ -52,6 +52,7 @@ def plan(**changes: Any) -> TrainingConfig:
         "horizontal_flip": 0.0,
         "device": "cpu",
         "precision": "fp32",
+        "engine": "device",
         "workers": 0,
     }
     return TrainingConfig("smoke", **{**values, **changes})
