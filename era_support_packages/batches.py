@@ -175,6 +175,13 @@ def normalize_images(dataset: ImageDataset, indices: np.ndarray, resolution: int
     return normalize(torch.from_numpy(dataset.images[indices]), dataset.mean, dataset.std, resolution)
 
 
+def random_images(dataset: ImageDataset, count: int, seed: int, resolution: int | None = None) -> tuple[np.ndarray, Tensor]:
+    """`count` images drawn by a seed, without repeats (all where there are fewer): their indices int64 (count,), and as
+    `normalize_images` gives them."""
+    indices = np.random.default_rng(seed).choice(len(dataset), min(count, len(dataset)), replace=False)
+    return indices, normalize_images(dataset, indices, resolution)
+
+
 def image_batches(
     dataset: ImageDataset, batch_size: int, device: torch.device, resolution: int | None = None
 ) -> Iterator[Tensor]:

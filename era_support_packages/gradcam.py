@@ -37,6 +37,7 @@ __all__ = [
     "Explanation",
     "Method",
     "check_method",
+    "default_layers",
     "explain",
     "forward_passes",
     "upsample",
@@ -155,6 +156,14 @@ def forward_passes(model: nn.Module, images: Tensor | np.ndarray, layers: Layers
         return len(images)
     with prepared(model) as network:
         return _passes_per_channel(network, images, names)
+
+
+def default_layers(model: nn.Module) -> tuple[str, ...]:
+    """The layers that `explain` takes where none are named: those of layer1 ... layer4 that the model has.
+
+    Raises `ValueError` where it has none of them.
+    """
+    return layer_names(unwrapped(model), None)
 
 
 def upsample(raw: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -6,6 +6,7 @@ python -m era_support_packages.notebook render -p dataset data/cifar10-jpeg
 
 import argparse
 import contextlib
+import copy
 import datetime
 import json
 import os
@@ -19,9 +20,19 @@ from typing import Any
 from era_support_packages.atomic_file import write_atomically
 from era_support_packages.bootstrap import repository_folder
 from era_support_packages.config import TrainingConfig, nearest_names
+from era_support_packages.explorer import WIDGET_VIEW
 from era_support_packages.runs import Run
 
 FIGURES = ("lr_finder.png", "training_log.png", "incorrect_classification.png", "gradCAM.png")
+DOCS_FIGURES = (
+    "explorer.png",
+    "faithfulness.png",
+    "faithfulness_curves.png",
+    "planted_shortcut.png",
+    "reliability.png",
+    "sanity_check.png",
+    "sanity_maps.png",
+)
 
 
 class NotebookError(RuntimeError):
@@ -102,12 +113,22 @@ def _run_folder(notebook: Any) -> Path:
 
 def to_html(notebook: Path) -> Path:
     """The notebook as one HTML page with its pictures inside, beside it."""
+    import nbformat
     from nbconvert import HTMLExporter
 
-    page, _ = HTMLExporter().from_filename(str(notebook))
+    page, _ = HTMLExporter().from_notebook_node(without_widgets(nbformat.read(notebook, as_version=4)))
     target = notebook.with_suffix(".html")
     write_atomically(target, page.encode())
     return target
+
+
+def without_widgets(notebook: Any) -> Any:
+    """A copy in which the pictures that stand in for widgets are shown: without a kernel a panel's knobs do nothing."""
+    result = copy.deepcopy(notebook)
+    result.metadata.pop("widgets", None)
+    for output in (output for cell in result.cells for output in cell.get("outputs", [])):
+        output.get("data", {}).pop(WIDGET_VIEW, None)
+    return result
 
 
 def run(pairs: Sequence[Sequence[str]]) -> str:
@@ -130,10 +151,8 @@ def cleaned(notebook: Any, source: Any, provenance: str) -> Any:
     No injected cell, no papermill metadata, no empty outputs, execution counts 1 to n, no path of this machine; the cell
     tagged `made-with` says which values made the outputs.
     """
-    import copy
-
     result = copy.deepcopy(source)
-    executed = {cell["id"]: cell for cell in notebook.cells}
+    executed = {cell["id"]: cell for cell in without_widgets(notebook).cells}
     count = 0
     for cell in result.cells:
         if "made-with" in cell.metadata.get("tags", []):
@@ -175,11 +194,11 @@ def render(pairs: Sequence[Sequence[str]]) -> str:
     executed.unlink()
     nbformat.validate(result)
     write_atomically(notebook_file(), (nbformat.writes(result) + "\n").encode())
-    images = repository_folder() / "images"
-    images.mkdir(exist_ok=True)
-    for name in FIGURES:
-        shutil.copyfile(folder / name, images / name)
-    return f"{notebook_file()} and {len(FIGURES)} images in {images}, from {folder}"
+    for place, names in (("images", FIGURES), ("docs/figures", DOCS_FIGURES)):
+        (repository_folder() / place).mkdir(parents=True, exist_ok=True)
+        for name in names:
+            shutil.copyfile(folder / name, repository_folder() / place / name)
+    return f"{notebook_file()}, {len(FIGURES)} images in images/ and {len(DOCS_FIGURES)} in docs/figures/, from {folder}"
 
 
 def _printed(notebook: Any) -> str:

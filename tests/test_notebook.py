@@ -9,11 +9,13 @@ import pytest
 
 from era_support_packages import notebook
 from era_support_packages.config import TrainingConfig
+from era_support_packages.explorer import WIDGET_VIEW
 from era_support_packages.runs import Run
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "gradcam_cifar10.ipynb"
 SUMMARY = Path(__file__).with_name("resnet18_summary.txt")
+SWITCHES = ("analyse_mistakes", "explore_methods", "check_faithfulness", "check_sanity", "plant_shortcut")
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,7 @@ def test_the_parameters_cell_holds_defaults_that_papermill_reads(committed):
     exec(cell.source, values)
     kept = {"preset": "auto", "dataset": "auto", "seed": 0, "mistakes": 10, "method": "gradcam"}
     kept |= {"output_dir": "runs", "resume": True}
+    kept |= dict.fromkeys(SWITCHES, True)
     assert {name: values[name] for name in names} == {name: kept.get(name) for name in names}
 
 
@@ -51,7 +54,7 @@ def test_the_parameters_cell_keeps_continuous_integration_small(committed):
 
 
 def test_every_parameter_but_the_notebooks_own_is_one_of_the_configuration():
-    own = {"preset", "data_root", "mistakes", "method", "resume", "finished_run"}
+    own = {"preset", "data_root", "mistakes", "method", "resume", "finished_run", *SWITCHES}
     fields = set(TrainingConfig.preset("smoke").to_dict())
     assert set(notebook.parameter_names(NOTEBOOK)) - own <= fields
 
@@ -71,7 +74,10 @@ def test_it_carries_the_outputs_of_one_run_in_order(committed):
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert not any(output.output_type == "error" for cell in cells for output in cell.outputs)
     pictures = sum("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
-    assert pictures == 8  # augmentation, range test, log, confusion, classes, mistakes, Grad-CAM twice
+    # augmentation, range test, log, confusion, classes, wrong predictions, four of mistakes, Grad-CAM twice, the explorer,
+    # faithfulness twice, sanity check twice, the planted shortcut
+    assert pictures == 18
+    assert WIDGET_VIEW not in NOTEBOOK.read_text()
     (prose,) = tagged(committed, "made-with")
     assert re.search(r"one real run with `\w+ = .+Data: .+; hardware: .+; PyTorch [\d.]+.*; \d{4}-\d\d-\d\d; ", prose.source)
 
@@ -92,6 +98,15 @@ def test_the_images_are_pictures_that_the_readme_shows():
     for name in notebook.FIGURES:
         assert (ROOT / "images" / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
         assert f"(images/{name})" in readme
+
+
+def test_the_figures_of_the_docs_are_pictures_that_the_page_shows():
+    page = (ROOT / "docs" / "reading-heatmaps.md").read_text()
+    for name in notebook.DOCS_FIGURES:
+        assert (ROOT / "docs" / "figures" / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        assert f"(figures/{name})" in page
+    assert {path.name for path in (ROOT / "docs" / "figures").iterdir()} == set(notebook.DOCS_FIGURES)
+    assert "(docs/reading-heatmaps.md)" in (ROOT / "README.md").read_text()
 
 
 # ---- parameters on the command line ----------------------------------------------------------------------------------
@@ -149,6 +164,18 @@ def test_cleaning_keeps_outputs_and_drops_traces(source):
     ]
     assert result.cells[2].outputs[1].execution_count == 2
     assert source.cells[0].source == "old words"
+
+
+def test_without_a_kernel_the_picture_of_a_panel_is_shown(source):
+    source.cells[2].outputs = [
+        nbformat.v4.new_output("display_data", {WIDGET_VIEW: {"model_id": "1"}, "image/png": "AAAA", "text/plain": "panel"})
+    ]
+    source.metadata["widgets"] = {"state": {}}
+    result = notebook.without_widgets(source)
+    assert result.cells[2].outputs[0].data == {"image/png": "AAAA", "text/plain": "panel"}
+    assert "widgets" not in result.metadata
+    assert WIDGET_VIEW in source.cells[2].outputs[0].data
+    assert notebook.cleaned(source, source, "words").cells[2].outputs[0].data == {"image/png": "AAAA", "text/plain": "panel"}
 
 
 @pytest.fixture
