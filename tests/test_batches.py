@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from tiny import coloured_images
 
 from era_support_packages import batches as batches_module
 from era_support_packages.augmentation import AugmentationPolicy, Augmenter
@@ -23,6 +24,7 @@ from era_support_packages.batches import (
     mean_colour,
     normalize,
     normalize_images,
+    random_images,
     shuffled_order,
     unnormalize,
 )
@@ -356,3 +358,16 @@ def test_a_worker_has_one_thread_and_ends_on_sigterm_whatever_its_parent_does() 
     finally:
         signal.signal(signal.SIGTERM, handler)
         cv2.setNumThreads(threads)
+
+
+def test_random_images_are_drawn_by_a_seed_without_repeats() -> None:
+    dataset = coloured_images(20)
+    indices, images = random_images(dataset, 8, seed=3)
+    assert len(set(indices.tolist())) == 8
+    assert torch.equal(images, normalize_images(dataset, indices))
+    again, _ = random_images(dataset, 8, seed=3)
+    other, small = random_images(dataset, 50, seed=4, resolution=4)
+    assert indices.tolist() == again.tolist()
+    assert sorted(other.tolist()) == list(range(20))
+    assert other.tolist() != list(range(20))
+    assert small.shape == (20, 3, 4, 4)

@@ -11,8 +11,7 @@ from gradcam_networks import OneConvolution, Passes, layers_for, red, small_imag
 from torch import Tensor, nn
 
 from era_support_packages.custom_resnet import resnet_custom
-from era_support_packages.gradcam import GRADIENT_METHODS, METHODS, explain, forward_passes
-from era_support_packages.gradcam_arguments import layer_names
+from era_support_packages.gradcam import GRADIENT_METHODS, METHODS, default_layers, explain, forward_passes
 from era_support_packages.resnet import ResNet18
 
 BAD_VALUES = {
@@ -192,6 +191,5 @@ def test_unusable_models_are_refused() -> None:
 
 
 def test_the_default_is_what_there_is_of_the_four_layers() -> None:
-    found = layer_names(resnet_custom(), None)
-    assert found == ("layer1", "layer2", "layer3")
-    assert layer_names(ResNet18(), None) == ("layer1", "layer2", "layer3", "layer4")
+    assert default_layers(resnet_custom()) == ("layer1", "layer2", "layer3")
+    assert default_layers(nn.DataParallel(ResNet18())) == ("layer1", "layer2", "layer3", "layer4")
