@@ -4,9 +4,11 @@ python benchmarks/throughput.py --json benchmarks/results/throughput.json
 
 The same ResNet18, batch size and images with the same augmentation. The original's way: fp32, contiguous memory,
 albumentations for each sample in a DataLoader with two workers, `.item()` after each step. Each measurement is a process of its
-own, because the setting of the memory allocator holds for a process.
+own, because the setting of the memory allocator holds for a process. At 32 px it also prints the peak memory of a process that
+trains as the package does at batch 512.
 """
 
+import resource
 import subprocess
 import sys
 import time
@@ -26,6 +28,7 @@ from era_support_packages.image_dataset import ImageDataset
 from era_support_packages.weight_gradients import FastWeightGradients
 
 WARM_UP = 1  # steps that are not timed
+LARGE_BATCH = 512  # whose memory is measured
 VARIANTS = ("original's way", "ours", "ours, memory given back", "ours, oneDNN's weight gradients")
 
 
@@ -112,11 +115,12 @@ def our_way(config: TrainingConfig, steps: int, variant: str) -> float:
     return steps * size / (time.perf_counter() - start)
 
 
-def measured(variant: str, config: TrainingConfig, steps: int) -> float:
-    """Images per second of a variant in a process of its own."""
+def measured(variant: str, config: TrainingConfig, steps: int) -> tuple[float, float]:
+    """Images per second of a variant in a process of its own, and that process's peak memory in GB."""
     values = {"variant": variant, "steps": steps, "pixels": config.resolutions[0][0], "batch-size": config.batch_size}
     command = [sys.executable, __file__, *(word for name, value in values.items() for word in (f"--{name}", str(value)))]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    speed, memory = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return float(speed), float(memory)
 
 
 def main() -> None:
@@ -132,11 +136,11 @@ def main() -> None:
         way = (
             original_way(config, chosen.steps) if chosen.variant == VARIANTS[0] else our_way(config, chosen.steps, chosen.variant)
         )
-        print(way)
+        print(way, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
         return
     has_own = isinstance(training_setup.fast_weight_gradients(torch.device(config.device), config.precision), FastWeightGradients)
     variants = [name for name in VARIANTS if has_own or name != "ours, oneDNN's weight gradients"]
-    found = alternate({name: lambda name=name: measured(name, config, chosen.steps) for name in variants}, chosen.rounds)
+    found = alternate({name: lambda name=name: measured(name, config, chosen.steps)[0] for name in variants}, chosen.rounds)
     rows = [
         {
             "variant": name,
@@ -149,7 +153,11 @@ def main() -> None:
     ]
     times = ratio(found["ours"], found[VARIANTS[0]])
     what = f"ResNet18, batch {chosen.batch_size}, {chosen.pixels} px, {config.precision}"
-    publish("throughput", rows, times, f"{what}: {times:.2f} times the original's way.", chosen.json)
+    sentence = f"{what}: {times:.2f} times the original's way."
+    if chosen.pixels == 32 and config.device == "cpu":
+        _, memory = measured("ours", configuration(32, LARGE_BATCH), 1)
+        sentence += f" Peak memory of a process that trains at batch {LARGE_BATCH}: {memory:.1f} GB."
+    publish("throughput", rows, times, sentence, chosen.json)
 
 
 if __name__ == "__main__":
