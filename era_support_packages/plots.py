@@ -14,6 +14,7 @@ from era_support_packages.image_figures import (
 )
 from era_support_packages.mistake_figures import class_scores, confused_pairs, reliability_diagram, suspicious_labels, top_losses
 from era_support_packages.sanity_check_figures import sanity_curves, sanity_maps
+from era_support_packages.shortcut_figures import planted_shortcut
 
 __all__ = [
     "HEAT_COLORMAP",
@@ -31,6 +32,7 @@ __all__ = [
     "incorrect_predictions",
     "overlay",
     "perturbation_curves",
+    "planted_shortcut",
     "range_test",
     "reliability_diagram",
     "sanity_curves",
