@@ -1,11 +1,15 @@
 """The committed notebook is as it should be, and its headless runner does what it says."""
 
+import base64
+import io
 import json
 import re
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+from PIL import Image
 
 from era_support_packages import notebook
 from era_support_packages.config import TrainingConfig
@@ -15,6 +19,7 @@ from era_support_packages.runs import Run
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "gradcam_cifar10.ipynb"
 SUMMARY = Path(__file__).with_name("resnet18_summary.txt")
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGBgAAAABQABpfZFQAAAAABJRU5ErkJggg=="  # a PNG
 SWITCHES = ("analyse_mistakes", "explore_methods", "check_faithfulness", "check_sanity", "plant_shortcut")
 
 
@@ -168,14 +173,31 @@ def test_cleaning_keeps_outputs_and_drops_traces(source):
 
 def test_without_a_kernel_the_picture_of_a_panel_is_shown(source):
     source.cells[2].outputs = [
-        nbformat.v4.new_output("display_data", {WIDGET_VIEW: {"model_id": "1"}, "image/png": "AAAA", "text/plain": "panel"})
+        nbformat.v4.new_output("display_data", {WIDGET_VIEW: {"model_id": "1"}, "image/png": PIXEL, "text/plain": "panel"})
     ]
     source.metadata["widgets"] = {"state": {}}
     result = notebook.without_widgets(source)
-    assert result.cells[2].outputs[0].data == {"image/png": "AAAA", "text/plain": "panel"}
+    assert result.cells[2].outputs[0].data == {"image/png": PIXEL, "text/plain": "panel"}
     assert "widgets" not in result.metadata
     assert WIDGET_VIEW in source.cells[2].outputs[0].data
-    assert notebook.cleaned(source, source, "words").cells[2].outputs[0].data == {"image/png": "AAAA", "text/plain": "panel"}
+    assert set(notebook.cleaned(source, source, "words").cells[2].outputs[0].data) == {"image/png", "text/plain"}
+
+
+def test_pictures_are_kept_in_a_palette_of_their_own():
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    pixels[:, 32:] = (10, 200, 30)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    small = notebook.palette_png(buffer.getvalue())
+    again = Image.open(io.BytesIO(small))
+    assert (again.mode, again.size) == ("P", (64, 64))
+    assert len(small) < len(buffer.getvalue()) / 2
+    difference = np.abs(np.array(again.convert("RGB")).astype(int) - pixels)
+    assert difference[:, 32:].max() <= 1
+    assert difference.mean() < 16  # noise is the worst there is
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    output = nbformat.v4.new_output("display_data", {"image/png": encoded, "text/plain": "x"})
+    assert base64.b64decode(notebook._cleaned_output(output, 1).data["image/png"]) == small
 
 
 @pytest.fixture
