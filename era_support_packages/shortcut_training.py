@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from era_support_packages.batches import normalize_images
+from era_support_packages.hardware import keep_freed_memory
 from era_support_packages.image_dataset import ImageDataset
 from era_support_packages.intervals import Interval, mean_interval, share_interval
 from era_support_packages.progress import progress_bar
@@ -127,6 +128,8 @@ def plant(
     judge = _Judge.of(train, order[:held], resolution, target_class, generator)
     original = copy.deepcopy(model).float().eval().requires_grad_(False)
     network = copy.deepcopy(original).requires_grad_(True)
+    if next(network.parameters()).device.type == "cpu":
+        keep_freed_memory()
 
     start = time.perf_counter()
     right_before, to_class_before = judge.right(network), judge.to_class(network)

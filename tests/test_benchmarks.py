@@ -75,6 +75,9 @@ def test_the_readmes_quote_the_stored_results() -> None:
         for row in results[name]["rows"]:
             quoted = f"| {row['images/s (median)']:.0f} | {row['slowest']:.0f} to {row['fastest']:.0f} |"
             assert f"| {row['variant']} {quoted}" in text
+    for row in results["augmentation"]["rows"]:
+        assert f"| {row['way']} | {row['images/s (median)']:.0f} | {row['ms a batch']:.3g} |" in text
+    assert f"{results['gradcam']['ratio']:.1f} times as fast" in text
 
 
 @pytest.fixture
