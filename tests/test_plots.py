@@ -594,13 +594,14 @@ def test_show_displays_a_png_in_a_kernel_that_has_no_inline_backend(request) -> 
     source = (
         "import sys, numpy as np; from era_support_packages import plots\n"
         "figure = plots.image_grid(np.zeros((1, 8, 8, 3), np.uint8), ['cat'], 'A title')\n"
-        "plots.show(figure); print('matplotlib.pyplot' in sys.modules)"
+        "pyplot = sys.modules.get('matplotlib.pyplot')  # pytorch-grad-cam imports it; nothing here draws with it\n"
+        "plots.show(figure); print(bool(pyplot and pyplot.get_fignums()))"
     )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
     resources = {"metadata": {"path": str(request.config.rootpath)}}
     nbclient.NotebookClient(notebook, kernel_name="python3", resources=resources, timeout=60).execute()
     picture, printed = notebook.cells[0].outputs
-    assert (picture.output_type, printed.text) == ("display_data", "False\n"), "no pyplot, no global figures"
+    assert (picture.output_type, printed.text) == ("display_data", "False\n"), "no global figures"
     assert picture.data["image/png"].startswith("iVBORw0KGgo"), "the first bytes of a PNG in base64"
     assert picture.metadata["image/png"]["alt"] == "A title"
 
