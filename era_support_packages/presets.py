@@ -44,7 +44,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # 0.11 PFLOP, minutes on two cores: most images at a quarter of the work of 32 px, the rest at 0.56 of it
     "cpu": {
         "train_images": 87_000,
-        "max_epochs": 16,
+        "max_epochs": 10,  # of a small data set
         "resolutions": ((16, 0.6), (24, 0.4)),  # too few could be afforded at 32 px for it to adapt to that size
         "batch_size": 32,  # more steps for the same work
         "max_lr": 0.07,
