@@ -334,7 +334,7 @@ def test_max_epochs_bounds_the_passes_over_a_small_data_set() -> None:
 
 
 def test_giving_a_length_drops_the_presets_bound_on_passes() -> None:
-    assert TrainingConfig.preset("cpu").max_epochs == 16
+    assert TrainingConfig.preset("cpu").max_epochs == 10
     assert TrainingConfig.preset("cpu", train_images=60_000).max_epochs is None
     assert TrainingConfig.preset("cpu", epochs=2).max_epochs is None
     assert TrainingConfig.preset("cpu", train_images=60_000, max_epochs=3).max_epochs == 3
