@@ -141,3 +141,12 @@ def test_equal_work_is_counted_in_pixels(accuracy) -> None:
     assert accuracy.image_equivalents(plan) == pytest.approx(600 / 4 + 400 * 9 / 16)
     cpu = accuracy.image_equivalents(TrainingConfig.preset("cpu"))
     assert accuracy.Recipe("original", equal_work=True).overrides() == {"test_time_flip": True, "train_images": round(cpu)}
+
+
+def test_the_comparison_is_one_of_mean_errors_and_waits_for_both_recipes(accuracy) -> None:
+    cpu = [{"recipe": "cpu", "seed": seed, "test_accuracy": value} for seed, value in enumerate((74.0, 76.0))]
+    assert accuracy.comparison(cpu) == (0.76, "cpu, seed 1: 0.76 of the test images are right; no rows to compare yet.")
+    textbook = {"recipe": "textbook at equal work", "seed": 0, "test_accuracy": 60.0}
+    ratio, sentence = accuracy.comparison([*cpu, textbook])
+    assert ratio == pytest.approx(40 / 25)
+    assert sentence == "At equal work a textbook recipe makes 1.60 times the errors of the preset cpu."
