@@ -78,7 +78,7 @@ def test_the_readmes_quote_the_stored_results() -> None:
     for row in results["augmentation"]["rows"]:
         assert f"| {row['way']} | {row['images/s (median)']:.0f} | {row['ms a batch']:.3g} |" in text
     assert f"{results['gradcam']['ratio']:.1f} times as fast" in text
-    cpu = [row for row in results["accuracy"]["rows"] if (row["recipe"], row["seed"]) == ("cpu", 0)][0]
+    cpu = next(row for row in results["accuracy"]["rows"] if (row["recipe"], row["seed"]) == ("cpu", 0))
     for page in (text, (ROOT / "README.md").read_text()):
         assert f"{cpu['test_accuracy']:.2f} %" in page
         assert f"{cpu['test_accuracy_tta']:.2f} %" in page
