@@ -27,6 +27,8 @@ from era_support_packages.runs import Run
 
 FIGURES = ("lr_finder.png", "training_log.png", "incorrect_classification.png", "gradCAM.png")
 DOCS_FIGURES = (
+    "class_scores.png",
+    "confused_pairs.png",
     "explorer.png",
     "faithfulness.png",
     "faithfulness_curves.png",
@@ -34,6 +36,7 @@ DOCS_FIGURES = (
     "reliability.png",
     "sanity_check.png",
     "sanity_maps.png",
+    "suspicious_labels.png",
 )
 
 
