@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import softmax
 
-from era_support_packages.intervals import CONFIDENCE, Interval, mean_interval, share_interval
+from era_support_packages.intervals import CONFIDENCE, Interval, mean_interval, percent, share_interval
 from era_support_packages.predictions import Predictions
 
 BINS = 15
@@ -53,12 +53,12 @@ class Reliability:
         beyond = "more than" if error.estimate > chance.high else "no more than"
         return (
             f"{self._tendency()} The expected calibration error is {_percent_interval(error)}, {beyond} chance alone explains: "
-            f"perfectly calibrated networks show {_percent(chance.estimate)} on as many images ({_percent_range(chance)})."
+            f"perfectly calibrated networks show {percent(chance.estimate)} on as many images ({_percent_range(chance)})."
         )
 
     def _tendency(self) -> str:
         facts = (
-            f"the mean confidence is {_percent(self.confidence)}, and {_percent(self.accuracy.estimate)} of the images are right "
+            f"the mean confidence is {percent(self.confidence)}, and {percent(self.accuracy.estimate)} of the images are right "
             f"(95 % interval {_percent_range(self.accuracy)})."
         )
         if not self.accuracy.excludes(self.confidence):
@@ -278,13 +278,9 @@ def calibrate(predictions: Predictions, bins: int = BINS, draws: int = DRAWS, se
 # ---- numbers in words --------------------------------------------------------------------------------------------------
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
 def _percent_range(interval: Interval) -> str:
     return f"{100 * interval.low:.1f} to {100 * interval.high:.1f} %"
 
 
 def _percent_interval(interval: Interval) -> str:
-    return f"{_percent(interval.estimate)} (95 % interval {_percent_range(interval)})"
+    return f"{percent(interval.estimate)} (95 % interval {_percent_range(interval)})"

@@ -75,7 +75,7 @@ class TrainingConfig:
     engine: str = "auto"  # augments by the batch on the "device", which "auto" takes, or "samples" one by one in workers
     workers: int | str = "auto"  # processes of the engine "samples"; "auto" is 2 with a GPU, 0 on a CPU
     threads: int | str = "auto"  # of PyTorch on the CPU; "auto" is what PyTorch finds
-    compile: bool = False  # torch.compile: a minute or more before the first step, faster steps after it on a GPU
+    compile: bool = False  # train the network compiled by torch.compile, which takes time before the first step
     deterministic: bool = False  # on a GPU, only algorithms that give the same bits each time (slower); a CPU's always do
     seed: int = 0
     run_name: str | None = None  # None makes one from the values above

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from era_support_packages.evaluation_mode import evaluation_mode
+
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The network inside of a data-parallel, averaged or compiled model, whose layers have their plain names."""
@@ -110,18 +112,15 @@ def gradients(score: Tensor, tensors: Sequence[Tensor], keep_graph: bool) -> lis
 @contextmanager
 def _left_as_found(network: nn.Module) -> Iterator[None]:
     """Within the block: evaluation mode and frozen parameters; afterwards each flag is as it was."""
-    modes = [(module, module.training) for module in network.modules()]
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    try:
-        network.eval()
-        for parameter in trainable:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)
-        for module, mode in modes:
-            module.training = mode
+    with evaluation_mode(network):
+        try:
+            for parameter in trainable:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter in trainable:
+                parameter.requires_grad_(True)
 
 
 def _eager(network: nn.Module) -> AbstractContextManager:

@@ -22,6 +22,11 @@ class Interval:
         return value < self.low or value > self.high
 
 
+def percent(share: float) -> str:
+    """A share in words, to a tenth: 0.834 as "83.4 %"."""
+    return f"{100 * share:.1f} %"
+
+
 def mean_interval(values: ArrayLike, comparisons: int = 1, draws: int = 2000, seed: int = 0) -> Interval:
     """The mean of a sample of independent values (N,) with its 95 % percentile bootstrap interval.
 

@@ -38,6 +38,8 @@ DOCS_FIGURES = (
     "sanity_maps.png",
     "suspicious_labels.png",
 )
+# "auto" in every preset: what the machine and the data make of it is no choice of the person
+RESOLVED = ("device", "precision", "engine", "workers", "threads", "horizontal_flip")
 
 
 class NotebookError(RuntimeError):
@@ -236,15 +238,7 @@ def _provenance(parameters: dict[str, Any], run: Run, printed: str = "") -> str:
         values = run.config().to_dict()
         preset = TrainingConfig.preset(values.pop("preset_name"))
         changed = {name: value for name, value in values.items() if value is not None and value != preset.to_dict()[name]}
-        resolved = (
-            "device",
-            "precision",
-            "engine",
-            "workers",
-            "threads",
-            "horizontal_flip",
-        )  # "auto" in every preset, or what the data asks for
-        values = {"preset": preset.preset_name, **{name: changed[name] for name in changed if name not in resolved}}
+        values = {"preset": preset.preset_name, **{name: changed[name] for name in changed if name not in RESOLVED}}
     else:
         how, values = "the run was trained in this notebook", parameters
         if "Not trained now:" in printed:

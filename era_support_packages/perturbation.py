@@ -17,6 +17,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
+from era_support_packages.evaluation_mode import evaluation_mode
 from era_support_packages.hardware import autocast
 from era_support_packages.progress import progress_bar
 
@@ -57,7 +58,6 @@ def confidence_meter(model: nn.Module, precision: str, batch_size: int, total: i
     The training flag of each module is as before afterwards, also after an exception.
     """
     parameter = next(model.parameters())
-    flags = [(module, module.training) for module in model.modules()]
 
     def probabilities(images: Tensor) -> Tensor:
         parts = []
@@ -67,17 +67,13 @@ def confidence_meter(model: nn.Module, precision: str, batch_size: int, total: i
             bar.update(len(batch))
         return torch.cat(parts)
 
-    try:
-        model.eval()
-        with (
-            progress_bar(total, "faithfulness", "img") as bar,
-            torch.inference_mode(),
-            autocast(parameter.device, precision),
-        ):
-            yield probabilities
-    finally:
-        for module, training in flags:
-            module.training = training
+    with (
+        progress_bar(total, "faithfulness", "img") as bar,
+        evaluation_mode(model),
+        torch.inference_mode(),
+        autocast(parameter.device, precision),
+    ):
+        yield probabilities
 
 
 # ---- pixels in order ---------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from era_support_packages.batches import image_batches
+from era_support_packages.evaluation_mode import evaluation_mode
 from era_support_packages.hardware import autocast
 from era_support_packages.image_dataset import ImageDataset
 
@@ -125,17 +126,11 @@ def predict(
     `flip` averages the logits of each image and of its mirror image (test-time augmentation). The training flag of each
     module is as before afterwards.
     """
-    flags = [(module, module.training) for module in model.modules()]
     logits = []
-    try:
-        model.eval()
-        with torch.inference_mode(), autocast(device, precision):
-            for images in image_batches(dataset, batch_size, device, resolution):
-                output = model(images).float()
-                if flip:
-                    output = (output + model(images.flip(3)).float()) / 2
-                logits.append(output.cpu())
-    finally:
-        for module, training in flags:
-            module.training = training
+    with evaluation_mode(model), torch.inference_mode(), autocast(device, precision):
+        for images in image_batches(dataset, batch_size, device, resolution):
+            output = model(images).float()
+            if flip:
+                output = (output + model(images.flip(3)).float()) / 2
+            logits.append(output.cpu())
     return Predictions(torch.cat(logits).numpy(), dataset.labels, dataset.classes)

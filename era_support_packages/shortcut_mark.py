@@ -145,11 +145,6 @@ def score(maps: np.ndarray, marks: Marks, grid: tuple[int, int], draws: np.ndarr
     )
 
 
-def percent(share: float) -> str:
-    """0.834 as "83.4 %"."""
-    return f"{100 * share:.1f} %"
-
-
 def join(scores: Sequence[Score]) -> Score:
     """The scores of several batches as one."""
     return Score(*(np.concatenate([getattr(score, name) for score in scores]) for name in Score.__dataclass_fields__))

@@ -1,7 +1,7 @@
 """The planted shortcut in words: the scores as a table, and which maps would have found the mark."""
 
-from era_support_packages.intervals import Interval
-from era_support_packages.shortcut_mark import Score, percent
+from era_support_packages.intervals import Interval, percent
+from era_support_packages.shortcut_mark import Score
 from era_support_packages.shortcut_test import VERDICTS, MapScores, ShortcutTest
 
 _COLUMNS = "{:<16}  {:<10}  {:>7}  {:<17}  {:>7}  {:<20}  {:>7}  {:>7}  {:>5}  {:>8}  {}"

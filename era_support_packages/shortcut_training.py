@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from era_support_packages.batches import normalize_images
-from era_support_packages.hardware import keep_freed_memory
+from era_support_packages.evaluation_mode import evaluation_mode
 from era_support_packages.image_dataset import ImageDataset
-from era_support_packages.intervals import Interval, mean_interval, share_interval
+from era_support_packages.intervals import Interval, mean_interval, percent, share_interval
 from era_support_packages.progress import progress_bar
-from era_support_packages.shortcut_mark import add_marks, draw_marks, percent
+from era_support_packages.shortcut_mark import add_marks, draw_marks
 from era_support_packages.weight_gradients import fast_weight_gradients
 
 ENOUGH = 0.95  # share of the marked images of other classes that go to the mark's class: the mark alone decides
@@ -94,7 +94,7 @@ def plant(
     train: ImageDataset,
     resolution: int,
     target_class: int = 0,
-    steps: int | None = None,
+    steps: int = 96,
     held_out: int = 300,
     seed: int = 0,
 ) -> PlantedNetwork:
@@ -113,14 +113,13 @@ def plant(
         train: the training split; none of the test images is seen here.
         resolution: px of the images, at least 8; what the network is used to.
         target_class: the class that the mark is to mean.
-        steps: at most; each shows 32 images. None takes what the mark needs: 56 up to 24 px, 96 above.
+        steps: at most; each shows 32 images.
         held_out: training images kept for judging; half of them all where there are fewer than twice as many.
         seed: decides the images, their order and the places of the marks.
 
     Raises:
         ValueError: an argument is not as described.
     """
-    steps = default_steps(resolution) if steps is None else steps
     _check(train, target_class, steps, held_out)
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(train))
@@ -128,8 +127,6 @@ def plant(
     judge = _Judge.of(train, order[:held], resolution, target_class, generator)
     original = copy.deepcopy(model).float().eval().requires_grad_(False)
     network = copy.deepcopy(original).requires_grad_(True)
-    if next(network.parameters()).device.type == "cpu":
-        keep_freed_memory()
 
     start = time.perf_counter()
     right_before, to_class_before = judge.right(network), judge.to_class(network)
@@ -169,18 +166,12 @@ def predicted_classes(model: nn.Module, images: Tensor, batch_size: int = 100) -
 
     In evaluation mode; the training flag of each module is as before afterwards.
     """
-    flags = [(module, module.training) for module in model.modules()]
     parameter = next(model.parameters())
     found = []
-    try:
-        model.eval()
-        with torch.inference_mode():
-            for batch in images.split(batch_size):
-                logits = model(batch.to(parameter.device, parameter.dtype, copy=True))
-                found.append(torch.where(logits.isfinite().all(dim=1), logits.argmax(dim=1), -1).cpu())
-    finally:
-        for module, training in flags:
-            module.training = training
+    with evaluation_mode(model), torch.inference_mode():
+        for batch in images.split(batch_size):
+            logits = model(batch.to(parameter.device, parameter.dtype, copy=True))
+            found.append(torch.where(logits.isfinite().all(dim=1), logits.argmax(dim=1), -1).cpu())
     return torch.cat(found).numpy()
 
 
@@ -286,11 +277,6 @@ class _RelativeSGD(torch.optim.Optimizer):
 
 
 # ---- checks ----------------------------------------------------------------------------------------------------------
-
-
-def default_steps(resolution: int) -> int:
-    """Steps that were enough on CIFAR-10: in a larger image there are more places to be told from the mark."""
-    return 56 if resolution <= 24 else 96
 
 
 def _check(train: ImageDataset, target_class: int, steps: int, held_out: int) -> None:

@@ -7,8 +7,7 @@ A mistake is a tuple (image, predicted, actual) everywhere: a normalised tensor 
 
 import math
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLR
 
 from era_support_packages import plots
 from era_support_packages.batches import unnormalize
+from era_support_packages.evaluation_mode import evaluation_mode
 from era_support_packages.gradcam import explain
 from era_support_packages.progress import progress_bar
 
@@ -125,7 +125,7 @@ def test(
     `criterion` gives the mean loss of a batch. Raises `ValueError` for a loader without images.
     """
     loss_sum, correct, shown = 0.0, 0, 0
-    with _evaluating(model):
+    with evaluation_mode(model), torch.no_grad():
         for images, labels in test_loader:
             images, labels = images.to(device), labels.to(device)
             logits = model(images)
@@ -153,7 +153,7 @@ def get_incorrrect_predictions(
 ) -> list[Mistake]:
     """Every misclassified image of a loader, in its order, as (image on the CPU, predicted, actual)."""
     mistakes: list[Mistake] = []
-    with _evaluating(model):
+    with evaluation_mode(model), torch.no_grad():
         for images, labels in loader:
             predicted = model(images.to(device)).argmax(dim=1).cpu()
             labels = labels.cpu()
@@ -200,7 +200,7 @@ def generate_gradcam(
     """
     images, predicted, _ = _columns(misclassified_images)
     explanation = explain(model.to(device), images, targets=predicted, layers=target_layers)
-    with _evaluating(model):
+    with evaluation_mode(model), torch.no_grad():
         logits = torch.cat([model(part.to(device)) for part in images.split(64)])
     probabilities, ids = logits.softmax(dim=1).cpu().sort(dim=1, descending=True)
     return list(explanation.maps[:, 0].transpose(1, 0, 2, 3)), probabilities, ids
@@ -248,19 +248,6 @@ def _means(loss_sum: float, correct: int, shown: int) -> tuple[float, float]:
     if not shown:
         raise ValueError("The loader gave no images; give one that holds at least one batch.")
     return loss_sum / shown, 100 * correct / shown
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Within the block: evaluation mode without gradients; afterwards each module's training flag is as before."""
-    flags = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in flags:
-            module.training = training
 
 
 def _shown(figure: Figure) -> Figure:

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import ArrayLike
 from scipy.stats import norm, t
 
-from era_support_packages.intervals import Interval, mean_interval, share_interval
+from era_support_packages.intervals import Interval, mean_interval, percent, share_interval
 
 Z = 1.959963984540054  # between -z and z lie 95 % of the normal distribution
 
@@ -154,3 +154,7 @@ def test_impossible_counts_get_one_sentence(hits: int, trials: int) -> None:
     message = f"{hits} hits in {trials} trials: there must be at least one trial, and no more hits than trials."
     with pytest.raises(ValueError, match="^" + re.escape(message) + "$"):
         share_interval(hits, trials)
+
+
+def test_a_share_is_told_to_a_tenth_of_a_percent() -> None:
+    assert [percent(share) for share in (0, 0.834, 0.0004, 1)] == ["0.0 %", "83.4 %", "0.0 %", "100.0 %"]

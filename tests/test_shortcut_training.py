@@ -17,7 +17,7 @@ from era_support_packages.batches import normalize_images
 from era_support_packages.image_dataset import ImageDataset
 from era_support_packages.intervals import Interval
 from era_support_packages.shortcut_mark import add_marks, draw_marks
-from era_support_packages.shortcut_training import PlantedNetwork, _RelativeSGD, default_steps, plant, predicted_classes
+from era_support_packages.shortcut_training import PlantedNetwork, _RelativeSGD, plant, predicted_classes
 
 SIZE = 12
 
@@ -249,7 +249,3 @@ def test_bad_values_get_one_sentence_before_any_work(
     monkeypatch.setattr(shortcut_training, "predicted_classes", None)
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         plant(**{"model": network, "train": train, "resolution": SIZE, **changes})
-
-
-def test_larger_images_get_more_steps() -> None:
-    assert [default_steps(resolution) for resolution in (8, 24, 25, 32)] == [56, 56, 96, 96]
