@@ -154,3 +154,66 @@ def test_the_comparison_is_one_of_mean_errors_and_waits_for_both_recipes(accurac
     ratio, sentence = accuracy.comparison([*cpu, textbook])
     assert ratio == pytest.approx(40 / 25)
     assert sentence == "At equal work a textbook recipe makes 1.60 times the errors of the preset cpu."
+
+
+@pytest.fixture
+def screening(bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The benchmark with a store of its own, on eight-pixel images of three colours."""
+    import screening
+    from tiny import coloured_images
+
+    monkeypatch.setattr(screening, "STORED", tmp_path / "results" / "screening.json")
+    test = coloured_images(8, split="test", seed=1)
+    monkeypatch.setattr(screening.datasets, "load", lambda name: (coloured_images(60), test))
+    return screening
+
+
+def test_a_change_is_screened_on_held_out_training_images_with_paired_seeds(
+    screening, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[tuple[int, int, float, int]] = []
+    fit = screening.training.fit
+
+    def watched(model, train, test, config, **options):
+        seen.append((len(train), len(test), config.norm_bias_lr, config.seed))
+        assert test.split == "train"
+        return fit(model, train, test, config, **options)
+
+    monkeypatch.setattr(screening.training, "fit", watched)
+    base = '{"train_images": 32, "resolutions": [[8, 1.0]], "model": "resnet_custom", "batch_size": 8, "device": "cpu"}'
+    command = ["screening.py", "--full", "--data", "colours", "--preset", "smoke", "--base", base]
+    monkeypatch.setattr(sys, "argv", [*command, "--changes", '{"norm_bias_lr": 16}', "--seeds", "0"])
+    screening.main()
+    assert seen == [(54, 6, 1.0, 0), (54, 6, 16, 0)]
+    assert "norm_bias_lr=16" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*command, "--changes", '{"norm_bias_lr": 16}', "--seeds", "0", "1"])
+    screening.main()
+    assert seen[2:] == [(54, 6, 1.0, 1), (54, 6, 16, 1)]  # none of seed 0 again
+    (line,) = screening.compared(screening.stored())
+    assert (line["seeds"], line["verdict"], line["data"]) == (2, "too few seeds", "colours")
+
+
+def test_a_change_pays_where_its_mean_exceeds_twice_its_standard_error(screening) -> None:
+    # differences 1, 2, 3: mean 2, standard deviation 1, standard error 1 / root 3
+    mean, error, verdict = screening.judged([1.0, 2.0, 3.0])
+    assert (mean, error, verdict) == (2.0, pytest.approx(3**-0.5), "pays")
+    assert screening.judged([-1.0, -2.0, -3.0])[2] == "harms"
+    assert screening.judged([-1.0, 0.5, 1.0])[2] == "not shown"
+    assert screening.judged([5.0, 5.0])[2] == "too few seeds"
+    common = {"preset": "cpu", "base": {}, "data": "x"}
+    values = {0: (70.0, 71.0), 1: (72.0, 74.0), 2: (71.0, 74.0)}
+    rows = [{**common, "change": {}, "seed": seed, "accuracy": without} for seed, (without, _) in values.items()]
+    rows += [{**common, "change": {"a": 1}, "seed": seed, "accuracy": with_it} for seed, (_, with_it) in values.items()]
+    rows += [{**common, "change": {"a": 1}, "seed": 9, "accuracy": 0.0}]  # without a partner
+    rows += [{**common, "base": {"b": 2}, "change": {"a": 1}, "seed": 0, "accuracy": 0.0}]  # of another base
+    (line,) = screening.compared(rows)
+    assert (line["change"], line["of"], line["seeds"]) == ("a=1", "cpu unchanged", 3)
+    assert (line["without %"], line["with %"], line["difference"]) == ("71.00", "73.00", "+2.00")
+    assert (line["standard error"], line["verdict"]) == ("0.58", "pays")
+    assert screening.summary([line]) == (1.0, "1.00 of the changes that were tried pay.")
+
+
+def test_screening_says_what_to_do_where_nothing_is_stored(screening, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["screening.py"])
+    with pytest.raises(SystemExit, match=r"No two rows to compare are stored yet: train them with --full and --changes\."):
+        screening.main()
