@@ -20,11 +20,13 @@ lint: $(VENV)/.installed  ## Check style
 render: $(VENV)/.installed  ## Make the notebook's outputs and images/ again (ARGS="-p finished_run runs/NAME")
 	$(PY) -m era_support_packages.notebook render $(ARGS)
 
-bench: $(VENV)/.installed  ## Measure throughput and Grad-CAM, ratios side by side, into benchmarks/results/
+bench: $(VENV)/.installed  ## Measure throughput, augmentation and Grad-CAM into benchmarks/results/; print the stored accuracies
 	$(PY) benchmarks/throughput.py --json benchmarks/results/throughput.json
 	$(PY) benchmarks/throughput.py --pixels 16 --batch-size 32 --steps 16 --json benchmarks/results/throughput_16px.json
 	$(PY) benchmarks/augmentation.py --json benchmarks/results/augmentation.json
 	$(PY) benchmarks/gradcam.py --json benchmarks/results/gradcam.json
+	$(PY) benchmarks/screening.py
+	$(PY) benchmarks/accuracy.py
 
 faults: $(VENV)/.installed  ## Kill a training process again and again; nothing may be lost (ARGS="--kills 40 --seed 0")
 	$(PY) tests/kill_test.py $(ARGS)

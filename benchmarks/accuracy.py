@@ -112,9 +112,14 @@ def report(line: str) -> None:
 
 
 def commit() -> str:
-    """The commit of the checkout, with "+" where files were changed since; "unknown" outside of one."""
-    found = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
+    """The commit of the checkout, with "+" where files other than stored results were changed since; "unknown" outside of one."""
+    name = _git("rev-parse", "--short", "HEAD").stdout.strip()
+    changed = _git("diff", "--quiet", "HEAD", "--", ".", ":(exclude)benchmarks/results").returncode
+    return f"{name}{'+' if changed else ''}" if name else "unknown"
+
+
+def _git(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def summarised(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -64,7 +64,9 @@ def test_stored_results_name_how_they_were_made(file: Path) -> None:
     assert result["sentence"].count(f"{result['ratio']:.2f}") == 1
 
 
-def test_the_readmes_quote_the_stored_results() -> None:
+def test_the_readmes_quote_the_stored_results(bench) -> None:
+    import accuracy
+
     changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "benchmarks/results"], cwd=ROOT, capture_output=True)
     if changed.returncode:
         pytest.skip("the benchmarks were run again here, or this is no git checkout")
@@ -78,10 +80,10 @@ def test_the_readmes_quote_the_stored_results() -> None:
     for row in results["augmentation"]["rows"]:
         assert f"| {row['way']} | {row['images/s (median)']:.0f} | {row['ms a batch']:.3g} |" in text
     assert f"{results['gradcam']['ratio']:.1f} times as fast" in text
-    cpu = next(row for row in results["accuracy"]["rows"] if (row["recipe"], row["seed"]) == ("cpu", 0))
+    cpu = next(line for line in accuracy.summarised(results["accuracy"]["rows"]) if line["recipe"] == "cpu")
     for page in (text, (ROOT / "README.md").read_text()):
-        assert f"{cpu['test_accuracy']:.2f} %" in page
-        assert f"{cpu['test_accuracy_tta']:.2f} %" in page
+        assert f"{cpu['test accuracy %']} %" in page
+        assert f"{cpu['with flips averaged %']} %" in page
 
 
 @pytest.fixture
@@ -136,6 +138,29 @@ def test_rows_of_one_recipe_become_a_line_with_mean_and_deviation(accuracy) -> N
     assert first["test accuracy %"] == "72.00 ± 2.83"  # the root of ((2^2 + 2^2) / 1)
     assert (first["seeds"], first["seconds"], first["with flips averaged %"]) == (2, 15, "75.00 ± 0.00")
     assert (second["recipe"], second["test accuracy %"]) == ("other", "60.00")
+
+
+def test_a_row_names_its_commit_and_whether_the_code_was_changed_since(
+    accuracy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    results = tmp_path / "benchmarks" / "results" / "accuracy.json"
+    monkeypatch.setattr(accuracy, "ROOT", tmp_path)
+    monkeypatch.setattr(accuracy, "STORED", results)
+    assert accuracy.commit() == "unknown"
+    results.parent.mkdir(parents=True)
+    code = tmp_path / "code.py"
+    for file in (results, code):
+        file.write_text("1")
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    for words in (("init", "-q"), ("add", "."), (*identity, "commit", "-qm", "first")):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    name = accuracy.commit()
+    assert len(name) >= 7
+    assert not name.endswith("+")
+    results.write_text("2")
+    assert accuracy.commit() == name
+    code.write_text("2")
+    assert accuracy.commit() == f"{name}+"
 
 
 def test_equal_work_is_counted_in_pixels(accuracy) -> None:
