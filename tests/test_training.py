@@ -1,5 +1,6 @@
 """Training: every number of the log against one worked out by hand, on networks of a few channels."""
 
+import collections
 import copy
 import dataclasses
 import gc
@@ -394,6 +395,33 @@ def test_training_flops_counts_the_images_that_are_really_shown() -> None:
     few = plan(epochs=3, batch_size=64)
     assert training_flops(model, few, few.planned_epochs(10), 10) == 30 * small
     assert training_flops(model, few, few.planned_epochs(10), 10, range_test_batches=20) == (30 + 200) * small
+
+
+@pytest.mark.parametrize(
+    ("preset", "epochs", "most_pflops"),
+    [
+        ("fast", {16: 4, 24: 7, 32: 3}, 1.34),
+        ("best", {24: 19, 32: 45}, 10.0),
+        ("cpu", {16: 2, 24: 1}, 0.11),
+        ("original", {32: 25}, 4.2),
+    ],
+)
+def test_what_the_presets_cost_on_cifar10(preset: str, epochs: dict[int, int], most_pflops: float) -> None:
+    config = TrainingConfig.preset(preset)
+    planned = config.planned_epochs(50_000)
+    assert collections.Counter(epoch.resolution for epoch in planned) == epochs
+    assert training_flops(ResNet18(), config, planned, 50_000) <= most_pflops * 1e15
+
+
+@pytest.mark.parametrize("preset", ["original", "fast", "best", "cpu"])
+def test_the_whole_plan_of_each_preset_runs(preset: str) -> None:
+    train, test = coloured_images(60), coloured_images(30, split="test", seed=1)
+    config = TrainingConfig.preset(preset, device="cpu", batch_size=20, max_lr=0.1, whitening=False, cutout=2)
+    config = resolve(config, train)
+    history = fit(tiny_network(), train, test, config, quiet)
+    planned = config.planned_epochs(len(train))
+    assert [record.resolution for record in history.records] == [epoch.resolution for epoch in planned]
+    assert history.records[-1].test_accuracy == 100
 
 
 # ---- the run ---------------------------------------------------------------------------------------------------------
