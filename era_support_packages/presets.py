@@ -23,6 +23,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "resolutions": ((16, 0.29), (24, 0.5), (32, 0.21)),  # 4, 7 and 3 epochs: more passes for the same work
         "batch_size": 128,  # more steps than 256 for the same work, and a GPU is still busy
         "max_lr": 0.2,
+        "norm_bias_lr": 16,  # see benchmarks/README.md
         "label_smoothing": 0.1,
         "whitening": True,
         "crop_padding": 2,
@@ -37,6 +38,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "resolutions": ((24, 0.3), (32, 0.7)),
         "batch_size": 256,
         "max_lr": 0.3,
+        "norm_bias_lr": 16,
         "label_smoothing": 0.1,
         "whitening": True,
         "crop_padding": 4,
