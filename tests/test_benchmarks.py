@@ -66,6 +66,7 @@ def test_stored_results_name_how_they_were_made(file: Path) -> None:
 
 def test_the_readmes_quote_the_stored_results(bench) -> None:
     import accuracy
+    import screening
 
     changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "benchmarks/results"], cwd=ROOT, capture_output=True)
     if changed.returncode:
@@ -80,6 +81,9 @@ def test_the_readmes_quote_the_stored_results(bench) -> None:
     for row in results["augmentation"]["rows"]:
         assert f"| {row['way']} | {row['images/s (median)']:.0f} | {row['ms a batch']:.3g} |" in text
     assert f"{results['gradcam']['ratio']:.1f} times as fast" in text
+    for line in screening.compared(results["screening"]["rows"]):
+        quoted = f"| {line['seeds']} | {line['without %']} % | {line['with %']} % | {line['difference']} |"
+        assert quoted in text
     cpu = next(line for line in accuracy.summarised(results["accuracy"]["rows"]) if line["recipe"] == "cpu")
     for page in (text, (ROOT / "README.md").read_text()):
         assert f"{cpu['test accuracy %']} %" in page
