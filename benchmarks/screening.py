@@ -80,7 +80,7 @@ def compared(rows: list[Values]) -> list[Values]:
                         "without %": f"{statistics.mean(without[seed] for seed in seeds):.2f}",
                         "with %": f"{statistics.mean(with_it[seed] for seed in seeds):.2f}",
                         "difference": f"{difference:+.2f}",
-                        "standard error": f"{error:.2f}",
+                        "standard error": "-" if math.isnan(error) else f"{error:.2f}",
                         "verdict": verdict,
                     }
                 )
