@@ -8,25 +8,20 @@ stopped goes on where it stopped. "at equal work" means the floating-point opera
 the last epoch; the test split decides nothing.
 """
 
-import argparse
 import datetime
 import json
 import shlex
 import statistics
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import table
+from bench import ROOT, RowFile, commit, report, row_options, table
 
-from era_support_packages import hardware, recording
-from era_support_packages.atomic_file import write_atomically
+from era_support_packages import recording
 from era_support_packages.config import TrainingConfig
 
-ROOT = Path(__file__).resolve().parents[1]
-STORED = ROOT / "benchmarks" / "results" / "accuracy.json"
+STORED = RowFile(ROOT / "benchmarks" / "results" / "accuracy.json")
 EPOCH = 50_000  # training images of CIFAR-10
 
 
@@ -106,22 +101,6 @@ def _word(value: Any) -> str:
     return shlex.quote(value if isinstance(value, str) else json.dumps(value))
 
 
-def report(line: str) -> None:
-    """Progress goes beside the table."""
-    print(line, file=sys.stderr, flush=True)
-
-
-def commit() -> str:
-    """The commit of the checkout, with "+" where files other than stored results were changed since; "unknown" outside of one."""
-    name = _git("rev-parse", "--short", "HEAD").stdout.strip()
-    changed = _git("diff", "--quiet", "HEAD", "--", ".", ":(exclude)benchmarks/results").returncode
-    return f"{name}{'+' if changed else ''}" if name else "unknown"
-
-
-def _git(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
-
-
 def summarised(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A line for each recipe, data set and device: mean and standard deviation over the seeds."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
@@ -149,65 +128,36 @@ def spread(values: list[float]) -> str:
     return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
-def comparison(rows: list[dict[str, Any]]) -> tuple[float, str]:
-    """How many times the errors of the preset cpu a textbook recipe makes, in words too; before both are there, the last row."""
+def comparison(rows: list[dict[str, Any]]) -> str | None:
+    """How many times the errors of the preset cpu a textbook recipe makes, in words; None before rows of both are there."""
     means = {
         name: statistics.mean(row["test_accuracy"] for row in rows if row["recipe"] == name)
         for name in {row["recipe"] for row in rows}
     }
     if not {"textbook at equal work", "cpu"} <= means.keys():
-        share = rows[-1]["test_accuracy"] / 100
-        return (
-            share,
-            f"{rows[-1]['recipe']}, seed {rows[-1]['seed']}: {share:.2f} of the test images are right; no rows to compare yet.",
-        )
+        return None
     ratio = (100 - means["textbook at equal work"]) / (100 - means["cpu"])
-    return ratio, f"At equal work a textbook recipe makes {ratio:.2f} times the errors of the preset cpu."
-
-
-def stored() -> list[dict[str, Any]]:
-    """The rows there are."""
-    return json.loads(STORED.read_text())["rows"] if STORED.exists() else []
-
-
-def store(rows: list[dict[str, Any]]) -> None:
-    """Write the rows, whole or not at all."""
-    ratio, sentence = comparison(rows)
-    result = {
-        "benchmark": "accuracy",
-        "command": "python benchmarks/accuracy.py --full --json benchmarks/results/accuracy.json",
-        "hardware": rows[-1]["device"],
-        "versions": hardware.versions(),
-        "rows": rows,
-        "ratio": ratio,
-        "sentence": sentence,
-    }
-    STORED.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(STORED, (json.dumps(result, indent=2) + "\n").encode())
+    return f"At equal work a textbook recipe makes {ratio:.2f} times the errors of the preset cpu."
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--full", action="store_true", help="train the rows that are missing")
-    parser.add_argument("--data", default="auto", help="data set to train on (default: auto)")
+    parser = row_options(__doc__.splitlines()[0])
     parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES)[:3], metavar="NAME")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED")
-    parser.add_argument("--json", metavar="FILE", help="also write the stored rows into this file")
     chosen = parser.parse_args()
-    rows = stored()
     if chosen.full:
         for seed in chosen.seeds:
             for name in chosen.recipes:
-                done = {(row["recipe"], Path(row["data"]).name, row["seed"]) for row in rows}
+                done = {(row["recipe"], Path(row["data"]).name, row["seed"]) for row in STORED.rows()}
                 if (name, Path(chosen.data).name, seed) not in done:
-                    rows.append(trained(name, chosen.data, seed))
-                    store(rows)
+                    STORED.add(trained(name, chosen.data, seed))
+    rows = STORED.rows()
     if not rows:
         raise SystemExit("No rows are stored yet: train them with --full.")
     print(table(summarised(rows)))
-    if chosen.json and Path(chosen.json).resolve() != STORED:
-        write_atomically(Path(chosen.json), STORED.read_bytes())
+    if sentence := comparison(rows):
+        print(sentence)
+    STORED.copy(chosen.json)
 
 
 if __name__ == "__main__":

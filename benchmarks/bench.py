@@ -1,10 +1,12 @@
-"""What every benchmark shares: alternating measurements, a table, and the file of results."""
+"""What the benchmarks share: alternating measurements, rows that are trained one by one, a table, and the files of results."""
 
 import argparse
 import json
 import statistics
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,11 @@ import torch
 
 from era_support_packages.atomic_file import write_atomically
 from era_support_packages.hardware import describe, versions
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+# ---- measurements of minutes -----------------------------------------------------------------------------------------
 
 
 def alternate(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
@@ -53,8 +60,66 @@ def publish(name: str, rows: list[dict[str, Any]], ratio: float, sentence: str, 
             "ratio": ratio,
             "sentence": sentence,
         }
-        Path(file).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(Path(file), (json.dumps(result, indent=2) + "\n").encode())
+        _write(Path(file), result)
+
+
+# ---- rows that are trained one by one ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RowFile:
+    """The rows of a benchmark that trains for hours: each is written as soon as it is there."""
+
+    path: Path
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows there are."""
+        return json.loads(self.path.read_text())["rows"] if self.path.exists() else []
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Write one row more, the file as a whole or not at all."""
+        name = self.path.stem
+        command = f"python benchmarks/{name}.py --full --json benchmarks/results/{name}.json"
+        _write(self.path, {"benchmark": name, "command": command, "versions": versions(), "rows": [*self.rows(), row]})
+
+    def copy(self, file: str | None) -> None:
+        """Write the rows into another file too, if one is named."""
+        if file and Path(file).resolve() != self.path:
+            _write(Path(file), json.loads(self.path.read_text()))
+
+
+def row_options(description: str) -> argparse.ArgumentParser:
+    """The options of the benchmarks that train their rows."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--full", action="store_true", help="train the rows that are missing")
+    parser.add_argument("--data", default="auto", help="data set to train on (default: auto)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED")
+    parser.add_argument("--json", metavar="FILE", help="also write the stored rows into this file")
+    return parser
+
+
+def report(line: str) -> None:
+    """Progress goes beside the table."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def commit() -> str:
+    """The commit of the checkout, with "+" where files other than stored results were changed since; "unknown" outside of one."""
+    name = _git("rev-parse", "--short", "HEAD").stdout.strip()
+    changed = _git("diff", "--quiet", "HEAD", "--", ".", ":(exclude)benchmarks/results").returncode
+    return f"{name}{'+' if changed else ''}" if name else "unknown"
+
+
+def _git(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+# ---- what is printed and written ---------------------------------------------------------------------------------------
+
+
+def _write(file: Path, result: dict[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, (json.dumps(result, indent=2) + "\n").encode())
 
 
 def table(rows: list[dict[str, Any]]) -> str:

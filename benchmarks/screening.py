@@ -1,7 +1,7 @@
 """What a change of a recipe brings: paired seeds, on training images held out by class; the test split is not looked at.
 
 python benchmarks/screening.py
-python benchmarks/screening.py --full --data data/cifar10-jpeg --base '{"train_images": 36000}' --changes '{"norm_bias_lr": 16}'
+python benchmarks/screening.py --full --data data/cifar10-jpeg --base '{"train_images": 30000}' --changes '{"norm_bias_lr": 16}'
 
 With --full it trains the preset with the values of --base, alone and with each of the changes, once a seed, on nine tenths of the
 training images, and stores each accuracy on the last tenth (the same images every time) as soon as it is there; rows that are
@@ -14,21 +14,20 @@ import json
 import math
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
-from accuracy import commit, report
-from bench import table
+from bench import ROOT, RowFile, commit, report, row_options, table
 
 from era_support_packages import datasets, training
-from era_support_packages.atomic_file import write_atomically
 from era_support_packages.config import TrainingConfig
-from era_support_packages.hardware import describe, resolve_device, versions
+from era_support_packages.hardware import describe, resolve_device
 from era_support_packages.image_dataset import ImageDataset, stratified_split
 
-STORED = Path(__file__).resolve().parent / "results" / "screening.json"
+STORED = RowFile(ROOT / "benchmarks" / "results" / "screening.json")
 HELD_OUT = 0.1  # of the training images: 5,000 of CIFAR-10
 FEWEST_SEEDS = 3
+KEY = ("preset", "base", "change", "seed", "data")  # what makes a row
+EXAMPLE = '{"norm_bias_lr": 16}'
 
 Values = dict[str, Any]
 
@@ -41,7 +40,7 @@ def split(train: ImageDataset) -> tuple[ImageDataset, ImageDataset]:
 
 def trained(preset: str, base: Values, change: Values, seed: int, train: ImageDataset, held_out: ImageDataset) -> Values:
     """Train one row and return it."""
-    config = training.resolve(TrainingConfig.preset(preset, **{**base, **change}, seed=seed), train)
+    config = training.resolve(TrainingConfig.preset(preset, **{**base, **change, "seed": seed}), train)
     report(f"{preset} {_words(base)}: {_words(change)}, seed {seed}")
     start = time.perf_counter()
     model = training.build_model(config, len(train.classes), train)
@@ -96,12 +95,6 @@ def judged(differences: list[float]) -> tuple[float, float, str]:
     return mean, error, "pays" if mean > 2 * error else "harms" if mean < -2 * error else "not shown"
 
 
-def summary(lines: list[Values]) -> tuple[float, str]:
-    """The share of the changes that pay, in words too."""
-    share = sum(line["verdict"] == "pays" for line in lines) / max(len(lines), 1)
-    return share, f"{share:.2f} of the changes that were tried pay."
-
-
 def _distinct(values: list[Any]) -> list[Any]:
     return [value for position, value in enumerate(values) if value not in values[:position]]
 
@@ -110,53 +103,42 @@ def _words(values: Values) -> str:
     return ", ".join(f"{key}={json.dumps(value)}" for key, value in values.items()) or "unchanged"
 
 
-def stored() -> list[Values]:
-    """The rows there are."""
-    return json.loads(STORED.read_text())["rows"] if STORED.exists() else []
-
-
-def store(row: Values) -> None:
-    """Add one row to those that are there."""
-    rows = [*stored(), row]
-    ratio, sentence = summary(compared(rows))
-    result = {
-        "benchmark": "screening",
-        "command": "python benchmarks/screening.py --full --json benchmarks/results/screening.json",
-        "hardware": row["device"],
-        "versions": versions(),
-        "rows": rows,
-        "ratio": ratio,
-        "sentence": sentence,
-    }
-    STORED.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(STORED, (json.dumps(result, indent=2) + "\n").encode())
+def values(text: str) -> Values:
+    """The values of one option. Raises `argparse.ArgumentTypeError` where it is not a table that leaves the seed alone."""
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict) or "seed" in found:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a JSON object like {EXAMPLE}; seeds are given with --seeds.")
+    return found
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--full", action="store_true", help="train the rows that are missing")
-    parser.add_argument("--data", default="auto", help="data set to train on (default: auto)")
+    parser = row_options(__doc__.splitlines()[0])
     parser.add_argument("--preset", default="cpu", help="what the changes are changes of (default: cpu)")
-    parser.add_argument("--base", type=json.loads, default={}, metavar="JSON", help="values set in every run")
-    parser.add_argument("--changes", type=json.loads, nargs="+", default=[], metavar="JSON", help="values of one change each")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED")
-    parser.add_argument("--json", metavar="FILE", help="also write the stored rows into this file")
+    parser.add_argument("--base", type=values, default={}, metavar="JSON", help="values set in every run")
+    parser.add_argument("--changes", type=values, nargs="+", default=[], metavar="JSON", help="values of one change each")
     chosen = parser.parse_args()
+    variants = [{}, *chosen.changes]
+    try:
+        for change in variants:  # before any work starts
+            TrainingConfig.preset(chosen.preset, **{**chosen.base, **change})
+    except ValueError as error:
+        parser.error(str(error))
     if chosen.full:
         train, held_out = split(datasets.load(chosen.data)[0])
         for seed in chosen.seeds:
-            for change in ({}, *chosen.changes):
+            for change in variants:
                 key = (chosen.preset, chosen.base, change, seed, train.name)
-                if not any((row["preset"], row["base"], row["change"], row["seed"], row["data"]) == key for row in stored()):
-                    store(trained(chosen.preset, chosen.base, change, seed, train, held_out))
-    lines = compared(stored())
+                if key not in [tuple(row[name] for name in KEY) for row in STORED.rows()]:
+                    STORED.add(trained(chosen.preset, chosen.base, change, seed, train, held_out))
+    lines = compared(STORED.rows())
     if not lines:
         raise SystemExit("No two rows to compare are stored yet: train them with --full and --changes.")
     print(table(lines))
-    print(summary(lines)[1])
-    if chosen.json and Path(chosen.json).resolve() != STORED:
-        write_atomically(Path(chosen.json), STORED.read_bytes())
+    STORED.copy(chosen.json)
 
 
 if __name__ == "__main__":

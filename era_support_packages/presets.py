@@ -17,7 +17,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "brightness_contrast": 0.5,
         "range_test_iterations": 200,
     },
-    # a good result in a minute or two on a GPU: 1.3 PFLOP, as much as eight epochs at 32 px
+    # a good result for 1.33 PFLOP, as much as eight epochs at 32 px; for a GPU
     "fast": {
         "epochs": 14,
         "resolutions": ((16, 0.29), (24, 0.5), (32, 0.21)),  # 4, 7 and 3 epochs: more passes for the same work
@@ -29,10 +29,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "crop_padding": 2,
         "alternating_flip": True,  # with few passes, a coin shows some images only one way round
         "range_test_iterations": 150,
-        "test_images": 2000,  # between epochs; the whole split would take a twentieth of the run's time
+        "test_images": 2000,  # between epochs; the whole split would add a twentieth to the run's work
         "test_time_flip": True,
     },
-    # the best result that an hour buys on a small GPU: 9.4 PFLOP
+    # a better one for 9.4 PFLOP
     "best": {
         "epochs": 64,
         "resolutions": ((24, 0.3), (32, 0.7)),

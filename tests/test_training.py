@@ -416,7 +416,7 @@ def test_what_the_presets_cost_on_cifar10(preset: str, epochs: dict[int, int], m
 @pytest.mark.parametrize("preset", ["original", "fast", "best", "cpu"])
 def test_the_whole_plan_of_each_preset_runs(preset: str) -> None:
     train, test = coloured_images(60), coloured_images(30, split="test", seed=1)
-    config = TrainingConfig.preset(preset, device="cpu", batch_size=20, max_lr=0.1, whitening=False, cutout=2)
+    config = TrainingConfig.preset(preset, device="cpu", batch_size=20, max_lr=0.1, cutout=2)
     config = resolve(config, train)
     history = fit(tiny_network(), train, test, config, quiet)
     planned = config.planned_epochs(len(train))
