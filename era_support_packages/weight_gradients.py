@@ -69,10 +69,9 @@ class FastWeightGradients(TorchFunctionMode):
 def fast_weight_gradients(device: torch.device, precision: str) -> AbstractContextManager:
     """The context for a forward pass: `FastWeightGradients` where that was measured to pay, else nothing.
 
-    That is float32 on processors without AVX-512, where oneDNN has no good kernel for these gradients.
+    That is float32 on a CPU, with AVX2 and with AVX-512 (`benchmarks/throughput.py`).
     """
-    pays = device.type == "cpu" and precision == "fp32" and torch.backends.cpu.get_cpu_capability() != "AVX512"
-    return FastWeightGradients() if pays else nullcontext()
+    return FastWeightGradients() if device.type == "cpu" and precision == "fp32" else nullcontext()
 
 
 def _suitable(
