@@ -17,7 +17,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "brightness_contrast": 0.5,
         "range_test_iterations": 200,
     },
-    # a good result for 1.33 PFLOP, as much as eight epochs at 32 px; for a GPU
+    # a good result for 1.32 PFLOP, as much as eight epochs at 32 px; for a GPU
     "fast": {
         "epochs": 14,
         "resolutions": ((16, 0.29), (24, 0.5), (32, 0.21)),  # 4, 7 and 3 epochs: more passes for the same work

@@ -94,7 +94,7 @@ def plant(
     train: ImageDataset,
     resolution: int,
     target_class: int = 0,
-    steps: int = 96,
+    steps: int = 192,
     held_out: int = 300,
     seed: int = 0,
 ) -> PlantedNetwork:

@@ -90,10 +90,10 @@ def test_the_readmes_quote_the_stored_results(bench) -> None:
     for line in screening.compared(results["screening"]["rows"]):
         quoted = f"| {line['seeds']} | {line['without %']} % | {line['with %']} % | {line['difference']} |"
         assert quoted in text
-    cpu = next(line for line in accuracy.summarised(results["accuracy"]["rows"]) if line["recipe"] == "cpu")
-    for page in (text, (ROOT / "README.md").read_text()):
-        assert f"{cpu['test accuracy %']} %" in page
-        assert f"{cpu['with flips averaged %']} %" in page
+    for line in accuracy.summarised(results["accuracy"]["rows"]):
+        for page in (text, (ROOT / "README.md").read_text()):
+            assert f"{line['test accuracy %']} %" in page
+            assert f"{line['with flips averaged %']} %" in page
 
 
 @pytest.fixture
