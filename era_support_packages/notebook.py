@@ -203,7 +203,8 @@ def _cleaned_output(output: Any, count: int) -> Any:
 def render(pairs: Sequence[Sequence[str]]) -> str:
     """Execute the notebook, keep it with its outputs, and write the four images; returns what was written.
 
-    With `-p finished_run FOLDER` the run is shown again instead of trained, and the notebook says so.
+    With `-p finished_run FOLDER` the run is shown again instead of trained, and the notebook says so. Raises `NotebookError`,
+    and leaves all files as they are, where a section drew no figure.
     """
     import nbformat
 
@@ -211,6 +212,10 @@ def render(pairs: Sequence[Sequence[str]]) -> str:
     parameters = parse_parameters(pairs, parameter_names(notebook_file()))
     executed, folder = execute(notebook_file(), parameters, repository_folder() / "runs")
     outputs = nbformat.read(executed, as_version=4)
+    if missing := [name for name in (*FIGURES, *DOCS_FIGURES) if not (folder / name).exists()]:
+        raise NotebookError(
+            f"the notebook drew no {', '.join(missing)}; what it said instead is in {executed}. Nothing was changed."
+        )
     result = cleaned(outputs, source, _provenance(parameters, Run(folder), _printed(outputs)))
     executed.unlink()
     nbformat.validate(result)

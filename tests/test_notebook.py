@@ -236,6 +236,24 @@ def test_the_provenance_says_when_the_run_was_not_trained_in_one_go(finished, pr
     assert notebook._provenance({"preset": "smoke"}, finished, printed).endswith(f"; the run {how}.")
 
 
+def test_a_section_that_drew_nothing_leaves_the_committed_files_as_they_are(tmp_path, monkeypatch):
+    repository, run = tmp_path / "repository", tmp_path / "run"
+    (repository / "notebooks").mkdir(parents=True)
+    run.mkdir()
+    copy = repository / "notebooks" / NOTEBOOK.name
+    copy.write_bytes(NOTEBOOK.read_bytes())
+    for name in (*notebook.FIGURES, *notebook.DOCS_FIGURES):
+        if name != "planted_shortcut.png":
+            (run / name).write_bytes(base64.b64decode(PIXEL))
+    monkeypatch.setattr(notebook, "repository_folder", lambda: repository)
+    monkeypatch.setattr(notebook, "execute", lambda *arguments: (copy, run))
+    sentence = f"the notebook drew no planted_shortcut.png; what it said instead is in {copy}. Nothing was changed."
+    with pytest.raises(notebook.NotebookError, match=re.escape(sentence)):
+        notebook.render([])
+    assert copy.read_bytes() == NOTEBOOK.read_bytes()
+    assert [path.name for path in repository.iterdir()] == ["notebooks"]
+
+
 def test_a_failing_cell_is_reported_and_its_notebook_kept(tmp_path, capsys, monkeypatch):
     content = nbformat.v4.new_notebook(
         cells=[
