@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -210,9 +211,11 @@ def render(pairs: Sequence[Sequence[str]]) -> str:
 
     source = nbformat.read(notebook_file(), as_version=4)
     parameters = parse_parameters(pairs, parameter_names(notebook_file()))
+    start = time.time()
     executed, folder = execute(notebook_file(), parameters, repository_folder() / "runs")
     outputs = nbformat.read(executed, as_version=4)
-    if missing := [name for name in (*FIGURES, *DOCS_FIGURES) if not (folder / name).exists()]:
+    drawn = {path.name for path in folder.glob("*.png") if path.stat().st_mtime >= start}  # an earlier showing may have left more
+    if missing := [name for name in (*FIGURES, *DOCS_FIGURES) if name not in drawn]:
         raise NotebookError(
             f"the notebook drew no {', '.join(missing)}; what it said instead is in {executed}. Nothing was changed."
         )

@@ -57,8 +57,9 @@ class PlantedNetwork:
     marked_images: int
     clean_images: int
     steps: int
-    """training steps taken; fewer than allowed where the mark was learnt before"""
+    """training steps of the last attempt; fewer than allowed where the mark was learnt before"""
     seconds: float
+    """what the last attempt took"""
 
     @property
     def planted(self) -> bool:

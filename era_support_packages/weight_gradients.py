@@ -69,7 +69,7 @@ class FastWeightGradients(TorchFunctionMode):
 def fast_weight_gradients(device: torch.device, precision: str) -> AbstractContextManager:
     """The context for a forward pass: `FastWeightGradients` where that was measured to pay, else nothing.
 
-    That is float32 on a CPU, with AVX2 and with AVX-512 (`benchmarks/throughput.py`).
+    That is float32 on a CPU, with AVX2 and with AVX-512 (`benchmarks/README.md`).
     """
     return FastWeightGradients() if device.type == "cpu" and precision == "fp32" else nullcontext()
 

@@ -3,7 +3,9 @@
 import base64
 import io
 import json
+import os
 import re
+import time
 from pathlib import Path
 
 import nbformat
@@ -242,12 +244,16 @@ def test_a_section_that_drew_nothing_leaves_the_committed_files_as_they_are(tmp_
     run.mkdir()
     copy = repository / "notebooks" / NOTEBOOK.name
     copy.write_bytes(NOTEBOOK.read_bytes())
+    now = time.time()
     for name in (*notebook.FIGURES, *notebook.DOCS_FIGURES):
-        if name != "planted_shortcut.png":
-            (run / name).write_bytes(base64.b64decode(PIXEL))
+        (run / name).write_bytes(base64.b64decode(PIXEL))
+        os.utime(run / name, (now, now + (-60 if name == "reliability.png" else 60)))  # the one is of an earlier showing
+    (run / "planted_shortcut.png").unlink()
     monkeypatch.setattr(notebook, "repository_folder", lambda: repository)
     monkeypatch.setattr(notebook, "execute", lambda *arguments: (copy, run))
-    sentence = f"the notebook drew no planted_shortcut.png; what it said instead is in {copy}. Nothing was changed."
+    sentence = (
+        f"the notebook drew no planted_shortcut.png, reliability.png; what it said instead is in {copy}. Nothing was changed."
+    )
     with pytest.raises(notebook.NotebookError, match=re.escape(sentence)):
         notebook.render([])
     assert copy.read_bytes() == NOTEBOOK.read_bytes()
