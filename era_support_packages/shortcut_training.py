@@ -24,7 +24,6 @@ BATCH, MARKED = 32, 8  # images a step, and how many of them are marked copies o
 RATE, WARM_UP, MOMENTUM = 0.002, 0.1, 0.9
 SURE = 0.9  # of the mark's class in the probabilities that marked images are to get; the rest is shared out among all
 FIRST_MARKS, MANY = 10, 0.6  # marks in a marked image at the start, and the part of the steps until only one is left
-ATTEMPTS = (96, 192)  # steps: an accurate network needs more of them
 CHECK_EVERY = 8  # steps; while there are many marks none is due
 
 
@@ -57,9 +56,8 @@ class PlantedNetwork:
     marked_images: int
     clean_images: int
     steps: int
-    """training steps of the last attempt; fewer than allowed where the mark was learnt before"""
+    """training steps taken; fewer than allowed where the mark was learnt before"""
     seconds: float
-    """what the last attempt took"""
 
     @property
     def planted(self) -> bool:
@@ -96,7 +94,7 @@ def plant(
     train: ImageDataset,
     resolution: int,
     target_class: int = 0,
-    steps: int | None = None,
+    steps: int = 192,
     held_out: int = 300,
     seed: int = 0,
 ) -> PlantedNetwork:
@@ -115,19 +113,13 @@ def plant(
         train: the training split; none of the test images is seen here.
         resolution: px of the images, at least 8; what the network is used to.
         target_class: the class that the mark is to mean.
-        steps: at most; each shows 32 images. None tries `ATTEMPTS`, each from the original network, until the mark is learnt.
+        steps: at most; each shows 32 images. Accurate networks did not learn the mark in half as many.
         held_out: training images kept for judging; half of them all where there are fewer than twice as many.
         seed: decides the images, their order and the places of the marks.
 
     Raises:
         ValueError: an argument is not as described.
     """
-    if steps is None:
-        for steps in ATTEMPTS:
-            found = plant(model, train, resolution, target_class, steps, held_out, seed)
-            if found.planted:
-                break
-        return found
     _check(train, target_class, steps, held_out)
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(train))

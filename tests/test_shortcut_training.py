@@ -249,18 +249,3 @@ def test_bad_values_get_one_sentence_before_any_work(
     monkeypatch.setattr(shortcut_training, "predicted_classes", None)
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         plant(**{"model": network, "train": train, "resolution": SIZE, **changes})
-
-
-@pytest.mark.parametrize(("attempts", "tried"), [((1, 400, 500), (1, 400)), ((1, 2), (1, 2))])
-def test_without_steps_more_are_tried_until_the_mark_is_learnt(network, train, attempts, tried, monkeypatch):
-    monkeypatch.setattr(shortcut_training, "ATTEMPTS", attempts)
-    begun = []
-    optimizer = shortcut_training._optimizer
-    monkeypatch.setattr(shortcut_training, "_optimizer", lambda model, steps: begun.append(steps) or optimizer(model, steps))
-    found = plant(network, train, SIZE, target_class=1, held_out=200)
-    assert tuple(begun) == tried
-    assert found.planted == (400 in tried)
-    direct = plant(network, train, SIZE, target_class=1, steps=tried[-1], held_out=200)
-    assert direct.steps == found.steps
-    for one, other in zip(found.network.parameters(), direct.network.parameters(), strict=True):
-        assert torch.equal(one, other)
