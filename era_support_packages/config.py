@@ -54,6 +54,8 @@ class TrainingConfig:
     max_lr: float | str = "auto"  # peak of the OneCycle schedule; "auto" takes the range test's suggestion
     warmup: float = 0.25  # share of the run in which the learning rate rises to max_lr
     anneal: str = "linear"  # how it falls to zero after that: "linear" or "cos"
+    optimizer: str = "sgd"  # "sgd", or "muon" for the filters of all convolutions but the first and SGD for the rest
+    muon_lr: float = 0.1  # peak of Muon's schedule: the share of its own length by which a step turns a filter bank
     momentum: float = 0.9  # Nesterov
     weight_decay: float = 5e-4  # on convolutions and the output layer; never on norms and biases
     label_smoothing: float = 0.0

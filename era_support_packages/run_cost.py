@@ -11,7 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from era_support_packages.batches import batch_count
 from era_support_packages.config import PlannedEpoch, TrainingConfig
 from era_support_packages.hardware import resolve_device
-from era_support_packages.training_setup import TrainingStep, build_optimizer
+from era_support_packages.muon import orthogonalized
+from era_support_packages.step_graph import GraphedPass
+from era_support_packages.training_setup import TrainingStep, build_optimizer, muon_filters
 
 
 @torch.random.fork_rng(devices=[])  # dropout draws from it
@@ -24,7 +26,8 @@ def seconds_per_image(model: nn.Module, config: TrainingConfig, timed_steps: int
     images = torch.zeros(config.batch_size, 3, resolution, resolution, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.zeros(config.batch_size, dtype=torch.int64, device=device)
-    step(images, labels)[0].item()  # the first step also allocates and chooses kernels
+    for _ in range(GraphedPass.WARM_UP + 1 if device.type == "cuda" else 1):  # these also allocate, choose kernels and record
+        step(images, labels)[0].item()
     start = time.perf_counter()
     for _ in range(timed_steps):
         loss, _ = step(images, labels)
@@ -49,16 +52,30 @@ def predicted_seconds(config: TrainingConfig, planned: Sequence[PlannedEpoch], t
 def training_flops(
     model: nn.Module, config: TrainingConfig, planned: Sequence[PlannedEpoch], train_size: int, range_test_batches: int = 0
 ) -> int:
-    """Floating-point operations of all forward and backward passes of these epochs, 2 per multiply-add.
+    """Floating-point operations of all forward and backward passes of these epochs and of Muon's products, 2 per multiply-add.
 
     `range_test_batches` counts the steps of a range test that `max_lr` came from.
     """
     price = {resolution: flops_per_image(model, resolution) for resolution, _ in config.resolutions}
     range_test = price[config.resolutions[0][0]] * range_test_batches * min(config.batch_size, train_size)
-    return range_test + sum(
-        price[epoch.resolution] * batch_count(epoch.images, config.batch_size) * min(config.batch_size, epoch.images)
-        for epoch in planned
+    steps = range_test_batches + sum(batch_count(epoch.images, config.batch_size) for epoch in planned)
+    products = steps * muon_flops(model) if config.optimizer == "muon" else 0
+    return (
+        products
+        + range_test
+        + sum(
+            price[epoch.resolution] * batch_count(epoch.images, config.batch_size) * min(config.batch_size, epoch.images)
+            for epoch in planned
+        )
     )
+
+
+def muon_flops(model: nn.Module) -> int:
+    """Floating-point operations of the matrix products of one step of Muon, 2 per multiply-add."""
+    with FlopCounterMode(display=False) as counter:
+        for filters in muon_filters(model):
+            orthogonalized(torch.empty(1, len(filters), filters[0].numel(), device="meta"))
+    return counter.get_total_flops()
 
 
 @torch.random.fork_rng(devices=[])  # dropout draws from it

@@ -13,6 +13,8 @@ from era_support_packages.config import TrainingConfig
 from era_support_packages.hardware import autocast, resolve_device, resolve_precision
 from era_support_packages.image_dataset import ImageDataset
 from era_support_packages.initialisation import start_residual_blocks, whiten_first_convolution
+from era_support_packages.muon import Muon
+from era_support_packages.step_graph import GraphedPass
 from era_support_packages.weight_gradients import fast_weight_gradients
 
 
@@ -59,35 +61,43 @@ def build_model(config: TrainingConfig, classes: int, train: ImageDataset | None
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.SGD:
     """SGD with Nesterov momentum; weight decay on convolutions and the output layer, none on norms and biases.
 
-    Batch-norm biases learn at `norm_bias_lr` times the rate of everything else.
+    Batch-norm biases learn at `norm_bias_lr` times the rate of everything else. With `optimizer="muon"` the filters of all
+    convolutions but the first go by `Muon` at `muon_lr`.
     """
     biases = [module.bias for module in model.modules() if isinstance(module, nn.BatchNorm2d) and module.bias is not None]
-    decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    taken = {id(parameter) for parameter in (*biases, *decayed)}
-    plain = [parameter for parameter in model.parameters() if id(parameter) not in taken]
+    filters = muon_filters(model) if config.optimizer == "muon" else []
+    apart = {id(parameter) for parameter in (*biases, *filters)}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in apart]
     learning_rate = config.max_lr if config.max_lr != "auto" else 0.01
-    return torch.optim.SGD(
-        [
-            {"params": decayed, "weight_decay": config.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-            {"params": biases, "weight_decay": 0.0, "lr": config.norm_bias_lr * learning_rate},
-        ],
-        lr=learning_rate,
-        momentum=config.momentum,
-        nesterov=config.momentum > 0,
-        fused=next(model.parameters()).device.type in ("cpu", "cuda"),
-    )
+    groups = [
+        {"params": [parameter for parameter in rest if parameter.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [parameter for parameter in rest if parameter.ndim <= 1], "weight_decay": 0.0},
+        {"params": biases, "weight_decay": 0.0, "lr": config.norm_bias_lr * learning_rate},
+    ]
+    values = {
+        "lr": learning_rate,
+        "momentum": config.momentum,
+        "fused": next(model.parameters()).device.type in ("cpu", "cuda"),
+    }
+    if config.optimizer == "muon":
+        return Muon([*groups, {"params": filters, "orthogonal": True, "weight_decay": 0.0, "lr": config.muon_lr}], **values)
+    return torch.optim.SGD(groups, nesterov=config.momentum > 0, **values)
+
+
+def muon_filters(model: nn.Module) -> list[nn.Parameter]:
+    """The weights of the convolutions that Muon turns: all but the first, which sees colours and not features."""
+    return [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)][1:]
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig, steps: int) -> torch.optim.lr_scheduler.OneCycleLR:
-    """OneCycle over all steps of the run: up to `max_lr` during `warmup`, then down to zero (Smith & Topin 2017).
+    """OneCycle over all steps of the run: up to each group's rate during `warmup`, then down to zero (Smith & Topin 2017).
 
     The warm-up takes at least two steps: PyTorch divides by its length less one.
     """
     steps = max(steps, 2)
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
-        max_lr=[config.max_lr, config.max_lr, config.norm_bias_lr * config.max_lr],
+        max_lr=[group["lr"] for group in optimizer.param_groups],
         total_steps=steps,
         pct_start=min(1.0, max(config.warmup, 2 / steps)),
         anneal_strategy=config.anneal,
@@ -121,16 +131,22 @@ class TrainingStep:
         self.device = resolve_device(config.device)
         self.fast_gradients = fast_weight_gradients(self.device, config.precision)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
+        graphed = self.device.type == "cuda" and not config.compile
+        self.forward_backward = GraphedPass(self._forward_backward) if graphed else self._forward_backward
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The batch's mean loss and its number of correct predictions, both still on the device."""
+        loss, correct = self.forward_backward(images, labels)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.scheduler is not None and self.scheduler.last_epoch < self.scheduler.total_steps - 1:  # none after the last
+            self.scheduler.step()
+        return loss, correct
+
+    def _forward_backward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with autocast(self.device, self.config.precision), self.fast_gradients:
             logits = self.forward(images)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.scheduler is not None and self.scheduler.last_epoch < self.scheduler.total_steps - 1:  # none after the last
-            self.scheduler.step()
         return loss.detach(), (logits.detach().argmax(dim=1) == labels).sum()

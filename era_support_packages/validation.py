@@ -35,6 +35,7 @@ _RANGES: dict[str, tuple[type, float | None, float | None]] = {
     "max_epochs": (int, 1, 10_000),
     "batch_size": (int, 2, 65_536),
     "warmup": (float, 0, 1),
+    "muon_lr": (float, 0, 1),
     "momentum": (float, 0, 0.9999),
     "weight_decay": (float, 0, 1),
     "label_smoothing": (float, 0, 0.99),
@@ -52,6 +53,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "model": MODELS,
     "precision": PRECISIONS,
     "anneal": ("linear", "cos"),
+    "optimizer": ("sgd", "muon"),
     "residual_start": ("random", "dirac", "zero"),
     "engine": ENGINES,
 }
