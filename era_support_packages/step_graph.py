@@ -22,11 +22,13 @@ class GraphedPass:
 
     def __init__(self, forward_backward: Pass) -> None:
         self.forward_backward = forward_backward
-        self.capturable = True
+        self.capturable, self.graph = True, None
         self._forget()
 
     def _forget(self) -> None:
         """Give back the graph and its memory."""
+        if self.graph is not None:
+            torch.cuda.synchronize()  # nothing that still runs may lose its memory
         self.graph: torch.cuda.CUDAGraph | None = None
         self.stream = self.images = self.labels = self.results = None
         self.calls = 0

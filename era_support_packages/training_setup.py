@@ -1,6 +1,7 @@
 """The parts of a run that follow from its configuration: network, optimizer, schedule, batches, and the single step."""
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -127,12 +128,12 @@ class TrainingStep:
         scheduler: torch.optim.lr_scheduler.OneCycleLR | None = None,
     ) -> None:
         self.model, self.optimizer, self.config, self.scheduler = model, optimizer, config, scheduler
-        self.forward = torch.compile(model) if config.compile else model  # the same weights; the model itself stays as it is
         self.device = resolve_device(config.device)
-        self.fast_gradients = fast_weight_gradients(self.device, config.precision)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
+        forward = torch.compile(model) if config.compile else model  # the same weights; the model itself stays as it is
+        single = ForwardBackward(forward, optimizer, self.scaler, self.device, config)
         graphed = self.device.type == "cuda" and not config.compile
-        self.forward_backward = GraphedPass(self._forward_backward) if graphed else self._forward_backward
+        self.forward_backward = GraphedPass(single) if graphed else single
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The batch's mean loss and its number of correct predictions, both still on the device."""
@@ -143,7 +144,23 @@ class TrainingStep:
             self.scheduler.step()
         return loss, correct
 
-    def _forward_backward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+
+class ForwardBackward:
+    """The part of a training step before the update: what it returns, and the gradients of the optimizer's parameters."""
+
+    def __init__(
+        self,
+        forward: Callable[[Tensor], Tensor],
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        device: torch.device,
+        config: TrainingConfig,
+    ) -> None:
+        self.forward, self.optimizer, self.scaler, self.device, self.config = forward, optimizer, scaler, device, config
+        self.fast_gradients = fast_weight_gradients(device, config.precision)
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The batch's mean loss and its number of correct predictions."""
         with autocast(self.device, self.config.precision), self.fast_gradients:
             logits = self.forward(images)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)

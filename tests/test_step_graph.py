@@ -45,7 +45,7 @@ def trained(config: TrainingConfig, graphed: bool, network: nn.Module | None = N
     optimizer = build_optimizer(model, config)
     step = TrainingStep(model, optimizer, config, build_scheduler(optimizer, config, len(batches())))
     if not graphed:
-        step.forward_backward = step._forward_backward
+        step.forward_backward = step.forward_backward.forward_backward
     with use_resources(config):
         results = [step(images, labels) for images, labels in batches()]
     if graphed and network is None:
