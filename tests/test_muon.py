@@ -26,12 +26,12 @@ def test_the_iteration_acts_on_the_singular_values_alone(shape: tuple[int, int])
     found = orthogonalized(matrices)
     assert found.dtype == torch.float32
     for matrix, result in zip(matrices.numpy(), found.numpy(), strict=True):
-        np.testing.assert_allclose(result, polynomial(matrix, 5), atol=1e-6)
+        np.testing.assert_allclose(result, polynomial(matrix, 3), atol=1e-6)
 
 
 def test_the_singular_values_become_nearly_equal() -> None:
     matrix = torch.randn(1, 32, 288, generator=torch.Generator().manual_seed(0))
-    values = np.linalg.svd(orthogonalized(matrix)[0].numpy(), compute_uv=False)
+    values = np.linalg.svd(orthogonalized(matrix, 5)[0].numpy(), compute_uv=False)
     assert 0.67 < values.min() <= values.max() < 1.21
 
 
@@ -138,6 +138,6 @@ def test_the_first_convolution_and_the_output_layer_are_not_turned() -> None:
 
 
 def test_the_products_of_a_step_are_counted() -> None:
-    # five times, for 2 filters of 3 values: X Xᵀ takes 2·2·3, its square 2·2·2, and the product with X 2·2·3 multiply-adds
+    # three times, for 2 filters of 3 values: X Xᵀ takes 2·2·3, its square 2·2·2, and the product with X 2·2·3 multiply-adds
     model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 2, 1))
-    assert muon_flops(model) == 5 * 2 * (12 + 8 + 12)
+    assert muon_flops(model) == 3 * 2 * (12 + 8 + 12)
