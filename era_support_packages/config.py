@@ -77,6 +77,7 @@ class TrainingConfig:
     engine: str = "auto"  # augments by the batch on the "device", which "auto" takes, or "samples" one by one in workers
     workers: int | str = "auto"  # processes of the engine "samples"; "auto" is 2 with a GPU, 0 on a CPU
     threads: int | str = "auto"  # of PyTorch on the CPU; "auto" is what PyTorch finds
+    cuda_graph: bool = True  # on a GPU, launch a step's forward and backward pass as one recorded graph, to the same numbers
     compile: bool = False  # train the network compiled by torch.compile, which takes time before the first step
     deterministic: bool = False  # on a GPU, only algorithms that give the same bits each time (slower); a CPU's always do
     seed: int = 0

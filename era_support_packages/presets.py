@@ -63,8 +63,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "resolutions": ((16, 0.6), (24, 0.4)),  # too few could be afforded at 32 px for it to adapt to that size
         "batch_size": 32,  # more steps for the same work
         "max_lr": 0.07,
+        "norm_bias_lr": 64,
         "label_smoothing": 0.1,
         "whitening": True,
+        "residual_start": "dirac",
+        "alternating_flip": True,
         "range_test_iterations": 60,
         "test_images": 2000,
     },

@@ -132,7 +132,7 @@ class TrainingStep:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         forward = torch.compile(model) if config.compile else model  # the same weights; the model itself stays as it is
         single = ForwardBackward(forward, optimizer, self.scaler, self.device, config)
-        graphed = self.device.type == "cuda" and not config.compile
+        graphed = config.cuda_graph and self.device.type == "cuda" and not config.compile
         self.forward_backward = GraphedPass(single) if graphed else single
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -79,7 +79,7 @@ def _problems_with_names(config: "TrainingConfig") -> list[str]:
             problems.append(f"{name} is {value!r}; give it as text.")
     if not isinstance(config.device, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,2})?", config.device, re.ASCII):
         problems.append(f"device is {config.device!r}: choose one of 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'.")
-    for name in ("whitening", "alternating_flip", "test_time_flip", "compile", "deterministic"):
+    for name in ("whitening", "alternating_flip", "test_time_flip", "cuda_graph", "compile", "deterministic"):
         if not isinstance(getattr(config, name), bool):
             problems.append(f"{name} is {getattr(config, name)!r}; give True or False.")
     name = config.run_name
