@@ -49,7 +49,7 @@ def run(preset: str, data_root: str | None, resume: bool, overrides: dict[str, A
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 where training failed, 2 for a bad value, 130 or 143 when stopped."""
     from era_support_packages.recording import RunStopped
-    from era_support_packages.training import OutOfMemoryError, TrainingDivergedError
+    from era_support_packages.training import DeviceFailedError, OutOfMemoryError, TrainingDivergedError
 
     options = vars(build_parser().parse_args(arguments))
     preset, data_root, resume = (options.pop(name) for name in ("preset", "data_root", "resume"))
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, FileNotFoundError, DatasetError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (TrainingDivergedError, OutOfMemoryError) as error:
+    except (TrainingDivergedError, OutOfMemoryError, DeviceFailedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except RunStopped as stop:

@@ -13,7 +13,7 @@ from era_support_packages.validation import MODELS, PRECISIONS, nearest_names, p
 
 __all__ = ["MODELS", "PRECISIONS", "PRESETS", "PlannedEpoch", "TrainingConfig", "nearest_names"]
 
-_NOT_IN_THE_NAME = ("run_name", "output_dir", "device", "workers", "threads")
+_NOT_IN_THE_NAME = ("run_name", "output_dir", "device", "workers", "threads", "cuda_graph")
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,9 @@ def _library_range_test(
             "amp_config": {"device_type": device.type, "dtype": precision},
             "grad_scaler": torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
         }
-    finder = LRFinder(model, build_optimizer(model, config), criterion, device=device, **amp)
+    optimizer = build_optimizer(model, config)
+    _raise_together(optimizer, config)
+    finder = LRFinder(model, optimizer, criterion, device=device, **amp)
     with (
         mock.patch.object(library, "tqdm", _bar),  # the library offers no other way to choose or silence its bar
         contextlib.redirect_stdout(io.StringIO()),
@@ -140,6 +142,24 @@ def _library_range_test(
         finder.range_test(TrainDataLoaderIter(epoch), start_lr=start_lr, end_lr=end_lr, num_iter=iterations, smooth_f=0)
     lrs, losses = np.array(finder.history["lr"]), np.array(finder.history["loss"])
     return lrs[: len(losses)], losses
+
+
+def _raise_together(optimizer: torch.optim.Optimizer, config: TrainingConfig) -> None:
+    """Let the groups' learning rates rise in the proportions of the recipe, where the library gives all of them the same.
+
+    With `max_lr="auto"` there is no proportion between it and Muon's rate, which then stays what the configuration says.
+    """
+    first, *others = optimizer.param_groups
+    fixed = [group for group in others if group.get("orthogonal") and config.max_lr == "auto"]
+    shares = [(group, group["lr"] / first["lr"]) for group in others if group not in fixed]
+
+    def scale(*_: object) -> None:
+        for group, share in shares:
+            group["lr"] = share * first["lr"]
+        for group in fixed:
+            group["lr"] = config.muon_lr
+
+    optimizer.register_step_pre_hook(scale)
 
 
 def _bar(iterations: range) -> Iterator[int]:

@@ -29,6 +29,11 @@ def orthogonalized(matrices: Tensor, iterations: int = ITERATIONS) -> Tensor:
     return (x.mT if tall else x).float()
 
 
+def _without_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A class's step as it was before PyTorch wrapped the optimizer's hooks around it: they belong to the step as a whole."""
+    return step.__wrapped__ if getattr(step, "hooked", False) else step
+
+
 class Muon(torch.optim.SGD):
     """SGD with Nesterov momentum; in groups with `orthogonal=True`, which hold the filters of convolutions, Muon.
 
@@ -52,7 +57,7 @@ class Muon(torch.optim.SGD):
         every_group = self.param_groups
         try:
             self.param_groups = [group for group in every_group if not group["orthogonal"]]
-            super().step()
+            _without_hooks(torch.optim.SGD.step)(self)
         finally:
             self.param_groups = every_group
         for group in every_group:

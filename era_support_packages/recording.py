@@ -21,7 +21,15 @@ from era_support_packages.lr_finder import RangeTest, choose_max_lr, range_test
 from era_support_packages.predictions import predict
 from era_support_packages.run_cost import duration, training_flops
 from era_support_packages.runs import Run, RunError
-from era_support_packages.training import build_model, fit, is_out_of_memory, out_of_memory, resolve
+from era_support_packages.training import (
+    build_model,
+    device_failed,
+    fit,
+    is_device_failure,
+    is_out_of_memory,
+    out_of_memory,
+    resolve,
+)
 
 Report = Callable[[str], None]
 
@@ -203,7 +211,7 @@ def train_in_folder(
     `RunStopped`, with the model and the files as after the last complete epoch.
 
     Raises `CheckpointError` for a checkpoint that cannot be used, `RunError` where another process trains into the folder,
-    and whatever `fit` raises; the last checkpoint stays in each case.
+    `DeviceFailedError` where a GPU stopped working, and whatever `fit` raises; the last checkpoint stays in each case.
     """
     if run.finished:
         remove_leftovers(run.folder)
@@ -222,6 +230,9 @@ def train_in_folder(
         except BaseException as error:
             # Else the half-trained network would be the start of the next attempt in the same notebook.
             checkpoint = run.checkpoint(model, test) if not isinstance(error, CheckpointError) else None
+            if is_device_failure(error):  # nothing can be copied to it any more
+                done = 0 if checkpoint is None else len(checkpoint.records)
+                raise device_failed(error, config, done, len(config.planned_epochs(len(train)))) from None
             model.load_state_dict(before if checkpoint is None else checkpoint.model)
             if not isinstance(error, KeyboardInterrupt):
                 raise

@@ -29,6 +29,7 @@ from era_support_packages.training_setup import (
 )
 
 __all__ = [
+    "DeviceFailedError",
     "EpochRecord",
     "History",
     "OutOfMemoryError",
@@ -48,6 +49,10 @@ class TrainingDivergedError(RuntimeError):
 
 class OutOfMemoryError(RuntimeError):
     """The device has not enough memory for the batch."""
+
+
+class DeviceFailedError(RuntimeError):
+    """The device stopped working, and this process cannot use it any more."""
 
 
 def fit(
@@ -234,6 +239,22 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether it was raised because the memory of a GPU or of the machine is full."""
     said = ("out of memory", "can't allocate memory", "not enough memory", "_STATUS_ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in said)
+
+
+def is_device_failure(error: BaseException) -> bool:
+    """Whether it came from a GPU that this process cannot use any more."""
+    said = ("CUDA error", "CUBLAS_STATUS_EXECUTION_FAILED", "CUDNN_STATUS_EXECUTION_FAILED")
+    return isinstance(error, RuntimeError) and not is_out_of_memory(error) and any(text in str(error) for text in said)
+
+
+def device_failed(error: BaseException, config: TrainingConfig, done: int, planned: int) -> DeviceFailedError:
+    """The error that says what to do after `done` of `planned` epochs."""
+    reason = str(error).strip().splitlines()[0].rstrip(".")
+    again = " If it happens again, set cuda_graph=False." if config.cuda_graph else ""
+    return DeviceFailedError(
+        f"{config.device!r} stopped working ({reason}), and this process cannot use it any more. Restart it (on Colab: Runtime > "
+        f"Restart session) and run again with the same values: the run goes on after epoch {done} of {planned}.{again}"
+    )
 
 
 def out_of_memory(model: nn.Module, config: TrainingConfig) -> OutOfMemoryError:

@@ -73,7 +73,7 @@ def test_an_override_changes_that_value_alone_and_none_keeps_the_presets() -> No
     preset = TrainingConfig.preset("best")
     changed = TrainingConfig.preset("best", batch_size=128, cutout=None, max_lr=None, seed=0, run_name=None)
     assert changed == dataclasses.replace(preset, batch_size=128)
-    assert (changed.cutout, changed.max_lr) == (12, 0.3)
+    assert (changed.cutout, changed.max_lr) == (12, 0.4)
     assert TrainingConfig.preset("best", cutout=0).cutout == 0  # zero and False are values, not "keep"
     assert TrainingConfig.preset("best", test_time_flip=False).test_time_flip is False
 
@@ -142,6 +142,8 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
     "max_lr": {"max_lr": 0.1},
     "warmup": {"warmup": 0.26},
     "anneal": {"anneal": "cos"},
+    "optimizer": {"optimizer": "muon"},
+    "muon_lr": {"muon_lr": 0.2},
     "momentum": {"momentum": 0.8},
     "weight_decay": {"weight_decay": 5.1e-4},
     "label_smoothing": {"label_smoothing": 0.1},
@@ -164,6 +166,7 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
     "engine": {"engine": "samples"},
     "workers": {"workers": 1},
     "threads": {"threads": 1},
+    "cuda_graph": {"cuda_graph": False},
     "compile": {"compile": True},
     "deterministic": {"deterministic": True},
     "seed": {"seed": 1},
@@ -171,7 +174,14 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
     "output_dir": {"output_dir": "elsewhere"},
     "preset_name": {"preset_name": "best"},
 }
-PLACE_AND_MACHINE = {"run_name", "output_dir", "device", "workers", "threads"}  # they decide nothing about the result
+PLACE_AND_MACHINE = {
+    "run_name",
+    "output_dir",
+    "device",
+    "workers",
+    "threads",
+    "cuda_graph",
+}  # they decide nothing about the result
 
 
 def test_the_table_of_other_values_has_every_parameter() -> None:
@@ -187,7 +197,7 @@ def test_each_value_that_decides_the_result_changes_the_run_name_and_no_other_do
     names = {"": plain}
     for field in OTHER_VALUES.keys() - PLACE_AND_MACHINE:
         names[field] = make(**OTHER_VALUES[field]).default_run_name("cifar10")
-    assert len(set(names.values())) == len(names) == len(FIELDS) - 5 + 1
+    assert len(set(names.values())) == len(names) == len(FIELDS) - 6 + 1
     for field, name in names.items():
         preset = "best" if field == "preset_name" else "cpu"
         assert re.fullmatch(preset + r"-cifar10-[0-9a-f]{6}", name)
@@ -506,6 +516,10 @@ BAD_VALUES = [
     number("warmup", 1.01, 0, 1),
     ("anneal", "cosine", "anneal is 'cosine': did you mean 'cos' or 'linear'?"),
     ("anneal", 1, "anneal is 1: choose one of 'linear', 'cos'."),
+    ("optimizer", "adam", "optimizer is 'adam': choose one of 'sgd', 'muon'."),
+    ("optimizer", "moun", "optimizer is 'moun': did you mean 'muon'?"),
+    number("muon_lr", -0.1, 0, 1),
+    number("muon_lr", 1.5, 0, 1),
     number("momentum", 1.0, 0, 0.9999),
     number("momentum", -0.5, 0, 0.9999),
     number("weight_decay", -1e-9, 0, 1),
@@ -516,6 +530,8 @@ BAD_VALUES = [
     number("norm_bias_lr", 1001, 0, 1000),
     ("residual_start", "dirak", "residual_start is 'dirak': did you mean 'dirac'?"),
     ("residual_start", None, "residual_start is None: choose one of 'random', 'dirac', 'zero'."),
+    switch("cuda_graph", 1),
+    switch("cuda_graph", None),
     ("compile", 1, "compile is 1; give True or False."),
     ("compile", "yes", "compile is 'yes'; give True or False."),
     ("horizontal_flip", 1.5, "horizontal_flip is 1.5; give a number from 0 to 1, or 'auto'."),

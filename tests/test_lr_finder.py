@@ -22,6 +22,7 @@ from era_support_packages import lr_finder
 from era_support_packages.batches import shuffled_order
 from era_support_packages.config import TrainingConfig
 from era_support_packages.lr_finder import RangeTest, choose_max_lr, range_test, smooth, suggest
+from era_support_packages.training_setup import build_optimizer
 
 
 def plan(**changes: Any) -> TrainingConfig:
@@ -210,6 +211,30 @@ def test_learning_rates_grow_exponentially_and_losses_are_those_of_real_steps() 
         optimizer.step()
         losses.append(loss.item())
     assert result.losses == pytest.approx(losses, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("max_lr", "shares"),
+    [(0.2, [1, 1, 16, 0.25]), ("auto", [1, 1, 16, None])],  # muon_lr 0.05 is a quarter of 0.2; with "auto" it stays 0.05
+)
+def test_the_groups_rise_in_the_proportions_of_the_recipe(
+    max_lr: float | str, shares: list[float | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[list[float]] = []
+
+    def watched(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+        optimizer = build_optimizer(model, config)
+        optimizer.register_step_post_hook(lambda own, *_: rates.append([group["lr"] for group in own.param_groups]))
+        return optimizer
+
+    monkeypatch.setattr(lr_finder, "build_optimizer", watched)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), *tiny_network(width=4)[2:])
+    network.insert(1, nn.Conv2d(4, 4, 1, bias=False))
+    config = plan(optimizer="muon", muon_lr=0.05, max_lr=max_lr, norm_bias_lr=16, range_test_iterations=16)
+    result = range_test(network, coloured_images(60), 30, config, start_lr=1e-3, end_lr=0.1)
+    steps = np.array(rates)[-len(result.lrs) :]  # the first ones were timed
+    for column, share in zip(steps.T, shares, strict=True):
+        assert column == pytest.approx(result.lrs * share if share is not None else np.full(16, 0.05))
 
 
 class Watched(nn.Module):

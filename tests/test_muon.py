@@ -141,3 +141,15 @@ def test_the_products_of_a_step_are_counted() -> None:
     # three times, for 2 filters of 3 values: X Xᵀ takes 2·2·3, its square 2·2·2, and the product with X 2·2·3 multiply-adds
     model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 2, 1))
     assert muon_flops(model) == 3 * 2 * (12 + 8 + 12)
+
+
+def test_hooks_run_once_a_step_and_see_every_group() -> None:
+    torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)  # from now on PyTorch wraps hooks around SGD's own step too
+    filters, vector = nn.Parameter(torch.randn(4, 2, 3, 3)), nn.Parameter(torch.randn(5))
+    optimizer = Muon([{"params": [vector]}, {"params": [filters], "orthogonal": True}], lr=0.2, momentum=0.8)
+    seen: list[int] = []
+    optimizer.register_step_pre_hook(lambda own, *_: seen.append(len(own.param_groups)))
+    optimizer.register_step_post_hook(lambda own, *_: seen.append(len(own.param_groups)))
+    filters.grad, vector.grad = torch.ones_like(filters), torch.ones_like(vector)
+    optimizer.step()
+    assert seen == [2, 2]

@@ -35,7 +35,7 @@ from era_support_packages.recording import (
     train_or_stop,
 )
 from era_support_packages.runs import Run, RunError
-from era_support_packages.training import OutOfMemoryError, TrainingDivergedError, fit
+from era_support_packages.training import DeviceFailedError, OutOfMemoryError, TrainingDivergedError, fit
 
 FLOPS_PER_IMAGE = 55_440  # 8 px; the convolution twice (its input needs no gradient): 2*2*3*9*8*64; the layer thrice: 3*2*8*3
 
@@ -1299,6 +1299,27 @@ def test_a_stop_while_the_checkpoint_is_read_says_so_too(tmp_path, monkeypatch):
     with pytest.raises(RunStopped):
         train_in_folder(network(), TRAIN, TEST, config, run, quiet)
     monkeypatch.setattr(type(run), "write_config", write)
+
+
+@pytest.mark.parametrize("graph", [True, False])
+def test_a_gpu_that_stops_working_is_named_and_the_run_goes_on_after_its_last_epoch(
+    graph: bool, tmp_path: Path, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise RuntimeError("CUDA error: unspecified launch failure.\nSearch for cudaErrorLaunchFailure in the manual.")
+
+    config, run = a_run(tmp_path, **HARD, cuda_graph=graph)
+    model, _ = watched(network(), {8: broken})
+    monkeypatch.setattr(model, "load_state_dict", lambda *_: fail())  # nothing can be copied to it any more
+    with pytest.raises(DeviceFailedError) as raised:
+        train_in_folder(model, TRAIN, TEST, config, run, quiet)
+    again = " If it happens again, set cuda_graph=False." if graph else ""
+    assert str(raised.value) == (
+        "'cpu' stopped working (CUDA error: unspecified launch failure), and this process cannot use it any more. Restart it (on "
+        "Colab: Runtime > Restart session) and run again with the same values: the run goes on after epoch 2 of 4." + again
+    )
+    model = network(seed=1)
+    check_complete(run, model, train_in_folder(model, TRAIN, TEST, config, run, quiet), reference)
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("MPS backend out of memory")])
