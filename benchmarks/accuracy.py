@@ -92,6 +92,7 @@ def trained(name: str, data: str, seed: int) -> dict[str, Any]:
         "test_accuracy_tta": summary["test_accuracy_tta"],
         "seconds": summary["seconds"],
         "device": summary["hardware"],
+        "torch": summary["versions"]["torch"],
         "date": datetime.date.today().isoformat(),
         "commit": commit(),
         "command": f"python -m era_support_packages --preset {recipe.preset} --dataset {data} {' '.join(words)}",

@@ -95,6 +95,10 @@ def judged(differences: list[float]) -> tuple[float, float, str]:
     return mean, error, "pays" if mean > 2 * error else "harms" if mean < -2 * error else "not shown"
 
 
+def _without(line: Values, *names: str) -> Values:
+    return {name: value for name, value in line.items() if name not in names}
+
+
 def _distinct(values: list[Any]) -> list[Any]:
     return [value for position, value in enumerate(values) if value not in values[:position]]
 
@@ -137,7 +141,9 @@ def main() -> None:
     lines = compared(STORED.rows())
     if not lines:
         raise SystemExit("No two rows to compare are stored yet: train them with --full and --changes.")
-    print(table(lines))
+    for of, data in _distinct([(line["of"], line["data"]) for line in lines]):
+        print(f"\nChanges of {of}, {data}:")
+        print(table([_without(line, "of", "data") for line in lines if (line["of"], line["data"]) == (of, data)]))
     STORED.copy(chosen.json)
 
 
