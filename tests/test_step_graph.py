@@ -1,14 +1,17 @@
-"""A training step as a CUDA graph: the same numbers as without, whatever the batch's shape; most of it needs a GPU."""
+"""A training step as a CUDA graph: the same numbers as without, whatever the batch's shape; some of it needs a GPU."""
 
 import copy
 import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tiny import coloured_images, plan, quiet, tiny_network
 from torch import Tensor, nn
 
-from era_support_packages import training
+from era_support_packages import step_graph, training, training_setup
 from era_support_packages.checkpoint import Checkpoint
 from era_support_packages.config import TrainingConfig
 from era_support_packages.hardware import use_resources
@@ -19,9 +22,104 @@ from era_support_packages.training_setup import TrainingStep, build_optimizer, b
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
-def test_without_a_gpu_no_graph_is_recorded() -> None:
+@pytest.mark.parametrize(
+    ("device", "changes", "graphed"),
+    [("cpu", {}, False), ("cuda", {}, True), ("cuda", {"cuda_graph": False}, False), ("cuda", {"compile": True}, False)],
+)
+def test_a_graph_is_for_gpus_and_can_be_switched_off(
+    device: str, changes: dict[str, bool], graphed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_setup, "resolve_device", lambda _: torch.device(device))
+    monkeypatch.setattr(torch, "compile", lambda model: model)
     model = tiny_network()
-    assert not isinstance(TrainingStep(model, build_optimizer(model, plan()), plan()).forward_backward, GraphedPass)
+    step = TrainingStep(model, build_optimizer(model, plan()), plan(**changes))
+    assert isinstance(step.forward_backward, GraphedPass) is graphed
+
+
+# ---- what happens when, with a GPU that is acted -----------------------------------------------------------------------
+
+
+class ActedGpu:
+    """Stands in for `torch.cuda`: a graph is "recorded" by running the pass, and "replayed" by working it out again."""
+
+    def __init__(self, refuses: Exception | None = None) -> None:
+        self.refuses, self.replays, self.synchronized = refuses, 0, 0
+        self.graphed: GraphedPass | None = None
+        self.Stream = self.current_stream = lambda: SimpleNamespace(wait_stream=lambda other: None)
+        self.CUDAGraph = lambda: SimpleNamespace(replay=self.replay)
+
+    def replay(self) -> None:
+        self.replays += 1
+        for result, value in zip(self.graphed.results, worked_out(self.graphed.images, self.graphed.labels), strict=True):
+            result.copy_(value)
+
+    def device(self, _: torch.device) -> AbstractContextManager:
+        return nullcontext()
+
+    def stream(self, _: object) -> AbstractContextManager:
+        return nullcontext()
+
+    def synchronize(self) -> None:
+        self.synchronized += 1
+
+    @contextmanager
+    def graph(self, _: object, stream: object) -> Iterator[None]:
+        if self.refuses is not None:
+            raise self.refuses
+        yield
+
+
+def worked_out(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    return images.sum(), labels.max()
+
+
+def acted(monkeypatch: pytest.MonkeyPatch, refuses: Exception | None = None) -> tuple[GraphedPass, ActedGpu, list[int]]:
+    """A pass on an acted GPU, and the sizes of the batches that ran through it kernel by kernel."""
+    gpu, sizes = ActedGpu(refuses), []
+
+    def forward_backward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        sizes.append(len(images))
+        return worked_out(images, labels)
+
+    monkeypatch.setattr(step_graph.torch, "cuda", gpu)
+    gpu.graphed = GraphedPass(forward_backward)
+    return gpu.graphed, gpu, sizes
+
+
+def test_three_batches_of_a_shape_run_as_before_then_one_is_recorded_and_all_others_replayed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graphed, gpu, sizes = acted(monkeypatch)
+    counts = [4] * 6 + [2] * 5 + [4] * 4
+    batches = [(torch.full((count, 3), float(number)), torch.tensor([number])) for number, count in enumerate(counts)]
+    results = [graphed(images, labels) for images, labels in batches]
+    assert sizes == [4] * 4 + [2] * 4 + [4] * 4
+    assert gpu.replays == 3 + 2 + 1
+    assert gpu.synchronized == 2  # before each graph that was given up
+    # all results at the end: none was overwritten by a later replay
+    assert [(loss.item(), hits.item()) for loss, hits in results] == [
+        (3.0 * count * number, number) for number, count in enumerate(counts)
+    ]
+
+
+def test_what_cannot_be_recorded_runs_as_before_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphed, gpu, sizes = acted(monkeypatch, RuntimeError("operation not permitted when stream is capturing\nmore"))
+    with pytest.warns(UserWarning, match="without a CUDA graph") as warned:
+        results = [graphed(torch.full((4, 3), float(number)), torch.tensor([number])) for number in range(6)]
+    assert [str(warning.message) for warning in warned] == [
+        "Training runs without a CUDA graph, which is slower: operation not permitted when stream is capturing"
+    ]
+    assert [(loss.item(), hits.item()) for loss, hits in results] == [(12.0 * number, number) for number in range(6)]
+    assert (sizes, gpu.replays) == ([4] * 6, 0)
+
+
+def test_a_full_memory_while_recording_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphed, _, _ = acted(monkeypatch, torch.OutOfMemoryError("CUDA out of memory."))
+    batch = torch.ones(4, 3), torch.tensor([1])
+    for _ in range(GraphedPass.WARM_UP):
+        graphed(*batch)
+    with pytest.raises(torch.OutOfMemoryError):
+        graphed(*batch)
 
 
 # ---- on a GPU --------------------------------------------------------------------------------------------------------
