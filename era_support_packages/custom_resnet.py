@@ -24,7 +24,7 @@ class _ConvBlock(nn.Sequential):
         super().__init__(*layers, norm(planes), nn.ReLU(), nn.Dropout(drop))
 
 
-class _ResidualLayer(nn.Module):
+class ResidualLayer(nn.Module):
     """A pooled convolution block, plus two more beside an identity: (N, in_planes, H, W) to (N, planes, H/2, W/2)."""
 
     def __init__(self, in_planes: int, planes: int, norm: Callable[[int], nn.Module], drop: float) -> None:
@@ -43,9 +43,9 @@ class CustomResNet(nn.Module):
     def __init__(self, norm: Callable[[int], nn.Module], drop: float, num_classes: int) -> None:
         super().__init__()
         self.prep = _ConvBlock(3, 64, norm, drop)
-        self.layer1 = _ResidualLayer(64, 128, norm, drop)
+        self.layer1 = ResidualLayer(64, 128, norm, drop)
         self.layer2 = _ConvBlock(128, 256, norm, drop, pool=True)
-        self.layer3 = _ResidualLayer(256, 512, norm, drop)
+        self.layer3 = ResidualLayer(256, 512, norm, drop)
         self.linear = nn.Linear(512, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:

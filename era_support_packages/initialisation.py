@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from era_support_packages.batches import normalize_images
+from era_support_packages.custom_resnet import ResidualLayer
 from era_support_packages.image_dataset import ImageDataset
 from era_support_packages.resnet import BasicBlock, Bottleneck
 
@@ -49,15 +50,25 @@ def start_residual_blocks(model: nn.Module, start: str) -> None:
     """
     if start == "random":
         return
-    blocks = [module for module in model.modules() if isinstance(module, BasicBlock | Bottleneck)]
+    blocks = [module for module in model.modules() if isinstance(module, BasicBlock | Bottleneck | ResidualLayer)]
     if not blocks:
         raise ValueError(
-            f"residual_start is {start!r}, but {type(model).__name__} has no residual blocks of ResNet18 to ResNet152; set "
+            f"residual_start is {start!r}, but {type(model).__name__} has no residual blocks like those of ResNet18; set "
             "residual_start='random'."
         )
     for block in blocks:
-        last, norm = (block.conv2, block.bn2) if isinstance(block, BasicBlock) else (block.conv3, block.bn3)
+        last, norm = _last(block)
         if start == "dirac":
             nn.init.dirac_(last.weight)
         else:
             nn.init.zeros_(norm.weight)
+
+
+def _last(block: BasicBlock | Bottleneck | ResidualLayer) -> tuple[nn.Conv2d, nn.Module]:
+    """The last convolution of a residual block and the norm behind it."""
+    if isinstance(block, BasicBlock):
+        return block.conv2, block.bn2
+    if isinstance(block, Bottleneck):
+        return block.conv3, block.bn3
+    convolution, norm, *_ = block.residual[-1]
+    return convolution, norm

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import coloured_images
 from torch import nn
 
 from era_support_packages.batches import normalize_images
@@ -15,7 +16,7 @@ from era_support_packages.custom_resnet import resnet_custom
 from era_support_packages.image_dataset import ImageDataset, make_splits
 from era_support_packages.initialisation import start_residual_blocks, whiten_first_convolution
 from era_support_packages.resnet import BasicBlock, Bottleneck
-from era_support_packages.training_setup import build_model
+from era_support_packages.training_setup import build_model, build_optimizer
 
 PATCH = 27  # values in a 3x3 patch of three channels
 
@@ -126,10 +127,31 @@ def test_every_residual_block_of_a_network_starts_so() -> None:
     assert all(block.bn1.weight.all() for block in blocks)
 
 
+def test_the_residual_layers_of_the_originals_second_network_start_so_too() -> None:
+    model = resnet_custom(drop=0.0).eval()
+    before = copy.deepcopy(model.state_dict())
+    start_residual_blocks(model, "dirac")
+    assert changed(before, model) == ["layer1.residual.1.0.weight", "layer3.residual.1.0.weight"]
+    images = torch.rand(1, 128, 3, 3)
+    assert torch.equal(model.layer1.residual[1][0](images), images)
+    start_residual_blocks(model, "zero")
+    assert not model.layer1.residual[1][1].weight.any()
+    images = torch.rand(1, 64, 4, 4)
+    assert torch.equal(model.layer1(images), model.layer1.down(images))
+
+
+@pytest.mark.parametrize("preset", ["fast", "best", "cpu", "original"])
+@pytest.mark.parametrize("name", ["ResNet18", "ResNet50", "resnet_custom"])
+def test_every_preset_can_start_every_kind_of_network(preset: str, name: str) -> None:
+    config = TrainingConfig.preset(preset, model=name, device="cpu", precision="fp32")
+    model = build_model(config, 10, coloured_images(20, 32))
+    build_optimizer(model, config.replace(max_lr=0.1))
+
+
 def test_a_network_without_residual_blocks_is_refused() -> None:
     with pytest.raises(
         ValueError,
-        match=r"^residual_start is 'dirac', but Sequential has no residual blocks of ResNet18 to ResNet152; set "
+        match=r"^residual_start is 'dirac', but Sequential has no residual blocks like those of ResNet18; set "
         r"residual_start='random'\.$",
     ):
         start_residual_blocks(nn.Sequential(nn.Conv2d(3, 4, 1)), "dirac")
