@@ -57,7 +57,7 @@ TEXTBOOK = {
 }
 RECIPES = {
     "cpu": Recipe("cpu"),
-    # a range test of its own would take three times as many images as the training: the rate of the course's
+    # its range test alone would show up to three times as many images as the training: the course's rate instead
     "original at equal work": Recipe("original", {"max_lr": 0.0445}, equal_work=True),
     "textbook at equal work": Recipe("original", TEXTBOOK, equal_work=True),
     "fast": Recipe("fast"),

@@ -55,11 +55,11 @@ class TrainingConfig:
     warmup: float = 0.25  # share of the run in which the learning rate rises to max_lr
     anneal: str = "linear"  # how it falls to zero after that: "linear" or "cos"
     optimizer: str = "sgd"  # "sgd", or "muon" for the filters of all convolutions but the first and SGD for the rest
-    muon_lr: float = 0.1  # peak of Muon's schedule: the share of its own length by which a step turns a filter bank
+    muon_lr: float = 0.25  # Muon's rate as a multiple of max_lr; it is the share of its own length by which a filter bank turns
     momentum: float = 0.9  # Nesterov
-    weight_decay: float = 5e-4  # on convolutions and the output layer; never on norms and biases
+    weight_decay: float = 5e-4  # on convolutions and the output layer; never on norms and biases, nor on what Muon turns
     label_smoothing: float = 0.0
-    norm_bias_lr: float = 1.0  # learning rate of batch-norm biases as a multiple of everybody else's
+    norm_bias_lr: float = 1.0  # learning rate of batch-norm biases as a multiple of max_lr
     residual_start: str = "random"  # last convolution of each residual block: "random", "dirac" (as the identity) or "zero"
     whitening: bool = False  # start the first convolution from the principal components of 3x3 training patches
     horizontal_flip: float | str = "auto"  # probability; "auto" is 0.5, but 0 for digits, which have no mirror image
@@ -91,7 +91,8 @@ class TrainingConfig:
         """The preset of that name with some values changed; an override of `None` keeps the preset's value.
 
         "auto" is "fast" with a CUDA GPU and "cpu" without. Giving `epochs` replaces a preset's `train_images` and
-        `max_epochs`, and the other way round. Raises `ValueError` for an unknown preset or parameter, or a bad value.
+        `max_epochs`, and the other way round; a `horizontal_flip` that an alternating flip does not go with replaces the preset's
+        `alternating_flip`. Raises `ValueError` for an unknown preset or parameter, or a bad value.
         """
         if name == "auto":
             import torch
@@ -108,6 +109,8 @@ class TrainingConfig:
             values.pop("epochs", None)
         if {"epochs", "train_images"} & given.keys():
             values.pop("max_epochs", None)
+        if given.get("horizontal_flip", "auto") not in ("auto", 0, 0.5) and "alternating_flip" not in given:
+            values.pop("alternating_flip", None)
         return cls.from_dict({**values, **given})
 
     @classmethod
@@ -173,9 +176,11 @@ class TrainingConfig:
         """A name that changes with every value that decides the result: `cpu-cifar10-3f2a91`.
 
         It is made from the values as they were asked for, and without those of the machine: the same request finds the same
-        folder on another machine.
+        folder on another machine. What holds its default is left out, so that a parameter added later renames nothing.
         """
-        values = {key: value for key, value in self.to_dict().items() if key not in _NOT_IN_THE_NAME}
+        default = TrainingConfig(self.preset_name, epochs=self.epochs, train_images=self.train_images).to_dict()
+        values = {key: value for key, value in self.to_dict().items() if key not in _NOT_IN_THE_NAME and value != default[key]}
+        values |= {"preset_name": self.preset_name, "epochs": self.epochs, "train_images": self.train_images}
         values = json.loads(json.dumps(values), parse_int=float)  # 1 and 1.0 are the same value
         digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
         return f"{self.preset_name}-{dataset}-{digest[:6]}"

@@ -132,7 +132,7 @@ def _library_range_test(
             "grad_scaler": torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
         }
     optimizer = build_optimizer(model, config)
-    _raise_together(optimizer, config)
+    _raise_together(optimizer)
     finder = LRFinder(model, optimizer, criterion, device=device, **amp)
     with (
         mock.patch.object(library, "tqdm", _bar),  # the library offers no other way to choose or silence its bar
@@ -144,20 +144,14 @@ def _library_range_test(
     return lrs[: len(losses)], losses
 
 
-def _raise_together(optimizer: torch.optim.Optimizer, config: TrainingConfig) -> None:
-    """Let the groups' learning rates rise in the proportions of the recipe, where the library gives all of them the same.
-
-    With `max_lr="auto"` there is no proportion between it and Muon's rate, which then stays what the configuration says.
-    """
+def _raise_together(optimizer: torch.optim.Optimizer) -> None:
+    """Let the groups' learning rates rise in the proportions of the recipe, where the library gives all of them the same."""
     first, *others = optimizer.param_groups
-    fixed = [group for group in others if group.get("orthogonal") and config.max_lr == "auto"]
-    shares = [(group, group["lr"] / first["lr"]) for group in others if group not in fixed]
+    shares = [(group, group["lr"] / first["lr"]) for group in others]
 
     def scale(*_: object) -> None:
         for group, share in shares:
             group["lr"] = share * first["lr"]
-        for group in fixed:
-            group["lr"] = config.muon_lr
 
     optimizer.register_step_pre_hook(scale)
 

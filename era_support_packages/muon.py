@@ -7,15 +7,16 @@ import torch
 from torch import Tensor
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, chosen for a steep start (Jordan 2024)
-ITERATIONS = 3  # as good as 5 (benchmarks/README.md), at three fifths of the products
+ITERATIONS = 3  # no worse than 5 where they were compared (benchmarks/README.md), at three fifths of the products
 
 
 def orthogonalized(matrices: Tensor, iterations: int = ITERATIONS) -> Tensor:
-    """The same matrices with singular values that are nearly equal: float32 (N, rows, columns) of the same shape.
+    """The same matrices with singular values closer to each other, none above 1.3: float32 (N, rows, columns) of the same shape.
 
     Newton-Schulz iteration from the matrix divided by its Frobenius norm (Jordan 2024, "Muon: An optimizer for hidden layers in
-    neural networks"); five iterations bring all but the smallest to 0.7 to 1.2. The products run in float16 on a GPU: Colab's
-    T4 has units for it and none for bfloat16, and no value exceeds 1.3. A matrix of zeros stays one.
+    neural networks"); after five iterations all but the smallest lie between 0.7 and 1.2. On a CUDA GPU the products run in
+    float16: Colab's T4 has units for it and none for bfloat16, and all values on the way stay below 3. A matrix of zeros
+    stays one.
     """
     a, b, c = COEFFICIENTS
     x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-12)
@@ -37,9 +38,10 @@ def _without_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
 class Muon(torch.optim.SGD):
     """SGD with Nesterov momentum; in groups with `orthogonal=True`, which hold the filters of convolutions, Muon.
 
-    There each step turns the weight (outputs, ...) by about `lr` of its own length in a direction whose singular values are
-    equal, and the length stays as it was: behind a batch norm it means nothing. Weight decay does nothing there. Everything
-    else is `torch.optim.SGD` (`fused` too). After Jordan 2024, airbench94_muon, which also keeps the length.
+    There each step turns the weight (outputs, ...) by about `lr` of its own length in the direction of the orthogonalized
+    momentum, and the length stays as it was: behind a batch norm it means nothing. So a weight of zeros stays one, and weight
+    decay does nothing. All other groups go by `torch.optim.SGD` (`fused` too). After Jordan 2024, airbench94_muon, which also
+    keeps the length.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], lr: float, momentum: float, fused: bool | None = None) -> None:
@@ -70,11 +72,10 @@ class Muon(torch.optim.SGD):
         if not weights:
             return
         gradients = [weight.grad for weight in weights]
-        skip = getattr(
-            self, "found_inf", None
-        )  # set by a gradient scaler: 1 where a gradient is not finite, and no step is taken
+        skip = getattr(self, "found_inf", None)  # a gradient scaler sets it to 1 where a gradient is not finite: no step then
         if skip is not None:
-            gradients = [torch.where(skip.bool(), 0.0, gradient / self.grad_scale) for gradient in gradients]
+            scale = 1.0 if self.grad_scale is None else self.grad_scale  # None: they have been unscaled before
+            gradients = [torch.where(skip.bool(), 0.0, gradient / scale) for gradient in gradients]
         for weight in weights:
             if self.state[weight].get("momentum_buffer") is None:
                 self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-# what the presets for a GPU share: 2.4 points more on held-out images than SGD at batch 128, see benchmarks/README.md
+# what the presets for a GPU share; Muon brought up to 2.4 points over SGD at batch 128, see benchmarks/README.md
 _WITH_MUON: dict[str, Any] = {
     "batch_size": 512,
     "optimizer": "muon",
-    "muon_lr": 0.1,
+    "muon_lr": 0.25,
     "momentum": 0.6,
     "max_lr": 0.4,
     "norm_bias_lr": 16,

@@ -135,7 +135,7 @@ def _adopted(run: Run, requested: TrainingConfig, report: Report) -> TrainingCon
     stored = stored.replace(run_name=requested.run_name, output_dir=requested.output_dir)
     if run.finished:
         return _on_this_machine(stored)
-    config = stored.replace(**_resources(stored, requested))
+    config = stored.replace(**_resources(stored, requested), cuda_graph=requested.cuda_graph)
     if changed := [
         f"{name} {getattr(config, name)!r} instead of {getattr(stored, name)!r}"
         for name in ("device", "precision", "threads")
@@ -194,6 +194,8 @@ def _range_test(model: nn.Module, train: ImageDataset, test_size: int, config: T
     try:
         return range_test(model, train, test_size, config)
     except (RuntimeError, MemoryError) as error:
+        if is_device_failure(error):
+            raise device_failed(error, config, 0, len(config.planned_epochs(len(train)))) from None
         if not is_out_of_memory(error):
             raise
     raise out_of_memory(model, config)

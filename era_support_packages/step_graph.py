@@ -10,12 +10,13 @@ Pass = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class GraphedPass:
-    """`forward_backward(images, labels)`, from the fourth batch of a shape on replayed as a CUDA graph.
+    """`forward_backward(images, labels)`, from the fourth batch of a shape in a row on replayed as a CUDA graph.
 
     A network of this size keeps a GPU waiting for Python, which launches some three hundred kernels a step. `forward_backward`
     must set the gradients to None first: the recorded backward pass then writes them into memory of its own, step after step.
     It returns two tensors, of which this returns copies. What a graph cannot record (a network that reads a number from the
-    device, say) runs as before, with a warning.
+    device, say, or where the memory is too small for it) runs as before, with a warning. The pass must draw no random numbers on
+    the device: after a recording that failed, PyTorch's generator may not work any more.
     """
 
     WARM_UP = 3  # calls that run as before, in which cuDNN chooses its algorithms
@@ -71,10 +72,9 @@ class GraphedPass:
         """Record one pass; it is not run."""
         graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
-            with torch.cuda.stream(current), torch.cuda.graph(graph, stream=self.stream):  # the first leads back on failure
+            # The first leads back on failure. Only this thread is watched: a DataLoader's may pin memory meanwhile.
+            with torch.cuda.stream(current), torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
                 self.results = self.forward_backward(self.images, self.labels)
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
             self._forget()
             self.capturable = False

@@ -241,19 +241,35 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in said)
 
 
+# after these CUDA errors a process cannot use the GPU any more
+_LOST = (
+    "unspecified launch failure",
+    "illegal memory access",
+    "misaligned address",
+    "illegal instruction",
+    "illegal address",
+    "invalid program counter",
+    "hardware stack error",
+    "uncorrectable",
+    "device-side assert",
+    "_STATUS_EXECUTION_FAILED",
+)
+
+
 def is_device_failure(error: BaseException) -> bool:
-    """Whether it came from a GPU that this process cannot use any more."""
-    said = ("CUDA error", "CUBLAS_STATUS_EXECUTION_FAILED", "CUDNN_STATUS_EXECUTION_FAILED")
-    return isinstance(error, RuntimeError) and not is_out_of_memory(error) and any(text in str(error) for text in said)
+    """Whether it says that this process cannot use its GPU any more."""
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _LOST)
 
 
 def device_failed(error: BaseException, config: TrainingConfig, done: int, planned: int) -> DeviceFailedError:
     """The error that says what to do after `done` of `planned` epochs."""
-    reason = str(error).strip().splitlines()[0].rstrip(".")
+    lines = [line.strip().rstrip(".") for line in str(error).splitlines() if any(text in line for text in _LOST)]
+    name = f" and run_name={config.run_name!r}" if config.run_name else ""
+    then = f"the run goes on after epoch {done} of {planned}" if done else "nothing was finished that could be lost"
     again = " If it happens again, set cuda_graph=False." if config.cuda_graph else ""
     return DeviceFailedError(
-        f"{config.device!r} stopped working ({reason}), and this process cannot use it any more. Restart it (on Colab: Runtime > "
-        f"Restart session) and run again with the same values: the run goes on after epoch {done} of {planned}.{again}"
+        f"{config.device!r} stopped working ({lines[0]}), and this process cannot use it any more. Restart it (on Colab: Runtime "
+        f"> Restart session) and run again with the same values{name}: {then}.{again}"
     )
 
 

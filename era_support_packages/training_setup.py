@@ -18,6 +18,8 @@ from era_support_packages.muon import Muon
 from era_support_packages.step_graph import GraphedPass
 from era_support_packages.weight_gradients import fast_weight_gradients
 
+DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+
 
 def resolve(config: TrainingConfig, dataset: ImageDataset | None = None) -> TrainingConfig:
     """The configuration with every "auto" but `max_lr` replaced by what it means on this machine and, where given, data set."""
@@ -62,8 +64,8 @@ def build_model(config: TrainingConfig, classes: int, train: ImageDataset | None
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.SGD:
     """SGD with Nesterov momentum; weight decay on convolutions and the output layer, none on norms and biases.
 
-    Batch-norm biases learn at `norm_bias_lr` times the rate of everything else. With `optimizer="muon"` the filters of all
-    convolutions but the first go by `Muon` at `muon_lr`.
+    Batch-norm biases learn at `norm_bias_lr` times `max_lr`. With `optimizer="muon"` the filters of all convolutions but the
+    first go by `Muon`, without weight decay, at `muon_lr` times `max_lr`.
     """
     biases = [module.bias for module in model.modules() if isinstance(module, nn.BatchNorm2d) and module.bias is not None]
     filters = muon_filters(model) if config.optimizer == "muon" else []
@@ -81,8 +83,15 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.SGD
         "fused": next(model.parameters()).device.type in ("cpu", "cuda"),
     }
     if config.optimizer == "muon":
-        return Muon([*groups, {"params": filters, "orthogonal": True, "weight_decay": 0.0, "lr": config.muon_lr}], **values)
-    return torch.optim.SGD(groups, nesterov=config.momentum > 0, **values)
+        rate = config.muon_lr * learning_rate
+        optimizer = Muon([*groups, {"params": filters, "orthogonal": True, "weight_decay": 0.0, "lr": rate}], **values)
+    else:
+        optimizer = torch.optim.SGD(groups, nesterov=config.momentum > 0, **values)
+    if config.momentum:
+        # PyTorch's fused step would leave them unset where a gradient scaler skips the very first step, and read them in the next
+        for parameter in model.parameters():
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def muon_filters(model: nn.Module) -> list[nn.Parameter]:
@@ -132,7 +141,8 @@ class TrainingStep:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         forward = torch.compile(model) if config.compile else model  # the same weights; the model itself stays as it is
         single = ForwardBackward(forward, optimizer, self.scaler, self.device, config)
-        graphed = config.cuda_graph and self.device.type == "cuda" and not config.compile
+        drops = any(isinstance(module, DROPOUT) and module.p > 0 for module in model.modules())
+        graphed = config.cuda_graph and self.device.type == "cuda" and not config.compile and not drops
         self.forward_backward = GraphedPass(single) if graphed else single
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

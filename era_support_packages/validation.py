@@ -35,7 +35,7 @@ _RANGES: dict[str, tuple[type, float | None, float | None]] = {
     "max_epochs": (int, 1, 10_000),
     "batch_size": (int, 2, 65_536),
     "warmup": (float, 0, 1),
-    "muon_lr": (float, 0, 1),
+    "muon_lr": (float, 0, 1000),
     "momentum": (float, 0, 0.9999),
     "weight_decay": (float, 0, 1),
     "label_smoothing": (float, 0, 0.99),

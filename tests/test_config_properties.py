@@ -89,7 +89,7 @@ RULES: dict[str, Rule] = {
     "warmup": number(0, 1),
     "anneal": choice("linear", "cos"),
     "optimizer": choice("sgd", "muon"),
-    "muon_lr": number(0, 1),
+    "muon_lr": number(0, 1000),
     "momentum": number(0, 0.9999),
     "weight_decay": number(0, 1),
     "label_smoothing": number(0, 0.99),

@@ -17,7 +17,7 @@ import torch
 from tiny import coloured_images, plan, quiet, tiny_network
 from torch import Tensor, nn
 
-from era_support_packages import datasets, hardware, recording
+from era_support_packages import datasets, hardware, recording, training
 from era_support_packages.batches import normalize
 from era_support_packages.checkpoint import Checkpoint, CheckpointError
 from era_support_packages.config import TrainingConfig
@@ -1320,6 +1320,58 @@ def test_a_gpu_that_stops_working_is_named_and_the_run_goes_on_after_its_last_ep
     )
     model = network(seed=1)
     check_complete(run, model, train_in_folder(model, TRAIN, TEST, config, run, quiet), reference)
+
+
+def test_a_gpu_that_stops_working_before_the_first_epoch_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("Caught an error in a thread.\nCUDA error: an illegal memory access was encountered\nmore")
+
+    expected = (
+        "'cpu' stopped working (CUDA error: an illegal memory access was encountered), and this process cannot use it any more. "
+        "Restart it (on Colab: Runtime > Restart session) and run again with the same values and run_name='mine': nothing was "
+        "finished that could be lost. If it happens again, set cuda_graph=False."
+    )
+    config, run = a_run(tmp_path, max_lr="auto", run_name="mine")
+    monkeypatch.setattr(recording, "range_test", broken)
+    with pytest.raises(DeviceFailedError) as raised:
+        choose_learning_rate(tiny_network(), TRAIN, len(TEST), config, run)
+    assert str(raised.value) == expected
+    model, _ = watched(network(), {1: broken})
+    with pytest.raises(DeviceFailedError) as raised:
+        train_in_folder(model, TRAIN, TEST, config.replace(max_lr=0.1), run, quiet)
+    assert str(raised.value) == expected
+
+
+@pytest.mark.parametrize("text", ["CUDA error: no kernel image is available", "CUDA error: out of memory", "a fault"])
+def test_other_errors_are_not_taken_for_a_gpu_that_stopped_working(text: str) -> None:
+    assert not training.is_device_failure(RuntimeError(text))
+
+
+def test_a_run_goes_on_without_a_graph_where_that_is_asked_for(tmp_path: Path, loaded: list[tuple[Any, Any]]) -> None:
+    values = {"output_dir": str(tmp_path), **SMALL, **MACHINE}
+    first = prepare("smoke", report=quiet, **values)
+    assert first.config.cuda_graph
+    second = prepare("smoke", report=quiet, cuda_graph=False, **values)
+    assert (second.run.folder, second.config.cuda_graph) == (first.run.folder, False)
+
+
+def test_a_run_with_muon_that_was_stopped_ends_with_the_same_bits(tmp_path: Path) -> None:
+    def two_convolutions(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        first, norm, second = nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Conv2d(4, 3, 3, bias=False)
+        return nn.Sequential(first, norm, nn.ReLU(), second, nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    weights = []
+    for name, actions in (("in one go", {}), ("stopped", {8: press_stop})):
+        config, run = a_run(tmp_path / name, **HARD, optimizer="muon")
+        model, _ = watched(two_convolutions(0), actions)
+        if actions:
+            with pytest.raises(RunStopped):
+                train_in_folder(model, TRAIN, TEST, config, run, quiet)
+            model = two_convolutions(1)
+        train_in_folder(model, TRAIN, TEST, config, run, quiet)
+        weights.append({key.replace("module.", ""): value for key, value in model.state_dict().items()})
+    assert same_weights(*weights)
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("MPS backend out of memory")])

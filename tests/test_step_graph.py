@@ -23,15 +23,21 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GP
 
 
 @pytest.mark.parametrize(
-    ("device", "changes", "graphed"),
-    [("cpu", {}, False), ("cuda", {}, True), ("cuda", {"cuda_graph": False}, False), ("cuda", {"compile": True}, False)],
+    ("device", "changes", "drop", "graphed"),
+    [
+        ("cpu", {}, 0.0, False),
+        ("cuda", {}, 0.0, True),
+        ("cuda", {}, 0.1, False),  # it draws random numbers
+        ("cuda", {"cuda_graph": False}, 0.0, False),
+        ("cuda", {"compile": True}, 0.0, False),
+    ],
 )
 def test_a_graph_is_for_gpus_and_can_be_switched_off(
-    device: str, changes: dict[str, bool], graphed: bool, monkeypatch: pytest.MonkeyPatch
+    device: str, changes: dict[str, bool], drop: float, graphed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training_setup, "resolve_device", lambda _: torch.device(device))
     monkeypatch.setattr(torch, "compile", lambda model: model)
-    model = tiny_network()
+    model = tiny_network(drop=drop)
     step = TrainingStep(model, build_optimizer(model, plan()), plan(**changes))
     assert isinstance(step.forward_backward, GraphedPass) is graphed
 
@@ -63,7 +69,8 @@ class ActedGpu:
         self.synchronized += 1
 
     @contextmanager
-    def graph(self, _: object, stream: object) -> Iterator[None]:
+    def graph(self, _: object, stream: object, capture_error_mode: str) -> Iterator[None]:
+        assert capture_error_mode == "thread_local"  # the threads of a DataLoader go on meanwhile
         if self.refuses is not None:
             raise self.refuses
         yield
@@ -113,13 +120,12 @@ def test_what_cannot_be_recorded_runs_as_before_with_one_warning(monkeypatch: py
     assert (sizes, gpu.replays) == ([4] * 6, 0)
 
 
-def test_a_full_memory_while_recording_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    graphed, _, _ = acted(monkeypatch, torch.OutOfMemoryError("CUDA out of memory."))
-    batch = torch.ones(4, 3), torch.tensor([1])
-    for _ in range(GraphedPass.WARM_UP):
-        graphed(*batch)
-    with pytest.raises(torch.OutOfMemoryError):
-        graphed(*batch)
+def test_a_memory_too_small_for_a_graph_may_be_large_enough_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphed, _, sizes = acted(monkeypatch, torch.OutOfMemoryError("CUDA out of memory."))
+    with pytest.warns(UserWarning, match=r"^Training runs without a CUDA graph, which is slower: CUDA out of memory\.$"):
+        results = [graphed(torch.ones(4, 3), torch.tensor([number])) for number in range(5)]
+    assert [hits.item() for _, hits in results] == list(range(5))
+    assert sizes == [4] * 5
 
 
 # ---- on a GPU --------------------------------------------------------------------------------------------------------
@@ -183,6 +189,19 @@ def test_a_network_that_waits_for_the_device_trains_without_a_graph() -> None:
         expected, expected_weights = trained(config, False, copy.deepcopy(network))
     assert results == expected
     assert all(torch.equal(weights[name], expected_weights[name]) for name in weights)
+
+
+@needs_gpu
+def test_images_from_a_data_loaders_workers_train_as_those_of_the_device_do() -> None:
+    train, test = coloured_images(48, 32), coloured_images(6, 32, "test")
+    weights = []
+    for engine in ("samples", "device"):
+        config = TrainingConfig.preset("smoke", device="cuda", deterministic=True, precision="fp32", batch_size=4, engine=engine)
+        config = resolve(config.replace(train_images=96, max_lr=0.05), train)
+        model = training.build_model(config, len(train.classes))
+        training.fit(model, train, test, config, quiet)
+        weights.append(model.state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 @needs_gpu

@@ -200,7 +200,7 @@ def test_compile_runs_the_compiled_network_while_training_and_leaves_the_model_a
 
 def test_muon_turns_the_filters_of_all_convolutions_but_the_first() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.Conv2d(4, 5, 3, bias=False), nn.BatchNorm2d(5), nn.Linear(5, 2))
-    config = plan(optimizer="muon", muon_lr=0.2, max_lr=0.5, norm_bias_lr=16, momentum=0.6, weight_decay=0.03)
+    config = plan(optimizer="muon", muon_lr=0.4, max_lr=0.5, norm_bias_lr=16, momentum=0.6, weight_decay=0.03)
     optimizer = build_optimizer(model, config)
     assert isinstance(optimizer, Muon)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -217,6 +217,27 @@ def test_muon_turns_the_filters_of_all_convolutions_but_the_first() -> None:
     assert all((group["momentum"], group["nesterov"]) == (0.6, True) for group in optimizer.param_groups)
     scheduler = build_scheduler(optimizer, config, 10)
     assert [group["max_lr"] for group in scheduler.optimizer.param_groups] == [0.5, 0.5, 8.0, 0.2]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+def test_a_first_step_that_a_gradient_scaler_skips_leaves_no_trace(optimizer: str) -> None:
+    """PyTorch's fused SGD allocates its momentum then and does not set it."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.Conv2d(4, 5, 3, bias=False), nn.BatchNorm2d(5))
+    twin = copy.deepcopy(model)
+    config = plan(optimizer=optimizer, max_lr=0.1)
+    images = torch.rand(2, 3, 8, 8)
+    for network, overflows in ((model, True), (twin, False)):
+        own, scaler = build_optimizer(network, config), torch.amp.GradScaler("cpu", init_scale=2.0)
+        for first in (True, False) if overflows else (False,):
+            own.zero_grad()
+            scaler.scale((network(images) * (math.inf if first else 1.0)).pow(2).sum()).backward()
+            for norm in (network[2],):  # its running statistics are not the optimizer's
+                norm.reset_running_stats()
+            scaler.step(own)
+            scaler.update()
+    for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_optimizer_without_momentum_is_plain_gradient_descent() -> None:
