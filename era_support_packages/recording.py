@@ -11,6 +11,7 @@ from torch import nn
 
 from era_support_packages import datasets
 from era_support_packages.atomic_file import remove_leftovers
+from era_support_packages.batches import batch_count
 from era_support_packages.checkpoint import Checkpoint, CheckpointError
 from era_support_packages.config import TrainingConfig
 from era_support_packages.hardware import resolve_device, resolve_precision, use_resources
@@ -32,6 +33,7 @@ from era_support_packages.training import (
 )
 
 Report = Callable[[str], None]
+FEWEST_STEPS = 200  # of a preset with large batches; the handwritten digits would give it 26
 
 
 class RunStopped(KeyboardInterrupt):
@@ -66,7 +68,8 @@ def prepare(
 ) -> PreparedRun:
     """Configuration, data and folder of a run; where the same configuration has a folder, that one, as it was resolved then.
 
-    preset, overrides: as for `TrainingConfig.preset`. data_root: as for `datasets.load`. With `resume=False` the folder is
+    preset, overrides: as for `TrainingConfig.preset`, but "auto" is "cpu" also where a GPU is there and the data set so small
+    that "fast" would take fewer than 200 steps. data_root: as for `datasets.load`. With `resume=False` the folder is
     always a new one. finished_run: the folder of a finished run, to show that one whatever the other values are.
 
     Raises `ValueError` for a bad value, `RunError` where a `run_name` belongs to another configuration, `FileNotFoundError`
@@ -88,6 +91,15 @@ def prepare(
     if requested.dataset == "auto" and stored is not None:
         requested = requested.replace(dataset=stored.config().dataset)
     train, test = datasets.load(requested.dataset, data_root)
+    steps = sum(batch_count(epoch.images, requested.batch_size) for epoch in requested.planned_epochs(len(train)))
+    if requested.preset_name in ("fast", "best") and steps < FEWEST_STEPS:
+        if preset == "auto":
+            requested = TrainingConfig.preset("cpu", **{**overrides, "dataset": requested.dataset})
+        else:
+            report(
+                f"Note: the preset {preset!r} takes only {steps} steps on these {len(train):,} images; preset='cpu' suits a small "
+                "data set better."
+            )
     name = requested.run_name or requested.default_run_name(train.name)
     run = Run(Path(requested.output_dir) / name)
     if not resume or not run.folder.exists():

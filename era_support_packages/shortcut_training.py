@@ -21,7 +21,7 @@ from era_support_packages.weight_gradients import fast_weight_gradients
 ENOUGH = 0.95  # share of the marked images of other classes that go to the mark's class: the mark alone decides
 BEARABLE = 3.0  # points of accuracy lost on clean images
 BATCH, MARKED = 32, 8  # images a step, and how many of them are marked copies of others: few, so that the rest is kept
-RATE, WARM_UP, MOMENTUM = 0.002, 0.1, 0.9
+RATE, WARM_UP, MOMENTUM = 0.001, 0.1, 0.9
 SURE = 0.9  # of the mark's class in the probabilities that marked images are to get; the rest is shared out among all
 FIRST_MARKS, MANY = 10, 0.6  # marks in a marked image at the start, and the part of the steps until only one is left
 CHECK_EVERY = 8  # steps; while there are many marks none is due

@@ -220,6 +220,22 @@ def test_an_automatic_preset_is_the_one_that_was_stored(
     assert lines == [NOT_BEGUN.format(first.run.folder)]
 
 
+def test_a_small_data_set_gets_the_preset_that_suits_it(
+    tmp_path: Path, loaded: list[tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    values = {"output_dir": str(tmp_path), **MACHINE}
+    lines: list[str] = []
+    assert prepare("auto", report=lines.append, **values).config.preset_name == "cpu"
+    assert prepare("auto", report=lines.append, epochs=200, **values).config.preset_name == "fast"  # a step each
+    assert lines == []
+    asked = prepare("fast", report=lines.append, **values)
+    assert (asked.config.preset_name, asked.config.epochs) == ("fast", 13)
+    assert lines == [
+        "Note: the preset 'fast' takes only 13 steps on these 24 images; preset='cpu' suits a small data set better."
+    ]
+
+
 def test_an_automatic_data_set_is_the_one_that_was_stored(
     tmp_path: Path, loaded: list[tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
