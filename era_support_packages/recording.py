@@ -91,15 +91,7 @@ def prepare(
     if requested.dataset == "auto" and stored is not None:
         requested = requested.replace(dataset=stored.config().dataset)
     train, test = datasets.load(requested.dataset, data_root)
-    steps = sum(batch_count(epoch.images, requested.batch_size) for epoch in requested.planned_epochs(len(train)))
-    if requested.preset_name in ("fast", "best") and steps < FEWEST_STEPS:
-        if preset == "auto":
-            requested = TrainingConfig.preset("cpu", **{**overrides, "dataset": requested.dataset})
-        else:
-            report(
-                f"Note: the preset {preset!r} takes only {steps} steps on these {len(train):,} images; preset='cpu' suits a small "
-                "data set better."
-            )
+    requested = _suited(requested, preset, overrides, len(train), report)
     name = requested.run_name or requested.default_run_name(train.name)
     run = Run(Path(requested.output_dir) / name)
     if not resume or not run.folder.exists():
@@ -119,6 +111,18 @@ def prepare(
         rows = f"{done} of {planned} epochs are done" if done else "it was stopped before its first epoch was complete"
         report(f"Going on with {run.folder}: {rows}.")
     return PreparedRun(run, config, train, test)
+
+
+def _suited(requested: TrainingConfig, preset: str, overrides: dict[str, Any], images: int, report: Report) -> TrainingConfig:
+    """For a data set too small for large batches "cpu" where the preset was left open, else what was asked for, with a note."""
+    steps = sum(batch_count(epoch.images, requested.batch_size) for epoch in requested.planned_epochs(images))
+    if requested.preset_name not in ("fast", "best") or steps >= FEWEST_STEPS:
+        return requested
+    if preset == "auto":
+        return TrainingConfig.preset("cpu", **{**overrides, "dataset": requested.dataset})
+    note = f"Note: the preset {preset!r} takes only {steps} steps on these {images:,} images"
+    report(f"{note}; preset='cpu' suits a small data set better.")
+    return requested
 
 
 def _named_run(overrides: dict[str, Any]) -> Run | None:
