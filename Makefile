@@ -21,8 +21,8 @@ render: $(VENV)/.installed  ## Make the notebook's outputs and images/ again (AR
 	$(PY) -m era_support_packages.notebook render $(ARGS)
 
 bench: $(VENV)/.installed  ## Measure throughput, augmentation and Grad-CAM into benchmarks/results/; print the stored accuracies
-	$(PY) benchmarks/throughput.py --steps 3 --json benchmarks/results/throughput.json
-	$(PY) benchmarks/throughput.py --pixels 16 --batch-size 32 --steps 12 --json benchmarks/results/throughput_16px.json
+	$(PY) benchmarks/throughput.py --steps 1 --json benchmarks/results/throughput.json
+	$(PY) benchmarks/throughput.py --pixels 16 --batch-size 32 --steps 12 --all --json benchmarks/results/throughput_16px.json
 	$(PY) benchmarks/augmentation.py --json benchmarks/results/augmentation.json
 	$(PY) benchmarks/gradcam.py --json benchmarks/results/gradcam.json
 	$(PY) benchmarks/screening.py
