@@ -12,7 +12,7 @@ Pass = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 class GraphedPass:
     """`forward_backward(images, labels)`, from the fourth batch of a shape in a row on replayed as a CUDA graph.
 
-    A network of this size keeps a GPU waiting for Python, which launches some three hundred kernels a step. `forward_backward`
+    A network of this size keeps a GPU waiting for Python, which launches a step's kernels one by one. `forward_backward`
     must set the gradients to None first: the recorded backward pass then writes them into memory of its own, step after step.
     It returns two tensors, of which this returns copies. What a graph cannot record (a network that reads a number from the
     device, say, or where the memory is too small for it) runs as before, with a warning. The pass must draw no random numbers on

@@ -18,7 +18,8 @@ from era_support_packages.muon import Muon
 from era_support_packages.step_graph import GraphedPass
 from era_support_packages.weight_gradients import fast_weight_gradients
 
-DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+# what draws random numbers on the device, which a recorded step must not
+_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 def resolve(config: TrainingConfig, dataset: ImageDataset | None = None) -> TrainingConfig:
@@ -141,7 +142,7 @@ class TrainingStep:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         forward = torch.compile(model) if config.compile else model  # the same weights; the model itself stays as it is
         single = ForwardBackward(forward, optimizer, self.scaler, self.device, config)
-        drops = any(isinstance(module, DROPOUT) and module.p > 0 for module in model.modules())
+        drops = any(isinstance(module, _DROPOUT) and module.p > 0 for module in model.modules())
         graphed = config.cuda_graph and self.device.type == "cuda" and not config.compile and not drops
         self.forward_backward = GraphedPass(single) if graphed else single
 
