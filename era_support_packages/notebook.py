@@ -240,9 +240,12 @@ def _printed(notebook: Any) -> str:
 
 def _provenance(parameters: dict[str, Any], run: Run, printed: str = "") -> str:
     """The sentence that says which values, data, machine and day made the outputs."""
+    from era_support_packages.hardware import describe, resolve_device, versions
+
     summary = run.summary()
+    shown = f"the run was finished before and is shown here, on {describe(resolve_device())} with PyTorch {versions()['torch']}"
     if "finished_run" in parameters:
-        how = "the run was finished before and is shown here"
+        how = shown
         values = run.config().to_dict()
         preset = TrainingConfig.preset(values.pop("preset_name"))
         changed = {name: value for name, value in values.items() if value is not None and value != preset.to_dict()[name]}
@@ -250,7 +253,7 @@ def _provenance(parameters: dict[str, Any], run: Run, printed: str = "") -> str:
     else:
         how, values = "the run was trained in this notebook", parameters
         if "Not trained now:" in printed:
-            how = "the run was finished before and is shown here"
+            how = shown
         elif "Going on with" in printed:
             how = "the run was begun before and finished in this notebook"
     listed = ", ".join(f"`{name} = {value!r}`" for name, value in values.items())

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from era_support_packages import notebook
+from era_support_packages import hardware, notebook
 from era_support_packages.config import TrainingConfig
 from era_support_packages.explorer import WIDGET_VIEW
 from era_support_packages.runs import Run
@@ -202,8 +202,14 @@ def test_pictures_are_kept_in_a_palette_of_their_own():
     assert base64.b64decode(notebook._cleaned_output(output, 1).data["image/png"]) == small
 
 
+# a run may have been trained on another machine than the one that draws its figures
+SHOWN = "was finished before and is shown here, on another computer with PyTorch 2.9.1"
+
+
 @pytest.fixture
-def finished(tmp_path):
+def finished(tmp_path, monkeypatch):
+    monkeypatch.setattr(hardware, "describe", lambda device: "another computer")
+    monkeypatch.setattr(hardware, "versions", lambda: {"torch": "2.9.1"})
     run = Run(tmp_path)
     config = TrainingConfig.preset("cpu", dataset="pets", train_images=500, max_lr=0.2, device="cpu", precision="fp32", workers=0)
     run.write_config(config.replace(horizontal_flip=0.5))
@@ -218,7 +224,7 @@ def test_the_provenance_of_a_finished_run_lists_what_differs_from_its_preset(fin
     assert text.startswith(
         start + values + " every other value was the preset's. Data: pets; hardware: a computer; PyTorch 2.6.0; 2"
     )
-    assert text.endswith("; the run was finished before and is shown here.")
+    assert text.endswith(f"; the run {SHOWN}.")
 
 
 def test_the_provenance_of_a_new_run_lists_its_parameters(finished):
@@ -230,7 +236,7 @@ def test_the_provenance_of_a_new_run_lists_its_parameters(finished):
 @pytest.mark.parametrize(
     ("printed", "how"),
     [
-        ("Not trained now: this is the run x, trained in 3 s on a computer.", "was finished before and is shown here"),
+        ("Not trained now: this is the run x, trained in 3 s on a computer.", SHOWN),
         ("Going on with runs/x: 2 of 4 epochs are done.", "was begun before and finished in this notebook"),
     ],
 )
