@@ -12,7 +12,7 @@ from torch import nn
 from era_support_packages import gradcam
 from era_support_packages.batches import normalize_images, unnormalize
 from era_support_packages.figure_panels import overlay
-from era_support_packages.figure_style import percent_text
+from era_support_packages.figure_style import percent_text, picture_bundle
 from era_support_packages.gradcam_arguments import layer_names
 from era_support_packages.image_dataset import ImageDataset
 from era_support_packages.predictions import Predictions
@@ -166,11 +166,9 @@ class ExplorerPanel:
         """Display the panel; where widgets are not shown (a saved page, an export), the figure `fallback` stands in."""
         from IPython.display import display
 
-        from era_support_packages.figure_style import png
-
-        picture = png(fallback, fallback.dpi)
+        data, metadata = picture_bundle(fallback)
         view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
-        display({"text/plain": "explorer panel", "image/png": picture, WIDGET_VIEW: view}, raw=True)
+        display({**data, WIDGET_VIEW: view}, metadata=metadata, raw=True)
 
 
 def _png(pixels: np.ndarray) -> bytes:

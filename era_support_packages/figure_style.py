@@ -5,6 +5,7 @@ text (legible where a notebook shows a figure at 900 pixels), white background, 
 Universal Design", which colour-blind readers tell apart, and perceptually uniform heat maps.
 """
 
+import base64
 import functools
 import io
 import re
@@ -163,12 +164,23 @@ def show(figure: Figure, dpi: float | None = None) -> None:
     """
     try:
         from IPython import get_ipython
-        from IPython.display import Image, display
+        from IPython.display import display
     except ImportError:
         return
     if get_ipython() is None:
         return
-    display(Image(png(figure, dpi or figure.dpi), format="png", alt=figure.get_suptitle().replace("\n", " ")))
+    data, metadata = picture_bundle(figure, dpi)
+    display(data, metadata=metadata, raw=True)
+
+
+def picture_bundle(figure: Figure, dpi: float | None = None) -> tuple[dict[str, str], dict[str, Any]]:
+    """The data and the metadata of a figure's output in a notebook: the PNG as base64 text, and its title as alternative text.
+
+    Written out because `IPython.display.Image` takes `alt` from IPython 8 on only, and Colab has 7.34.
+    """
+    title = figure.get_suptitle().replace("\n", " ")
+    picture = base64.b64encode(png(figure, dpi or figure.dpi)).decode()
+    return {"text/plain": title, "image/png": picture}, {"image/png": {"alt": title}}
 
 
 def png(figure: Figure, dpi: float) -> bytes:

@@ -166,15 +166,15 @@ def test_a_constant_map_is_said_to_mark_nothing(test_split: ImageDataset, predic
 
 
 def test_where_widgets_are_not_shown_a_figure_stands_in(panel: ExplorerPanel, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown: list[dict[str, Any]] = []
-    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
+    shown: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    monkeypatch.setattr("IPython.display.display", lambda data, metadata, raw: shown.append((data, metadata)))
     figure = Figure(figsize=(1, 1), dpi=30)
+    figure.suptitle("every\nmethod")
     panel.show(figure)
-    (data,) = shown
+    ((data, metadata),) = shown
     assert data[WIDGET_VIEW]["model_id"] == panel.widget.model_id
-    picture = data["image/png"]
-    picture = base64.b64decode(picture) if isinstance(picture, str) else picture
-    assert Image.open(io.BytesIO(picture)).size == (30, 30)
+    assert metadata["image/png"]["alt"] == "every method"
+    assert Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).size == (30, 30)
 
 
 @pytest.mark.parametrize(
