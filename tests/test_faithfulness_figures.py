@@ -25,6 +25,12 @@ def result() -> Faithfulness:
     return evaluate(TopLeft(2, -16), red_noise(12), [0] * 12, methods, ["conv", "norm"], [50], 4)
 
 
+@pytest.fixture(scope="module")
+def advantages(result: Faithfulness) -> Figure:
+    """Drawn once: its 54 bootstrap intervals take longer than all else here."""
+    return advantage_over_baselines(result, LONG_TITLE)
+
+
 def legend_texts_outside(figure: Figure) -> list[str]:
     """Texts of the axes' legends that leave the figure."""
     figure.draw_without_rendering()
@@ -76,10 +82,11 @@ def test_the_last_layer_is_the_default_and_another_name_is_refused(result: Faith
         perturbation_curves(result, "t", layer="cnov")
 
 
-def test_every_advantage_is_drawn_with_its_interval_and_filled_where_it_excludes_zero(result: Faithfulness) -> None:
-    figure = advantage_over_baselines(result, "CIFAR-10, run x")
+def test_every_advantage_is_drawn_with_its_interval_and_filled_where_it_excludes_zero(
+    result: Faithfulness, advantages: Figure
+) -> None:
     kinds = set()
-    for axes, metric in zip(figure.axes, RANKING_METRICS, strict=True):
+    for axes, metric in zip(advantages.axes, RANKING_METRICS, strict=True):
         colours = [colour for colour, _ in COMPARISON_LOOKS.values()]
         lines = [line for line in axes.get_lines() if line.get_color() in colours and len(line.get_xdata())]
         for place, row in enumerate(result.methods):
@@ -93,17 +100,17 @@ def test_every_advantage_is_drawn_with_its_interval_and_filled_where_it_excludes
                 kinds.add(found.excludes(0))
         assert axes.get_xlabel().endswith(": better by")
     assert kinds == {True, False}, "the fixture shows both"
-    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [row.label for row in result.methods]
-    (legend,) = figure.legends
+    assert [text.get_text() for text in advantages.axes[0].get_yticklabels()] == [row.label for row in result.methods]
+    (legend,) = advantages.legends
     assert [text.get_text() for text in legend.get_texts()] == [f"than {name}" for name in BASELINES]
     assert legend.get_title().get_text() == (
         "12 images, paired; 95 % bootstrap intervals, corrected for 18 comparisons; filled where zero is excluded"
     )
 
 
-@pytest.mark.parametrize("draw", [perturbation_curves, advantage_over_baselines])
-def test_every_text_is_whole_and_legible(result: Faithfulness, draw) -> None:
-    figure = draw(result, LONG_TITLE)
+@pytest.mark.parametrize("name", ["curves", "advantages"])
+def test_every_text_is_whole_and_legible(result: Faithfulness, advantages: Figure, name: str) -> None:
+    figure = advantages if name == "advantages" else perturbation_curves(result, LONG_TITLE)
     assert outside_or_overlapping(figure) == []
     assert legend_texts_outside(figure) == []
     assert figure.get_figwidth() <= 10

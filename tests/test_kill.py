@@ -31,6 +31,7 @@ def finished(**changes: object) -> Checkpoint:
     return Checkpoint(**{**values, **changes})
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 def test_six_kills_lose_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     assert kill_test.main(["--kills", "6", "--seed", "1"]) == 0

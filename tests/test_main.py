@@ -336,7 +336,7 @@ class Steps:
 
 @pytest.fixture
 def steps(tiny: list[nn.Module], monkeypatch: pytest.MonkeyPatch) -> Steps:
-    seen, build = Steps(), training.build_model
+    seen, build = Steps(), recording.build_model  # the tiny one
 
     def watched(config: TrainingConfig, classes: int, train: ImageDataset) -> nn.Module:
         model = build(config, classes, train)

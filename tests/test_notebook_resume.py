@@ -10,6 +10,8 @@ import nbformat
 import papermill
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "gradcam_cifar10.ipynb"
 CHECKS = ("analyse_mistakes", "explore_methods", "check_faithfulness", "check_sanity", "plant_shortcut")

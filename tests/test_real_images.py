@@ -14,6 +14,7 @@ FOLDER = Path(__file__).parents[1] / "data" / "cifar10-jpeg"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the JPEG copy of CIFAR-10 is not unpacked in data/cifar10-jpeg")
 
 
+@pytest.mark.slow
 def test_a_short_run_learns_and_its_mistakes_can_be_explained() -> None:
     train, test = datasets.load(FOLDER)
     config = TrainingConfig.preset("smoke", train_images=1600, max_lr=0.03, whitening=True)
