@@ -53,6 +53,8 @@ class Augmenter:
             image = self.flip.apply(image)
         if policy.shift_scale_rotate:
             image = self.affine.apply(image, matrix=self._affine_matrix(draws), output_shape=(height, width))
+        if policy.cutout and policy.cutout_first:
+            image = self._cut_out(image, draws)
         if policy.crop_padding:
             padding, (top, left) = policy.crop_padding, draws.corners.tolist()
             image = self.pad.apply(image, pad_top=padding, pad_bottom=padding, pad_left=padding, pad_right=padding)
@@ -61,11 +63,15 @@ class Augmenter:
             image = self.rgb_shift.apply(image, noise_map=draws.rgb_shifts)
         if policy.brightness_contrast:
             image = self.brightness_contrast.apply(image, alpha=float(draws.contrasts), beta=float(draws.brightnesses))
-        if policy.cutout:
-            top, left = draws.holes.tolist()
-            hole = (left, top, min(left + policy.cutout, width), min(top + policy.cutout, height))
-            image = self.cutout.apply(image, holes=np.array([hole]), seed=0)
+        if policy.cutout and not policy.cutout_first:
+            image = self._cut_out(image, draws)
         return image
+
+    def _cut_out(self, image: np.ndarray, draws: AugmentationDraws) -> np.ndarray:
+        """The image with one square in the colour `fill`, which ends where the image ends."""
+        (top, left), side = draws.holes.tolist(), self.policy.cutout
+        hole = (left, top, min(left + side, self.width), min(top + side, self.height))
+        return self.cutout.apply(image, holes=np.array([hole]), seed=0)
 
     def _affine_matrix(self, draws: AugmentationDraws) -> np.ndarray:
         """Where each pixel goes: float64 (3, 3), on (column, row, 1)."""

@@ -33,6 +33,8 @@ class AugmentationPolicy:
 
     `alternating_flip` mirrors an image in every other pass, starting with a coin of its own, instead of tossing a coin in each
     pass (Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU"); without `horizontal_flip` it does nothing.
+    `cutout_first` cuts out before the crop, as the same author does: the crop moves the square, and its reflected border may
+    show a part of it again. Else the cut-out is the last operation.
     """
 
     horizontal_flip: float = 0.5
@@ -42,6 +44,7 @@ class AugmentationPolicy:
     rgb_shift: float = 0.0
     brightness_contrast: float = 0.0
     alternating_flip: bool = False
+    cutout_first: bool = False
 
 
 @dataclass(frozen=True, eq=False)

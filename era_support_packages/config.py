@@ -53,11 +53,13 @@ class TrainingConfig:
     batch_size: int = 512
     max_lr: float | str = "auto"  # peak of the OneCycle schedule; "auto" takes the range test's suggestion
     warmup: float = 0.25  # share of the run in which the learning rate rises to max_lr
+    warmup_start: float = 0.04  # share of max_lr that the warm-up begins with
     anneal: str = "linear"  # how it falls to zero after that: "linear" or "cos"
     optimizer: str = "sgd"  # "sgd", or "muon" for the filters of all convolutions but the first and SGD for the rest
     muon_lr: float = 0.25  # Muon's rate as a multiple of max_lr; it is the share of its own length by which a filter bank turns
     momentum: float = 0.9  # Nesterov
-    weight_decay: float = 5e-4  # on convolutions and the output layer; never on norms and biases, nor on what Muon turns
+    weight_decay: float = 5e-4  # on convolutions and the output layer, but not on what Muon turns
+    decay_norms_and_biases: bool = False  # whether weight_decay is for norms and biases too
     label_smoothing: float = 0.0
     norm_bias_lr: float = 1.0  # learning rate of batch-norm biases as a multiple of max_lr
     residual_start: str = "random"  # last convolution of each residual block: "random", "dirac" (as the identity) or "zero"
@@ -66,6 +68,7 @@ class TrainingConfig:
     alternating_flip: bool = False  # mirror each image in every other pass instead of tossing a coin in each
     crop_padding: int = 0  # px of reflected border around the image before a random crop of the old size
     cutout: int = 0  # side in px of one square filled with the mean colour
+    cutout_first: bool = False  # cut out before the crop, which moves the square and may mirror it into its border
     shift_scale_rotate: float = 0.0  # probability; shift and scale by up to 5 %, rotate by up to 15 degrees
     rgb_shift: float = 0.0  # probability; each channel by up to 20 of 255
     brightness_contrast: float = 0.0  # probability; each by up to 20 %

@@ -22,13 +22,15 @@ def augment(images: Tensor, draws: AugmentationDraws, policy: AugmentationPolicy
         images = flip(images, draws.flipped)
     if policy.shift_scale_rotate:
         images = shift_scale_rotate(images, draws.translations, draws.scales, draws.rotations, fill)
+    if policy.cutout and policy.cutout_first:
+        images = cutout(images, draws.holes, policy.cutout, fill)
     if policy.crop_padding:
         images = crop(images, draws.corners, policy.crop_padding)
     if policy.rgb_shift:
         images = rgb_shift(images, draws.rgb_shifts)
     if policy.brightness_contrast:
         images = brightness_contrast(images, draws.contrasts, draws.brightnesses)
-    if policy.cutout:
+    if policy.cutout and not policy.cutout_first:
         images = cutout(images, draws.holes, policy.cutout, fill)
     return images
 

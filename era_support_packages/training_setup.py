@@ -63,7 +63,7 @@ def build_model(config: TrainingConfig, classes: int, train: ImageDataset | None
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.SGD:
-    """SGD with Nesterov momentum; weight decay on convolutions and the output layer, none on norms and biases.
+    """SGD with Nesterov momentum; weight decay on convolutions and the output layer, on norms and biases where asked for.
 
     Batch-norm biases learn at `norm_bias_lr` times `max_lr`. With `optimizer="muon"` the filters of all convolutions but the
     first go by `Muon`, without weight decay, at `muon_lr` times `max_lr`.
@@ -73,10 +73,11 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.SGD
     apart = {id(parameter) for parameter in (*biases, *filters)}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in apart]
     learning_rate = config.max_lr if config.max_lr != "auto" else 0.01
+    decay = config.weight_decay if config.decay_norms_and_biases else 0.0
     groups = [
         {"params": [parameter for parameter in rest if parameter.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [parameter for parameter in rest if parameter.ndim <= 1], "weight_decay": 0.0},
-        {"params": biases, "weight_decay": 0.0, "lr": config.norm_bias_lr * learning_rate},
+        {"params": [parameter for parameter in rest if parameter.ndim <= 1], "weight_decay": decay},
+        {"params": biases, "weight_decay": decay, "lr": config.norm_bias_lr * learning_rate},
     ]
     values = {
         "lr": learning_rate,
@@ -101,8 +102,10 @@ def muon_filters(model: nn.Module) -> list[nn.Parameter]:
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig, steps: int) -> torch.optim.lr_scheduler.OneCycleLR:
-    """OneCycle over all steps of the run: up to each group's rate during `warmup`, then down to zero (Smith & Topin 2017).
+    """OneCycle over all steps of the run: from `warmup_start` of each group's rate up to it during `warmup`, then down to zero
+    (Smith & Topin 2017).
 
+    The highest rate is that of the warm-up's last step, and zero (but for four millionths of the highest) that of the run's.
     The warm-up takes at least two steps: PyTorch divides by its length less one.
     """
     steps = max(steps, 2)
@@ -112,6 +115,8 @@ def build_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig, st
         total_steps=steps,
         pct_start=min(1.0, max(config.warmup, 2 / steps)),
         anneal_strategy=config.anneal,
+        div_factor=1 / config.warmup_start,
+        final_div_factor=250_000 * config.warmup_start,  # of the first rate
         cycle_momentum=False,
     )
 

@@ -35,6 +35,7 @@ _RANGES: dict[str, tuple[type, float | None, float | None]] = {
     "max_epochs": (int, 1, 10_000),
     "batch_size": (int, 2, 65_536),
     "warmup": (float, 0, 1),
+    "warmup_start": (float, 1e-4, 1),
     "muon_lr": (float, 0, 1000),
     "momentum": (float, 0, 0.9999),
     "weight_decay": (float, 0, 1),
@@ -49,6 +50,16 @@ _RANGES: dict[str, tuple[type, float | None, float | None]] = {
     "test_images": (int, 1, 10**9),
     "seed": (int, 0, 2**32 - 1),
 }
+_SWITCHES = (
+    "decay_norms_and_biases",
+    "whitening",
+    "alternating_flip",
+    "cutout_first",
+    "test_time_flip",
+    "cuda_graph",
+    "compile",
+    "deterministic",
+)
 _CHOICES: dict[str, tuple[str, ...]] = {
     "model": MODELS,
     "precision": PRECISIONS,
@@ -79,7 +90,7 @@ def _problems_with_names(config: "TrainingConfig") -> list[str]:
             problems.append(f"{name} is {value!r}; give it as text.")
     if not isinstance(config.device, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,2})?", config.device, re.ASCII):
         problems.append(f"device is {config.device!r}: choose one of 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'.")
-    for name in ("whitening", "alternating_flip", "test_time_flip", "cuda_graph", "compile", "deterministic"):
+    for name in _SWITCHES:
         if not isinstance(getattr(config, name), bool):
             problems.append(f"{name} is {getattr(config, name)!r}; give True or False.")
     name = config.run_name

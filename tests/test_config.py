@@ -131,7 +131,7 @@ def test_a_plan_may_be_given_as_lists() -> None:
 
 def test_the_text_is_one_value_a_line_without_those_not_given() -> None:
     lines = str(make(max_lr=0.3, seed=7)).splitlines()
-    width = len("range_test_iterations")
+    width = len("decay_norms_and_biases")
     assert f"{'preset_name':<{width}}  cpu" in lines
     assert f"{'max_lr':<{width}}  0.3" in lines
     assert f"{'resolutions':<{width}}  [[32, 1.0]]" in lines
@@ -150,11 +150,13 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
     "batch_size": {"batch_size": 511},
     "max_lr": {"max_lr": 0.1},
     "warmup": {"warmup": 0.26},
+    "warmup_start": {"warmup_start": 0.2},
     "anneal": {"anneal": "cos"},
     "optimizer": {"optimizer": "muon"},
     "muon_lr": {"muon_lr": 0.2},
     "momentum": {"momentum": 0.8},
     "weight_decay": {"weight_decay": 5.1e-4},
+    "decay_norms_and_biases": {"decay_norms_and_biases": True},
     "label_smoothing": {"label_smoothing": 0.1},
     "norm_bias_lr": {"norm_bias_lr": 16},
     "residual_start": {"residual_start": "dirac"},
@@ -164,6 +166,7 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
     "alternating_flip": {"alternating_flip": True},
     "crop_padding": {"crop_padding": 1},
     "cutout": {"cutout": 1},
+    "cutout_first": {"cutout_first": True},
     "shift_scale_rotate": {"shift_scale_rotate": 0.1},
     "rgb_shift": {"rgb_shift": 0.1},
     "brightness_contrast": {"brightness_contrast": 0.1},
@@ -522,6 +525,8 @@ BAD_VALUES = [
     learning_rate(None),
     number("warmup", -0.1, 0, 1),
     number("warmup", 1.01, 0, 1),
+    number("warmup_start", 0, 0.0001, 1),
+    number("warmup_start", 1.01, 0.0001, 1),
     ("anneal", "cosine", "anneal is 'cosine': did you mean 'cos' or 'linear'?"),
     ("anneal", 1, "anneal is 1: choose one of 'linear', 'cos'."),
     ("optimizer", "adam", "optimizer is 'adam': choose one of 'sgd', 'muon'."),
@@ -546,6 +551,8 @@ BAD_VALUES = [
     ("horizontal_flip", True, "horizontal_flip is True; give a number from 0 to 1, or 'auto'."),
     ("horizontal_flip", NAN, "horizontal_flip is nan; give a number from 0 to 1, or 'auto'."),
     ("horizontal_flip", "none", "horizontal_flip is 'none'; give a number from 0 to 1, or 'auto'."),
+    switch("decay_norms_and_biases", 1),
+    switch("cutout_first", "yes"),
     switch("alternating_flip", 1),
     switch("alternating_flip", None),
     whole("crop_padding", -1, 0, 31),

@@ -19,6 +19,7 @@ EXACT = {
     "crop with a border wider than the image": {"crop_padding": 31},
     "cutout": {"cutout": 5},
     "cutout larger than the image": {"cutout": 32},
+    "cutout before the crop": {"crop_padding": 4, "cutout": 5, "cutout_first": True},
     "RGB shift": {"rgb_shift": 0.7},
     "brightness and contrast": {"brightness_contrast": 0.7},
     "all of them": {"horizontal_flip": 0.5, "crop_padding": 4, "cutout": 6, "rgb_shift": 0.5, "brightness_contrast": 0.5},
@@ -168,6 +169,15 @@ def test_colours_and_cutout_by_hand() -> None:
     coloured = device_augmentation.cutout(grey(SQUARE), torch.tensor([[2, 2]]), 5, torch.tensor(FILL, dtype=torch.uint8))
     assert coloured[0, 2, 2].tolist() == list(FILL)
     assert (coloured.flatten(1) != grey(SQUARE).flatten(1)).sum() == 3
+
+
+def test_a_cut_out_before_the_crop_moves_with_it_and_is_mirrored_in_its_border() -> None:
+    """A hole of one pixel in the middle of the first row; the window starts a column to the left, where the border mirrors it."""
+    draws = AugmentationDraws(None, None, None, None, torch.tensor([[1, 0]]), None, None, None, torch.tensor([[0, 1]]))
+    for first, top_row in ((True, [0, 1, 0]), (False, [2, 0, 2])):
+        policy = policy_of(crop_padding=1, cutout=1, cutout_first=first)
+        found = values(device_augmentation.augment(grey(SQUARE), draws, policy, BLACK))
+        assert found == [top_row, [5, 4, 5], [8, 7, 8]]
 
 
 # ---- batches and devices -----------------------------------------------------------------------------------------------

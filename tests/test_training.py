@@ -162,6 +162,16 @@ def test_optimizer_decays_only_convolutions_and_the_output_layer() -> None:
     assert all((group["lr"], group["momentum"], group["nesterov"]) == (0.7, 0.8, True) for _, group in groups)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+def test_norms_and_biases_decay_where_asked_for(optimizer: str) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.Conv2d(4, 5, 3, bias=False), nn.BatchNorm2d(5), nn.Linear(5, 2))
+    config = plan(optimizer=optimizer, weight_decay=0.03, decay_norms_and_biases=True)
+    groups = build_optimizer(model, config).param_groups
+    decays = {parameter: group["weight_decay"] for group in groups for parameter in group["params"]}
+    filters = 0.0 if optimizer == "muon" else 0.03  # what Muon turns keeps its length
+    assert [decays[parameter] for parameter in model.parameters()] == [0.03, filters, 0.03, 0.03, 0.03, 0.03]
+
+
 def test_batch_norm_biases_learn_at_a_multiple_of_the_rate_all_along_the_schedule() -> None:
     model = tiny_network()
     config = plan(max_lr=0.5, norm_bias_lr=16, warmup=0.5)
@@ -272,6 +282,39 @@ def test_cosine_schedule() -> None:
     rising = [0.08 + (2.0 - 0.08) * (1 - math.cos(math.pi * step / 2)) / 2 for step in (0, 1, 2)]
     falling = [8e-6 + (2.0 - 8e-6) * (1 + math.cos(math.pi * step / 9)) / 2 for step in range(1, 10)]
     assert rates == pytest.approx([*rising, *falling])
+
+
+def test_the_default_schedule_is_pytorchs_to_the_last_bit() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    named = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 0.4, total_steps=40, pct_start=0.25, anneal_strategy="linear", cycle_momentum=False
+    )
+    theirs = []
+    for step in range(40):
+        theirs.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if step < 39:
+            named.step()
+    assert learning_rates(plan(max_lr=0.4), 40) == theirs
+
+
+def test_the_published_schedule_at_its_corners() -> None:
+    """From a fifth of 0.2 up to 0.2 at a fifth of the run, then linearly to zero: by hand, for 26 epochs of 100 steps."""
+    rates = learning_rates(plan(max_lr=0.2, warmup=0.2, warmup_start=0.2), 2600)
+    assert rates[0] == pytest.approx(0.04)
+    assert rates[519] == pytest.approx(0.2)  # step 520 of 2,600
+    assert rates.index(max(rates)) == 519
+    assert rates[1559] == pytest.approx(0.1, abs=1e-6)  # half of the way down: (519 + 2599) / 2
+    assert rates[2599] == pytest.approx(0.2 / 250_000)
+    # the published code is a step later at each corner, the last of which is behind the last step: a step's change at most
+    published = np.interp(np.arange(2600), [0, 520, 2600], [0.04, 0.2, 0.0])
+    assert np.abs(np.array(rates) - published).max() < 0.16 / 519
+
+
+@pytest.mark.parametrize("warmup_start", [1e-4, 0.04, 1])
+def test_the_schedule_ends_with_the_same_rate_wherever_it_begins(warmup_start: float) -> None:
+    rates = learning_rates(plan(max_lr=2.0, warmup=0.5, warmup_start=warmup_start), 12)
+    assert (rates[0], rates[5], rates[11]) == pytest.approx((2 * warmup_start, 2.0, 8e-6))
 
 
 @pytest.mark.parametrize("anneal", ["linear", "cos"])
