@@ -4,84 +4,50 @@ python benchmarks/accuracy.py
 python benchmarks/accuracy.py --full --data data/cifar10-jpeg --recipes cpu --seeds 0 1 2
 
 With --full it trains the rows that are missing, one after another, and stores each as soon as it is there; a run that was
-stopped goes on where it stopped. "at equal work" means the floating-point operations of the preset cpu. Accuracies are those at
-the last epoch; the test split decides nothing.
+stopped goes on where it stopped. A row that is stored is not trained again on the same kind of device, unless it is of an older
+recipe: a preset has changed since. "at equal work" means the floating-point operations of the preset cpu. Accuracies are those
+at the last epoch; the test split decides nothing.
 """
 
+import argparse
 import datetime
 import json
+import math
 import shlex
 import statistics
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import ROOT, RowFile, commit, report, row_options, table
+from bench import ROOT, RowFile, commit, merge, report, row_options, table
+from keys import OLDER, Values, digest, key_of, kind_of, recipe_values
+from recipes import BY_OTHERS, RECIPES
+from scipy.stats import t
 
 from era_support_packages import recording
-from era_support_packages.config import TrainingConfig
+from era_support_packages.hardware import resolve_device
 
 STORED = RowFile(ROOT / "benchmarks" / "results" / "accuracy.json")
-EPOCH = 50_000  # training images of CIFAR-10
+IDENTITY = ("recipe", "key", "kind", "data", "seed")  # what tells rows apart
+TRAINED_BY_DEFAULT = ("cpu", "original at equal work", "textbook at equal work")
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """A preset and what is changed of it; `equal_work`: as many images as the operations of the preset cpu pay for at 32 px."""
+def trained(name: str, data: str, seed: int, kind: str, shared: bool = False) -> tuple[Values, Values]:
+    """Train one row, or go on with it, and return it with the values behind its key.
 
-    preset: str
-    changes: dict[str, Any] = field(default_factory=dict)
-    equal_work: bool = False
-
-    def overrides(self) -> dict[str, Any]:
-        """What is changed of the preset, the number of images included."""
-        values = {**self.changes, "test_time_flip": True}
-        if self.equal_work:
-            values["train_images"] = round(image_equivalents(TrainingConfig.preset("cpu")))
-        return values
-
-
-# What a tutorial would give: SGD with momentum, OneCycle, flip and padded crop, all at full resolution.
-TEXTBOOK = {
-    "batch_size": 128,
-    "max_lr": 0.1,
-    "anneal": "cos",
-    "warmup": 0.3,
-    "weight_decay": 5e-4,
-    "crop_padding": 4,
-    "horizontal_flip": 0.5,
-    "cutout": 0,
-    "shift_scale_rotate": 0.0,
-    "rgb_shift": 0.0,
-    "brightness_contrast": 0.0,
-}
-RECIPES = {
-    "cpu": Recipe("cpu"),
-    # its range test alone would show up to three times as many images as the training: the course's rate instead
-    "original at equal work": Recipe("original", {"max_lr": 0.0445}, equal_work=True),
-    "textbook at equal work": Recipe("original", TEXTBOOK, equal_work=True),
-    "fast": Recipe("fast"),
-    "best": Recipe("best"),
-    "original": Recipe("original"),
-}
-
-
-def image_equivalents(config: TrainingConfig) -> float:
-    """How many images at 32 px cost as much as the images of a plan: work grows with the pixels."""
-    return sum(share * config.train_images * pixels**2 / 32**2 for pixels, share in config.resolutions)
-
-
-def trained(name: str, data: str, seed: int) -> dict[str, Any]:
-    """Train one row, or go on with it, and return it."""
+    `shared`: beside other work, so that its seconds say little.
+    """
     recipe = RECIPES[name]
-    options = recipe.overrides()
+    options, values = recipe.overrides(kind), recipe_values(recipe.config(kind))
     prepared = recording.prepare(recipe.preset, dataset=data, seed=seed, report=report, **options)
     recording.train_prepared(prepared, report)
     summary, size = prepared.run.summary(), len(prepared.train)
     planned = prepared.config.planned_epochs(size)
     words = [f"--{key.replace('_', '-')} {_word(value)}" for key, value in {"seed": seed, **options}.items()]
-    return {
+    row = {
         "recipe": name,
+        "key": digest(values),
+        "kind": kind_of(summary["hardware"]),
         "preset": recipe.preset,
         "data": summary["dataset"],
         "seed": seed,
@@ -91,50 +57,92 @@ def trained(name: str, data: str, seed: int) -> dict[str, Any]:
         "test_accuracy": summary["test_accuracy"],
         "test_accuracy_tta": summary["test_accuracy_tta"],
         "seconds": summary["seconds"],
+        "shared": shared,
         "device": summary["hardware"],
+        "precision": prepared.config.precision,
         "torch": summary["versions"]["torch"],
         "date": datetime.date.today().isoformat(),
         "commit": commit(),
         "command": f"python -m era_support_packages --preset {recipe.preset} --dataset {data} {' '.join(words)}",
     }
+    return row, values
 
 
 def _word(value: Any) -> str:
     return shlex.quote(value if isinstance(value, str) else json.dumps(value))
 
 
-def summarised(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A line for each recipe, data set and device: mean and standard deviation over the seeds."""
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+# ---- what is printed -------------------------------------------------------------------------------------------------
+
+
+def summarised(rows: list[Values]) -> list[Values]:
+    """A line for each recipe, data set and kind of device: means over the seeds, and where a new run would fall.
+
+    A row of an older recipe has a line of its own, with its key.
+    """
+    groups: dict[tuple[str, ...], list[Values]] = {}
     for row in rows:
-        groups.setdefault((row["recipe"], row["data"], row["device"]), []).append(row)
-    return [
-        {
-            "recipe": recipe,
-            "data": data,
-            "device": device,
-            "seeds": len(group),
-            "images": group[0]["images"],
-            "PFLOP": statistics.mean(row["pflops"] for row in group),
-            "test accuracy %": spread([row["test_accuracy"] for row in group]),
-            "with flips averaged %": spread([row["test_accuracy_tta"] for row in group]),
-            "seconds": statistics.mean(row["seconds"] for row in group),
-        }
-        for (recipe, data, device), group in groups.items()
-    ]
+        groups.setdefault((row["recipe"], row["key"], row["data"], row["kind"]), []).append(row)
+    lines = []
+    for (recipe, key, data, kind), group in groups.items():
+        plain, mirrored = ([row[name] for row in group] for name in ("test_accuracy", "test_accuracy_tta"))
+        lines.append(
+            {
+                "recipe": recipe if key == current_key(recipe, kind) else f"{recipe} ({OLDER} {key})",
+                "data": data,
+                "device": ", ".join(dict.fromkeys(row["device"] for row in group)),
+                "seeds": len(group),
+                "images": group[0]["images"],
+                "PFLOP": statistics.mean(row["pflops"] for row in group),
+                "test accuracy %": f"{statistics.mean(plain):.2f}",
+                "a new run": interval(plain),
+                "with mirror images %": f"{statistics.mean(mirrored):.2f}",
+                "a new run ": interval(mirrored),
+                "seconds": seconds(group),
+            }
+        )
+    order = {name: number for number, name in enumerate(RECIPES)}
+    return sorted(lines, key=lambda line: (OLDER in line["recipe"], order.get(line["recipe"], len(order))))
 
 
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation of the sample: "74.12 ± 0.31"; a single value alone."""
-    mean = f"{statistics.mean(values):.2f}"
-    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
+def current_key(recipe: str, kind: str) -> str | None:
+    """The key that a row of this recipe would have now; None where there is no such recipe any more."""
+    return key_of(RECIPES[recipe].config(kind)) if recipe in RECIPES else None
 
 
-def comparison(rows: list[dict[str, Any]]) -> str | None:
+def interval(values: Sequence[float]) -> str:
+    """Where 95 of 100 new runs fall, in percent: "76.26 to 78.17"; "-" for one value, which says nothing of the spread.
+
+    The prediction interval of a normal distribution: mean plus or minus t(0.975, n - 1) * s * sqrt(1 + 1 / n).
+    """
+    count = len(values)
+    if count < 2:
+        return "-"
+    half = float(t.ppf(0.975, count - 1)) * statistics.stdev(values) * math.sqrt(1 + 1 / count)
+    mean = statistics.mean(values)
+    return f"{max(mean - half, 0):.2f} to {min(mean + half, 100):.2f}"
+
+
+def seconds(group: list[Values]) -> str:
+    """Mean seconds of training on each device, in the order in which they are named; "shared" where each was trained beside
+    other work."""
+    words = []
+    for device in dict.fromkeys(row["device"] for row in group):
+        alone = [row["seconds"] for row in group if row["device"] == device and not row["shared"]]
+        words.append(_number(statistics.mean(alone)) if alone else "shared")
+    return ", ".join(words)
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def comparison(rows: list[Values]) -> str | None:
     """How many times the errors of the preset cpu a textbook recipe makes, in words; None before rows of both are there."""
+    current = [row for row in rows if row["key"] == current_key(row["recipe"], row["kind"])]
     means = {
-        name: statistics.mean(row["test_accuracy"] for row in rows if row["recipe"] == name)
-        for name in {row["recipe"] for row in rows}
+        name: statistics.mean(row["test_accuracy"] for row in current if row["recipe"] == name)
+        for name in {row["recipe"] for row in current}
     }
     if not {"textbook at equal work", "cpu"} <= means.keys():
         return None
@@ -142,24 +150,52 @@ def comparison(rows: list[dict[str, Any]]) -> str | None:
     return f"At equal work a textbook recipe makes {ratio:.2f} times the errors of the preset cpu."
 
 
+def markdown(rows: list[Values]) -> str:
+    """The rows as a table of a README."""
+    columns = list(rows[0])
+    lines = [columns, ["---"] * len(columns)] + [[_cell(row[column]) for column in columns] for row in rows]
+    return "\n".join(f"| {' | '.join(str(cell).strip() for cell in line)} |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    return _number(value) if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+
+
 def main() -> None:
     """The command line."""
     parser = row_options(__doc__.splitlines()[0])
-    parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES)[:3], metavar="NAME")
+    parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=TRAINED_BY_DEFAULT, metavar="NAME")
+    parser.add_argument("--markdown", action="store_true", help="print the tables as a README has them")
     chosen = parser.parse_args()
+    merge(parser, STORED, chosen.merge, IDENTITY)
     if chosen.full:
-        for seed in chosen.seeds:
-            for name in chosen.recipes:
-                done = {(row["recipe"], Path(row["data"]).name, row["seed"]) for row in STORED.rows()}
-                if (name, Path(chosen.data).name, seed) not in done:
-                    STORED.add(trained(name, chosen.data, seed))
+        train_missing(chosen)
     rows = STORED.rows()
     if not rows:
         raise SystemExit("No rows are stored yet: train them with --full.")
-    print(table(summarised(rows)))
+    drawn = markdown if chosen.markdown else table
+    print(drawn(summarised(rows)))
+    print(NOTE)
     if sentence := comparison(rows):
         print(sentence)
+    print("\nOthers' results for this network, on the official files of CIFAR-10:\n" + drawn(BY_OTHERS))
     STORED.copy(chosen.json)
+
+
+NOTE = (
+    'Each mean is over so many seeds; 95 of 100 new runs fall between the numbers of "a new run", for which one seed is too few. '
+    "Mirror images: the mean of the logits of each image and its mirror image."
+)
+
+
+def train_missing(chosen: argparse.Namespace) -> None:
+    """Train the chosen rows that are not stored."""
+    for seed in chosen.seeds:
+        for name in chosen.recipes:
+            kind = resolve_device(RECIPES[name].changes.get("device", "auto")).type
+            row = [name, current_key(name, kind), kind, Path(chosen.data).name, seed]
+            if row not in [[stored[column] for column in IDENTITY] for stored in STORED.rows()]:
+                STORED.add(*trained(name, chosen.data, seed, kind, chosen.shared))
 
 
 if __name__ == "__main__":

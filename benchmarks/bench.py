@@ -68,24 +68,57 @@ def publish(name: str, rows: list[dict[str, Any]], ratio: float, sentence: str, 
 
 @dataclass(frozen=True)
 class RowFile:
-    """The rows of a benchmark that trains for hours: each is written as soon as it is there."""
+    """The rows of a benchmark that trains for hours: each is written as soon as it is there.
+
+    A row's "key" is the digest of what was trained; the values behind each digest stand once in the file, under "recipes".
+    """
 
     path: Path
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows there are."""
-        return json.loads(self.path.read_text())["rows"] if self.path.exists() else []
+        return self._content()["rows"]
 
-    def add(self, row: dict[str, Any]) -> None:
-        """Write one row more, the file as a whole or not at all."""
-        name = self.path.stem
-        command = f"python benchmarks/{name}.py --full --json benchmarks/results/{name}.json"
-        _write(self.path, {"benchmark": name, "command": command, "versions": versions(), "rows": [*self.rows(), row]})
+    def recipes(self) -> dict[str, dict[str, Any]]:
+        """The values behind each key."""
+        return self._content()["recipes"]
+
+    def add(self, row: dict[str, Any], recipe: dict[str, Any]) -> None:
+        """Write one row more and the values behind its key, the file as a whole or not at all."""
+        self._write([*self.rows(), row], {**self.recipes(), row["key"]: recipe})
+
+    def merge(self, file: str | Path, identity: Sequence[str]) -> int:
+        """Take over the rows of another file that are missing here, by the columns that tell rows apart; returns how many.
+
+        Raises `ValueError` where the other file holds no rows with keys.
+        """
+        other = RowFile(Path(file))
+        if not other.path.is_file():
+            raise ValueError(f"{file} is not there: give a file of rows such as {self.path.name}.")
+        try:
+            rows, recipes = other.rows(), other.recipes()
+            names = [[row[name] for name in identity] for row in rows]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{file} holds no rows with keys: give a file of rows such as {self.path.name}.") from None
+        there = [[row[name] for name in identity] for row in self.rows()]
+        missing = [row for row, name in zip(rows, names, strict=True) if name not in there]
+        if missing:
+            self._write([*self.rows(), *missing], {**recipes, **self.recipes()})
+        return len(missing)
 
     def copy(self, file: str | None) -> None:
         """Write the rows into another file too, if one is named."""
         if file and Path(file).resolve() != self.path:
             _write(Path(file), json.loads(self.path.read_text()))
+
+    def _content(self) -> dict[str, Any]:
+        return json.loads(self.path.read_text()) if self.path.exists() else {"rows": [], "recipes": {}}
+
+    def _write(self, rows: list[dict[str, Any]], recipes: dict[str, dict[str, Any]]) -> None:
+        name = self.path.stem
+        command = f"python benchmarks/{name}.py --full --json benchmarks/results/{name}.json"
+        content = {"benchmark": name, "command": command, "versions": versions(), "recipes": recipes, "rows": rows}
+        _write(self.path, content)
 
 
 def row_options(description: str) -> argparse.ArgumentParser:
@@ -94,8 +127,21 @@ def row_options(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--full", action="store_true", help="train the rows that are missing")
     parser.add_argument("--data", default="auto", help="data set to train on (default: auto)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED")
+    parser.add_argument(
+        "--shared", action="store_true", help="mark the rows as trained beside other work: their seconds are not averaged"
+    )
+    parser.add_argument("--merge", metavar="FILE", help="take over the rows of another file that are missing")
     parser.add_argument("--json", metavar="FILE", help="also write the stored rows into this file")
     return parser
+
+
+def merge(parser: argparse.ArgumentParser, stored: RowFile, file: str | None, identity: Sequence[str]) -> None:
+    """Take over the rows of the file given with --merge, if there is one, and say how many."""
+    if file is not None:
+        try:
+            report(f"{stored.merge(file, identity)} rows taken over from {file}.")
+        except ValueError as error:
+            parser.error(str(error))
 
 
 def report(line: str) -> None:

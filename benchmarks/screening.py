@@ -4,9 +4,9 @@ python benchmarks/screening.py
 python benchmarks/screening.py --full --data data/cifar10-jpeg --base '{"train_images": 30000}' --changes '{"norm_bias_lr": 16}'
 
 With --full it trains the preset with the values of --base, alone and with each of the changes, once a seed, on nine tenths of the
-training images, and stores each accuracy on the last tenth (the same images every time) as soon as it is there; rows that are
-stored are not trained again. A change pays where its mean difference, seed by seed, exceeds twice its standard error over at
-least three seeds.
+training images, and stores each accuracy on the last tenth (the same images every time) as soon as it is there. A row that is
+stored is not trained again on the same kind of device, unless it is of an older recipe: a preset has changed since. A change
+pays where its mean difference, seed by seed, exceeds twice its standard error over at least three seeds.
 """
 
 import argparse
@@ -14,9 +14,9 @@ import json
 import math
 import statistics
 import time
-from typing import Any
 
-from bench import ROOT, RowFile, commit, report, row_options, table
+from bench import ROOT, RowFile, commit, merge, report, row_options, table
+from keys import OLDER, Values, digest, key_of, kind_of, recipe_values
 
 from era_support_packages import datasets, training
 from era_support_packages.config import TrainingConfig
@@ -26,10 +26,8 @@ from era_support_packages.image_dataset import ImageDataset, stratified_split
 STORED = RowFile(ROOT / "benchmarks" / "results" / "screening.json")
 HELD_OUT = 0.1  # of the training images: 5,000 of CIFAR-10
 FEWEST_SEEDS = 3
-KEY = ("preset", "base", "change", "seed", "data")  # what makes a row
+IDENTITY = ("preset", "base", "change", "key", "kind", "data", "seed")  # what tells rows apart
 EXAMPLE = '{"norm_bias_lr": 16}'
-
-Values = dict[str, Any]
 
 
 def split(train: ImageDataset) -> tuple[ImageDataset, ImageDataset]:
@@ -38,52 +36,84 @@ def split(train: ImageDataset) -> tuple[ImageDataset, ImageDataset]:
     return train.take(kept), train.take(held_out)
 
 
-def trained(preset: str, base: Values, change: Values, seed: int, train: ImageDataset, held_out: ImageDataset) -> Values:
-    """Train one row and return it."""
-    config = training.resolve(TrainingConfig.preset(preset, **{**base, **change, "seed": seed}), train)
+def trained(
+    preset: str, base: Values, change: Values, seed: int, train: ImageDataset, held_out: ImageDataset, shared: bool = False
+) -> tuple[Values, Values]:
+    """Train one row and return it with the values behind its key; `shared`: beside other work, so that its seconds say little."""
+    asked = TrainingConfig.preset(preset, **{**base, **change, "seed": seed})
+    config = training.resolve(asked, train)
     report(f"{preset} {_words(base)}: {_words(change)}, seed {seed}")
     start = time.perf_counter()
     model = training.build_model(config, len(train.classes), train)
     history = training.fit(model, train, held_out, config, report=report)
-    return {
+    device = describe(resolve_device(config.device))
+    recipe = recipe_values(asked)
+    row = {
         "preset": preset,
         "base": base,
         "change": change,
+        "key": digest(recipe),
+        "kind": kind_of(device),
         "seed": seed,
         "data": train.name,
         "images": sum(record.images for record in history.records),
         "accuracy": history.predictions.accuracy,
         "seconds": time.perf_counter() - start,
-        "device": describe(resolve_device(config.device)),
+        "shared": shared,
+        "device": device,
         "commit": commit(),
     }
+    return row, recipe
 
 
-def compared(rows: list[Values]) -> list[Values]:
-    """A line for each base and change that share seeds: the accuracies without and with, their difference, and the verdict."""
+def compared(rows: list[Values], recipes: dict[str, Values]) -> list[Values]:
+    """A line for each base and change that share seeds: the accuracies without and with, their difference, and the verdict.
+
+    A row is compared with those that differ from it in the change alone, on the same kind of device.
+    """
+    groups: dict[str, list[Values]] = {}
+    for row in (row for row in rows if row["change"]):
+        groups.setdefault(json.dumps([row[name] for name in IDENTITY if name != "seed"], sort_keys=True), []).append(row)
     lines = []
-    for preset, base, data in _distinct([(row["preset"], row["base"], row["data"]) for row in rows]):
-        same = [row for row in rows if (row["preset"], row["base"], row["data"]) == (preset, base, data)]
-        without = {row["seed"]: row["accuracy"] for row in same if not row["change"]}
-        for change in _distinct([row["change"] for row in same if row["change"]]):
-            with_it = {row["seed"]: row["accuracy"] for row in same if row["change"] == change}
-            seeds = sorted(without.keys() & with_it.keys())
-            if seeds:
-                difference, error, verdict = judged([with_it[seed] - without[seed] for seed in seeds])
-                lines.append(
-                    {
-                        "change": _words(change),
-                        "of": f"{preset} {_words(base)}",
-                        "data": data,
-                        "seeds": len(seeds),
-                        "without %": f"{statistics.mean(without[seed] for seed in seeds):.2f}",
-                        "with %": f"{statistics.mean(with_it[seed] for seed in seeds):.2f}",
-                        "difference": f"{difference:+.2f}",
-                        "standard error": "-" if math.isnan(error) else f"{error:.2f}",
-                        "verdict": verdict,
-                    }
-                )
+    for first, *others in groups.values():
+        unchanged = {name: first[name] for name in ("preset", "base", "data", "kind")} | {"change": {}}
+        without = {
+            row["seed"]: row["accuracy"]
+            for row in rows
+            if all(row[name] == value for name, value in unchanged.items())
+            and _rest(recipes[row["key"]], first["change"]) == _rest(recipes[first["key"]], first["change"])
+        }
+        with_it = {row["seed"]: row["accuracy"] for row in (first, *others)}
+        seeds = sorted(without.keys() & with_it.keys())
+        if seeds:
+            difference, error, verdict = judged([with_it[seed] - without[seed] for seed in seeds])
+            older = first["key"] != current_key(first["preset"], first["base"], first["change"])
+            lines.append(
+                {
+                    "change": _words(first["change"]) + (f" ({OLDER} {first['key']})" if older else ""),
+                    "of": f"{first['preset']} {_words(first['base'])}, {first['data']}, {first['kind']}",
+                    "seeds": len(seeds),
+                    "without %": f"{statistics.mean(without[seed] for seed in seeds):.2f}",
+                    "with %": f"{statistics.mean(with_it[seed] for seed in seeds):.2f}",
+                    "difference": f"{difference:+.2f}",
+                    "standard error": "-" if math.isnan(error) else f"{error:.2f}",
+                    "verdict": verdict,
+                }
+            )
     return lines
+
+
+def _rest(values: Values, change: Values) -> Values:
+    """What a recipe is but for a change, and for the values that only one kind of optimizer or rate has."""
+    return _without(values, *change, "muon_lr", "muon_iterations", "range_test_iterations")
+
+
+def current_key(preset: str, base: Values, change: Values) -> str | None:
+    """The key that a row of this preset and these changes would have now; None where there is no such recipe any more."""
+    try:
+        return key_of(TrainingConfig.preset(preset, **{**base, **change}))
+    except ValueError:
+        return None
 
 
 def judged(differences: list[float]) -> tuple[float, float, str]:
@@ -97,10 +127,6 @@ def judged(differences: list[float]) -> tuple[float, float, str]:
 
 def _without(line: Values, *names: str) -> Values:
     return {name: value for name, value in line.items() if name not in names}
-
-
-def _distinct(values: list[Any]) -> list[Any]:
-    return [value for position, value in enumerate(values) if value not in values[:position]]
 
 
 def _words(values: Values) -> str:
@@ -131,19 +157,22 @@ def main() -> None:
             TrainingConfig.preset(chosen.preset, **{**chosen.base, **change})
     except ValueError as error:
         parser.error(str(error))
+    merge(parser, STORED, chosen.merge, IDENTITY)
     if chosen.full:
         train, held_out = split(datasets.load(chosen.data)[0])
         for seed in chosen.seeds:
             for change in variants:
-                key = (chosen.preset, chosen.base, change, seed, train.name)
-                if key not in [tuple(row[name] for name in KEY) for row in STORED.rows()]:
-                    STORED.add(trained(chosen.preset, chosen.base, change, seed, train, held_out))
-    lines = compared(STORED.rows())
+                config = TrainingConfig.preset(chosen.preset, **{**chosen.base, **change})
+                kind = resolve_device(config.device).type
+                row = [chosen.preset, chosen.base, change, key_of(config), kind, train.name, seed]
+                if row not in [[stored[name] for name in IDENTITY] for stored in STORED.rows()]:
+                    STORED.add(*trained(chosen.preset, chosen.base, change, seed, train, held_out, chosen.shared))
+    lines = compared(STORED.rows(), STORED.recipes())
     if not lines:
         raise SystemExit("No two rows to compare are stored yet: train them with --full and --changes.")
-    for of, data in _distinct([(line["of"], line["data"]) for line in lines]):
-        print(f"\nChanges of {of}, {data}:")
-        print(table([_without(line, "of", "data") for line in lines if (line["of"], line["data"]) == (of, data)]))
+    for of in dict.fromkeys(line["of"] for line in lines):
+        print(f"\nChanges of {of}:")
+        print(table([_without(line, "of") for line in lines if line["of"] == of]))
     STORED.copy(chosen.json)
 
 
