@@ -552,6 +552,8 @@ BAD_VALUES = [
     ("horizontal_flip", NAN, "horizontal_flip is nan; give a number from 0 to 1, or 'auto'."),
     ("horizontal_flip", "none", "horizontal_flip is 'none'; give a number from 0 to 1, or 'auto'."),
     switch("decay_norms_and_biases", 1),
+    switch("decay_norms_and_biases", "yes"),
+    switch("cutout_first", 1),
     switch("cutout_first", "yes"),
     switch("alternating_flip", 1),
     switch("alternating_flip", None),

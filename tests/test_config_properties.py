@@ -1,6 +1,7 @@
 """Properties of the configuration: a valid one survives JSON and papermill, anything else is a ValueError and nothing else."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def whole(low: int, high: int) -> Rule:
 
 
 def number(low: float, high: float) -> Rule:
-    drawn = st.floats(low, high) | st.integers(int(low), int(high))
+    drawn = st.floats(low, high) | st.integers(math.ceil(low), math.floor(high))
     return drawn, lambda value: type(value) in (int, float) and low <= value <= high
 
 
