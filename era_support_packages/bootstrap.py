@@ -1,9 +1,11 @@
-"""Makes a notebook's kernel ready: installs what is missing with the kernel's own Python, and never moves torch.
+"""Makes a notebook's kernel ready: installs what is missing with the kernel's own Python, and never moves torch; meanwhile
+CIFAR-10 is downloaded.
 
 Standard library only: this runs before the requirements are there.
 """
 
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -11,6 +13,9 @@ import sys
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from era_support_packages.archives import ARCHIVES, addresses, default_root
+from era_support_packages.download import Download, begin
 
 KEPT = ("torch", "torchvision", "numpy")  # whatever is installed of these stays
 OPENCV_WHEELS = (
@@ -92,3 +97,40 @@ def install_missing(requirements_file: Path | None = None) -> list[str]:
         raise RuntimeError(f"pip could not install {', '.join(lines)}: {result.stderr.strip()[-1000:]}")
     importlib.invalidate_caches()
     return lines
+
+
+def start_download(
+    dataset: str = "auto",
+    data_root: str | None = None,
+    finished_run: str | None = None,
+    run_name: str | None = None,
+    output_dir: str = "runs",
+    resume: bool = True,
+) -> Download | None:
+    """Begin to download CIFAR-10 or CIFAR-100 where these parameters of the notebook want it and it is not here yet.
+
+    `datasets.load` joins what is under way. For other data nothing happens, nor for bad values: the run names those.
+    """
+    try:
+        if finished_run is not None:
+            dataset = _stored_dataset(Path(finished_run))
+        elif dataset == "auto":
+            known = _stored_dataset(Path(output_dir or "runs", run_name)) if run_name and resume else None
+            dataset = known or "cifar10"
+        archive = ARCHIVES.get(dataset)
+        root = default_root() if data_root is None else Path(data_root).expanduser()
+        if archive is None or archive.is_here(root):
+            return None
+        download = begin(root / archive.name, addresses(dataset, archive.url), archive.md5)
+    except (TypeError, ValueError, OSError):
+        return None
+    print(f"Downloading {archive.title} into {root} in the background", flush=True)
+    return download
+
+
+def _stored_dataset(run: Path) -> str | None:
+    """The data set of a run that is there."""
+    try:
+        return json.loads((run / "config.json").read_text())["dataset"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -4,34 +4,30 @@ Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images".
 """
 
 import hashlib
-import http.client
-import os
 import pickle
-import socket
 import tarfile
-import tempfile
-import threading
-import urllib.parse
-import urllib.request
+import time
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from era_support_packages.archives import addresses, second_address
 from era_support_packages.atomic_file import write_atomically
+from era_support_packages.download import PATIENCE, Download, begin
 from era_support_packages.image_dataset import IMAGE_SIZE, DatasetError, ImageDataset, make_splits
-
-PROBE_SECONDS = 10.0
+from era_support_packages.progress import progress_bar
 
 
 def load_cifar(name: str, root: Path) -> tuple[ImageDataset, ImageDataset]:
     """CIFAR-10 or CIFAR-100 in the official python version, from `root`; downloaded into it where it is missing.
 
+    A download that is under way is joined. ERA_CIFAR10_URL and ERA_CIFAR100_URL name a second address each of the archive.
     Every file is compared with the md5 that torchvision knows before it is read.
-    Raises FileNotFoundError (no data, and no way to download it), DatasetError (a corrupt file).
+    Raises FileNotFoundError (no data, and no way to download it), DatasetError (a corrupt file), ValueError (a second address
+    that is none).
     """
     from torchvision import datasets as torchvision_datasets  # here, because it is slow to import
 
@@ -42,7 +38,7 @@ def load_cifar(name: str, root: Path) -> tuple[ImageDataset, ImageDataset]:
     folder = root / source.base_folder
     files = [file for file, _ in (*source.train_list, *source.test_list)] + [source.meta["filename"]]
     if missing := [file for file in files if not (folder / file).is_file()]:
-        _fetch(source, title, root, files, missing)
+        _fetch(name, source, title, root, files, missing)
     train = _read_batches(folder, source.train_list)
     test = _read_batches(folder, source.test_list)
     classes = _read_pickle(folder / source.meta["filename"], source.meta["md5"])[source.meta["key"]]
@@ -79,14 +75,14 @@ def _read_batches(folder: Path, files: Sequence[Sequence[str]]) -> tuple[np.ndar
     return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), np.concatenate(labels).astype(np.int64)
 
 
-def _fetch(source: Any, title: str, root: Path, files: Sequence[str], missing: Sequence[str]) -> None:
+def _fetch(name: str, source: Any, title: str, root: Path, files: Sequence[str], missing: Sequence[str]) -> None:
     """Unpack the archive in `root`, after downloading it if it is not there or not whole."""
     from torchvision.datasets.utils import check_integrity
 
     archive = root / source.filename
     problem = None
     if not check_integrity(archive, source.tgz_md5):
-        problem = _probe(source.url) or _download(source, archive)
+        problem = _download(archive, addresses(name, source.url), source.tgz_md5, title)
     if problem is None and (problem := _unpack(archive, root, source.base_folder, files)) is None:
         return
     has_folder = (root / source.base_folder).is_dir()
@@ -99,29 +95,33 @@ def _fetch(source: Any, title: str, root: Path, files: Sequence[str], missing: S
     )
     raise FileNotFoundError(
         f"{title} is not in {root.resolve()} ({' and '.join(found)}), and {problem}. "
-        f"Put {source.filename} from {source.url} into that folder, name the folder it lies in by ERA_DATA_ROOT, "
-        f'or choose dataset="digits", which works without a download.'
+        f"Put {source.filename} from {source.url} into that folder, name the folder it lies in by ERA_DATA_ROOT or another "
+        f'address of it by {second_address(name)}, or choose dataset="digits", which works without a download.'
     )
 
 
-def _download(source: Any, archive: Path) -> str | None:
-    """Download the archive under another name and rename it when it is whole; None, or what went wrong.
+def _download(archive: Path, urls: Sequence[str], md5: str, title: str) -> str | None:
+    """Wait for the archive, with a bar of what arrives; None, or what went wrong.
 
-    Nothing that is there already is lost to a bad download, and two processes that download at once do not mix their bytes.
+    Where its download is under way already, begun by the notebook's second cell or by another process, this joins it.
     """
-    from torchvision.datasets.utils import download_url
+    download = begin(archive, urls, md5, PATIENCE)
+    arrived, total = download.progress()
+    with progress_bar(total, f"downloading {title}", "B", initial=arrived, unit_scale=True, delay=0.5) as bar:
+        last = time.monotonic()
 
-    try:
-        archive.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            tempfile.TemporaryDirectory(dir=archive.parent, prefix=".download-") as folder,
-            _socket_timeout(60),  # the server may still fall silent in the middle
-        ):
-            download_url(source.url, folder, source.filename, source.tgz_md5)
-            os.replace(Path(folder) / source.filename, archive)
-    except (OSError, RuntimeError, http.client.HTTPException) as error:
-        return f"fetching {source.filename} failed ({error})"
-    return None
+        def show(download: Download) -> None:
+            nonlocal last
+            arrived, bar.total = download.progress()
+            if arrived != bar.n:
+                last = time.monotonic()
+            silent = time.monotonic() - last
+            bar.set_postfix_str(f"nothing new for {silent:.0f} s" if silent >= 2 else "", refresh=False)
+            bar.update(arrived - bar.n)
+            if silent >= 2:
+                bar.refresh()
+
+        return download.wait(show)
 
 
 def _unpack(archive: Path, root: Path, folder: str, files: Sequence[str]) -> str | None:
@@ -137,34 +137,3 @@ def _unpack(archive: Path, root: Path, folder: str, files: Sequence[str]) -> str
     except (OSError, KeyError, EOFError, zlib.error, tarfile.TarError) as error:
         return f"unpacking {archive.name} failed ({error.args[0] if isinstance(error, KeyError) else error})"
     return None
-
-
-def _probe(url: str) -> str | None:
-    """None if the server (through the proxy, if one is set) answers within PROBE_SECONDS, else what went wrong."""
-    host = urllib.parse.urlsplit(url).hostname
-    outcome: list[str | None] = [f"{host} did not answer within {PROBE_SECONDS:g} s"]
-
-    def ask() -> None:
-        try:
-            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PROBE_SECONDS).close()
-            outcome[0] = None
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", error)
-            if not isinstance(reason, TimeoutError):
-                outcome[0] = f"{host} cannot be reached ({reason})"
-
-    # In a thread, because the time limit of urlopen does not cover looking up the host's name.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(PROBE_SECONDS)
-    return outcome[0]
-
-
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

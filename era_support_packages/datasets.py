@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from era_support_packages.archives import default_root
 from era_support_packages.cifar import load_cifar
 from era_support_packages.image_dataset import IMAGE_SIZE, DatasetError, ImageDataset, make_splits, stratified_split
 from era_support_packages.image_folder import load_image_folder
@@ -49,11 +50,6 @@ def load(name_or_path: str | os.PathLike[str], root: str | os.PathLike[str] | No
         if given and folder.is_dir():
             return load_image_folder(folder)
     raise ValueError(_unknown(given, root))
-
-
-def default_root() -> Path:
-    """The folder that the environment variable ERA_DATA_ROOT names, else `data` in the current folder."""
-    return Path(os.environ.get("ERA_DATA_ROOT") or "data").expanduser()
 
 
 def load_digits() -> tuple[ImageDataset, ImageDataset]:

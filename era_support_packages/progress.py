@@ -36,7 +36,11 @@ class _NotebookBar(tqdm):
             self._handle.update({"text/plain": ""}, raw=True)
 
 
-def progress_bar(total: float, description: str = "", unit: str = "it") -> tqdm:
-    """A bar of `total` units, refreshed at most twice a second, that vanishes when it is closed."""
+def progress_bar(total: float | None, description: str = "", unit: str = "it", **options: Any) -> tqdm:
+    """A bar of `total` units, refreshed at most twice a second, that vanishes when it is closed.
+
+    None is a total that nobody knows: then there is no time left. options: further ones of tqdm.
+    """
     kind = _NotebookBar if in_notebook() else tqdm
-    return kind(total=total, desc=description, unit=unit, leave=False, mininterval=0.5, dynamic_ncols=not in_notebook())
+    options |= {"leave": False, "mininterval": 0.5, "dynamic_ncols": not in_notebook()}
+    return kind(total=total, desc=description, unit=unit, **options)

@@ -169,6 +169,74 @@ def test_what_pip_says_last_is_in_the_message(tmp_path: Path, monkeypatch: pytes
     assert not calls[0].file.exists()
 
 
+# ---- the download meanwhile ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """The downloads that are begun, in an empty folder without data: (file, addresses)."""
+    for name in ("ERA_DATA_ROOT", "ERA_CIFAR10_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    for name in ("digits", "cifar10"):
+        (tmp_path / "runs" / f"of-{name}").mkdir(parents=True)
+        (tmp_path / "runs" / f"of-{name}" / "config.json").write_text(f'{{"dataset": "{name}"}}')
+    calls: list[tuple] = []
+    monkeypatch.setattr(bootstrap, "begin", lambda file, addresses, md5: calls.append((str(file), addresses)) or "it")
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("parameters", "file"),
+    [
+        ({}, "data/cifar-10-python.tar.gz"),
+        ({"dataset": "cifar10"}, "data/cifar-10-python.tar.gz"),
+        ({"dataset": "cifar100"}, "data/cifar-100-python.tar.gz"),
+        ({"dataset": "cifar10", "data_root": "elsewhere"}, "elsewhere/cifar-10-python.tar.gz"),
+        ({"finished_run": "runs/of-cifar10", "dataset": "digits"}, "data/cifar-10-python.tar.gz"),
+        ({"run_name": "of-cifar10"}, "data/cifar-10-python.tar.gz"),
+        ({"run_name": "new"}, "data/cifar-10-python.tar.gz"),
+        ({"run_name": "of-digits", "resume": False}, "data/cifar-10-python.tar.gz"),
+        ({"run_name": "of-digits", "output_dir": "others"}, "data/cifar-10-python.tar.gz"),
+        ({"run_name": "of-digits"}, None),
+        ({"dataset": "digits"}, None),
+        ({"dataset": "path/to/images"}, None),
+        ({"finished_run": "runs/of-digits"}, None),
+        ({"finished_run": "runs/absent"}, None),
+        ({"dataset": 10}, None),  # bad values: the run names them
+        ({"dataset": ["cifar10"]}, None),
+        ({"data_root": 10}, None),
+        ({"finished_run": 10}, None),
+    ],
+)
+def test_a_download_begins_only_where_it_is_wanted(
+    parameters: dict, file: str | None, begun: list[tuple], capsys: pytest.CaptureFixture
+) -> None:
+    assert bootstrap.start_download(**parameters) == (None if file is None else "it")
+    assert [name for name, _ in begun] == ([] if file is None else [file])
+    printed = capsys.readouterr().out
+    assert printed.startswith("Downloading CIFAR-10") if file else printed == ""
+
+
+def test_what_is_there_is_not_downloaded(begun: list[tuple], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ERA_DATA_ROOT", str(tmp_path / "root"))
+    folder = tmp_path / "root" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        (folder / name).touch()
+    assert bootstrap.start_download() == "it"  # batches.meta is missing
+    (folder / "batches.meta").touch()
+    assert bootstrap.start_download() is None
+    assert bootstrap.start_download(dataset="cifar100") == "it"
+
+
+def test_the_second_address_comes_from_the_environment(begun: list[tuple], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ERA_CIFAR10_URL", "https://mirror.example/cifar.tar.gz")
+    bootstrap.start_download()
+    first = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+    assert begun == [("data/cifar-10-python.tar.gz", (first, "https://mirror.example/cifar.tar.gz"))]
+
+
 # ---- what relative paths mean ------------------------------------------------------------------------------------------
 
 

@@ -1,10 +1,12 @@
 """Data sets: the official CIFAR layout, its archive and its download, the digits, names, statistics, splits."""
 
+import dataclasses
 import hashlib
 import http.server
 import io
 import pickle
 import re
+import signal
 import socket
 import tarfile
 import threading
@@ -16,8 +18,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from file_server import serving, wait_until
 
-from era_support_packages import cifar, datasets
+from era_support_packages import bootstrap, cifar, datasets, download, download_attempt
+from era_support_packages.archives import ARCHIVES
 from era_support_packages.datasets import DatasetError, ImageDataset, load
 from era_support_packages.image_dataset import channel_statistics, stratified_split
 
@@ -77,7 +81,7 @@ def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    for name in ("ERA_DATA_ROOT", "ERA_CACHE_DIR"):
+    for name in ("ERA_DATA_ROOT", "ERA_CACHE_DIR", "ERA_CIFAR10_URL", "ERA_CIFAR100_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(urllib.request, "_opener", None)  # urllib looks at the proxies only once
     monkeypatch.chdir(tmp_path)
@@ -318,6 +322,15 @@ def test_cifar100_takes_the_fine_labels(tmp_path: Path, monkeypatch: pytest.Monk
     assert (train.labels.tolist(), test.labels.tolist()) == ([99, 4], [50])
 
 
+def test_the_archives_are_those_that_torchvision_knows() -> None:
+    from torchvision.datasets import CIFAR10, CIFAR100
+
+    for ours, theirs in ((ARCHIVES["cifar10"], CIFAR10), (ARCHIVES["cifar100"], CIFAR100)):
+        files = [file for file, _ in (*theirs.train_list, *theirs.test_list)] + [theirs.meta["filename"]]
+        assert (ours.url, ours.name, ours.md5) == (theirs.url, theirs.filename, theirs.tgz_md5)
+        assert (ours.folder, list(ours.files)) == (theirs.base_folder, files)
+
+
 def test_the_root_is_the_argument_else_the_environment_else_data(
     small_cifar10: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -391,12 +404,8 @@ def test_what_is_missing_is_downloaded_once(
     monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.port}/cifar-10-python.tar.gz")
     root = small_cifar10 / "new" / "folder"
     assert len(load("cifar10", root)[0]) == 10
-    assert server.seen[0] == "HEAD /cifar-10-python.tar.gz"
-    assert "GET /cifar-10-python.tar.gz" in server.seen
-    asked = len(server.seen)
     assert len(load("auto", root)[0]) == 10
-    assert len(server.seen) == asked
-    assert socket.getdefaulttimeout() is None
+    assert server.seen == ["GET /cifar-10-python.tar.gz"]
 
 
 def test_a_download_that_arrives_damaged(
@@ -408,11 +417,10 @@ def test_a_download_that_arrives_damaged(
     monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.port}/cifar-10-python.tar.gz")
     message = (
         r"^CIFAR-10 is not in .*root \(there is no cifar-10-batches-py/ and there is no cifar-10-python.tar.gz\), "
-        r"and fetching cifar-10-python.tar.gz failed \(File not found or corrupted.\). Put "
+        r"and http://127.0.0.1:\d+/cifar-10-python.tar.gz sent another file \(its md5 is wrong\). Put "
     )
     with pytest.raises(FileNotFoundError, match=message):
         load("cifar10", small_cifar10)
-    assert socket.getdefaulttimeout() is None
     assert list(small_cifar10.iterdir()) == []
     server.content = small_archive  # the next run downloads it again
     assert len(load("cifar10", small_cifar10)[0]) == 10
@@ -488,28 +496,27 @@ def test_an_archive_without_a_batch_says_which(
         load("cifar10", small_cifar10)
 
 
-@pytest.mark.parametrize("where", ["download_url", "write_atomically"])
+@pytest.mark.parametrize("where", ["fetching", "unpacking"])
 def test_a_full_disk_leaves_no_part_of_a_file(
     where: str, small_cifar10: Path, small_archive: bytes, server: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from torchvision.datasets import CIFAR10, utils
+    from torchvision.datasets import CIFAR10
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     server.content = small_archive
     monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.port}/cifar-10-python.tar.gz")
-    monkeypatch.setattr(utils if where == "download_url" else cifar, where, full)
-    what = "fetching" if where == "download_url" else "unpacking"
-    message = rf"and {what} cifar-10-python.tar.gz failed \(\[Errno 28\] No space left on device\). Put"
+    monkeypatch.setattr(download_attempt if where == "fetching" else cifar, "write_atomically", full)
+    message = rf"and {where} cifar-10-python.tar.gz failed \(\[Errno 28\] No space left on device\). Put"
     with pytest.raises(FileNotFoundError, match=message):
         load("cifar10", small_cifar10)
     monkeypatch.undo()
     left = sorted(str(path.relative_to(small_cifar10)) for path in small_cifar10.rglob("*"))
-    assert left == ([] if where == "download_url" else ["cifar-10-batches-py", "cifar-10-python.tar.gz"])
+    assert left == ([] if where == "fetching" else ["cifar-10-batches-py", "cifar-10-python.tar.gz"])
 
 
-def test_two_downloads_at_once_both_end_well(
+def test_two_loads_at_once_share_one_download(
     small_cifar10: Path, small_archive: bytes, server: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torchvision.datasets import CIFAR10
@@ -517,26 +524,109 @@ def test_two_downloads_at_once_both_end_well(
     server.content = small_archive
     monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.port}/cifar-10-python.tar.gz")
     together = threading.Barrier(2)
-    monkeypatch.setattr(cifar, "_probe", lambda url: together.wait(30) and None)
+
+    def begin(*arguments: object) -> object:
+        together.wait(30)
+        return download.begin(*arguments)
+
+    monkeypatch.setattr(cifar, "begin", begin)
     with ThreadPoolExecutor(2) as pool:
         loads = [pool.submit(load, "cifar10", small_cifar10) for _ in range(2)]
         sizes = [len(done.result()[0]) for done in loads]
     assert sizes == [10, 10]
-    assert server.seen.count("GET /cifar-10-python.tar.gz") >= 2
+    assert server.seen == ["GET /cifar-10-python.tar.gz"]
     assert sorted(path.name for path in small_cifar10.iterdir()) == ["cifar-10-batches-py", "cifar-10-python.tar.gz"]
+
+
+def test_a_load_joins_the_download_of_the_bootstrap_cell(
+    small_cifar10: Path, small_archive: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from torchvision.datasets import CIFAR10
+
+    with serving(small_archive, always={"chunk": len(small_archive) // 5, "every": 0.3}) as slow:
+        monkeypatch.setattr(CIFAR10, "url", slow.url)
+        archive = dataclasses.replace(ARCHIVES["cifar10"], url=slow.url, md5=CIFAR10.tgz_md5)
+        monkeypatch.setattr(CIFAR10, "filename", archive.name)
+        monkeypatch.setitem(ARCHIVES, "cifar10", archive)
+        begun = bootstrap.start_download(data_root=str(small_cifar10))
+        wait_until(lambda: begun.progress()[0])
+        assert len(load("auto", small_cifar10)[0]) == 10
+        assert begun.problem is None
+        assert len(slow.seen) == 1
+    out, err = capsys.readouterr()
+    assert out == f"Downloading CIFAR-10 into {small_cifar10} in the background\n"
+    assert "downloading CIFAR-10" in err
+    assert "/s" in err
+
+
+def test_the_stop_button_ends_the_wait_for_a_download(
+    small_cifar10: Path, small_archive: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.datasets import CIFAR10
+
+    with serving(small_archive, answers=[{"send": 500, "stall": 20}]) as server:
+        monkeypatch.setattr(CIFAR10, "url", server.url)
+        monkeypatch.setattr(cifar, "PATIENCE", download.Patience(silence=0.5))
+        part = small_cifar10 / "cifar-10-python.tar.gz.part"
+        main = threading.main_thread().ident
+
+        def press() -> None:
+            wait_until(lambda: part.exists() and part.stat().st_size == 500)
+            signal.pthread_kill(main, signal.SIGINT)
+
+        threading.Thread(target=press).start()
+        with pytest.raises(KeyboardInterrupt):
+            load("auto", small_cifar10)  # which is not "no network": no digits then
+        assert part.stat().st_size == 500
+        assert len(load("auto", small_cifar10)[0]) == 10
+        assert server.ranges_asked == [None, "bytes=500-"]
+
+
+def test_the_second_address_gives_the_same_archive(
+    small_cifar10: Path, small_archive: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(small_archive) as second:
+        monkeypatch.setenv("ERA_CIFAR10_URL", second.url)  # the first cannot be reached from here
+        assert len(load("cifar10", small_cifar10)[0]) == 10
+
+
+def test_both_addresses_are_named_where_neither_has_the_archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ERA_CIFAR10_URL", "https://mirror.invalid/cifar.tar.gz?key=secret")
+    with pytest.raises(FileNotFoundError) as error:
+        load("cifar10")
+    for part in (
+        "and https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz cannot be reached ([Errno 101]",
+        "and https://mirror.invalid/cifar.tar.gz cannot be reached ([Errno 101]",
+        "ERA_CIFAR10_URL",
+    ):
+        assert part in str(error.value)
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("given", ["mirror/cifar.tar.gz", "ftp://mirror/cifar.tar.gz", "https://", "http://[1"])
+def test_a_second_address_that_is_none(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ERA_CIFAR10_URL", given)
+    message = f"ERA_CIFAR10_URL is {given!r}: give an address that starts with https:// or http://, or none."
+    for name in ("cifar10", "auto"):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            load(name)
+    assert bootstrap.start_download() is None  # the run says it
 
 
 def test_no_data_and_no_network_says_what_to_do(tmp_path: Path) -> None:
     message = (
         f"CIFAR-10 is not in {tmp_path / 'data'} (there is no cifar-10-batches-py/ and there is no "
-        "cifar-10-python.tar.gz), and www.cs.toronto.edu cannot be reached ([Errno 101] Network is unreachable). "
-        "Put cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz into that folder, "
-        'name the folder it lies in by ERA_DATA_ROOT, or choose dataset="digits", which works without a download.'
+        "cifar-10-python.tar.gz), and https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz cannot be reached ([Errno 101] "
+        "Network is unreachable). Put cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz into "
+        "that folder, name the folder it lies in by ERA_DATA_ROOT or another address of it by ERA_CIFAR10_URL, or choose "
+        'dataset="digits", which works without a download.'
     )
     with pytest.raises(FileNotFoundError, match=f"^{re.escape(message)}$"):
         load("cifar10")
     assert not (tmp_path / "data").exists()
-    with pytest.raises(FileNotFoundError, match=r"^CIFAR-100 is not in .*Put cifar-100-python.tar.gz from https://"):
+    with pytest.raises(
+        FileNotFoundError, match=r"^CIFAR-100 is not in .*Put cifar-100-python.tar.gz from https://.*ERA_CIFAR100_URL"
+    ):
         load("cifar100")
 
 
@@ -550,15 +640,15 @@ def test_an_incomplete_folder_says_which_file_it_lacks(small_cifar10: Path) -> N
 def test_a_server_that_never_answers_is_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision.datasets import CIFAR10
 
-    monkeypatch.setattr(cifar, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(cifar, "PATIENCE", download.Patience(answer=0.2))
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts the connection and then says nothing
         monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{silent.getsockname()[1]}/cifar-10-python.tar.gz")
-        with pytest.raises(FileNotFoundError, match=r"\), and 127.0.0.1 did not answer within 0.2 s. Put cifar-10-py"):
+        with pytest.raises(FileNotFoundError, match=r"\), and http://127.0.0.1:\d+/\S+ did not answer within 0.2 s. Put "):
             load("cifar10")
 
 
 def test_a_name_server_that_never_answers_is_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cifar, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(cifar, "PATIENCE", download.Patience(answer=0.2))
     done = threading.Event()
 
     def look_up(*_: object, **__: object) -> None:
@@ -566,20 +656,20 @@ def test_a_name_server_that_never_answers_is_no_network(monkeypatch: pytest.Monk
         raise OSError("Temporary failure in name resolution")
 
     monkeypatch.setattr(socket, "create_connection", look_up)
-    with pytest.raises(FileNotFoundError, match=r"www.cs.toronto.edu did not answer within 0.2 s"):
+    with pytest.raises(FileNotFoundError, match=r"www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz did not answer within 0.2 s"):
         load("cifar10")
     done.set()
 
 
-def test_the_probe_goes_through_the_proxy(server: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_download_goes_through_the_proxy(server: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision.datasets import CIFAR10
 
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.port}")
     monkeypatch.setattr(CIFAR10, "url", "http://data.invalid/cifar-10-python.tar.gz")
     server.status = 403
-    with pytest.raises(FileNotFoundError, match=r"data.invalid cannot be reached \(Forbidden\)"):
+    with pytest.raises(FileNotFoundError, match=r"data.invalid/cifar-10-python.tar.gz answered 403 \(Forbidden\)"):
         load("cifar10")
-    assert server.seen == ["HEAD http://data.invalid/cifar-10-python.tar.gz"]
+    assert server.seen == ["GET http://data.invalid/cifar-10-python.tar.gz"]
 
 
 # ---- "auto" and names

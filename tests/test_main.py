@@ -236,7 +236,7 @@ def test_missing_data_ends_with_one_sentence(
         f"error: {tmp_path / 'photos'} has a folder train/ but no test/: give it both, or class folders alone, without train/.\n"
     )
 
-    monkeypatch.setattr(cifar, "_probe", lambda url: "the server cannot be reached")
+    monkeypatch.setattr(cifar, "_download", lambda *_: "the server cannot be reached")
     assert command.main([*SMALL, *out, "--dataset", "cifar10", "--data-root", str(tmp_path)]) == 2
     message = capsys.readouterr().err
     assert message.startswith(f"error: CIFAR-10 is not in {tmp_path}")
