@@ -25,7 +25,8 @@ class FileServer:
     """What it serves, and what it was asked. Each request takes the first of `answers`; without one it is answered well.
 
     An answer is a dict of: `status`; `location` of a redirect; `send` only so many bytes, then close; `stall` for so many
-    seconds after those; `length`, the header Content-Length, None for none; `chunk` bytes at a time with `every` seconds between.
+    seconds after those; `length`, the header Content-Length, None for none; `chunk` bytes at a time with `every` seconds between;
+    `late` by so many bytes beyond the range that was asked for; `etag`.
     """
 
     content: bytes = b""
@@ -54,13 +55,13 @@ class FileServer:
         status, start, total = how.get("status", 200), 0, len(self.content)
         changed = self.checks_if_range and if_range not in (None, self.etag)
         if status == 200 and asked and self.ranges and not changed:
-            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+            start = int(asked.removeprefix("bytes=").removesuffix("-")) + how.get("late", 0)
             status = 206 if start < total else 416
         handler.send_response(status)
         if status == 206:
             handler.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
-        if self.etag:
-            handler.send_header("ETag", self.etag)
+        if etag := how.get("etag", self.etag):
+            handler.send_header("ETag", etag)
         if "location" in how:
             handler.send_header("Location", how["location"])
         body = self.content[start:] if status in (200, 206) else b""

@@ -2,9 +2,12 @@
 
 import errno
 import hashlib
+import os
 import socket
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -91,6 +94,26 @@ def test_a_server_that_falls_silent_is_asked_again(file: Path, serve: Callable) 
     assert fetch(file, server) is None
     assert server.ranges_asked == [None, "bytes=100000-"]
     assert 1 <= time.monotonic() - start < 5
+
+
+def test_a_slow_server_is_waited_for_where_there_is_no_other(file: Path, serve: Callable) -> None:
+    server = serve(always={"chunk": 20_000, "every": 0.05}, answers=[{"every": 0.1, "chunk": 5000, "send": 50_000}])
+    assert fetch(file, server) is None
+    assert server.ranges_asked == [None, "bytes=50000-"]
+
+
+def test_a_network_that_is_gone_for_a_moment(file: Path, serve: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, opened, urlopen = serve(answers=[{"send": 100_000}]), [], urllib.request.urlopen
+
+    def gone_at_second(*arguments: object, **options: object) -> object:
+        opened.append(1)
+        if len(opened) == 2:
+            raise urllib.error.URLError(OSError(errno.ENETUNREACH, "Network is unreachable"))
+        return urlopen(*arguments, **options)
+
+    monkeypatch.setattr(urllib.request, "urlopen", gone_at_second)
+    assert fetch(file, server) is None
+    assert server.ranges_asked == [None, "bytes=100000-"]
 
 
 def test_a_server_that_says_nothing_at_all(file: Path) -> None:
@@ -181,6 +204,13 @@ def test_a_file_that_has_changed_is_not_spliced(
     assert left(file) == [file.name]
 
 
+@pytest.mark.parametrize("fault", [{"etag": '"2"'}, {"late": 10}], ids=["another version", "another range"])
+def test_an_answer_that_does_not_fit_is_not_even_read(file: Path, serve: Callable, fault: dict) -> None:
+    server = serve(answers=[{"send": 100_000}, {"send": 0, "stall": 20, **fault}])
+    assert fetch(file, server) is None
+    assert server.ranges_asked == [None, "bytes=100000-", None]
+
+
 def test_a_part_that_is_whole_needs_no_request(file: Path) -> None:
     file.parent.mkdir()
     file.with_name("archive.tar.gz.part").write_bytes(CONTENT)  # a process that was killed just before it could rename it
@@ -208,13 +238,15 @@ def test_a_server_that_never_ends(file: Path, serve: Callable, monkeypatch: pyte
 
 @pytest.mark.parametrize("full", ["at once", "later"])
 def test_a_full_disk_keeps_no_part(full: str, file: Path, serve: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    calls, synchronize = [], os.fsync
 
-    if full == "at once":
-        monkeypatch.setattr(download_attempt, "write_atomically", refuse)
-    else:
-        monkeypatch.setattr(download_attempt.os, "fsync", refuse)
+    def refuse(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) > (full == "later"):  # of the note beside the part, or of the part
+            raise OSError(errno.ENOSPC, "No space left on device")
+        synchronize(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
     second = serve()
     problem = "fetching archive.tar.gz failed ([Errno 28] No space left on device)"
     assert fetch(file, serve(), second) == problem
