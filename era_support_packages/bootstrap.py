@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def install_missing(requirements_file: Path | None = None) -> list[str]:
         )
     if not lines:
         return []
-    print("Installing", ", ".join(lines), flush=True)
+    print(textwrap.fill(f"Installing {', '.join(lines)}", 100, break_on_hyphens=False), flush=True)
     pins = [f"{name}=={installed_version(name)}" for name in KEPT if installed_version(name)]
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder, "constraints.txt")

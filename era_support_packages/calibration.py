@@ -8,10 +8,15 @@ from scipy.special import softmax
 
 from era_support_packages.intervals import CONFIDENCE, Interval, mean_interval, percent, share_interval
 from era_support_packages.predictions import Predictions
+from era_support_packages.tables import Column, Readable, Table
 
 BINS = 15
 DRAWS = 1000
 COLDEST, HOTTEST = 0.01, 100.0
+_CALIBRATION_CAPTION = (
+    "In percent, the cross entropy in nats. calibration error: expected, with its 95 % interval. by chance alone: the same of "
+    "perfectly calibrated networks on as many images, mean and 95 % range."
+)
 
 
 class NoTemperatureError(ValueError):
@@ -19,7 +24,7 @@ class NoTemperatureError(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class Reliability:
+class Reliability(Readable):
     """Confidence beside accuracy in B bins of equal mass, from the least confident images to the most confident."""
 
     counts: np.ndarray
@@ -46,6 +51,17 @@ class Reliability:
     def gaps(self) -> np.ndarray:
         """Confidence minus accuracy of each bin, float64 (B,): above 0 where the network is overconfident."""
         return self.confidences - self.accuracies
+
+    def table(self) -> Table:
+        """A row a bin, from the least confident images to the most confident."""
+        columns = (
+            Column("bin", "d"),
+            Column("images", "d"),
+            *(Column(name, ".1f", factor=100) for name in ("confidence", "accuracy")),
+        )
+        accuracies = [Interval(value, *ends) for value, ends in zip(self.accuracies, self.accuracy_intervals, strict=True)]
+        rows = zip(range(1, len(self.counts) + 1), self.counts, self.confidences, accuracies, strict=True)
+        return Table(columns, tuple(rows), "Means of each bin in percent; accuracy with its 95 % interval.")
 
     def reading(self) -> str:
         """Two sentences: whether the network is too sure or not sure enough, and whether its error exceeds chance."""
@@ -79,7 +95,7 @@ class TemperatureScaling:
 
 
 @dataclass(frozen=True, eq=False)
-class Calibration:
+class Calibration(Readable):
     """Reliability before and after temperature scaling."""
 
     before: Reliability
@@ -93,6 +109,17 @@ class Calibration:
     """why no temperature could be fitted, else empty"""
     seed: int
     """of the halves and of the intervals"""
+
+    def table(self) -> Table:
+        """A row for the logits as they are, and one for the scaled ones where a temperature could be fitted."""
+        percents = ("accuracy", "mean confidence", "calibration error", "by chance alone")
+        columns = (Column("logits"), *(Column(name, ".1f", factor=100) for name in percents), Column("cross entropy", ".3f"))
+        found = [("as trained", self.before)] + ([] if self.after is None else [("temperature-scaled", self.after)])
+        rows = tuple(
+            (name, each.accuracy.estimate, each.confidence, each.error, each.calibrated_error, each.cross_entropy)
+            for name, each in found
+        )
+        return Table(columns, rows, _CALIBRATION_CAPTION)
 
     def reading(self) -> str:
         """What the figures say, in a few sentences; a change is claimed only where its 95 % interval excludes zero."""

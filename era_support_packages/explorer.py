@@ -12,13 +12,16 @@ from torch import nn
 from era_support_packages import gradcam
 from era_support_packages.batches import normalize_images, unnormalize
 from era_support_packages.figure_panels import overlay
-from era_support_packages.figure_style import percent_text, picture_bundle
+from era_support_packages.figure_style import HEAT_COLORMAP, percent_text
 from era_support_packages.gradcam_arguments import layer_names
 from era_support_packages.image_dataset import ImageDataset
 from era_support_packages.predictions import Predictions
+from era_support_packages.tables import text_html
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-PANEL_PIXELS = 288  # side of the panel's picture on the screen
+PANEL_PIXELS = 288  # width of the panel's pictures on the screen
+COLOUR_BAR_PIXELS = 12
+STAND_IN = "Run this cell to get the panel."
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,9 +90,10 @@ def _check_index(value: int, count: int, name: str, what: str) -> None:
 
 
 class ExplorerPanel:
-    """An ipywidgets panel: choose an image, a class, a layer, a method and the opacity, and see the map at once.
+    """An ipywidgets panel: choose an image, a class, a layer, a method and the opacity, and see the map beside its input.
 
-    Each map is computed when it is first looked at and kept. `widget` is the panel; `show` displays it.
+    The list names the images of `indices`, and `number` takes any other one. Each map is computed when it is first looked at and
+    kept. `widget` is the panel; `show` displays it.
     """
 
     def __init__(
@@ -109,31 +113,53 @@ class ExplorerPanel:
             _check_index(index, len(dataset), "an index", "images")
         self.model, self.dataset, self.predictions, self.resolution = model, dataset, predictions, resolution
         self.explanation = functools.lru_cache(maxsize=256)(self._explanation)
-        names = dataset.classes
-        images = [
-            (f"{index}: {names[predictions.labels[index]]}, predicted {names[predictions.predicted[index]]}", int(index))
-            for index in indices
-        ]
-        methods = [(method.title, name) for name, method in gradcam.METHODS.items()]
         self.layers = layer_names(model, layers)
-        self.image = ipywidgets.Dropdown(options=images, description="image")
-        self.target = ipywidgets.Dropdown(options=[(name, number) for number, name in enumerate(names)], description="class")
+        first, classes = int(indices[0]), [(name, number) for number, name in enumerate(dataset.classes)]
+        self.listed = tuple(dict.fromkeys(map(int, indices)))
+        images = [(self._image_text(index), index) for index in self.listed]
+        methods = [(method.title, name) for name, method in gradcam.METHODS.items()]
+        predicted = int(predictions.predicted[first])
+        self.image = ipywidgets.Dropdown(options=images, value=first, description="image")
+        self.number = ipywidgets.BoundedIntText(value=first, min=0, max=len(dataset) - 1, description="number")
+        self.target = ipywidgets.Dropdown(options=classes, value=predicted, description="class")
         self.layer = ipywidgets.Dropdown(options=self.layers, value=self.layers[-1], description="layer")
         self.method = ipywidgets.Dropdown(options=methods, description="method")
         self.opacity = ipywidgets.FloatSlider(value=0.5, min=0, max=1, step=0.05, description="opacity", continuous_update=True)
-        self.picture = ipywidgets.Image(format="png", width=PANEL_PIXELS, height=PANEL_PIXELS)
-        self.caption = ipywidgets.Label()
-        knobs = [self.image, self.target, self.layer, self.method, self.opacity]
-        self.widget = ipywidgets.HBox([self.picture, ipywidgets.VBox([*knobs, self.caption])])
-        self.target.value = int(predictions.predicted[indices[0]])
-        self.image.observe(self._image_changed, names="value")
-        for knob in knobs[1:]:
+        self.caption = ipywidgets.HTML(layout=ipywidgets.Layout(max_width=f"{PANEL_PIXELS}px", margin="0 0 0 1em"))
+        self.input, self.picture = (ipywidgets.Image(format="png", width=PANEL_PIXELS) for _ in range(2))
+        self.colour_bar = ipywidgets.Image(value=_colour_bar(), format="png", width=PANEL_PIXELS, height=COLOUR_BAR_PIXELS)
+        self.widget = self._arranged()
+        self.image.observe(self._image_chosen, names="value")
+        self.number.observe(self._number_changed, names="value")
+        for knob in (self.target, self.layer, self.method, self.opacity):
             knob.observe(self._draw, names="value")
         self._draw()
 
-    def _image_changed(self, change: dict[str, Any]) -> None:
+    def _arranged(self) -> Any:
+        """Input, map with its colour bar, and knobs, side by side; below each other where the page is narrow."""
+        from ipywidgets import HBox, Label, Layout, VBox
+
+        ends = HBox([Label("no contribution"), Label("this map's strongest")], layout=Layout(justify_content="space-between"))
+        knobs = [self.image, self.number, self.target, self.layer, self.method, self.opacity]
+        columns = [[self.input, Label("input")], [self.picture, self.colour_bar, ends], [*knobs, self.caption]]
+        return HBox(
+            [VBox(column, layout=Layout(margin="0 1em 0 0")) for column in columns],
+            layout=Layout(flex_flow="row wrap", align_items="flex-start"),
+        )
+
+    def _image_text(self, index: int) -> str:
+        actual, predicted = (self.dataset.classes[ids[index]] for ids in (self.predictions.labels, self.predictions.predicted))
+        return f"{index}: {actual}, " + ("right" if actual == predicted else f"predicted {predicted}")
+
+    def _image_chosen(self, change: dict[str, Any]) -> None:
+        if change["new"] is not None:  # none of the list: the number tells which
+            self.number.value = change["new"]
+
+    def _number_changed(self, change: dict[str, Any]) -> None:
         """Another image is first explained for its predicted class."""
-        predicted = int(self.predictions.predicted[change["new"]])
+        index = change["new"]
+        self.image.value = index if index in self.listed else None
+        predicted = int(self.predictions.predicted[index])
         if self.target.value == predicted:
             self._draw()
         else:
@@ -144,38 +170,53 @@ class ExplorerPanel:
         return gradcam.explain(self.model, images, [class_id], _layers_of(method, self.layers), method, progress=False)
 
     def _draw(self, _: Any = None) -> None:
-        index, class_id, method = self.image.value, self.target.value, self.method.value
+        index, class_id, method = self.number.value, self.target.value, self.method.value
         chosen = gradcam.METHODS[method]
         if chosen.pass_per_channel:
-            self.caption.value = f"{chosen.title}: a forward pass for each channel, this takes a while ..."
+            self._say(f"{chosen.title}: a forward pass for each channel, this takes a while ...")
         explained = self.explanation(index, class_id, method)
         layer = 0 if chosen.all_layers else explained.layers.index(self.layer.value)
         self.layer.disabled = chosen.all_layers
-        pixels = unnormalize(
-            normalize_images(self.dataset, np.array([index]), self.resolution), self.dataset.mean, self.dataset.std
-        )
-        self.picture.value = _png(overlay(pixels[0], explained.maps[0, 0, layer], self.opacity.value))
-        confidence = percent_text(explained.confidences[0, 0])
+        images = normalize_images(self.dataset, np.array([index]), self.resolution)
+        pixels = unnormalize(images, self.dataset.mean, self.dataset.std)[0]
+        self.input.value = _png(pixels)
+        self.picture.value = _png(overlay(pixels, explained.maps[0, 0, layer], self.opacity.value))
         height, width = explained.grids[layer]
-        said = f"probability of {self.dataset.classes[class_id]}: {confidence}; grid of {height} x {width} cells"
+        said = [
+            f"image {self._image_text(index)}",
+            f"probability of {self.dataset.classes[class_id]}: {percent_text(explained.confidences[0, 0])}",
+            f"grid of {height} x {width} cells",
+        ]
         if explained.constant[0, 0, layer]:
-            said += "; this map is constant: it marks nothing"
-        self.caption.value = said if chosen.class_specific else f"{said}; {chosen.title} is the same for every class"
+            said.append("this map is constant: it marks nothing")
+        if not chosen.class_specific:
+            said.append(f"{chosen.title} is the same for every class")
+        self._say(*said)
 
-    def show(self, fallback: Any) -> None:
-        """Display the panel; where widgets are not shown (a saved page, an export), the figure `fallback` stands in."""
+    def _say(self, *lines: str) -> None:
+        self.caption.value = "<br>".join(map(text_html, lines))
+
+    def show(self) -> None:
+        """Display the panel; where widgets are not shown (a saved page, an export), a sentence says how to get it."""
         from IPython.display import display
 
-        data, metadata = picture_bundle(fallback)
         view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
-        display({**data, WIDGET_VIEW: view}, metadata=metadata, raw=True)
+        display({"text/plain": STAND_IN, WIDGET_VIEW: view}, raw=True)
 
 
 def _png(pixels: np.ndarray) -> bytes:
     """The pixels as they are, enlarged without smoothing, as PNG."""
     from PIL import Image
 
-    factor = max(1, PANEL_PIXELS // pixels.shape[0])
+    factor = max(1, PANEL_PIXELS // pixels.shape[1])
     buffer = io.BytesIO()
     Image.fromarray(pixels.repeat(factor, axis=0).repeat(factor, axis=1)).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def _colour_bar() -> bytes:
+    """The colours of a map from 0 at the left to 1, as PNG."""
+    import matplotlib
+
+    colours = matplotlib.colormaps[HEAT_COLORMAP](np.linspace(0, 1, PANEL_PIXELS), bytes=True)[:, :3]
+    return _png(np.broadcast_to(colours, (COLOUR_BAR_PIXELS, PANEL_PIXELS, 3)).copy())

@@ -6,42 +6,41 @@ import numpy as np
 
 from era_support_packages.faithfulness import BASELINES, METRICS, Faithfulness, MapScores, check_metric
 from era_support_packages.intervals import CONFIDENCE, Interval
+from era_support_packages.tables import Column, Table
 
 
-def score_table(result: Faithfulness) -> str:
-    """The means over the images of every metric, a row for each method, baseline and layer: fixed-width text.
+def score_table(result: Faithfulness) -> Table:
+    """The means over the images of every metric, a row for each method, baseline and layer.
 
     Confidences, drops and areas are in probability, the confidence increase is a share of the images, ROAD lies in [-0.5, 0.5].
     """
-    rows = [*result.methods, *result.baselines]
-    name = max(len(row.title) for row in rows)
-    layer = max(len("layer"), *(len(row.layer) for row in rows))
-    headings = [f"{metric.label} {'+' if metric.higher_is_better else '-'}" for metric in METRICS.values()]
-    lines = ["  ".join([f"{'map':<{name}}", f"{'layer':<{layer}}", *headings, "constant"])]
-    for row in rows:
-        cells = [f"{row.scores[key].mean():>{len(heading)}.3f}" for key, heading in zip(METRICS, headings, strict=True)]
-        lines.append("  ".join([f"{row.title:<{name}}", f"{row.layer:<{layer}}", *cells, f"{row.constant:>{len('constant')}}"]))
-    lines.append(f"Means over {len(result)} images; + higher is better, - lower is better; constant: maps that mark nothing.")
-    return "\n".join(lines)
+    found = [*result.methods, *result.baselines]
+    columns = [Column("map"), Column("layer")]
+    columns += [Column(f"{metric.label} {'+' if metric.higher_is_better else '-'}", ".3f") for metric in METRICS.values()]
+    rows = [(row.title, row.layer, *(row.scores[key].mean() for key in METRICS)) for row in found]
+    caption = f"Means over {len(result)} images; + higher is better, - lower is better"
+    if any(row.constant for row in found):
+        columns.append(Column("constant", "d"))
+        rows = [(*cells, row.constant) for cells, row in zip(rows, found, strict=True)]
+        caption += "; constant: maps that mark nothing"
+    return Table(tuple(columns), tuple(rows), f"{caption}.")
 
 
-def comparison_table(result: Faithfulness, metric: str = "road") -> str:
-    """How much better each method's map is than each of its baselines, with intervals: fixed-width text.
+def comparison_table(result: Faithfulness, metric: str = "road") -> Table:
+    """How much better each method's map is than each of its baselines, with intervals.
 
     Raises `ValueError` where `metric` is not a key of `faithfulness.METRICS`.
     """
     check_metric(metric)
-    name = max(len("map"), *(len(row.label) for row in result.methods))
-    lines = ["  ".join([f"{'map':<{name}}", *(f"{f'over {baseline}':<26}" for baseline in BASELINES)]).rstrip()]
-    for row in result.methods:
-        cells = [_interval_cell(interval) for interval in result.over_baselines(row, metric).values()]
-        lines.append("  ".join([f"{row.label:<{name}}", *(f"{cell:<26}" for cell in cells)]).rstrip())
-    lines.append(
+    columns = (Column("map"), *(Column(f"over {baseline}", "+.3f", unless=0) for baseline in BASELINES))
+    rows = tuple((row.label, *result.over_baselines(row, metric).values()) for row in result.methods)
+    return Table(
+        columns,
+        rows,
         f"Advantage in {METRICS[metric].label}, paired over {len(result)} images, positive is better; "
         f"{100 * CONFIDENCE:.0f} % bootstrap intervals, corrected for {len(result.methods) * len(BASELINES)} comparisons; "
-        "* where zero is excluded."
+        "* where zero is excluded.",
     )
-    return "\n".join(lines)
 
 
 def reading(result: Faithfulness, metric: str = "road") -> str:
@@ -135,8 +134,3 @@ def _closest(intervals: dict[str, Interval]) -> tuple[str, Interval]:
 def _difference_text(interval: Interval, comparisons: int) -> str:
     corrected = f", corrected for {comparisons} comparisons" if comparisons > 1 else ""
     return f"{interval.estimate:+.3f} ({100 * CONFIDENCE:.0f} % interval {interval.low:+.3f} to {interval.high:+.3f}{corrected})"
-
-
-def _interval_cell(interval: Interval) -> str:
-    star = " *" if interval.excludes(0) else ""
-    return f"{interval.estimate:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]{star}"

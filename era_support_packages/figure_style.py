@@ -22,6 +22,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.textpath import text_to_path
 
 from era_support_packages.atomic_file import write_atomically
+from era_support_packages.tables import wrapped
 
 WIDTH = 10.0  # inches: the widest figure, and the narrowest that has room for a title
 NARROW = 4.2
@@ -180,7 +181,7 @@ def picture_bundle(figure: Figure, dpi: float | None = None) -> tuple[dict[str, 
     """
     title = figure.get_suptitle().replace("\n", " ")
     picture = base64.b64encode(png(figure, dpi or figure.dpi)).decode()
-    return {"text/plain": title, "image/png": picture}, {"image/png": {"alt": title}}
+    return {"text/plain": wrapped(title), "image/png": picture}, {"image/png": {"alt": title}}
 
 
 def png(figure: Figure, dpi: float) -> bytes:

@@ -4,6 +4,7 @@ import ctypes
 import os
 import platform
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -155,5 +156,9 @@ def report(device: torch.device) -> str:
         lines.append(
             f"memory    {memory:.1f} GiB, compute capability {'.'.join(map(str, torch.cuda.get_device_capability(device)))}"
         )
-    lines.append("versions  " + ", ".join(f"{name} {number}" for name, number in versions().items()))
+    # Broken between packages, not between a package and its version.
+    numbers = "\n".join(f"{name}\N{NO-BREAK SPACE}{number}," for name, number in versions().items()).rstrip(",")
+    lines.append(
+        textwrap.fill(numbers, 100, initial_indent="versions  ", subsequent_indent=" " * 10).replace("\N{NO-BREAK SPACE}", " ")
+    )
     return "\n".join(lines)

@@ -7,12 +7,13 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from era_support_packages.intervals import Interval, share_interval
 from era_support_packages.predictions import Predictions
+from era_support_packages.tables import Column, Readable, Table
 
 # ---- scores by class ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
-class ClassScores:
+class ClassScores(Readable):
     """Precision, recall and F1 of each of C classes, float64 (C,) in [0, 1]; NaN for a class without images."""
 
     classes: tuple[str, ...]
@@ -37,16 +38,13 @@ class ClassScores:
         """The classes from the lowest F1 to the highest, int64 (C,); those without images last."""
         return np.argsort(self.f1, kind="stable")  # numpy sorts NaN to the end
 
-    def table(self) -> str:
-        """A row a class, lowest F1 first, with the means over the classes below; as text of fixed width."""
-        name = max(map(len, ("mean over classes", *self.classes)))
-        rows = [f"{'class':<{name}}  precision  recall     F1  images  predicted"]
-        for index in self.order():
-            scores = f"{self.precision[index]:9.3f}  {self.recall[index]:6.3f}  {self.f1[index]:5.3f}"
-            rows.append(f"{self.classes[index]:<{name}}  {scores}  {self.support[index]:6d}  {self.predicted[index]:9d}")
-        precision, recall, f1 = self.macro
-        rows.append(f"{'mean over classes':<{name}}  {precision:9.3f}  {recall:6.3f}  {f1:5.3f}")
-        return "\n".join(rows)
+    def table(self) -> Table:
+        """A row a class, lowest F1 first, with the means over the classes below."""
+        values = (self.precision, self.recall, self.f1, self.support, self.predicted)
+        rows = [(self.classes[index], *(column[index] for column in values)) for index in self.order()]
+        columns = (Column("class"), *(Column(name, ".3f") for name in ("precision", "recall", "F1")))
+        columns += (Column("images", "d"), Column("predicted", "d"))
+        return Table(columns, tuple(rows), footer=(("mean over classes", *self.macro, None, None),))
 
     def reading(self) -> str:
         """One sentence on the class with the lowest F1: how much of it is found, and how much is wrongly taken for it."""
@@ -100,7 +98,7 @@ class ConfusedPair:
 
 
 @dataclass(frozen=True, eq=False)
-class ConfusedPairs:
+class ConfusedPairs(Readable):
     """The pairs of an actual and a predicted class that occur most often among the mistakes."""
 
     pairs: tuple[ConfusedPair, ...]
@@ -110,6 +108,13 @@ class ConfusedPairs:
     images: int
     """all images of the split"""
     classes: tuple[str, ...]
+
+    def table(self) -> Table:
+        """A row a pair, the one with the most images first."""
+        columns = (Column("class"), Column("taken for"), Column("images", "d"), Column("of", "d"))
+        rows = [(self.classes[p.actual], self.classes[p.predicted], p.count, p.support, p.share) for p in self.pairs]
+        caption = "share: of the class's images, in percent, with the 95 % interval of each pair by itself."
+        return Table((*columns, Column("share", ".1f", factor=100)), tuple(rows), caption)
 
     def reading(self) -> str:
         """One sentence: the pair that occurs most often, and its part in all mistakes."""
@@ -153,7 +158,7 @@ def _pair(predictions: Predictions, actual: int, predicted: int, support: int) -
 
 
 @dataclass(frozen=True, eq=False)
-class LabelCandidates:
+class LabelCandidates(Readable):
     """Images whose label the network contradicts with confidence, the least probable label first."""
 
     indices: np.ndarray
@@ -169,6 +174,13 @@ class LabelCandidates:
     images: int
     """all images of the split"""
     classes: tuple[str, ...]
+
+    def table(self) -> Table:
+        """A row an image, the least probable label first."""
+        columns = (Column("label"), Column("suggested"), Column("image", "d"))
+        columns += tuple(Column(name, ".3f") for name in ("probability of the label", "probability of the suggestion"))
+        labels, suggested = ([self.classes[label] for label in labels] for labels in (self.labels, self.suggested))
+        return Table(columns, tuple(zip(labels, suggested, self.indices, *self.probabilities.T, strict=True)))
 
     def reading(self) -> str:
         """One sentence: how many labels are worth a look, and that being worth a look is not being wrong."""

@@ -115,7 +115,7 @@ def _run_folder(notebook: Any) -> Path:
     for cell in notebook.cells:
         if "files" in cell.metadata.get("tags", []):
             text = "".join(output.get("text", "") for output in cell.outputs)
-            return repository_folder() / re.match(r"Everything is in (.+)", text).group(1)
+            return repository_folder() / re.match(r"Everything is in\s(.+)", text).group(1)
     raise NotebookError("The notebook has no cell tagged 'files', so its run's folder is unknown.")
 
 

@@ -22,6 +22,7 @@ from era_support_packages.lr_finder import RangeTest, choose_max_lr, range_test
 from era_support_packages.predictions import predict
 from era_support_packages.run_cost import duration, training_flops
 from era_support_packages.runs import Run, RunError
+from era_support_packages.tables import print_wrapped
 from era_support_packages.training import (
     build_model,
     device_failed,
@@ -63,7 +64,7 @@ def prepare(
     data_root: str | None = None,
     resume: bool = True,
     finished_run: str | None = None,
-    report: Report = print,
+    report: Report = print_wrapped,
     **overrides: Any,
 ) -> PreparedRun:
     """Configuration, data and folder of a run; where the same configuration has a folder, that one, as it was resolved then.
@@ -221,7 +222,7 @@ def _range_test(model: nn.Module, train: ImageDataset, test_size: int, config: T
 
 
 def train_in_folder(
-    model: nn.Module, train: ImageDataset, test: ImageDataset, config: TrainingConfig, run: Run, report: Report = print
+    model: nn.Module, train: ImageDataset, test: ImageDataset, config: TrainingConfig, run: Run, report: Report = print_wrapped
 ) -> History:
     """`training.fit`, with a checkpoint in the run's folder after each epoch; goes on from the one that is there.
 
@@ -311,7 +312,7 @@ def _stopped(model: nn.Module, train: ImageDataset, checkpoint: Checkpoint | Non
     return History(records, config, None, len(planned))
 
 
-def train_prepared(prepared: PreparedRun, report: Report = print) -> History:
+def train_prepared(prepared: PreparedRun, report: Report = print_wrapped) -> History:
     """Train a prepared run from its first weights, with a range test where `max_lr` is "auto"; what the command line does.
 
     Raises what `train_in_folder` does.
@@ -326,7 +327,7 @@ def train_prepared(prepared: PreparedRun, report: Report = print) -> History:
 
 
 def train_or_stop(
-    model: nn.Module, train: ImageDataset, test: ImageDataset, config: TrainingConfig, run: Run, report: Report = print
+    model: nn.Module, train: ImageDataset, test: ImageDataset, config: TrainingConfig, run: Run, report: Report = print_wrapped
 ) -> History:
     """`train_in_folder` for a notebook: after the stop button, the history of the complete epochs, so that they can be shown.
 

@@ -102,11 +102,11 @@ class Run:
         return self.folder / "checkpoint.pt"
 
     def listing(self) -> str:
-        """Where the files are: the folder, then one line a file with its size."""
+        """Where the files are: the folder, which may be long, in a line of its own, then one line a file with its size."""
         files = sorted(path for path in self.folder.iterdir() if not path.name.startswith("."))
         width = max((len(path.name) for path in files), default=0)
         lines = [f"  {path.name:<{width}}  {max(1, path.stat().st_size // 1024):>6} KiB" for path in files]
-        return "\n".join([f"Everything is in {self.folder}", *lines])
+        return "\n".join(["Everything is in", str(self.folder), *lines])
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from era_support_packages.intervals import Interval
+from era_support_packages.tables import Column, Readable, Table
 
 MAX_EXCESS = 0.1
 """How far the correlation with the trained network's maps may lie above that between two random networks' maps."""
@@ -20,6 +21,11 @@ UNCHANGED = 0.99
 FEWEST_IMAGES = 5
 """No verdict on fewer images than this: a bootstrap of so few values says nothing."""
 RESAMPLES = 2000
+_CAPTION = (
+    "correlation: of random networks' maps with the trained network's, by ranks, at most "
+    f"{MAX_CORRELATION}. excess: that less the correlation between two random networks, at most {MAX_EXCESS}. In brackets 95 % "
+    "intervals: a map passes where both keep to their limits, and fails where one lies beyond."
+)
 
 LIMITS = (
     "Passing says that a map depends on the learnt weights, not that it is right: noise that changes with the weights passes "
@@ -59,9 +65,25 @@ class Verdict:
         return f"{self.method} at {self.layer}" if self.layer else self.method
 
     @property
+    def enough(self) -> bool:
+        """Whether enough images have maps that are not constant."""
+        return self.usable >= max(FEWEST_IMAGES, self.images / 2)
+
+    @property
+    def why(self) -> str:
+        """The reason of the outcome, in a few words."""
+        if not self.enough:
+            return "too many constant maps"
+        if self.outcome == "undecided":
+            return "limit inside the interval"
+        if self.outcome == "fails":
+            return "image decides its ranks" if self.correlation.low > MAX_CORRELATION else "more alike than by chance"
+        return "changes with the weights" if self.class_specific else "changes, but has no class"
+
+    @property
     def sentence(self) -> str:
         """The verdict in words, with its numbers."""
-        if self.usable < max(FEWEST_IMAGES, self.images / 2):
+        if not self.enough:
             text = f"{self.name} is undecided: only {self.usable} of {self.images} images have maps that are not constant."
         else:
             verb = "is undecided" if self.outcome == "undecided" else self.outcome
@@ -78,7 +100,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, eq=False)
-class SanityCheck:
+class SanityCheck(Readable):
     """Maps of N images before and after S stages of redrawn weights, in D draws, for R rows: a method at a layer each.
 
     Similarities are NaN where one of the two maps is constant, since it has no ranks, and at the stages before the last in
@@ -113,6 +135,29 @@ class SanityCheck:
     def verdicts(self) -> tuple[Verdict, ...]:
         """R verdicts; each interval is at 95 % by itself, over networks and images as `_resamples` draws them."""
         return tuple(self._verdict(row) for row in range(len(self.methods)))
+
+    def table(self) -> Table:
+        """A row for each method and layer: the verdict, the two numbers that it rests on, and why."""
+        columns = (Column("method"), Column("layer"), Column("verdict"), Column("correlation", ".2f"), Column("excess", ".2f"))
+        rows = ((v.method, v.layer, v.outcome, v.correlation, v.excess, v.why) for v in self.verdicts)
+        return Table((*columns, Column("why")), tuple(rows), _CAPTION)
+
+    def reading(self) -> str:
+        """How many pass, which do not, and which say nothing of the class: one sentence."""
+        named = {outcome: [v.name for v in self.verdicts if v.outcome == outcome] for outcome in ("undecided", "fails")}
+        passing = len(self.verdicts) - sum(map(len, named.values()))
+        parts = [f"{passing} of {len(self.verdicts)} maps pass{'es' if passing == 1 else ''}"]
+        if names := named["undecided"]:
+            verb = "is" if len(names) == 1 else "are"
+            parts.append(f"{len(names)} {verb} undecided ({', '.join(names)}), for which more draws or images are needed")
+        if names := named["fails"]:
+            parts.append(f"{len(names)} fail{'s' if len(names) == 1 else ''} ({', '.join(names)})")
+        unspecific = list(dict.fromkeys(v.method for v in self.verdicts if not v.class_specific))
+        text = "; ".join(parts)
+        if unspecific:
+            verb = "is" if len(unspecific) == 1 else "are"
+            text += f"; {' and '.join(unspecific)} {verb} not class-specific: redrawing only the output layer changes no map"
+        return f"{text}."
 
     def curve(self, row: int) -> tuple[Interval, ...]:
         """S means of the rank correlation with the trained network's maps, with 95 % intervals over networks and images.

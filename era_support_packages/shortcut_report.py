@@ -1,35 +1,47 @@
-"""The planted shortcut in words: the scores as a table, and which maps would have found the mark."""
+"""The planted shortcut in words: the scores as tables, and which maps would have found the mark."""
 
 from era_support_packages.intervals import Interval, percent
 from era_support_packages.shortcut_mark import Score
 from era_support_packages.shortcut_test import VERDICTS, MapScores, ShortcutTest
+from era_support_packages.tables import Column, Table
 
-_COLUMNS = "{:<16}  {:<10}  {:>7}  {:<17}  {:>7}  {:<20}  {:>7}  {:>7}  {:>5}  {:>8}  {}"
-_HEADINGS = ("map", "layer", "grid", "hits", "near", "energy", "ceiling", "control", "other", "constant", "verdict")
-_LEGEND = """\
-hits: the map's maximum lies in the mark. near: within half a cell of it. energy: the share of the map's
-sum in the mark. ceiling: hits of the mark itself, seen through the layer's grid. control: hits of the untouched network's maps.
-other: hits of another image's mark. constant: maps without a maximum, which count as misses. In brackets 95 % intervals; all in
-percent."""
+_MAP = (Column("map"), Column("layer"), Column("grid"))
+_HITS = Column("hits", ".1f", factor=100, ends=".0f")
 
 
-def score_table(result: ShortcutTest) -> str:
-    """A row for each method and layer, then for each grid its ceiling and its baselines: fixed-width text, in percent."""
-    lines = [_COLUMNS.format(*_HEADINGS)]
+def verdict_table(result: ShortcutTest) -> Table:
+    """A row for each method and layer: how often its maximum is in the mark, what that is compared with, and the verdict."""
+    columns = (*_MAP, _HITS, *(Column(name, ".1f", factor=100) for name in ("ceiling", "control", "other")), Column("verdict"))
+    rows = []
     for maps in result.maps:
-        shares = (percent(score.hit_share.estimate) for score in (maps.ceiling, maps.control, maps.other_image))
-        constant = int(maps.planted.constant.sum())
-        lines.append(_row(maps.method, maps.layer, maps.grid, maps.planted, *shares, constant, maps.verdict))
+        compared = (score.hit_share.estimate for score in (maps.ceiling, maps.control, maps.other_image))
+        rows.append((maps.method, maps.layer, _grid(maps), maps.planted.hit_share, *compared, maps.verdict))
+    caption = (
+        f"Percent of {len(result)} marked test images; in brackets 95 % intervals. hits: the map's maximum lies in the mark. "
+        "ceiling: hits of the mark itself, seen through the layer's grid. control: hits of the untouched network's maps. "
+        "other: hits of another image's mark."
+    )
+    return Table(columns, tuple(rows), caption)
+
+
+def score_table(result: ShortcutTest) -> Table:
+    """A row for each method and layer, then for each grid its ceiling and its baselines: hits, near hits and energy."""
+    rows = [(*_row(maps.method, maps, maps.planted), int(maps.planted.constant.sum())) for maps in result.maps]
     seen = set()
     for maps in result.maps:
         if maps.grid not in seen:
             seen.add(maps.grid)
-            for name, score in (("ceiling", maps.ceiling), ("random map", maps.random), ("centred Gaussian", maps.gaussian)):
-                lines.append(_row(name, maps.layer, maps.grid, score))
+            baselines = (("ceiling", maps.ceiling), ("random map", maps.random), ("centred Gaussian", maps.gaussian))
+            rows += [(*_row(name, maps, score), None) for name, score in baselines]
     side = result.marks.resolution
-    lines.append(_row("pixel noise", "", (side, side), result.noise))
-    lines.append(f"{len(result)} marked test images. {_LEGEND}")
-    return "\n".join(lines)
+    rows.append(("pixel noise", "", f"{side}x{side}", *_scores(result.noise), None))
+    caption = (
+        f"Percent of {len(result)} marked test images; in brackets 95 % intervals. hits: the map's maximum lies in the mark. "
+        "near: within half a cell of it. energy: the share of the map's sum in the mark. constant: maps without a maximum, which "
+        "count as misses. ceiling: the mark itself, seen through the layer's grid."
+    )
+    columns = (_HITS, Column("near", ".1f", factor=100), Column("energy", ".1f", factor=100), Column("constant", "d"))
+    return Table((*_MAP, *columns), tuple(rows), caption)
 
 
 def reading(result: ShortcutTest) -> str:
@@ -54,15 +66,17 @@ def _against_ceiling(maps: MapScores) -> str:
     return f"{100 * share:.0f} of {100 * ceiling:.0f} %"
 
 
-def _row(name: str, layer: str, grid: tuple[int, int], score: Score, *comparisons: str | int) -> str:
-    """The cells that all rows have, and the last five of a method's row."""
-    cells = (_interval_text(score.hit_share), percent(score.near_share.estimate), _interval_text(score.energy, decimals=1))
-    return _COLUMNS.format(name, layer, f"{grid[0]}x{grid[1]}", *cells, *(comparisons or [""] * 5)).rstrip()
+def _row(name: str, maps: MapScores, score: Score) -> tuple[str | float | Interval, ...]:
+    return (name, maps.layer, _grid(maps), *_scores(score))
 
 
-def _interval_text(interval: Interval, decimals: int = 0) -> str:
-    return f"{100 * interval.estimate:5.1f} ({_range_text(interval, decimals)})"
+def _scores(score: Score) -> tuple[float | Interval, ...]:
+    return score.hit_share, score.near_share.estimate, score.energy
 
 
-def _range_text(interval: Interval, decimals: int = 0) -> str:
-    return f"{100 * interval.low:.{decimals}f} to {100 * interval.high:.{decimals}f}"
+def _grid(maps: MapScores) -> str:
+    return f"{maps.grid[0]}x{maps.grid[1]}"
+
+
+def _range_text(interval: Interval) -> str:
+    return f"{100 * interval.low:.0f} to {100 * interval.high:.0f}"

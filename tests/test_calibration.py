@@ -339,3 +339,16 @@ def test_a_gain_in_nine_of_ten_networks_that_are_too_sharp_and_none_in_those_tha
             found.append(result.gain.low > 0)
     assert sum(verdicts[2]) >= 9
     assert sum(verdicts[1]) <= 1
+
+
+def test_the_tables_hold_what_was_measured() -> None:
+    result = twice_too_sharp()
+    before, after = result.table().rows
+    assert before[:-1] == ("as trained", 0.75, result.before.confidence, result.before.error, result.before.calibrated_error)
+    assert (after[0], after[1], after[3]) == ("temperature-scaled", 0.75, result.after.error)
+    assert (before[-1], after[-1]) == (result.before.cross_entropy, result.after.cross_entropy)
+    [(number, count, confidence, accuracy)] = result.before.table().rows
+    assert (number, count, confidence, accuracy.estimate) == (1, 80, pytest.approx(0.9), 0.75)
+    assert [accuracy.low, accuracy.high] == result.before.accuracy_intervals[0].tolist()
+    without = calibrate(predictions(np.full(20, 0.9), np.full(20, True)), draws=20)
+    assert [row[0] for row in without.table().rows] == ["as trained"]

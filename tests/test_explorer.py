@@ -1,13 +1,11 @@
 """The explorer: every method for one image as a value, a figure and a panel."""
 
-import base64
 import io
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 from tiny import coloured_images, tiny_network
 from torch import nn
@@ -41,9 +39,13 @@ def panel(network: nn.Module, test_split: ImageDataset, predictions: Predictions
     return ExplorerPanel(network, test_split, predictions, [4, 1], layers=LAYERS)
 
 
-def pixels_of(panel: ExplorerPanel) -> np.ndarray:
+def caption_of(panel: ExplorerPanel) -> list[str]:
+    return panel.caption.value.replace("\N{NO-BREAK SPACE}", " ").split("<br>")
+
+
+def pixels_of(panel: ExplorerPanel, picture: str = "picture") -> np.ndarray:
     """What the panel shows, one pixel for each of the image's."""
-    shown = np.array(Image.open(io.BytesIO(panel.picture.value)))
+    shown = np.array(Image.open(io.BytesIO(getattr(panel, picture).value)))
     factor = shown.shape[0] // 8
     assert np.array_equal(shown, shown[::factor, ::factor].repeat(factor, axis=0).repeat(factor, axis=1))
     return shown[::factor, ::factor]
@@ -120,9 +122,15 @@ def test_the_panel_begins_with_the_predicted_class_of_the_first_image(
     heat = gradcam.explain(network, normalize_images(test_split, np.array([4])), "predicted", LAYERS).maps[0, 0, 1]
     assert np.array_equal(pixels_of(panel), plots.overlay(test_split.images[4], heat, 0.5))
     probability = predictions.confidences[4]
-    assert panel.caption.value == (
-        f"probability of {test_split.classes[predictions.predicted[4]]}: {100 * probability:.0f} %; grid of 8 x 8 cells"
-    )
+    actual, predicted = (test_split.classes[ids[4]] for ids in (predictions.labels, predictions.predicted))
+    outcome = "right" if actual == predicted else f"predicted {predicted}"
+    assert caption_of(panel) == [
+        f"image 4: {actual}, {outcome}",
+        f"probability of {predicted}: {100 * probability:.0f} %",
+        "grid of 8 x 8 cells",
+    ]
+    assert panel.image.options[0] == (f"4: {actual}, {outcome}", 4)
+    assert panel.number.value == 4
 
 
 def test_each_knob_redraws_the_picture(panel: ExplorerPanel, network: nn.Module, test_split: ImageDataset) -> None:
@@ -150,7 +158,7 @@ def test_a_map_is_computed_once(panel: ExplorerPanel, monkeypatch: pytest.Monkey
 
 def test_a_method_without_class_or_layer_says_so(panel: ExplorerPanel) -> None:
     panel.method.value = "eigencam"
-    assert panel.caption.value.endswith("grid of 8 x 8 cells; EigenCAM is the same for every class")
+    assert caption_of(panel)[-2:] == ["grid of 8 x 8 cells", "EigenCAM is the same for every class"]
     assert not panel.layer.disabled
     panel.method.value = "fullgrad"
     assert panel.layer.disabled
@@ -162,19 +170,60 @@ def test_a_constant_map_is_said_to_mark_nothing(test_split: ImageDataset, predic
     network = tiny_network().eval()
     nn.init.zeros_(network.linear.weight)
     panel = ExplorerPanel(network, test_split, predictions, [0], layers=LAYERS)
-    assert panel.caption.value.endswith("; this map is constant: it marks nothing")
+    assert caption_of(panel)[-1] == "this map is constant: it marks nothing"
 
 
-def test_where_widgets_are_not_shown_a_figure_stands_in(panel: ExplorerPanel, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown: list[tuple[dict[str, Any], dict[str, Any]]] = []
-    monkeypatch.setattr("IPython.display.display", lambda data, metadata, raw: shown.append((data, metadata)))
-    figure = Figure(figsize=(1, 1), dpi=30)
-    figure.suptitle("every\nmethod")
-    panel.show(figure)
-    ((data, metadata),) = shown
-    assert data[WIDGET_VIEW]["model_id"] == panel.widget.model_id
-    assert metadata["image/png"]["alt"] == "every method"
-    assert Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).size == (30, 30)
+def test_any_image_can_be_chosen_by_its_number_and_the_list_names_only_its_own(
+    panel: ExplorerPanel, network: nn.Module, test_split: ImageDataset, predictions: Predictions
+) -> None:
+    panel.number.value = 2
+    assert (panel.image.value, panel.target.value) == (None, predictions.predicted[2])
+    assert np.array_equal(pixels_of(panel, "input"), test_split.images[2])
+    heat = gradcam.explain(network, normalize_images(test_split, np.array([2])), "predicted", LAYERS).maps[0, 0, 1]
+    assert np.array_equal(pixels_of(panel), plots.overlay(test_split.images[2], heat, 0.5))
+    panel.image.value = 4
+    assert panel.number.value == 4
+    assert np.array_equal(pixels_of(panel, "input"), test_split.images[4])
+    panel.number.value = 1
+    assert panel.image.value == 1
+    panel.number.value = 99
+    assert panel.number.value == 5, "there are six images"
+
+
+def test_each_choice_of_image_is_drawn_once(panel: ExplorerPanel, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    original = explorer.overlay
+    monkeypatch.setattr(explorer, "overlay", lambda *arguments: drawn.append(1) or original(*arguments))
+    for number in (1, 0, 5):
+        panel.number.value = number
+    panel.image.value = 4
+    assert len(drawn) == 4
+
+
+def test_the_colour_bar_has_the_colours_of_the_map_from_nothing_to_its_strongest(panel: ExplorerPanel) -> None:
+    bar = np.array(Image.open(io.BytesIO(panel.colour_bar.value)))
+    black = np.zeros((1, bar.shape[1], 3), np.uint8)
+    heat = np.linspace(0, 1, bar.shape[1])[None]
+    assert np.abs(bar.astype(int) - plots.overlay(black, heat, 1.0)).max() <= 1
+
+
+def test_the_panel_holds_the_input_the_map_its_bar_and_every_knob(panel: ExplorerPanel) -> None:
+    def descend(widget: Any) -> list[Any]:
+        return [widget, *(each for child in getattr(widget, "children", ()) for each in descend(child))]
+
+    inside = descend(panel.widget)
+    assert all(part in inside for part in (panel.input, panel.picture, panel.colour_bar, panel.caption))
+    described = [part.description for part in inside if getattr(part, "description", "")]
+    assert described == ["image", "number", "class", "layer", "method", "opacity"]
+
+
+def test_where_widgets_are_not_shown_a_sentence_stands_in(panel: ExplorerPanel, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[dict[str, Any]] = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
+    panel.show()
+    (data,) = shown
+    assert data.pop(WIDGET_VIEW)["model_id"] == panel.widget.model_id
+    assert data == {"text/plain": "Run this cell to get the panel."}
 
 
 @pytest.mark.parametrize(

@@ -141,31 +141,39 @@ def test_the_images_needed_are_the_fewest_that_can_show_a_difference(comparisons
 
 
 def test_the_table_of_scores() -> None:
-    assert score_table(result_of(row("gradcam", -0.2, "gradcam", constant=2))).splitlines() == [
-        "map                        layer   ROAD +  deletion area -  insertion area +  confidence drop -  "
-        "confidence increase +  average drop -  constant",
+    table = score_table(result_of(row("gradcam", -0.2, "gradcam")))
+    assert str(table).splitlines() == [
+        "                                           deletion  insertion  confidence  confidence  average",
+        "map                        layer   ROAD +    area -     area +      drop -  increase +   drop -",
         *(
-            f"{name:<25}  {layer:<6}  {mean:>6}  {mean:>15}  {mean:>16}  {mean:>17}  {mean:>21}  {mean:>14}  {constant:>8}"
-            for name, layer, mean, constant in (
-                ("Grad-CAM", "layer3", "-0.200", 2),
-                ("random map", "layer3", "0.100", 0),
-                ("centred Gaussian", "layer3", "0.100", 0),
-                ("Grad-CAM of another image", "layer3", "0.100", 0),
-                ("pixel noise", "", "0.000", 0),
+            f"{name:<25}  {layer:<6}  {mean:>6}  {mean:>8}  {mean:>9}  {mean:>10}  {mean:>10}  {mean:>7}"
+            for name, layer, mean in (
+                ("Grad-CAM", "layer3", "-0.200"),
+                ("random map", "layer3", "0.100"),
+                ("centred Gaussian", "layer3", "0.100"),
+                ("Grad-CAM of another image", "layer3", "0.100"),
+                ("pixel noise", "", "0.000"),
             )
         ),
-        "Means over 20 images; + higher is better, - lower is better; constant: maps that mark nothing.",
+        "Means over 20 images; + higher is better, - lower is better.",
     ]
+
+
+def test_maps_that_mark_nothing_are_counted_where_there_are_any() -> None:
+    table = score_table(result_of(row("gradcam", -0.2, "gradcam", constant=2)))
+    assert [cells[-1] for cells in table.rows] == [2, 0, 0, 0, 0]
+    assert table.columns[-1].name == "constant"
+    assert table.caption.endswith("; constant: maps that mark nothing.")
 
 
 def test_the_table_of_differences() -> None:
     result = result_of(GRADCAM, row("hirescam", 0.1, "hirescam"))
-    assert comparison_table(result, "insertion").splitlines() == [
-        "map              over random map             over centred Gaussian       over another image's map",
-        "Grad-CAM layer3  +0.100 [+0.100, +0.100] *   +0.100 [+0.100, +0.100] *   +0.100 [+0.100, +0.100] *",
-        "HiResCAM layer3  +0.000 [+0.000, +0.000]     +0.000 [+0.000, +0.000]     +0.000 [+0.000, +0.000]",
-        "Advantage in insertion area, paired over 20 images, positive is better; 95 % bootstrap intervals, corrected for 6 "
-        "comparisons; * where zero is excluded.",
+    assert str(comparison_table(result, "insertion")).splitlines() == [
+        "map                        over random map      over centred Gaussian   over another image's map",
+        "Grad-CAM layer3  * +0.100 [+0.100, +0.100]  * +0.100 [+0.100, +0.100]  * +0.100 [+0.100, +0.100]",
+        "HiResCAM layer3    +0.000 [+0.000, +0.000]    +0.000 [+0.000, +0.000]    +0.000 [+0.000, +0.000]",
+        "Advantage in insertion area, paired over 20 images, positive is better; 95 % bootstrap intervals,",
+        "corrected for 6 comparisons; * where zero is excluded.",
     ]
 
 

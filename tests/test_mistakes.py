@@ -98,7 +98,7 @@ def test_a_class_that_is_never_predicted_counts_as_0_in_the_means() -> None:
 
 
 def test_the_table_has_the_weakest_class_first_and_the_means_last() -> None:
-    assert class_scores(ten_images()).table().split("\n") == [
+    assert str(class_scores(ten_images()).table()).split("\n") == [
         "class              precision  recall     F1  images  predicted",
         "cat                    0.500   0.500  0.500       4          4",
         "dog                    0.500   0.667  0.571       3          4",
@@ -234,3 +234,20 @@ def test_the_predictions_are_not_changed() -> None:
     class_scores(given), most_confused(given), suspicious_labels(given)
     for kept, now in zip(before, (given.logits, given.labels, given.confusion_matrix()), strict=True):
         np.testing.assert_array_equal(kept, now)
+
+
+def test_the_tables_of_pairs_and_labels() -> None:
+    pairs, labels = most_confused(ten_images()), suspicious_labels(ten_images())
+    assert [row[:4] for row in pairs.table().rows] == [("cat", "dog", 2, 4), ("dog", "cat", 1, 3), ("ship", "cat", 1, 3)]
+    assert [row[4] for row in pairs.table().rows] == [pair.share for pair in pairs.pairs]
+    assert [row[:3] for row in labels.table().rows] == [("cat", "dog", 2), ("ship", "cat", 8), ("dog", "cat", 5)]
+    np.testing.assert_allclose([row[3:] for row in labels.table().rows], labels.probabilities)
+    assert most_confused(all_right()).table().rows == suspicious_labels(all_right()).table().rows == ()
+
+
+def test_a_class_without_images_has_no_scores_in_the_table() -> None:
+    scores = class_scores(predictions([("cat", "cat", 0.9)], ("cat", "dog")))
+    assert [line.split() for line in str(scores.table()).splitlines()[1:3]] == [
+        ["cat", "1.000", "1.000", "1.000", "1", "1"],
+        ["dog", "-", "-", "-", "0", "0"],
+    ]

@@ -96,14 +96,15 @@ def test_listing_names_each_file_and_its_size(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pt").write_bytes(b"x")
     (tmp_path / ".hidden").write_bytes(b"x")
     assert Run(tmp_path).listing().splitlines() == [
-        f"Everything is in {tmp_path}",
+        "Everything is in",
+        f"{tmp_path}",
         "  checkpoint.pt       1 KiB",
         "  log.txt             5 KiB",
     ]
 
 
 def test_listing_of_an_empty_folder(tmp_path: Path) -> None:
-    assert Run(tmp_path).listing() == f"Everything is in {tmp_path}"
+    assert Run(tmp_path).listing() == f"Everything is in\n{tmp_path}"
 
 
 # ---- what is in the files --------------------------------------------------------------------------------------------

@@ -185,6 +185,49 @@ def test_sentences_say_the_verdict_with_its_numbers() -> None:
     )
 
 
+def test_the_table_says_each_verdict_with_its_numbers_and_why() -> None:
+    table = found([[0.0, 0.4] * 8] * 2, [[0.125] * 16]).table()
+    [(method, layer, outcome, correlation, excess, why)] = table.rows
+    assert (method, layer, outcome, why) == ("gradcam", "layer4", "undecided", "limit inside the interval")
+    assert (correlation.estimate, excess.estimate) == (pytest.approx(0.2), pytest.approx(0.075))
+    assert [column.name for column in table.columns] == ["method", "layer", "verdict", "correlation", "excess", "why"]
+
+
+@pytest.mark.parametrize(
+    ("final", "between", "first", "why"),
+    [
+        (0.25, 0.125, 0.5, "more alike than by chance"),
+        (0.75, 0.75, 0.5, "image decides its ranks"),
+        (0.25, 0.25, 0.5, "changes with the weights"),
+        (0.25, 0.25, 1.0, "changes, but has no class"),
+        (math.nan, math.nan, 0.5, "too many constant maps"),
+    ],
+)
+def test_the_reason_of_a_verdict_in_at_most_five_words(final: float, between: float, first: float, why: str) -> None:
+    assert verdict(final, between, first).why == why
+    assert len(why.split()) <= 5
+
+
+def several(*outcomes: tuple[float, float, float, str]) -> SanityCheck:
+    """One check with a row for each (final, between, first, method), of six images in two draws."""
+    rows = [found([[final] * 6] * 2, [[between] * 6], first, method) for final, between, first, method in outcomes]
+    joined = {
+        name: np.concatenate([getattr(row, name) for row in rows])
+        for name in ("correlations", "ssim", "random_correlations", "constant", "maps")
+    }
+    methods, layers = (tuple(getattr(row, name)[0] for row in rows) for name in ("methods", "layers"))
+    return dataclasses.replace(rows[0], methods=methods, layers=layers, **joined)
+
+
+def test_the_reading_counts_the_verdicts_and_names_those_that_do_not_pass() -> None:
+    passing, failing, undecided = (0.0, 0.0, 0.5, "gradcam"), (1.0, 1.0, 1.0, "edges"), (math.nan, math.nan, 0.5, "flat")
+    assert several(passing, passing).reading() == "2 of 2 maps pass."
+    assert several(passing, failing, undecided).reading() == (
+        "1 of 3 maps passes; 1 is undecided (flat at layer4), for which more draws or images are needed; 1 fails (edges at "
+        "layer4); edges is not class-specific: redrawing only the output layer changes no map."
+    )
+
+
 def test_the_limits_of_the_test_are_told() -> None:
     assert "not that it is right" in LIMITS
     assert "Binder et al. 2023" in LIMITS
