@@ -24,6 +24,7 @@ from era_support_packages.atomic_file import write_atomically
 from era_support_packages.bootstrap import repository_folder
 from era_support_packages.config import TrainingConfig, nearest_names
 from era_support_packages.explorer import WIDGET_VIEW
+from era_support_packages.papermill_output import printed
 from era_support_packages.runs import Run
 
 FIGURES = ("lr_finder.png", "training_log.png", "incorrect_classification.png", "gradCAM.png")
@@ -86,7 +87,7 @@ def parse_parameters(pairs: Sequence[Sequence[str]], names: Sequence[str]) -> di
 def execute(notebook: Path, parameters: dict[str, Any], folder: Path) -> tuple[Path, Path]:
     """Execute a notebook with papermill from the repository's root; the executed copy, and the run's folder.
 
-    What cells print appears while they run. The copy is written into `folder` and keeps the outputs up to a cell that
+    What cells print and show appears while they run. The copy is written into `folder` and keeps the outputs up to a cell that
     fails. Raises `NotebookError` then.
     """
     import papermill
@@ -94,15 +95,16 @@ def execute(notebook: Path, parameters: dict[str, Any], folder: Path) -> tuple[P
     folder.mkdir(parents=True, exist_ok=True)
     executed = folder / f"executed-{os.getpid()}.ipynb"
     try:
-        result = papermill.execute_notebook(
-            str(notebook),
-            str(executed),
-            parameters=parameters,
-            cwd=str(repository_folder()),
-            progress_bar=False,
-            stdout_file=sys.stdout,
-            kernel_name="python3",
-        )
+        with printed():
+            result = papermill.execute_notebook(
+                str(notebook),
+                str(executed),
+                parameters=parameters,
+                cwd=str(repository_folder()),
+                progress_bar=False,
+                log_output=True,
+                kernel_name="python3",
+            )
     except papermill.PapermillExecutionError as error:
         failed = executed.with_name("failed.ipynb")
         os.replace(executed, failed)
@@ -131,7 +133,7 @@ def to_html(notebook: Path) -> Path:
 
 
 def without_widgets(notebook: Any) -> Any:
-    """A copy in which the pictures that stand in for widgets are shown: without a kernel a panel's knobs do nothing."""
+    """A copy in which what stands in for widgets is shown: without a kernel a panel's knobs do nothing."""
     result = copy.deepcopy(notebook)
     result.metadata.pop("widgets", None)
     for output in (output for cell in result.cells for output in cell.get("outputs", [])):

@@ -1,6 +1,7 @@
 """The committed notebook is as it should be, and its headless runner does what it says."""
 
 import base64
+import copy
 import io
 import json
 import os
@@ -36,6 +37,13 @@ def tagged(content, tag):
 
 def code_cells(content):
     return [cell for cell in content.cells if cell.cell_type == "code"]
+
+
+def longest_lines(content):
+    """The lines over 100 characters in what wraps nowhere: prints and the text of outputs."""
+    outputs = [output for cell in code_cells(content) for output in cell.outputs]
+    texts = [output.get("text", "") or output.get("data", {}).get("text/plain", "") for output in outputs]
+    return [line for text in texts for line in text.splitlines() if len(line) > 100 and " " in line.strip()]
 
 
 # ---- the committed file ----------------------------------------------------------------------------------------------
@@ -85,6 +93,7 @@ def test_it_carries_the_outputs_of_one_run_in_order(committed):
     # faithfulness twice, sanity check twice, the planted shortcut
     assert pictures == 18
     assert WIDGET_VIEW not in NOTEBOOK.read_text()
+    assert longest_lines(committed) == []
     (prose,) = tagged(committed, "made-with")
     assert re.search(r"one real run with `\w+ = .+Data: .+; hardware: .+; PyTorch [\d.]+.*; \d{4}-\d\d-\d\d; ", prose.source)
 
@@ -183,6 +192,24 @@ def test_without_a_kernel_the_picture_of_a_panel_is_shown(source):
     assert "widgets" not in result.metadata
     assert WIDGET_VIEW in source.cells[2].outputs[0].data
     assert set(notebook.cleaned(source, source, "words").cells[2].outputs[0].data) == {"image/png", "text/plain"}
+
+
+def test_tables_sentences_and_the_stand_in_of_a_panel_are_kept_in_the_copy_and_in_the_page(committed, tmp_path):
+    shown = [
+        {"text/html": "<table><tr><td>a cell</td></tr></table>", "text/plain": "a cell"},
+        {"text/markdown": "a *sentence*", "text/plain": "a sentence"},
+        {WIDGET_VIEW: {"model_id": "1"}, "text/plain": "Run this cell."},
+    ]
+    executed = copy.deepcopy(committed)
+    cell = code_cells(executed)[-1]
+    cell.outputs = [nbformat.v4.new_output("display_data", data) for data in shown]
+    kept = code_cells(notebook.cleaned(executed, committed, "words"))[-1].outputs
+    assert [output.data for output in kept] == [*shown[:2], {"text/plain": "Run this cell."}]
+    path = tmp_path / "page.ipynb"
+    nbformat.write(executed, path)
+    page = notebook.to_html(path).read_text()
+    for text in ("<td>a cell</td>", "a <em>sentence</em>", "<pre>Run this cell.</pre>"):
+        assert text in page
 
 
 def test_pictures_are_kept_in_a_palette_of_their_own():
