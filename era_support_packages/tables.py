@@ -21,7 +21,8 @@ _CELL = "text-align:{};white-space:nowrap;padding:0.2em 0.7em"
 _HEADING = "text-align:{};vertical-align:bottom;white-space:normal;word-break:normal;overflow-wrap:normal;padding:0.2em 0.7em"
 _LINE = ";border-top:1px solid"
 _NO_BREAK = "\N{NO-BREAK SPACE}"
-_CAPTION = "max-width:60em;margin:0.4em 0 1em 0;white-space:normal;word-break:normal;overflow-wrap:normal"
+_TEXT = "max-width:60em;margin:0.4em 0 1em 0;white-space:normal;word-break:normal;overflow-wrap:normal"
+_CAPTION = f"{_TEXT};font-size:0.9em"
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ class Readable:
         printer.text(str(self))
 
     def _repr_html_(self) -> str:
-        return f'{self.table()._repr_html_()}\n<p style="{_CAPTION}">{text_html(self.reading())}</p>'
+        return f'{self.table()._repr_html_()}\n<p style="{_TEXT}">{text_html(self.reading())}</p>'
 
 
 def show(*parts: Table | Readable | str) -> None:
