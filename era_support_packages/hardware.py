@@ -159,6 +159,8 @@ def report(device: torch.device) -> str:
     # Broken between packages, not between a package and its version.
     numbers = "\n".join(f"{name}\N{NO-BREAK SPACE}{number}," for name, number in versions().items()).rstrip(",")
     lines.append(
-        textwrap.fill(numbers, 100, initial_indent="versions  ", subsequent_indent=" " * 10).replace("\N{NO-BREAK SPACE}", " ")
+        textwrap.fill(numbers, 100, initial_indent="versions  ", subsequent_indent=" " * 10, break_on_hyphens=False).replace(
+            "\N{NO-BREAK SPACE}", " "
+        )
     )
     return "\n".join(lines)

@@ -319,3 +319,11 @@ def test_the_report_of_this_machine() -> None:
     lines = hardware.report(CPU).splitlines()
     assert re.fullmatch(r"device    CPU \(.+, \d+ threads\)", lines[0])
     assert lines[1].startswith(f"versions  python {platform.python_version()}, torch 2.")
+
+
+def test_many_versions_break_between_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = {f"some-package-{number}": "1.2.3" for number in range(9)}
+    monkeypatch.setattr(hardware, "versions", lambda: numbers)
+    lines = hardware.report(CPU).splitlines()[1:]
+    assert all(len(line) <= 100 for line in lines)
+    assert re.findall(r"(some-package-\d) (1\.2\.3)(?:,|$)", "\n".join(lines)) == list(numbers.items())
