@@ -4,6 +4,7 @@ import html.parser
 import math
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -167,10 +168,10 @@ def test_outside_of_ipython_everything_is_printed(capsys: pytest.CaptureFixture[
 TRICKY = "us$ and b$: *a* _b_ `c` [d](e) <f> & \\g 95 % # ~~h~~ | i"
 
 
-def test_in_a_notebook_tables_are_html_and_sentences_markdown() -> None:
+def test_in_a_notebook_tables_are_html_and_sentences_markdown(tmp_path: Path) -> None:
     capture = pytest.importorskip("IPython.utils.capture")
     interactive = pytest.importorskip("IPython.core.interactiveshell")
-    shell = interactive.InteractiveShell.instance()
+    shell = interactive.InteractiveShell.instance(ipython_dir=str(tmp_path))
     try:
         with capture.capture_output() as captured:
             show(Fruit().table(), Fruit(), TRICKY)
