@@ -19,7 +19,7 @@ from era_support_packages.predictions import Predictions
 from era_support_packages.tables import text_html
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-PANEL_PIXELS = 288  # width of the panel's pictures on the screen
+PANEL_PIXELS = 240  # width of the panel's pictures on the screen, at most: two side by side in a notebook of 600
 COLOUR_BAR_PIXELS = 12
 STAND_IN = "Run this cell to get the panel."
 
@@ -125,9 +125,11 @@ class ExplorerPanel:
         self.layer = ipywidgets.Dropdown(options=self.layers, value=self.layers[-1], description="layer")
         self.method = ipywidgets.Dropdown(options=methods, description="method")
         self.opacity = ipywidgets.FloatSlider(value=0.5, min=0, max=1, step=0.05, description="opacity", continuous_update=True)
-        self.caption = ipywidgets.HTML(layout=ipywidgets.Layout(max_width=f"{PANEL_PIXELS}px", margin="0 0 0 1em"))
-        self.input, self.picture = (ipywidgets.Image(format="png", width=PANEL_PIXELS) for _ in range(2))
-        self.colour_bar = ipywidgets.Image(value=_colour_bar(), format="png", width=PANEL_PIXELS, height=COLOUR_BAR_PIXELS)
+        self.caption = ipywidgets.HTML(layout=ipywidgets.Layout(max_width="300px", margin="0 0 0 1em"))
+        pixels = resolution or dataset.images.shape[2]
+        width = min(PANEL_PIXELS, _enlargement(pixels) * pixels)
+        self.input, self.picture = (ipywidgets.Image(format="png", width=width) for _ in range(2))
+        self.colour_bar = ipywidgets.Image(value=_colour_bar(width), format="png", width=width, height=COLOUR_BAR_PIXELS)
         self.widget = self._arranged()
         self.image.observe(self._image_chosen, names="value")
         self.number.observe(self._number_changed, names="value")
@@ -136,16 +138,17 @@ class ExplorerPanel:
         self._draw()
 
     def _arranged(self) -> Any:
-        """Input, map with its colour bar, and knobs, side by side; below each other where the page is narrow."""
+        """Input and map with its colour bar side by side, and the knobs beside them, or below where the page is narrow."""
         from ipywidgets import HBox, Label, Layout, VBox
 
-        ends = HBox([Label("no contribution"), Label("this map's strongest")], layout=Layout(justify_content="space-between"))
-        knobs = [self.image, self.number, self.target, self.layer, self.method, self.opacity]
-        columns = [[self.input, Label("input")], [self.picture, self.colour_bar, ends], [*knobs, self.caption]]
-        return HBox(
-            [VBox(column, layout=Layout(margin="0 1em 0 0")) for column in columns],
-            layout=Layout(flex_flow="row wrap", align_items="flex-start"),
+        ends = HBox([Label("0 = nothing"), Label("1 = strongest")], layout=Layout(justify_content="space-between"))
+        margin = Layout(margin="0 1em 0 0")
+        pictures = HBox(
+            [VBox([self.input, Label("input")], layout=margin), VBox([self.picture, self.colour_bar, ends], layout=margin)],
+            layout=Layout(flex="0 0 auto"),
         )
+        knobs = VBox([self.image, self.number, self.target, self.layer, self.method, self.opacity, self.caption])
+        return HBox([pictures, knobs], layout=Layout(flex_flow="row wrap", align_items="flex-start"))
 
     def _image_text(self, index: int) -> str:
         actual, predicted = (self.dataset.classes[ids[index]] for ids in (self.predictions.labels, self.predictions.predicted))
@@ -204,19 +207,27 @@ class ExplorerPanel:
         display({"text/plain": STAND_IN, WIDGET_VIEW: view}, raw=True)
 
 
+def _enlargement(width: int) -> int:
+    """How many pixels on the screen each of an image's has, along its side."""
+    return max(1, PANEL_PIXELS // width)
+
+
 def _png(pixels: np.ndarray) -> bytes:
     """The pixels as they are, enlarged without smoothing, as PNG."""
     from PIL import Image
 
-    factor = max(1, PANEL_PIXELS // pixels.shape[1])
+    factor = _enlargement(pixels.shape[1])
     buffer = io.BytesIO()
     Image.fromarray(pixels.repeat(factor, axis=0).repeat(factor, axis=1)).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
-def _colour_bar() -> bytes:
-    """The colours of a map from 0 at the left to 1, as PNG."""
+def _colour_bar(width: int) -> bytes:
+    """The colours of a map from 0 at the left to 1, as PNG of `width` pixels."""
     import matplotlib
+    from PIL import Image
 
-    colours = matplotlib.colormaps[HEAT_COLORMAP](np.linspace(0, 1, PANEL_PIXELS), bytes=True)[:, :3]
-    return _png(np.broadcast_to(colours, (COLOUR_BAR_PIXELS, PANEL_PIXELS, 3)).copy())
+    colours = matplotlib.colormaps[HEAT_COLORMAP](np.linspace(0, 1, width), bytes=True)[:, :3]
+    buffer = io.BytesIO()
+    Image.fromarray(np.broadcast_to(colours, (COLOUR_BAR_PIXELS, width, 3)).copy()).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -144,6 +144,11 @@ class Table:
 class Readable:
     """A result that a person reads: it has a `table` and a `reading`, and from these shows itself."""
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # IPython takes the `__repr__` of a dataclass before what its base class has.
+        cls._repr_pretty_ = Readable._repr_pretty_
+
     def table(self) -> Table:
         """The numbers."""
         raise NotImplementedError

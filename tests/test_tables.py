@@ -4,6 +4,7 @@ import html.parser
 import math
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,10 @@ class Parser(html.parser.HTMLParser):
             self.rows[-1][-1] += data
 
 
+@dataclass(frozen=True)
 class Fruit(Readable):
+    weights: tuple[float, ...] = (0.125,) * 100
+
     def table(self) -> Table:
         return Table((Column("fruit"), Column("count", "d")), (("pear", 2),))
 
