@@ -31,12 +31,15 @@ bench: $(VENV)/.installed  ## Measure throughput, augmentation and Grad-CAM into
 faults: $(VENV)/.installed  ## Kill a training process again and again; nothing may be lost (ARGS="--kills 40 --seed 0")
 	$(PY) tests/kill_test.py $(ARGS)
 
-test-bootstrap:  ## The notebook alone in an empty folder, in a fresh environment like Colab's
-	PYTHON=$(PYTHON) bash tests/bootstrap_alone.sh
+colab:  ## The notebook alone and the unit tests with the versions that Colab has (COLAB_PYTHON=PATH ARGS="-k gradcam")
+	$(PYTHON) tests/environments/check.py colab $(ARGS)
+
+lowest:  ## The same with the lowest versions and the lowest Python that are declared (LOWEST_PYTHON=PATH)
+	$(PYTHON) tests/environments/check.py lowest $(ARGS)
 
 $(VENV)/.installed: requirements.txt requirements-dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-.PHONY: help run test lint render bench faults test-bootstrap
+.PHONY: help run test lint render bench faults colab lowest
