@@ -14,7 +14,10 @@ from environment import EnvironmentProblem, definition, lowest_versions, read_li
 from era_support_packages.bootstrap import requirements
 
 ROOT = Path(__file__).resolve().parents[1]
-RUNNERS = {"notebook.py": {"papermill", "nbformat", "nbconvert"}}  # `make run` installs requirements-dev.txt too
+EXTRAS = {  # what requirements-dev.txt declares: `make run` installs it too, and `to_frame` says what it lacks
+    "notebook.py": {"papermill", "nbformat", "nbconvert"},
+    "tables.py": {"pandas"},
+}
 MODULES = {  # distributions that are called otherwise than what they bring
     "cv2": "opencv-python-headless",
     "IPython": "ipython",
@@ -68,11 +71,11 @@ def test_what_the_package_and_the_notebook_import_is_declared() -> None:
     undeclared = {
         f"{module} in {name}"
         for name, source in sources().items()
-        for module in imported(source) - RUNNERS.get(name, set())
+        for module in imported(source) - EXTRAS.get(name, set())
         if distribution(module) not in declared("requirements.txt")
     }
     assert undeclared == set()
-    assert RUNNERS["notebook.py"] <= declared("requirements-dev.txt")
+    assert set().union(*EXTRAS.values()) <= declared("requirements-dev.txt")
 
 
 def test_what_is_declared_is_imported() -> None:
