@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 export NO_ALBUMENTATIONS_UPDATE := 1
+# Two processes of one thread each: the tests' networks are too small for two threads. ARGS="-n 0" for one process, as --pdb needs.
+UNIT_TESTS := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -10,8 +12,11 @@ run: $(VENV)/.installed  ## Run the notebook into runs/ (ARGS="-p preset fast -p
 	$(PY) -m era_support_packages.notebook run $(ARGS)
 
 test: lint  ## Lint, unit tests, and the notebook under nbmake (ARGS="-k gradcam")
-	$(PY) -m pytest $(ARGS)
+	$(UNIT_TESTS) $(ARGS)
 	$(PY) -m pytest --nbmake --nbmake-timeout=600 notebooks/gradcam_cifar10.ipynb
+
+quick: $(VENV)/.installed  ## Unit tests but the slow ones, in two minutes or less (ARGS="-k gradcam")
+	$(UNIT_TESTS) -m "not slow" $(ARGS)
 
 lint: $(VENV)/.installed  ## Check style
 	$(PY) -m ruff check .
@@ -42,4 +47,4 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt pyproject.toml
 	$(PY) -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-.PHONY: help run test lint render bench faults colab lowest
+.PHONY: help run test quick lint render bench faults colab lowest
