@@ -15,7 +15,7 @@ test: lint  ## Lint, unit tests, and the notebook under nbmake (ARGS="-k gradcam
 	$(UNIT_TESTS) $(ARGS)
 	$(PY) -m pytest --nbmake --nbmake-timeout=600 notebooks/gradcam_cifar10.ipynb
 
-quick: $(VENV)/.installed  ## Unit tests but the slow ones, in two minutes or less (ARGS="-k gradcam")
+quick: $(VENV)/.installed  ## Unit tests without those that take over ten seconds (ARGS="-k gradcam")
 	$(UNIT_TESTS) -m "not slow" $(ARGS)
 
 lint: $(VENV)/.installed  ## Check style
