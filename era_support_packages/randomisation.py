@@ -49,7 +49,8 @@ def redraw(modules: Sequence[nn.Module], seed: Sequence[int]) -> None:
         torch.default_generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
         for module in (part for whole in modules for part in whole.modules()):
             if hasattr(module, "reset_parameters"):
-                fresh = copy.deepcopy(module).cpu()
+                # In rows, since older torch draws in the order in which the numbers lie in memory.
+                fresh = copy.deepcopy(module).cpu().to(memory_format=torch.contiguous_format)
                 fresh.reset_parameters()
                 module.load_state_dict(fresh.state_dict())
                 continue
