@@ -166,11 +166,16 @@ def main() -> None:
     parser = row_options(__doc__.splitlines()[0])
     parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=TRAINED_BY_DEFAULT, metavar="NAME")
     parser.add_argument("--markdown", action="store_true", help="print the tables as a README has them")
+    parser.add_argument("--store", metavar="FILE", help="where rows are looked for and stored (default: that of this repository)")
     chosen = parser.parse_args()
-    merge(parser, STORED, chosen.merge, IDENTITY)
+    stored = RowFile(Path(chosen.store)) if chosen.store else STORED
+    merge(parser, stored, chosen.merge, IDENTITY)
     if chosen.full:
-        train_missing(chosen)
-    rows = STORED.rows()
+        try:
+            train_missing(stored, chosen)
+        except recording.RunStopped as stop:
+            raise SystemExit(stop.exit_code) from None
+    rows = stored.rows()
     if not rows:
         raise SystemExit("No rows are stored yet: train them with --full.")
     drawn = markdown if chosen.markdown else table
@@ -179,7 +184,7 @@ def main() -> None:
     if sentence := comparison(rows):
         print(sentence)
     print("\nOthers' results for this network, on the official files of CIFAR-10:\n" + drawn(BY_OTHERS))
-    STORED.copy(chosen.json)
+    stored.copy(chosen.json)
 
 
 NOTE = (
@@ -188,14 +193,14 @@ NOTE = (
 )
 
 
-def train_missing(chosen: argparse.Namespace) -> None:
+def train_missing(stored: RowFile, chosen: argparse.Namespace) -> None:
     """Train the chosen rows that are not stored."""
     for seed in chosen.seeds:
         for name in chosen.recipes:
             kind = resolve_device(RECIPES[name].changes.get("device", "auto")).type
             row = [name, current_key(name, kind), kind, Path(chosen.data).name, seed]
-            if row not in [[stored[column] for column in IDENTITY] for stored in STORED.rows()]:
-                STORED.add(*trained(name, chosen.data, seed, kind, chosen.shared))
+            if row not in [[there[column] for column in IDENTITY] for there in stored.rows()]:
+                stored.add(*trained(name, chosen.data, seed, kind, chosen.shared))
 
 
 if __name__ == "__main__":
