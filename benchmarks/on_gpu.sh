@@ -36,7 +36,9 @@ FOLDER=$(cd "$FOLDER" && pwd)
 export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH} ERA_CACHE_DIR=$WORK/runs/.cache
 export NO_ALBUMENTATIONS_UPDATE=1 PYTHONUNBUFFERED=1 TQDM_DISABLE=1
 cd "$WORK" || exit 2
-exec > >(tee -a "$FOLDER/log.txt") 2>&1
+exec 3>&1 4>&2 > >(tee -a "$FOLDER/log.txt") 2>&1
+LOG=$!
+trap 'exec 1>&3 2>&4; wait "$LOG"' EXIT # the log's last lines are written too
 
 CHILD= FAILED=()
 trap 'stop 143' TERM
