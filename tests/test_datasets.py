@@ -559,6 +559,15 @@ def test_a_load_joins_the_download_of_the_bootstrap_cell(
     assert "/s" in err
 
 
+@pytest.fixture
+def stop_button() -> Iterator[None]:
+    """Python's own handler of Ctrl-C, which a process that was started in the background lacks."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("stop_button")
 def test_the_stop_button_ends_the_wait_for_a_download(
     small_cifar10: Path, small_archive: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
