@@ -24,7 +24,7 @@ from keys import OLDER, Values, digest, key_of, kind_of, recipe_values
 from recipes import BY_OTHERS, RECIPES
 from scipy.stats import t
 
-from era_support_packages import recording
+from era_support_packages import preparation, recording
 from era_support_packages.hardware import resolve_device
 
 STORED = RowFile(ROOT / "benchmarks" / "results" / "accuracy.json")
@@ -39,7 +39,7 @@ def trained(name: str, data: str, seed: int, kind: str, shared: bool = False) ->
     """
     recipe = RECIPES[name]
     options, values = recipe.overrides(kind), recipe_values(recipe.config(kind))
-    prepared = recording.prepare(recipe.preset, dataset=data, seed=seed, report=report, **options)
+    prepared = preparation.prepare(recipe.preset, dataset=data, seed=seed, report=report, **options)
     recording.train_prepared(prepared, report)
     summary, size = prepared.run.summary(), len(prepared.train)
     planned = prepared.config.planned_epochs(size)

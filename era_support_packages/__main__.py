@@ -5,13 +5,14 @@ python -m era_support_packages --preset cpu --dataset data/cifar10-jpeg --seed 1
 
 import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from era_support_packages.command_values import read_value, shield_negative_numbers
 from era_support_packages.config import PRESETS, TrainingConfig
 from era_support_packages.datasets import DatasetError
+from era_support_packages.notebook_parameters import ParameterError, Parameters
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -22,21 +23,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-resume", dest="resume", action="store_false", help="train in a new folder")
     for field in dataclasses.fields(TrainingConfig):
         if field.name != "preset_name":
-            kind = str if field.type in (str, str | None) else _value  # a run may be called "2024"
+            kind = str if field.type in (str, str | None) else read_value  # a run may be called "2024"
             parser.add_argument(f"--{field.name.replace('_', '-')}", dest=field.name, metavar="VALUE", type=kind)
     return parser
 
 
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
-
-
 def run(preset: str, data_root: str | None, resume: bool, overrides: dict[str, Any]) -> None:
     """Train as the values say and write the run's folder; go on with a run of the same values that was stopped."""
-    from era_support_packages.recording import prepare, train_prepared
+    from era_support_packages.preparation import prepare
+    from era_support_packages.recording import train_prepared
 
     def report(line: str) -> None:
         print(line, flush=True)
@@ -48,10 +43,16 @@ def run(preset: str, data_root: str | None, resume: bool, overrides: dict[str, A
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 where training failed, 2 for a bad value, 130 or 143 when stopped."""
+    given = shield_negative_numbers(sys.argv[1:] if arguments is None else arguments)
+    options = vars(build_parser().parse_args(given))
+    try:
+        Parameters({name: value for name, value in options.items() if value is not None}).check()
+    except ParameterError as error:  # before PyTorch is imported
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     from era_support_packages.recording import RunStopped
     from era_support_packages.training import DeviceFailedError, OutOfMemoryError, TrainingDivergedError
 
-    options = vars(build_parser().parse_args(arguments))
     preset, data_root, resume = (options.pop(name) for name in ("preset", "data_root", "resume"))
     try:
         run(preset, data_root, resume, options)

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from era_support_packages.atomic_file import write_atomically
 from era_support_packages.config import TrainingConfig
 from era_support_packages.history import EpochRecord
+from era_support_packages.plain_error import PlainError
 
 FORMAT = 2  # count up when the contents change
 
 
-class CheckpointError(ValueError):
+class CheckpointError(PlainError, ValueError):
     """A checkpoint that cannot be used; the message says why and what to do. The file is left as it is."""
 
 

@@ -20,7 +20,7 @@ from era_support_packages.image_dataset import IMAGE_SIZE, DatasetError, ImageDa
 from era_support_packages.image_folder import load_image_folder
 
 NAMES = ("auto", "cifar10", "cifar100", "digits")
-__all__ = ["NAMES", "DatasetError", "ImageDataset", "default_root", "load", "load_digits"]
+__all__ = ["NAMES", "DatasetError", "ImageDataset", "check", "default_root", "load", "load_digits"]
 
 
 def load(name_or_path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> tuple[ImageDataset, ImageDataset]:
@@ -35,20 +35,32 @@ def load(name_or_path: str | os.PathLike[str], root: str | os.PathLike[str] | No
     Raises ValueError (unknown name), FileNotFoundError (no data, and no way to download it), DatasetError (a corrupt
     file); for a folder of images also what `load_image_folder` raises.
     """
-    if not isinstance(name_or_path, (str, os.PathLike)):
-        raise ValueError(f"Unknown data set {name_or_path!r}: {_allowed()}.")
     root = default_root() if root is None else Path(root).expanduser()
+    folder = _image_folder(name_or_path, root)
+    if folder is not None:
+        return load_image_folder(folder)
     if name_or_path == "auto":
         return _load_auto(root)
-    if name_or_path == "digits":
-        return load_digits()
-    if isinstance(name_or_path, str) and name_or_path in NAMES:
-        return load_cifar(name_or_path, root)
+    return load_digits() if name_or_path == "digits" else load_cifar(name_or_path, root)
 
+
+def check(name_or_path: str | os.PathLike[str], root: str | None = None) -> None:
+    """Raise `ValueError` for an unknown name and for a path or a root where no folder is; nothing is read or downloaded."""
+    if root is not None and not Path(root).expanduser().is_dir():
+        raise ValueError(f"data_root is {root!r}, but there is no such folder: make it, or give one that is there.")
+    _image_folder(name_or_path, default_root() if root is None else Path(root).expanduser())
+
+
+def _image_folder(name_or_path: str | os.PathLike[str], root: Path) -> Path | None:
+    """The folder of images that is meant, None for one of the names. Raises `ValueError` for what is neither."""
+    if not isinstance(name_or_path, (str, os.PathLike)):
+        raise ValueError(f"Unknown data set {name_or_path!r}: {_allowed()}.")
+    if isinstance(name_or_path, str) and name_or_path in NAMES:
+        return None
     given = os.fspath(name_or_path)
     for folder in (Path(given).expanduser(), root / given):
         if given and folder.is_dir():
-            return load_image_folder(folder)
+            return folder
     raise ValueError(_unknown(given, root))
 
 

@@ -7,13 +7,15 @@ from typing import Any
 import cv2
 import numpy as np
 
+from era_support_packages.plain_error import PlainError
+
 IMAGE_SIZE = 32
 SPLIT_SEED = 0
 
 Channels = tuple[float, float, float]
 
 
-class DatasetError(RuntimeError):
+class DatasetError(PlainError, RuntimeError):
     """The data is there but cannot be used, e.g. a corrupt file; the message names the file and the remedy."""
 
 

@@ -22,12 +22,13 @@ from era_support_packages.hardware import describe, versions
 from era_support_packages.history import EpochRecord, History
 from era_support_packages.image_dataset import ImageDataset
 from era_support_packages.lr_finder import RangeTest
+from era_support_packages.plain_error import PlainError
 from era_support_packages.predictions import Predictions
 
 METRICS = ("epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds")
 
 
-class RunError(ValueError):
+class RunError(PlainError, ValueError):
     """A run's folder that cannot be used as asked; the message says why and what to do."""
 
 

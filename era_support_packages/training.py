@@ -15,6 +15,7 @@ from era_support_packages.config import PlannedEpoch, TrainingConfig
 from era_support_packages.hardware import keep_freed_memory, use_resources
 from era_support_packages.history import EpochRecord, History, log_header, log_row
 from era_support_packages.image_dataset import ImageDataset
+from era_support_packages.plain_error import PlainError
 from era_support_packages.predictions import Predictions, predict
 from era_support_packages.progress import progress_bar
 from era_support_packages.run_cost import announce_duration, duration, predicted_seconds, seconds_per_image
@@ -43,15 +44,15 @@ __all__ = [
 ]
 
 
-class TrainingDivergedError(RuntimeError):
+class TrainingDivergedError(PlainError, RuntimeError):
     """The loss or the weights are no longer finite numbers."""
 
 
-class OutOfMemoryError(RuntimeError):
+class OutOfMemoryError(PlainError, RuntimeError):
     """The device has not enough memory for the batch."""
 
 
-class DeviceFailedError(RuntimeError):
+class DeviceFailedError(PlainError, RuntimeError):
     """The device stopped working, and this process cannot use it any more."""
 
 

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from era_support_packages import atomic_file, recording, training, training_setup
+from era_support_packages import atomic_file, preparation, recording, training, training_setup
 from era_support_packages.checkpoint import Checkpoint
 
 EPOCHS, BATCHES, BATCH_SIZE = 5, 4, 16
@@ -68,7 +68,7 @@ def train(folder: Path, log: Path, moment: Moment | None) -> None:
     _watch(training_setup.TrainingStep, "__call__", lambda *_: _step(now, moment))
     if moment is not None and moment.point is not None:
         _watch_writing(now, moment)
-    prepared = recording.prepare(
+    prepared = preparation.prepare(
         "smoke",
         dataset="digits",
         epochs=EPOCHS,

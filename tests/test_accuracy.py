@@ -25,15 +25,13 @@ def accuracy(bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from recipes import Recipe
     from tiny import coloured_images
 
-    from era_support_packages import recording
+    from era_support_packages import datasets
 
     changes = {"train_images": 32, "resolutions": [[8, 1.0]], "model": "resnet_custom", "batch_size": 8, "device": "cpu"}
     changes["precision"] = "fp32"
     monkeypatch.setattr(accuracy, "STORED", bench.RowFile(tmp_path / "results" / "accuracy.json"))
     monkeypatch.setattr(accuracy, "RECIPES", {"cpu": Recipe("smoke", changes)})
-    monkeypatch.setattr(
-        recording.datasets, "load", lambda name, root: (coloured_images(16), coloured_images(8, split="test", seed=1))
-    )
+    monkeypatch.setattr(datasets, "load", lambda name, root: (coloured_images(16), coloured_images(8, split="test", seed=1)))
     monkeypatch.chdir(tmp_path)
     return accuracy
 

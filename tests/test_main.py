@@ -42,6 +42,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
         return coloured_images(16), coloured_images(6, split="test", seed=1)
 
     monkeypatch.setattr(datasets, "load", load)
+    monkeypatch.setattr(datasets, "check", lambda *_: None)
     return asked
 
 
@@ -201,6 +202,7 @@ def test_values_are_read_as_what_the_configuration_takes() -> None:
             "seed is 1.5; give a whole number from 0 to 4294967295. "
             "max_lr is -0.1; give a number above 0 and up to 100, or 'auto' for the range test's suggestion.",
         ),
+        (["--max-lr", "-1e-3"], "max_lr is -0.001; give a number above 0 and up to 100, or 'auto' for the range test's"),
         (["--preset", "cpu", "--model", "ResNet81"], "model is 'ResNet81': did you mean 'ResNet18'"),
     ],
 )
@@ -227,6 +229,9 @@ def test_missing_data_ends_with_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = ["--output-dir", str(tmp_path / "out")]
+    assert command.main([*SMALL, *out, "--dataset", "digits", "--data-root", "nowhere"]) == 2
+    message = "error: data_root is 'nowhere', but there is no such folder: make it, or give one that is there.\n"
+    assert capsys.readouterr().err == message
     assert command.main([*SMALL, *out, "--dataset", "no/such/folder", "--data-root", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("error: Unknown data set 'no/such/folder': give one of auto, cifar10,")
 
@@ -249,6 +254,7 @@ def test_corrupt_data_ends_with_one_sentence(monkeypatch: pytest.MonkeyPatch, ca
         raise DatasetError("data_batch_1 is corrupt: delete it and run again.")
 
     monkeypatch.setattr(datasets, "load", load)
+    monkeypatch.setattr(datasets, "check", lambda *_: None)
     assert command.main([*SMALL]) == 2
     assert capsys.readouterr().err == "error: data_batch_1 is corrupt: delete it and run again.\n"
 

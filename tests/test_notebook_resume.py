@@ -41,7 +41,14 @@ def execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = os.pathsep.join([str(tmp_path / "site"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     monkeypatch.setenv("PYTHONPATH", path)
 
-    def run(output_dir: Path, executed: Path, die_at: int = 0, die_of: int = signal.SIGKILL) -> int:
+    def run(
+        output_dir: Path,
+        executed: Path,
+        die_at: int = 0,
+        die_of: int = signal.SIGKILL,
+        checks: bool = False,
+        on_errors: bool = False,
+    ) -> int:
         log = executed.with_suffix(".log")
         monkeypatch.setenv("CHECKPOINT_LOG", str(log))
         monkeypatch.setenv("DIE_AT_CHECKPOINT", str(die_at))
@@ -49,15 +56,21 @@ def execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         parameters = {
             "preset": "smoke",
             "dataset": "digits",
-            "train_images": 256,
+            "train_images": 256,  # no line of the parameters cell: papermill warns, and the notebook reads them all the same
             "resolutions": [[8, 0.25]] * 4,
             "mistakes": 2,
             "run_name": "four",
             "output_dir": str(output_dir),
-            **dict.fromkeys(CHECKS, False),
+            **dict.fromkeys(CHECKS, checks),
         }
         try:
-            papermill.execute_notebook(NOTEBOOK, executed, parameters, cwd=ROOT, progress_bar=False, kernel_name="python3")
+            papermill.execute_notebook(
+                NOTEBOOK, executed, parameters, prepare_only=on_errors, cwd=ROOT, progress_bar=False, kernel_name="python3"
+            )
+            if on_errors:  # as a person does who runs the cells after one that failed
+                content = nbformat.read(executed, as_version=4)
+                nbclient.NotebookClient(content, allow_errors=True, resources={"metadata": {"path": ROOT}}).execute()
+                nbformat.write(content, executed)
         finally:
             count = len(log.read_text().splitlines()) if log.exists() else 0
         return count
@@ -107,3 +120,19 @@ def test_a_kernel_that_is_asked_to_stop_shows_what_is_finished_and_fails_at_the_
     assert sum("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs) == 8
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["complete"], summary["epochs"], summary["test_accuracy"]) == (False, 1, None)
+
+
+def test_where_no_epoch_was_complete_each_later_cell_says_so_in_one_sentence(execute, tmp_path: Path) -> None:
+    executed = tmp_path / "stopped.ipynb"
+    execute(tmp_path / "runs", executed, die_at=1, die_of=signal.SIGTERM, checks=True, on_errors=True)
+    cells = [cell for cell in nbformat.read(executed, as_version=4).cells if cell.cell_type == "code"]
+    (training,) = [number for number, cell in enumerate(cells) if "train_or_stop(" in cell.source]
+    errors = [[output for output in cell.outputs if output.output_type == "error"] for cell in cells]
+    assert not any(errors[:training])
+    assert [error.ename for error in errors[training]] == ["RunStopped"]
+    assert {error.ename for found in errors[training + 1 :] for error in found} == {"NotTrainedError"}
+    assert all(errors[training + 1 : -1])  # the last one lists the files before it says so
+    for error in (error for found in errors for error in found):
+        assert " ".join(error.traceback) == error.evalue
+        assert "run the training cell again, then those after it." in error.evalue
+    assert not any("image/png" in output.get("data", {}) for cell in cells[training:] for output in cell.outputs)

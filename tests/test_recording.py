@@ -17,7 +17,7 @@ import torch
 from tiny import coloured_images, plan, quiet, tiny_network
 from torch import Tensor, nn
 
-from era_support_packages import datasets, hardware, recording, training
+from era_support_packages import datasets, hardware, preparation, recording, training
 from era_support_packages.batches import normalize
 from era_support_packages.checkpoint import Checkpoint, CheckpointError
 from era_support_packages.config import TrainingConfig
@@ -26,10 +26,12 @@ from era_support_packages.history import EpochRecord, History, log_header, log_r
 from era_support_packages.image_dataset import DatasetError, ImageDataset
 from era_support_packages.lr_finder import RangeTest
 from era_support_packages.predictions import Predictions
+from era_support_packages.preparation import prepare
 from era_support_packages.recording import (
+    NotTrainedError,
     RunStopped,
+    Untrained,
     choose_learning_rate,
-    prepare,
     require_complete,
     train_in_folder,
     train_or_stop,
@@ -263,7 +265,7 @@ def test_what_the_machine_decided_is_taken_from_what_was_stored(
     assert first.config.horizontal_flip == 0.5
 
     set_machine(monkeypatch, gpus=1, cores=64, threads=32, bf16=never)  # now "auto" would be cuda:0, 2 workers, 32 threads
-    monkeypatch.setattr(recording, "resolve", never)
+    monkeypatch.setattr(preparation, "resolve", never)
     monkeypatch.setattr(torch.cuda, "get_device_capability", never)
     lines: list[str] = []
     second = prepare("smoke", report=lines.append, **values)
@@ -1208,6 +1210,10 @@ def test_without_a_complete_epoch_there_is_nothing_to_show(tmp_path: Path) -> No
         train_or_stop(watched(tiny_network(), {2: press_stop})[0], TRAIN, TEST, config, run, lines.append)
     assert raised.value.exit_code == 130
     assert lines[-1].startswith("Stopped after epoch 0 of 1. ")
+    assert " ".join(raised.value._render_traceback_()) == (
+        "Training was stopped after epoch 0 of 1. There is nothing to show before the first epoch is complete: run the training "
+        "cell again, then those after it."
+    )
 
 
 def test_faults_are_not_taken_for_the_stop_button(tmp_path: Path) -> None:
@@ -1221,9 +1227,40 @@ def test_a_run_that_was_stopped_fails_at_the_end_of_the_notebook(tmp_path: Path,
     with pytest.raises(RunError) as raised:
         require_complete(run, dataclasses.replace(reference.history, records=reference.history.records[:3]))
     assert str(raised.value) == "The run was stopped after epoch 3 of 4: run again to go on."
+    assert raised.value._render_traceback_() == [str(raised.value)]
     run.checkpoint_file.write_bytes(b"x")
     run.write_json("summary.json", {"complete": True})
     assert require_complete(run, reference.history) is None
+
+
+def test_a_person_is_told_that_a_run_was_stopped_and_nothing_fails(
+    tmp_path: Path, reference: Reference, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(recording, "is_interactive", lambda: True)
+    require_complete(Run(tmp_path), dataclasses.replace(reference.history, records=reference.history.records[:3]))
+    assert capsys.readouterr().out == "The run was stopped after epoch 3 of 4: run again to go on.\n"
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda history: history.records,
+        lambda history: history.stopped,
+        lambda history: history.predictions.wrong(order="loss"),
+        len,
+        list,
+        bool,
+        lambda worst: int(worst[0]),
+    ],
+)
+def test_what_is_not_trained_says_so_when_it_is_used(use: Callable[[Any], Any]) -> None:
+    with pytest.raises(NotTrainedError) as raised:
+        use(Untrained())
+    assert " ".join(raised.value._render_traceback_()) == (
+        "This cell shows a trained network. There is nothing to show before the first epoch is complete: run the training cell "
+        "again, then those after it."
+    )
+    assert not hasattr(Untrained(), "_repr_html_")  # Jupyter looks for it and must not fail
 
 
 # ---- what a review found --------------------------------------------------------------------------------------------
