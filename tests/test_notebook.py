@@ -134,7 +134,7 @@ def test_the_figures_of_the_docs_are_pictures_that_the_page_shows():
         ("max_lr", "-1e-3", "max_lr is -0.001; give a number above 0 and up to 100, or 'auto' for the range test's suggestion."),
         ("epoch", "3", "Unknown parameter 'epoch': did you mean 'epochs' or 'max_epochs'?"),
         ("label_smooting", "0.1", "Unknown parameter 'label_smooting': did you mean 'label_smoothing'?"),
-        ("more", '{"cutuot": 8}', "Unknown parameter 'cutuot' in more: did you mean 'cutout'?"),
+        ("more", '{"whitning": true}', "Unknown parameter 'whitning' in more: did you mean 'whitening'?"),
         ("seed", "first", "seed is 'first'; give a whole number from 0 to 4294967295."),
         (
             "dataset",

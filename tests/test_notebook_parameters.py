@@ -138,7 +138,7 @@ def test_without_ipython_every_fields_name_counts() -> None:
     ("given", "sentence"),
     [
         ({"epoch": 3}, "Unknown parameter 'epoch': did you mean 'epochs' or 'max_epochs'?"),
-        ({"more": {"cutuot": 3}}, "Unknown parameter 'cutuot' in more: did you mean 'cutout'?"),
+        ({"more": {"whitning": True}}, "Unknown parameter 'whitning' in more: did you mean 'whitening'?"),
         ({"more": {"seed": 3}}, "seed has a line of its own: give it there instead of in more."),
         ({"more": {"mistakes": 3}}, "mistakes has a line of its own: give it there instead of in more."),
         ({"more": [3]}, 'more is [3]; give names with values, such as {"cutout": 8, "label_smoothing": 0.0}.'),
