@@ -36,8 +36,7 @@ class RunStopped(PlainError, KeyboardInterrupt):
     """Training was interrupted; `history` holds the complete epochs, `exit_code` is 130 after Ctrl-C and 143 after SIGTERM."""
 
     def __init__(self, history: History, exit_code: int) -> None:
-        nothing = "" if history.records else f". {NOTHING_YET}"
-        super().__init__(f"Training was stopped after epoch {len(history.records)} of {history.planned}{nothing}")
+        super().__init__(f"stopped after epoch {len(history.records)} of {history.planned}")
         self.history, self.exit_code = history, exit_code
 
 
@@ -190,6 +189,7 @@ def train_or_stop(
     except RunStopped as stop:
         history = stop.history
         if not history.records:
+            stop.args = (f"Training was {stop}. {NOTHING_YET}",)
             raise
     report("What follows shows the run as it was then.")
     predictions = predict(model, test, resolve_device(config.device), history.config.precision, history.resolution)
