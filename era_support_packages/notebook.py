@@ -19,7 +19,7 @@ def _render(pairs: Sequence[Sequence[str]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code: 0, 1 where a cell failed, 2 for a bad value."""
+    """The command line; returns the exit code: 0, 1 where a cell failed, 2 for a bad value, 130 or 143 when stopped."""
     parser = argparse.ArgumentParser(prog="python -m era_support_packages.notebook", description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=("run", "render"))
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter")

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from era_support_packages.bootstrap import repository_folder
+from era_support_packages.interrupts import Terminated, sigterm_interrupts
 from era_support_packages.notebook_parameters import Parameters, parse
 
 REFUSALS = ("ParameterError", "RunError", "CheckpointError", "DatasetError")
@@ -17,7 +18,10 @@ REFUSALS = ("ParameterError", "RunError", "CheckpointError", "DatasetError")
 
 
 class NotebookError(RuntimeError):
-    """A cell of the notebook raised; the message is the last line of its traceback. `exit_code` is 2 for a bad value, else 1."""
+    """A cell of the notebook raised; the message is the last line of its traceback.
+
+    `exit_code` is 2 for a bad value, 130 or 143 after Ctrl-C or SIGTERM, else 1.
+    """
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
@@ -62,7 +66,7 @@ def execute(notebook: Path, parameters: Parameters, folder: Path) -> tuple[Path,
     folder.mkdir(parents=True, exist_ok=True)
     executed = folder / f"executed-{os.getpid()}.ipynb"
     try:
-        with printed():
+        with printed(), sigterm_interrupts():
             result = papermill.execute_notebook(
                 str(notebook),
                 str(executed),
@@ -77,6 +81,9 @@ def execute(notebook: Path, parameters: Parameters, folder: Path) -> tuple[Path,
     except DeadKernelError:
         sentence = "the kernel ended without a word, as it does when memory runs out; run again with the same values to go on"
         raise _failed(executed, parameters, "Dead kernel", sentence) from None
+    except KeyboardInterrupt as stop:
+        sentence = "run again with the same values to go on after the last complete epoch"
+        raise _failed(executed, parameters, "Stopped", sentence, 143 if isinstance(stop, Terminated) else 130) from None
     from era_support_packages.executed_notebook import run_folder, say_what_made_it, seconds
 
     run = run_folder(result)
@@ -84,7 +91,7 @@ def execute(notebook: Path, parameters: Parameters, folder: Path) -> tuple[Path,
     return executed, run
 
 
-def _failed(executed: Path, parameters: Parameters, name: str, sentence: str) -> NotebookError:
+def _failed(executed: Path, parameters: Parameters, name: str, sentence: str, exit_code: int = 1) -> NotebookError:
     """The error for a notebook that ended early, which is kept as failed.ipynb."""
     from era_support_packages.executed_notebook import failed_in, say_what_made_it
 
@@ -94,7 +101,7 @@ def _failed(executed: Path, parameters: Parameters, name: str, sentence: str) ->
     if name in REFUSALS and failed_in(kept, "configuration"):  # then the sentence stands alone, as before a kernel is started
         print(f"The notebook up to there is {kept}", file=sys.stderr)
         return NotebookError(sentence, exit_code=2)
-    return NotebookError(f"{name}: {sentence} (the notebook up to there is {kept})")
+    return NotebookError(f"{name}: {sentence} (the notebook up to there is {kept})", exit_code)
 
 
 def run(pairs: Sequence[Sequence[str]]) -> str:

@@ -427,6 +427,20 @@ def test_a_run_that_was_stopped_is_no_bad_value(small, tmp_path, capsys):
     assert failed(tmp_path)[1] == f"These outputs are made with A. **It ended early:** {sentence}"
 
 
+@pytest.mark.parametrize(("name", "exit_code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_the_runner_itself_can_be_stopped(name, exit_code, small, tmp_path, capsys):
+    small(
+        configuration=SAYS,
+        later=f"import os, signal, time; os.kill(os.getppid(), signal.{name}); time.sleep(60)",
+    )
+    assert notebook.main(["run", "-p", "dataset", "digits"]) == exit_code
+    kept = tmp_path / "runs" / "failed.ipynb"
+    sentence = "run again with the same values to go on after the last complete epoch"
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: Stopped: {sentence} (the notebook up to there is {kept})"
+    assert failed(tmp_path)[1] == f"These outputs are made with A. **It ended early:** {sentence}"
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["failed.ipynb"]
+
+
 class Page(HTMLParser):
     """The text that a reader of an HTML page sees, without styles and scripts."""
 
