@@ -93,23 +93,19 @@ def incorrect_predictions(
     title: str,
     columns: int = 5,
 ) -> Figure:
-    """Wrong predictions, captioned "predicted cat (83 %)" and below it "actual dog".
+    """Predictions, captioned "predicted cat (83 %)" and below it "actual dog", or "right (83 %)" and below it "cat".
 
     `images` uint8 (N, H, W, 3), not normalised; `predicted`, `actual` class ids (N,); `confidences` (N,) in [0, 1], of
-    the predicted class. Raises ValueError for shapes, ids or confidences out of range, or a prediction that is right.
+    the predicted class. Raises ValueError for shapes, ids or confidences out of range.
     """
     images = check_images(images, "images", limit=MAX_IMAGES)
     predicted = check_ids(predicted, len(images), classes, "predicted")
     actual = check_ids(actual, len(images), classes, "actual")
     confidences = check_unit_interval(confidences, (len(images),), "confidences")
-    right = np.flatnonzero(predicted == actual)
-    if right.size:
-        raise ValueError(
-            f"image {right[0]} is not a wrong prediction: predicted and actual are both {classes[actual[right[0]]]}; "
-            "leave it out, or draw it with image_grid."
-        )
     captions = [
-        f"predicted {classes[guess]} ({percent_text(confidence)})\nactual {classes[truth]}"
+        f"right ({percent_text(confidence)})\n{classes[truth]}"
+        if guess == truth
+        else f"predicted {classes[guess]} ({percent_text(confidence)})\nactual {classes[truth]}"
         for guess, confidence, truth in zip(predicted, confidences, actual, strict=True)
     ]
     return image_grid(images, captions, title, columns)
@@ -129,7 +125,7 @@ def gradcam_panels(
     title: str,
     opacity: float = 0.5,
 ) -> Figure:
-    """A column per image: the input, then the map of each layer over it; captions say actual and predicted class.
+    """A column per image: the input, then the map of each layer over it; captions say actual and predicted class, or "right".
 
     `images` uint8 (N, H, W, 3), not normalised; `maps` (N, L, H, W) in [0, 1]; `layers` L labels for the rows;
     `predicted`, `actual` class ids (N,). More than ten images continue in further blocks of rows. Raises ValueError for
@@ -145,7 +141,10 @@ def gradcam_panels(
     labels, left = row_labels(["INPUT", *layers])
     panel = panel_width([1] * columns, largest=1.5, left=left)
     captions = fit_captions(
-        [f"actual {classes[truth]}\npredicted {classes[guess]}" for truth, guess in zip(actual, predicted, strict=True)],
+        [
+            f"right\n{classes[truth]}" if guess == truth else f"actual {classes[truth]}\npredicted {classes[guess]}"
+            for truth, guess in zip(actual, predicted, strict=True)
+        ],
         panel,
     )
     caption_lines = ([max(map(count_lines, captions))] + [0] * len(layers)) * blocks
@@ -172,18 +171,24 @@ def gradcam_comparison(
     title: str,
     layer: str | None = None,
     opacity: float = 0.5,
+    rivals: np.ndarray | None = None,
 ) -> Figure:
-    """For each image: the input, the map for the predicted class, and the map for the actual class, at one layer.
+    """For each image: the input, the map for the predicted class, and the map for a second one, at one layer.
 
-    `images` uint8 (N, H, W, 3), not normalised; `maps` (N, 2, L, H, W) in [0, 1], for the predicted and then the actual
+    The second class is the actual one; where the prediction is right it is another, which the caption calls the runner-up.
+
+    `images` uint8 (N, H, W, 3), not normalised; `maps` (N, 2, L, H, W) in [0, 1], for the predicted and then the second
     class; `layers` L names; `predicted`, `actual` class ids (N,); `confidences` (N, 2) in [0, 1], of the predicted and
-    the actual class; `layer` one of `layers`, None for the last. Raises ValueError for anything else.
+    the second class; `layer` one of `layers`, None for the last; `rivals` (N,) the second classes, as
+    `predictions.Predictions.rivals` gives them, needed where a prediction is right. Raises ValueError for anything else.
     """
     images = check_images(images, "images", limit=MAX_IMAGES // 4)
     check_some(layers, "layers")
     maps = check_unit_interval(maps, (len(images), 2, len(layers), *images.shape[1:3]), "maps")
     predicted = check_ids(predicted, len(images), classes, "predicted")
     actual = check_ids(actual, len(images), classes, "actual")
+    rivals = actual if rivals is None else check_ids(rivals, len(images), classes, "rivals")
+    _check_rivals(predicted, actual, rivals, classes)
     confidences = check_unit_interval(confidences, (len(images), 2), "confidences")
     layer = layers[-1] if layer is None else layer
     if layer not in layers:
@@ -194,8 +199,11 @@ def gradcam_comparison(
     ratios = [*[1, 1, 1, 0.25] * groups][:-1]  # a gap between two images
     panel = panel_width(ratios, largest=1.5)
     names = [
-        (f"predicted {classes[guess]}\n{percent_text(sure[0])}", f"actual {classes[truth]}\n{percent_text(sure[1])}")
-        for guess, truth, sure in zip(predicted, actual, confidences, strict=True)
+        (
+            f"{'right:' if guess == truth else 'predicted'} {classes[guess]}\n{percent_text(sure[0])}",
+            f"{'runner-up' if guess == truth else 'actual'} {classes[rival]}\n{percent_text(sure[1])}",
+        )
+        for guess, truth, rival, sure in zip(predicted, actual, rivals, confidences, strict=True)
     ]
     flat = fit_captions([caption for pair in names for caption in pair], panel)
     rows = math.ceil(len(images) / groups)
@@ -209,3 +217,18 @@ def gradcam_comparison(
             layout.draw_map(row, 3 * group + 1 + target, image, chosen[index, target], opacity, caption)
     layout.draw_colour_bar(f"class activation map of {layer} over the input, {percent_text(opacity)} opaque")
     return layout.figure
+
+
+def _check_rivals(predicted: np.ndarray, actual: np.ndarray, rivals: np.ndarray, classes: Sequence[str]) -> None:
+    same = np.flatnonzero(predicted == rivals)
+    if same.size:
+        raise ValueError(
+            f"image {same[0]} would show the map for {classes[predicted[same[0]]]} twice, as the prediction is right; "
+            "give rivals, the classes to show beside the predicted ones, such as the runners-up."
+        )
+    other = np.flatnonzero((predicted != actual) & (rivals != actual))
+    if other.size:
+        raise ValueError(
+            f"image {other[0]} is a wrong prediction, but its rival is {classes[rivals[other[0]]]} and not the actual class, "
+            f"{classes[actual[other[0]]]}; give the actual class there."
+        )

@@ -95,9 +95,40 @@ class Predictions:
 
         Raises `ValueError` where `count` is below 1.
         """
-        if count < 1:
-            raise ValueError(f"count is {count}; ask for at least 1 image.")
+        _check_count(count)
         return np.argsort(-self.losses, kind="stable")[:count]
+
+    def hardest(self, count: int) -> np.ndarray:
+        """Indices of `count` images to look at, int64 (K,), all if fewer: wrong ones, then right ones, each highest loss first.
+
+        Raises `ValueError` where `count` is below 1.
+        """
+        _check_count(count)
+        right = self.predicted == self.labels
+        return np.lexsort((-self.losses, right))[:count]  # stable, as all orders here
+
+    def hardest_title(self, indices: np.ndarray) -> str:
+        """What images from `hardest` are, for a title: how many of them are wrong."""
+        wrong = int((self.predicted[indices] != self.labels[indices]).sum())
+        right = len(indices) - wrong
+        if not right:
+            return "Wrong predictions with the highest loss"
+        rest = "the right one with the highest loss" if right == 1 else f"the {right} right ones with the highest loss"
+        if not wrong:
+            return f"No prediction is wrong: {rest}"
+        return f"{wrong} wrong prediction{'s' * (wrong > 1)}, then {rest}"
+
+    @cached_property
+    def rivals(self) -> np.ndarray:
+        """The class to hold the predicted one against, int64 (N,): the actual one, or the runner-up where that was predicted.
+
+        The runner-up is the class with the second-highest logit. Raises `ValueError` where there is only one class.
+        """
+        if len(self.classes) < 2:
+            raise ValueError("there is only one class, so nothing else could have been predicted; at least 2 are needed.")
+        others = self.logits.copy()
+        np.put_along_axis(others, self.predicted[:, None], -np.inf, axis=1)
+        return np.where(self.predicted == self.labels, others.argmax(axis=1), self.labels)
 
     def confusion_matrix(self) -> np.ndarray:
         """Counts, int64 (C, C): rows are actual classes, columns predicted ones."""
@@ -110,6 +141,11 @@ class Predictions:
         counts = self.confusion_matrix()
         with np.errstate(invalid="ignore"):
             return 100 * counts.diagonal() / counts.sum(axis=1)
+
+
+def _check_count(count: int) -> None:
+    if count < 1:
+        raise ValueError(f"count is {count}; ask for at least 1 image.")
 
 
 def predict(

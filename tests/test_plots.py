@@ -74,6 +74,13 @@ def comparison(count: int, **options: str) -> Figure:
     )
 
 
+def right_comparison(count: int) -> Figure:
+    actual = np.arange(count) % len(CLASSES)
+    confidences, rivals = np.tile([0.83, 0.0042], (count, 1)), (actual + 1) % len(CLASSES)
+    shown = {"predicted": actual, "actual": actual, "confidences": confidences, "rivals": rivals, "classes": CLASSES}
+    return plots.gradcam_comparison(some_images(count), some_maps(count, 2, 2), LAYERS, title=LONG_TITLE, **shown)
+
+
 def mistakes_grid(count: int, columns: int = 5, title: str = "t") -> Figure:
     confidences = np.full(count, 0.834)
     return plots.incorrect_predictions(
@@ -191,6 +198,14 @@ def test_mistakes_of_any_number_are_captioned_with_predicted_first(count: int) -
     assert figure.get_figwidth() <= 10
 
 
+def test_a_right_prediction_in_the_grid_is_captioned_so() -> None:
+    figure = draw_mistakes(actual=np.array([1, 1]))
+    assert [axes.get_title() for axes in figure.axes] == [
+        "predicted airplane (50 %)\nactual automobile",
+        "right (50 %)\nautomobile",
+    ]
+
+
 def test_captions_too_wide_are_broken_alike_and_lose_nothing() -> None:
     figure = mistakes_grid(10, columns=10)
     assert figure.axes[0].get_title() == "predicted\nautomobile\n(83 %)\nactual\nairplane"
@@ -286,6 +301,17 @@ def test_gradcam_comparison_sets_predicted_beside_actual() -> None:
     first = comparison(1, layer="layer1")
     assert np.array_equal(pixels(first.axes[1]), plots.overlay(some_images(1)[0], some_maps(1, 2, 2)[0, 0, 0]))
     assert first.axes[-1].get_title(loc="left").startswith("class activation map of layer1 ")
+
+
+def test_right_predictions_beside_maps_are_captioned_so_and_set_beside_the_runner_up() -> None:
+    actual, rivals = np.array([0, 3]), np.array([5, 3])
+    titles = [axes.get_title() for axes in draw_panels(actual=actual).axes[:-1]]
+    assert titles == ["right\nairplane", "", "", "actual cat\npredicted automobile", "", ""]
+    titles = [axes.get_title() for axes in draw_comparison(actual=actual, rivals=rivals).axes[:-1]]
+    assert titles == [
+        *("INPUT", "right: airplane\n50 %", "runner-up dog\n50 %"),
+        *("INPUT", "predicted automobile\n50 %", "actual cat\n50 %"),
+    ]
 
 
 # ---- curves ----------------------------------------------------------------------------------------------------------
@@ -509,6 +535,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "panels 10": lambda: panels(10, layers=1),
     "comparison 1": lambda: comparison(1),
     "comparison 11": lambda: comparison(11),
+    "right 11": lambda: right_comparison(11),
     "range test": lambda: plots.range_test(range_result(np.array([2.3, 2.2, 1.2, 9.0, np.nan, np.nan])), LONG_TITLE, chosen=0.02),
     "curves": lambda: plots.training_curves(history(list(range(8, 22))), LONG_TITLE),
     "log 8": lambda: plots.training_log(history([16] * 4 + [32] * 4), log_rows(8), LONG_TITLE),
@@ -670,10 +697,6 @@ BAD_VALUES: list[tuple[Callable[[], object], str]] = [
         "variants holds 13 for each image; give from 1 to 12.",
     ),
     (
-        lambda: draw_mistakes(actual=np.array([1, 1])),
-        "image 1 is not a wrong prediction: predicted and actual are both automobile; leave it out, or draw it with image_grid.",
-    ),
-    (
         lambda: draw_mistakes(predicted=np.array([0.0, 1.0])),
         "predicted must be 2 integer class ids, one for each image; got float64 of shape (2,).",
     ),
@@ -695,6 +718,15 @@ BAD_VALUES: list[tuple[Callable[[], object], str]] = [
     (lambda: draw_panels(layers=[]), "layers is empty; at least one is needed."),
     (lambda: draw_comparison(maps=MAPS), "maps must be of shape (2, 2, 2, 8, 8); got (2, 2, 8, 8)."),
     (lambda: draw_comparison(confidences=IDS / 2), "confidences must be of shape (2, 2); got (2,)."),
+    (
+        lambda: draw_comparison(actual=np.array([1, 1])),
+        "image 1 would show the map for automobile twice, as the prediction is right; give rivals, ",
+    ),
+    (
+        lambda: draw_comparison(rivals=np.array([2, 0])),
+        "image 0 is a wrong prediction, but its rival is bird and not the actual class, automobile; ",
+    ),
+    (lambda: draw_comparison(rivals=np.array([1])), "rivals must be 2 integer class ids, one for each image; got int64 "),
     (lambda: draw_comparison(layer="layer 4"), "there is no map of layer 'layer 4'; nearest: layer4, layer1."),
     (lambda: draw_comparison(layer="conv"), "there is no map of layer 'conv'; choose one of layer1, layer4."),
     (

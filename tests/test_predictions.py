@@ -125,6 +125,44 @@ def test_top_losses_hold_right_and_wrong_images() -> None:
         result.top_losses(0)
 
 
+def test_the_hardest_are_the_wrong_ones_and_then_right_ones_each_worst_first() -> None:
+    logits = [[3, 0], [0, 1], [0, 3], [1, 0], [2, 0], [2, 0]]  # images 1 and 2 are wrong, 3 is barely right
+    result = predictions(logits, [0] * 6)
+    np.testing.assert_array_equal(result.hardest(5), [2, 1, 3, 4, 5])
+    np.testing.assert_array_equal(result.hardest(99), [2, 1, 3, 4, 5, 0])
+    np.testing.assert_array_equal(result.hardest(1), [2])
+    # by loss alone a sure mistake in two classes may lie behind a hesitant right answer among many
+    unsure = predictions([[0.1, 0, 0, 0], [1.0, 1.1, -9, -9]], [0, 0])
+    np.testing.assert_array_equal(unsure.top_losses(1), [0])
+    np.testing.assert_array_equal(unsure.hardest(2), [1, 0])
+    with pytest.raises(ValueError, match=r"^count is 0; ask for at least 1 image\.$"):
+        result.hardest(0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "count", "title"),
+    [
+        ([1, 1, 1], 3, "Wrong predictions with the highest loss"),
+        ([1, 0, 0], 1, "Wrong predictions with the highest loss"),
+        ([1, 0, 0], 9, "1 wrong prediction, then the 2 right ones with the highest loss"),
+        ([1, 1, 0], 9, "2 wrong predictions, then the right one with the highest loss"),
+        ([0, 0, 0], 2, "No prediction is wrong: the 2 right ones with the highest loss"),
+        ([0, 0, 0], 1, "No prediction is wrong: the right one with the highest loss"),
+    ],
+)
+def test_the_title_of_the_hardest_says_how_many_are_wrong(labels: list[int], count: int, title: str) -> None:
+    result = predictions([[1, 0]] * 3, labels)
+    assert result.hardest_title(result.hardest(count)) == title
+
+
+def test_the_rival_is_the_actual_class_or_the_runner_up() -> None:
+    result = predictions([[3, 1, 2], [3, 1, 2], [5, 5, 4]], [0, 1, 0])
+    np.testing.assert_array_equal(result.rivals, [2, 1, 1])
+    np.testing.assert_array_equal(result.logits, [[3, 1, 2], [3, 1, 2], [5, 5, 4]])
+    with pytest.raises(ValueError, match="only one class"):
+        _ = predictions([[1]], [0]).rivals
+
+
 # ---- checks ------------------------------------------------------------------------------------------------------------
 
 
