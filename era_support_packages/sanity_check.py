@@ -117,6 +117,23 @@ def sanity_check(
     )
 
 
+def cost(
+    model: nn.Module,
+    image: Tensor,
+    images: int,
+    train_images: int = 128,
+    methods: Sequence[str] = ("gradcam", "eigencam"),
+    draws: int = 12,
+    cascades: int = 1,
+) -> int:
+    """How many images `sanity_check` sends through the network, a backward pass counted double; `image` (1, 3, H, W) is one."""
+    network = unwrapped(model)
+    stages = len(checked_stages(network, image.to(next(network.parameters()).device)))
+    networks = 1 + cascades * (stages - 1) + draws
+    maps = sum(1 + 2 * METHODS[method].needs_gradients for method in methods)
+    return networks * images * maps + (networks - 1) * train_images
+
+
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Spearman's rank correlation of maps (..., H, W), pair by pair, tied ranks averaged: float64 (...).
 

@@ -169,6 +169,12 @@ def find(
     return ShortcutTest(tuple(rows), noise, sample.indices, sample.marks, to_class, to_class_untouched, planted, example, seed)
 
 
+def cost(test: ImageDataset, images: int, methods: Sequence[str] = ("gradcam", "hirescam")) -> int:
+    """How many images `find` sends through the two networks, a backward pass counted double."""
+    maps = sum(1 + 2 * METHODS[method].needs_gradients for method in methods)
+    return 2 * min(images, len(test)) * (1 + maps)
+
+
 # ---- the images ------------------------------------------------------------------------------------------------------
 
 
