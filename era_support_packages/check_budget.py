@@ -19,8 +19,8 @@ from era_support_packages.history import History
 from era_support_packages.image_dataset import ImageDataset
 from era_support_packages.intervals import percent
 from era_support_packages.run_cost import flops_per_image
+from era_support_packages.validation import CHECK_EXTENTS
 
-EXTENTS = ("auto", "full")
 EXPLORER, FAITHFULNESS, SANITY, SHORTCUT = 0.1, 0.3, 0.2, 0.4
 """the share of the budget of each; what is left of a share goes to none of the others, so that each is decided by itself"""
 LEAST = 8e12
@@ -173,7 +173,7 @@ class CheckBudget:
         )
 
 
-REMEDY = '`checks = "full"` runs all of it all the same.'
+REMEDY = 'Set checks = "full" to run all of it.'
 
 
 def faithfulness_cost(images: int, methods: int, layers: int, percentiles: int = 3, steps: int = 6) -> int:
@@ -184,10 +184,10 @@ def faithfulness_cost(images: int, methods: int, layers: int, percentiles: int =
 
 
 def check_extent(extent: str) -> None:
-    """Raise `ValueError` where `extent` is not one of `EXTENTS`."""
-    if extent not in EXTENTS:
+    """Raise `ValueError` where `extent` is not one of `CHECK_EXTENTS`."""
+    if extent not in CHECK_EXTENTS:
         raise ValueError(f"checks is {extent!r}; give 'auto' (as much as the training allows) or 'full'.")
 
 
 def _unwanted(knob: str) -> CheckPlan:
-    return CheckPlan(f"Left out, as `{knob} = False`.")
+    return CheckPlan(f"Left out, as {knob} = False.")

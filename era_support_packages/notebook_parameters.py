@@ -14,7 +14,7 @@ from era_support_packages import datasets
 from era_support_packages.command_values import read_value
 from era_support_packages.config import TrainingConfig, nearest_names
 from era_support_packages.plain_error import PlainError
-from era_support_packages.validation import CAM_METHODS
+from era_support_packages.validation import CAM_METHODS, CHECK_EXTENTS
 
 if TYPE_CHECKING:
     from era_support_packages.preparation import PreparedRun, Report
@@ -40,12 +40,13 @@ KNOBS: dict[str, Any] = {
     "check_faithfulness": True,
     "check_sanity": True,
     "plant_shortcut": True,
+    "checks": "auto",
 }
 MOST_MISTAKES = 100  # more do not fit into a figure of Grad-CAM maps
 _FIELDS = {field.name: field.type for field in dataclasses.fields(TrainingConfig) if field.name != "preset_name"}
 OTHERS = tuple(name for name in _FIELDS if name not in KNOBS)
 """the values of a configuration that the cell has no line for: by name on a command line, in `more` in the cell"""
-_TEXTS = {"preset", "data_root", "finished_run", "method"} | {name for name, kind in _FIELDS.items() if kind in (str, str | None)}
+_TEXTS = {"preset", "data_root", "finished_run", "method", "checks"} | {name for name, kind in _FIELDS.items() if kind in (str, str | None)}
 _SWITCHES = ("resume", *(name for name, value in KNOBS.items() if value is True and name != "resume"))
 
 
@@ -191,6 +192,8 @@ def _problems_with_knobs(knobs: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name} is {knobs[name]!r}; give True or False."
     if type(knobs["mistakes"]) is not int or not 1 <= knobs["mistakes"] <= MOST_MISTAKES:
         yield f"mistakes is {knobs['mistakes']!r}; give a whole number from 1 to {MOST_MISTAKES}."
+    if knobs["checks"] not in CHECK_EXTENTS:
+        yield f"checks is {knobs['checks']!r}: {nearest_names(knobs['checks'], CHECK_EXTENTS)}"
     if knobs["method"] not in CAM_METHODS:
         yield f"method is {knobs['method']!r}: {nearest_names(knobs['method'], CAM_METHODS)}"
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 MODELS = ("ResNet18", "ResNet34", "ResNet50", "ResNet101", "ResNet152", "resnet_custom")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 ENGINES = ("auto", "device", "samples")
+CHECK_EXTENTS = ("auto", "full")
 CAM_METHODS = (  # the keys of gradcam_methods.METHODS, here because that module takes seconds to import
     "gradcam",
     "gradcam++",

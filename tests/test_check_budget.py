@@ -118,7 +118,7 @@ def test_what_was_not_asked_for_is_left_out_by_name(resnet18: nn.Module) -> None
     made = budget(resnet18, history("fast", 50_000))
     found = [made.explorer(False), made.faithfulness(False), made.sanity(False), made.shortcut(False)]
     names = ("explore_methods", "check_faithfulness", "check_sanity", "plant_shortcut")
-    assert found == [CheckPlan(f"Left out, as `{name} = False`.") for name in names]
+    assert found == [CheckPlan(f"Left out, as {name} = False.") for name in names]
 
 
 def test_another_extent_is_refused() -> None:
