@@ -118,7 +118,7 @@ def fit_captions(captions: Sequence[str], panel: float) -> list[str]:
     room = 72 * (panel + 2 * PAD) - 4
     if any(text_width(line) > room for caption in captions for line in caption.split("\n")):
         captions = [
-            re.sub(r"^(predicted|actual|right:|runner-up) ", r"\1\n", caption, flags=re.MULTILINE) for caption in captions
+            re.sub(r"^(predicted|actual|right:|runner-up:) ", r"\1\n", caption, flags=re.MULTILINE) for caption in captions
         ]
     return [wrap(caption, room, FONT) for caption in captions]
 

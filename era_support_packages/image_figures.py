@@ -201,7 +201,7 @@ def gradcam_comparison(
     names = [
         (
             f"{'right:' if guess == truth else 'predicted'} {classes[guess]}\n{percent_text(sure[0])}",
-            f"{'runner-up' if guess == truth else 'actual'} {classes[rival]}\n{percent_text(sure[1])}",
+            f"{'runner-up:' if guess == truth else 'actual'} {classes[rival]}\n{percent_text(sure[1])}",
         )
         for guess, truth, rival, sure in zip(predicted, actual, rivals, confidences, strict=True)
     ]

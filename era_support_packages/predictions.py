@@ -118,6 +118,13 @@ class Predictions:
             return f"No prediction is wrong: {rest}"
         return f"{wrong} wrong prediction{'s' * (wrong > 1)}, then {rest}"
 
+    def rivals_title(self, indices: np.ndarray) -> str:
+        """What the `rivals` of images are, for a title."""
+        right = self.predicted[indices] == self.labels[indices]
+        if right.all():
+            return "the runner-up"
+        return "the actual class" + (" or, where that is predicted, the runner-up" if right.any() else "")
+
     @cached_property
     def rivals(self) -> np.ndarray:
         """The class to hold the predicted one against, int64 (N,): the actual one, or the runner-up where that was predicted.

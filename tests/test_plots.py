@@ -309,7 +309,7 @@ def test_right_predictions_beside_maps_are_captioned_so_and_set_beside_the_runne
     assert titles == ["right\nairplane", "", "", "actual cat\npredicted automobile", "", ""]
     titles = [axes.get_title() for axes in draw_comparison(actual=actual, rivals=rivals).axes[:-1]]
     assert titles == [
-        *("INPUT", "right: airplane\n50 %", "runner-up dog\n50 %"),
+        *("INPUT", "right: airplane\n50 %", "runner-up: dog\n50 %"),
         *("INPUT", "predicted automobile\n50 %", "actual cat\n50 %"),
     ]
 

@@ -140,19 +140,30 @@ def test_the_hardest_are_the_wrong_ones_and_then_right_ones_each_worst_first() -
 
 
 @pytest.mark.parametrize(
-    ("labels", "count", "title"),
+    ("labels", "count", "title", "rivals"),
     [
-        ([1, 1, 1], 3, "Wrong predictions with the highest loss"),
-        ([1, 0, 0], 1, "Wrong predictions with the highest loss"),
-        ([1, 0, 0], 9, "1 wrong prediction, then the 2 right ones with the highest loss"),
-        ([1, 1, 0], 9, "2 wrong predictions, then the right one with the highest loss"),
-        ([0, 0, 0], 2, "No prediction is wrong: the 2 right ones with the highest loss"),
-        ([0, 0, 0], 1, "No prediction is wrong: the right one with the highest loss"),
+        ([1, 1, 1], 3, "Wrong predictions with the highest loss", "the actual class"),
+        ([1, 0, 0], 1, "Wrong predictions with the highest loss", "the actual class"),
+        (
+            [1, 0, 0],
+            9,
+            "1 wrong prediction, then the 2 right ones with the highest loss",
+            "the actual class or, where that is predicted, the runner-up",
+        ),
+        (
+            [1, 1, 0],
+            9,
+            "2 wrong predictions, then the right one with the highest loss",
+            "the actual class or, where that is predicted, the runner-up",
+        ),
+        ([0, 0, 0], 2, "No prediction is wrong: the 2 right ones with the highest loss", "the runner-up"),
+        ([0, 0, 0], 1, "No prediction is wrong: the right one with the highest loss", "the runner-up"),
     ],
 )
-def test_the_title_of_the_hardest_says_how_many_are_wrong(labels: list[int], count: int, title: str) -> None:
+def test_the_title_of_the_hardest_says_how_many_are_wrong(labels: list[int], count: int, title: str, rivals: str) -> None:
     result = predictions([[1, 0]] * 3, labels)
     assert result.hardest_title(result.hardest(count)) == title
+    assert result.rivals_title(result.hardest(count)) == rivals
 
 
 def test_the_rival_is_the_actual_class_or_the_runner_up() -> None:
