@@ -46,7 +46,9 @@ MOST_MISTAKES = 100  # more do not fit into a figure of Grad-CAM maps
 _FIELDS = {field.name: field.type for field in dataclasses.fields(TrainingConfig) if field.name != "preset_name"}
 OTHERS = tuple(name for name in _FIELDS if name not in KNOBS)
 """the values of a configuration that the cell has no line for: by name on a command line, in `more` in the cell"""
-_TEXTS = {"preset", "data_root", "finished_run", "method", "checks"} | {name for name, kind in _FIELDS.items() if kind in (str, str | None)}
+_TEXTS = {"preset", "data_root", "finished_run", "method", "checks"} | {
+    name for name, kind in _FIELDS.items() if kind in (str, str | None)
+}
 _SWITCHES = ("resume", *(name for name, value in KNOBS.items() if value is True and name != "resume"))
 
 
