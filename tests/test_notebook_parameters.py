@@ -165,7 +165,7 @@ BAD = [
     ({"mistakes": 0}, f"mistakes is 0; give a whole number from 1 to {MOST_MISTAKES}."),
     ({"mistakes": True}, f"mistakes is True; give a whole number from 1 to {MOST_MISTAKES}."),
     ({"mistakes": MOST_MISTAKES + 1}, f"mistakes is {MOST_MISTAKES + 1}; give a whole number"),
-    ({"checks": "all"}, "checks is 'all': choose one of 'auto', 'full'."),
+    ({"checks": "most"}, "checks is 'most': choose one of 'auto', 'full'."),
     ({"method": "gradcma"}, "method is 'gradcma': did you mean 'gradcam'"),
     ({"method": ["gradcam"]}, "method is ['gradcam']: "),
     ({"check_sanity": "yes"}, "check_sanity is 'yes'; give True or False."),
