@@ -1,12 +1,26 @@
 """The checks' budget: which runs check everything at full size, which less, what is left out, and that the costs are true."""
 
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import create_autospec
+
+import nbformat
 import numpy as np
 import pytest
 import torch
+from shortcut_results import made_up_maps, made_up_planted, made_up_result
 from tiny import coloured_images, tiny_network
 from torch import Tensor, nn
 
-from era_support_packages import check_budget, faithfulness, sanity_check, shortcut_test, shortcut_training
+from era_support_packages import (
+    check_budget,
+    faithfulness,
+    plots,
+    sanity_check,
+    shortcut_report,
+    shortcut_test,
+    shortcut_training,
+)
 from era_support_packages.batches import random_images
 from era_support_packages.check_budget import CheckBudget, CheckPlan
 from era_support_packages.config import TrainingConfig
@@ -124,6 +138,39 @@ def test_what_was_not_asked_for_is_left_out_by_name(resnet18: nn.Module) -> None
 def test_another_extent_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^checks is 'all'; give 'auto' .* or 'full'\.$"):
         check_budget.check_extent("all")
+
+
+def test_the_notebooks_cell_of_the_planted_shortcut_runs_where_the_budget_pays_for_it(resnet18: nn.Module) -> None:
+    # no run in continuous integration is long enough for it; its functions are tested by themselves
+    notebook = nbformat.read(Path(__file__).parents[1] / "notebooks" / "gradcam_cifar10.ipynb", as_version=4)
+    (source,) = (cell.source for cell in notebook.cells if cell.id == "shortcut-code")
+    made = budget(resnet18, history("fast", 50_000), test_images=400)
+    plant = create_autospec(shortcut_training.plant, return_value=made_up_planted())
+    find = create_autospec(shortcut_test.find, return_value=made_up_result(made_up_maps("gradcam", "layer1", 80, 100)))
+    told, shown = [], []
+    names = {
+        "budget": made,
+        "plant_shortcut": True,
+        "network": resnet18,
+        "train": made.train,
+        "test": made.test,
+        "history": made.history,
+        "config": made.history.config,
+        "about": "a run",
+        "shortcut_training": SimpleNamespace(plant=plant),
+        "shortcut_test": SimpleNamespace(find=find),
+        "shortcut_report": shortcut_report,
+        "plots": plots,
+        "tables": SimpleNamespace(show=lambda *parts: told.extend(parts)),
+        "show": lambda figure, name: shown.append(name),
+    }
+    exec(source, names)
+    assert shown == ["planted_shortcut.png"]
+    assert find.call_args.kwargs["images"] == 200
+    assert told[0] == made.shortcut().sentence
+    shown.clear()
+    exec(source, {**names, "budget": budget(resnet18, history("smoke", 1437))})
+    assert (shown, plant.call_count) == ([], 1)
 
 
 # ---- the costs are those of the work done ------------------------------------------------------------------------------
