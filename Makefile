@@ -33,6 +33,9 @@ bench: $(VENV)/.installed  ## Measure throughput, augmentation and Grad-CAM into
 	$(PY) benchmarks/screening.py
 	$(PY) benchmarks/accuracy.py
 
+browser: $(VENV)/.browser  ## The notebook in JupyterLab in a headless Chromium; pictures of the page go to runs/browser/
+	$(PY) -m pytest --override-ini python_files='check_*.py' tests/browser $(ARGS)
+
 faults: $(VENV)/.installed  ## Kill a training process again and again; nothing may be lost (ARGS="--kills 40 --seed 0")
 	$(PY) tests/kill_test.py $(ARGS)
 
@@ -47,4 +50,8 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt pyproject.toml
 	$(PY) -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-.PHONY: help run test quick lint render bench faults colab lowest
+$(VENV)/.browser: $(VENV)/.installed tests/browser/requirements.txt
+	$(PY) -m pip install --quiet --requirement tests/browser/requirements.txt
+	@touch $@
+
+.PHONY: help run test quick lint render bench faults browser colab lowest
