@@ -17,11 +17,15 @@ WIDTH = 100
 # Colours are the page's own, light or dark: only what keeps numbers and words whole is set. Jupyter's style sheet would fix
 # the columns' widths, center the table and break words.
 _TABLE = "table-layout:auto;border-collapse:collapse;margin:0;font-variant-numeric:tabular-nums"
-_CELL = "text-align:{};white-space:nowrap;padding:0.2em 0.7em"
-_HEADING = "text-align:{};vertical-align:bottom;white-space:normal;word-break:normal;overflow-wrap:normal;padding:0.2em 0.7em"
+_AT_SPACES = "white-space:normal;word-break:normal;overflow-wrap:normal"
+_CELL = {
+    "left": f"text-align:left;{_AT_SPACES};padding:0.2em 0.7em",  # text, in two lines where the page is narrow
+    "right": "text-align:right;white-space:nowrap;padding:0.2em 0.7em",
+}
+_HEADING = {side: f"text-align:{side};vertical-align:bottom;{_AT_SPACES};padding:0.2em 0.7em" for side in _CELL}
 _LINE = ";border-top:1px solid"
 _NO_BREAK = "\N{NO-BREAK SPACE}"
-_TEXT = "max-width:60em;margin:0.4em 0 1em 0;white-space:normal;word-break:normal;overflow-wrap:normal"
+_TEXT = f"max-width:60em;margin:0.4em 0 1em 0;{_AT_SPACES}"
 _CAPTION = f"{_TEXT};font-size:0.9em"
 
 
@@ -98,15 +102,15 @@ class Table:
         """An HTML table in the page's own colours; it scrolls where it is wider than the page, and breaks no word."""
         sides = ["right" if right else "left" for right in self._aligned_right()]
 
-        def row(texts: list[str], tag: str, style: str) -> str:
+        def row(texts: list[str], tag: str, styles: dict[str, str], line: str = "") -> str:
             cells = (
-                f'<{tag} style="{style.format(side)}">{text_html(text)}</{tag}>' for text, side in zip(texts, sides, strict=True)
+                f'<{tag} style="{styles[side]}{line}">{text_html(text)}</{tag}>' for text, side in zip(texts, sides, strict=True)
             )
             return f"<tr>{''.join(cells)}</tr>"
 
         head = row([column.name for column in self.columns], "th", _HEADING)
         body = "\n".join(row(texts, "td", _CELL) for texts in self._cells(self.rows))
-        foot = "\n".join(row(texts, "td", _CELL + _LINE) for texts in self._cells(self.footer))
+        foot = "\n".join(row(texts, "td", _CELL, _LINE) for texts in self._cells(self.footer))
         table = f'<table style="{_TABLE}">\n<thead>\n{head}\n</thead>\n<tbody>\n{body}\n</tbody>'
         table += f"\n<tfoot>\n{foot}\n</tfoot>\n</table>" if foot else "\n</table>"
         caption = f'\n<p style="{_CAPTION}">{text_html(self.caption)}</p>' if self.caption else ""

@@ -130,7 +130,7 @@ def test_a_row_needs_a_value_for_each_column() -> None:
 # ---- HTML ----------------------------------------------------------------------------------------------------------------
 
 
-def test_as_html_it_has_the_same_cells_and_no_cell_breaks(table: Table) -> None:
+def test_as_html_it_has_the_same_cells_and_no_number_or_word_breaks(table: Table) -> None:
     page = Parser(table._repr_html_())
     assert page.open == []
     assert page.rows == [
@@ -142,7 +142,8 @@ def test_as_html_it_has_the_same_cells_and_no_cell_breaks(table: Table) -> None:
     ]
     for styles in page.styles[1:]:
         assert [re.search("text-align:(\\w+)", style).group(1) for style in styles] == ["left", "right", "right", "right"]
-        assert all("white-space:nowrap" in style for style in styles)
+        assert "white-space:normal;word-break:normal;overflow-wrap:normal" in styles[0]  # text wraps at its spaces
+        assert all("white-space:nowrap" in style for style in styles[1:])
     assert all("overflow-wrap:normal" in style for style in page.styles[0])
 
 

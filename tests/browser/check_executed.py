@@ -36,7 +36,7 @@ def test_every_cell_has_run(executed):
 
 
 def test_no_cell_failed(executed):
-    assert errors(executed.notebook) == []
+    assert not errors(executed.notebook), "\n".join(errors(executed.notebook))
     assert executed.run is not None, "there is not exactly one run's folder"
 
 

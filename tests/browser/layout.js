@@ -24,14 +24,21 @@
       }
     }
     const right = cell.getBoundingClientRect().right + 1;
+    const reported = new Set();
     for (const element of [part, ...part.querySelectorAll("*")]) {
       const box = element.getBoundingClientRect();
       if (!box.width || element.closest("mjx-assistive-mml, svg")) continue;
+      if (reported.has(element.parentElement)) {
+        reported.add(element); // what is inside of something too wide is too wide as well
+        continue;
+      }
       const name = `${element.tagName.toLowerCase()} ${element.className}`.trim();
+      const before = faults.length;
       if (box.right > right) faults.push(`<${name}> ends ${Math.round(box.right - right)} px right of its cell`);
       const cut = element.scrollWidth - element.clientWidth;
       if (element.clientWidth && cut > 1 && getComputedStyle(element).overflowX !== "visible")
         faults.push(`<${name}> hides ${cut} px of its width: "${element.textContent.trim().slice(0, 60)}"`);
+      if (faults.length > before) reported.add(element);
     }
   }
   return faults;
