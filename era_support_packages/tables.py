@@ -23,6 +23,7 @@ _CELL = {
     "right": "text-align:right;white-space:nowrap;padding:0.2em 0.7em",
 }
 _HEADING = {side: f"text-align:{side};vertical-align:bottom;{_AT_SPACES};padding:0.2em 0.7em" for side in _CELL}
+_HEADING["right"] += ";width:1px"  # as narrow as its numbers and words allow: the room is for the text
 _LINE = ";border-top:1px solid"
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 _TEXT = f"max-width:60em;margin:0.4em 0 1em 0;{_AT_SPACES}"
