@@ -86,9 +86,13 @@ def open_copy(browser: Any, lab: Any, name: str, **values: Any) -> Any:
 
 
 def typed(parameters: str, **values: Any) -> str:
-    """The source of the parameters cell with other values."""
+    """The source of the parameters cell with other values; what has no line of its own goes into `more`."""
+    lines = {name: re.compile(rf"(?m)^({name}: \w+ = )\S+") for name in (*values, "more")}
+    values["more"] = {name: values.pop(name) for name in list(values) if not lines[name].search(parameters)}
+    if not values["more"]:
+        del values["more"]
     for name, value in values.items():
-        parameters, found = re.subn(rf"(?m)^({name}: \w+ = )\S+", lambda match, value=value: match[1] + repr(value), parameters)
+        parameters, found = lines[name].subn(lambda match, value=value: match[1] + repr(value), parameters)
         assert found == 1, f"the parameters cell has no line for {name}"
     return parameters
 
