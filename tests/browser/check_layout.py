@@ -21,6 +21,8 @@ def test_the_page_can_be_read(executed, folder, width):
     ("style", "content", "fault"),
     [
         ("word-break: break-all", "one verdict that is undecided", '"verdict" is broken within the word'),
+        ("word-break: break-all", "means of -0.25", '"-0.25" is broken within the word'),
+        ("", 'and <code>more={"cutout": 8}</code>', None),
         ("", '<table style="width: 300px"><tr><td>x</td></tr></table>', "px right of its cell"),
         ("overflow: auto", '<div style="width: 300px">x</div>', "hides 200 px of its width"),
         ("", "a line wraps at its spaces and well-known hyphens", None),

@@ -8,9 +8,10 @@
     for (let node = walker.nextNode(); node; node = walker.nextNode()) {
       const parent = node.parentElement;
       if (!parent.offsetParent || parent.closest("mjx-container, script, style, option")) continue;
-      // A path alone on its line may be of any length; elsewhere a line may end after a hyphen, a dash or a slash.
+      // A path alone on its line may be of any length. Elsewhere a line may end after a hyphen, a slash, a bracket or the like,
+      // but not within letters, digits and what belongs to a number, its sign included.
       const text = node.data.replace(/^[^\S\n]*\S*\/\S*[^\S\n]*$/gm, (path) => " ".repeat(path.length));
-      for (const found of text.matchAll(/[^\s\-\u2010-\u2015\/]+/g)) {
+      for (const found of text.matchAll(/(?<![\p{L}\p{N}])[-+]?[\p{L}\p{N}_.,'\u2019%]+|[\p{L}\p{N}_.,'\u2019%]+/gu)) {
         if (found[0].length < 2) continue;
         const range = document.createRange();
         range.setStart(node, found.index);
