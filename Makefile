@@ -11,6 +11,11 @@ help:  ## List the targets
 run: $(VENV)/.installed  ## Run the notebook into runs/ (ARGS="-p preset fast -p epochs 3")
 	$(PY) -m era_support_packages.notebook run $(ARGS)
 
+lab: $(VENV)/.browser  ## Open a working copy of the notebook, runs/lab/gradcam_cifar10.ipynb, in JupyterLab
+	@mkdir -p runs/lab
+	@[ -e runs/lab/gradcam_cifar10.ipynb ] || cp notebooks/gradcam_cifar10.ipynb runs/lab/
+	$(PY) -m jupyterlab $(ARGS) runs/lab/gradcam_cifar10.ipynb
+
 test: lint  ## Lint, unit tests, and the notebook under nbmake (ARGS="-k gradcam")
 	$(UNIT_TESTS) $(ARGS)
 	$(PY) -m pytest --nbmake --nbmake-timeout=600 notebooks/gradcam_cifar10.ipynb
@@ -54,4 +59,4 @@ $(VENV)/.browser: $(VENV)/.installed tests/browser/requirements.txt
 	$(PY) -m pip install --quiet --requirement tests/browser/requirements.txt
 	@touch $@
 
-.PHONY: help run test quick lint render bench faults browser colab lowest
+.PHONY: help run lab test quick lint render bench faults browser colab lowest

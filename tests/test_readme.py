@@ -1,5 +1,6 @@
 """What the README says to type is run as it stands there, on images that a test can afford."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 from era_support_packages import datasets
 from era_support_packages.image_dataset import ImageDataset
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+REPOSITORY = Path(__file__).parents[1]
+README = (REPOSITORY / "README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 
 
@@ -48,3 +50,40 @@ def test_a_python_block_runs_as_it_stands(block: str, few_digits: None, tmp_path
     assert history.resolution < 32
     assert explanation.targets[:, 0].tolist() == history.predictions.predicted[worst].tolist()
     np.testing.assert_allclose(explanation.confidences[:, 0], history.predictions.confidences[worst], atol=0.02)
+
+
+def texts_of(*folders: Path) -> str:
+    """All texts that stand in the code of some folders, a place for a value left out."""
+    found = []
+    for file in (file for folder in folders for file in sorted(folder.glob("*.py"))):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                found.append("".join(part.value if isinstance(part, ast.Constant) else "\0" for part in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return "\n".join(found)
+
+
+def test_the_troubleshooting_quotes_what_is_really_said() -> None:
+    said = texts_of(REPOSITORY / "era_support_packages", REPOSITORY / "tests" / "environments")
+    rows = re.findall(r"^\| (.*?) \|", README.split("## Troubleshooting")[1].split("\n## ")[0], re.MULTILINE)
+    quotes = [quote for row in rows for quote in re.findall(r"`([^`]+ [^`]+)`", row) if not quote.startswith("make ")]
+    assert len(quotes) >= 8
+    for quote in quotes:
+        for piece in re.split(r"\.\.\.|'[^']*'|\bnan\b|\bCIFAR-10 (?=is)|\b\d+\.\d+\b", quote):
+            assert piece.strip(" ,:()=?") in said, quote
+
+
+def test_each_target_that_the_readme_names_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z]+)\b", "\n".join(re.findall(r"`([^`\n]+)`", README)))) | set(
+        re.findall(r"^make ([a-z]+)", README, re.MULTILINE)
+    )
+    assert {"run", "test", "lab", "colab"} <= named <= targets
+
+
+def test_each_link_within_the_page_and_to_a_file_leads_somewhere() -> None:
+    headings = re.findall(r"^#+ (.+)$", README, re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", README):
+        assert target[1:] in anchors if target.startswith("#") else (REPOSITORY / target).is_file(), target
