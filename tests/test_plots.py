@@ -358,7 +358,8 @@ def test_range_test_draws_the_finite_part(bad: float) -> None:
     assert axes.get_ylim()[1] < 2.5
     assert legend_of(figure)[2:] == ["valley 0.01", "steepest: none"]
     [shade] = axes.patches
-    assert (shade.get_x(), shade.get_x() + shade.get_width()) == pytest.approx((1.0, 10.0))
+    box = shade.get_window_extent().transformed(axes.transData.inverted())
+    assert (box.x0, box.x1) == pytest.approx((1.0, 10.0))
 
 
 def test_range_test_that_only_rises_says_there_is_no_suggestion() -> None:
