@@ -14,10 +14,9 @@ from environment import EnvironmentProblem, definition, lowest_versions, read_li
 from era_support_packages.bootstrap import requirements
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = {  # what requirements-dev.txt declares: `make run` installs it too, and `to_frame` says what it lacks
-    "notebook.py": {"papermill", "nbformat", "nbconvert"},
-    "tables.py": {"pandas"},
-}
+RUNNER = ("notebook.py", "notebook_run.py", "committed_notebook.py", "executed_notebook.py")  # for which `make run` installs more
+EXTRAS = {name: {"papermill", "nbformat", "nbconvert", "nbclient"} for name in RUNNER}
+EXTRAS["tables.py"] = {"pandas"}  # which `to_frame` asks for where it is missing
 MODULES = {  # distributions that are called otherwise than what they bring
     "cv2": "opencv-python-headless",
     "IPython": "ipython",
