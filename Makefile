@@ -42,7 +42,7 @@ browser: $(VENV)/.browser  ## The notebook in JupyterLab in a headless Chromium;
 	$(PY) -m pytest --override-ini python_files='check_*.py' tests/browser $(ARGS)
 
 faults: $(VENV)/.installed  ## Kill a training process again and again; nothing may be lost (ARGS="--kills 40 --seed 0")
-	$(PY) tests/kill_test.py $(ARGS)
+	$(PY) tests/support/kill_runs.py $(ARGS)
 
 colab:  ## The notebook alone and the unit tests with the versions that Colab has (COLAB_PYTHON=PATH ARGS="-k gradcam")
 	$(PYTHON) tests/environments/check.py colab $(ARGS)

@@ -24,8 +24,8 @@ from keys import OLDER, Values, digest, key_of, kind_of, recipe_values
 from recipes import BY_OTHERS, RECIPES
 from scipy.stats import t
 
-from era_support_packages import preparation, recording
-from era_support_packages.hardware import resolve_device
+from era_support_packages.runs import preparation, recording
+from era_support_packages.system.machine import resolve_device
 
 STORED = RowFile(ROOT / "benchmarks" / "results" / "accuracy.json")
 IDENTITY = ("recipe", "key", "kind", "data", "seed")  # what tells rows apart

@@ -18,10 +18,11 @@ from bench import alternate, options, publish, ratio
 from torch import Tensor
 from torchvision.transforms import v2
 
-from era_support_packages.augmentation import AugmentationPolicy
-from era_support_packages.batches import TrainingBatches, mean_colour
-from era_support_packages.hardware import keep_freed_memory
-from era_support_packages.image_dataset import ImageDataset
+from era_support_packages.datasets.augmentation_policy import AugmentationPolicy
+from era_support_packages.datasets.batches import TrainingBatches
+from era_support_packages.datasets.image_dataset import ImageDataset
+from era_support_packages.datasets.normalization import mean_colour
+from era_support_packages.system.machine import keep_freed_memory
 
 SIZE, PADDING, CUTOUT = 32, 2, 8
 POLICY = AugmentationPolicy(horizontal_flip=0.5, crop_padding=PADDING, cutout=CUTOUT)

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from era_support_packages.atomic_file import write_atomically
-from era_support_packages.hardware import describe, versions
+from era_support_packages.system.atomic_file import write_atomically
+from era_support_packages.system.machine import describe, versions
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -14,8 +14,10 @@ from bench import alternate, options, publish, ratio
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-from era_support_packages import gradcam, hardware
-from era_support_packages.resnet import ResNet18
+from era_support_packages.gradcam import explanation as gradcam
+from era_support_packages.gradcam.arguments import DEFAULT_LAYERS
+from era_support_packages.models.resnet import ResNet18
+from era_support_packages.system import machine as hardware
 
 IMAGES = 10
 LIBRARY, OURS = "library, layer by layer, class by class", "one call for all"
@@ -37,8 +39,8 @@ def main() -> None:
         return gradcam.explain(model, images, classes).maps
 
     def one_by_one() -> np.ndarray:
-        maps = np.zeros((IMAGES, 2, len(gradcam.DEFAULT_LAYERS), 32, 32), np.float32)
-        for layer, name in enumerate(gradcam.DEFAULT_LAYERS):
+        maps = np.zeros((IMAGES, 2, len(DEFAULT_LAYERS), 32, 32), np.float32)
+        for layer, name in enumerate(DEFAULT_LAYERS):
             for column in range(2):
                 with GradCAM(model=model, target_layers=[getattr(model, name)]) as library:
                     targets = [ClassifierOutputTarget(int(class_id)) for class_id in classes[:, column]]

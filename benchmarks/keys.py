@@ -4,8 +4,8 @@ import hashlib
 import json
 from typing import Any
 
-from era_support_packages.config import TrainingConfig
-from era_support_packages.muon import ITERATIONS
+from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.muon import ITERATIONS
 
 # The values that a key always holds. One that `TrainingConfig` gets later is left out of it while it holds its default, which
 # does what was done before: so no stored row becomes one of an older recipe.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from era_support_packages.config import TrainingConfig
+from era_support_packages.training.config import TrainingConfig
 
 
 @dataclass(frozen=True)

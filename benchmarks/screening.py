@@ -18,10 +18,12 @@ import time
 from bench import ROOT, RowFile, commit, merge, report, row_options, table
 from keys import OLDER, Values, digest, key_of, kind_of, recipe_values
 
-from era_support_packages import datasets, training
-from era_support_packages.config import TrainingConfig
-from era_support_packages.hardware import describe, resolve_device
-from era_support_packages.image_dataset import ImageDataset, stratified_split
+from era_support_packages.datasets import loading as datasets
+from era_support_packages.datasets.image_dataset import ImageDataset, stratified_split
+from era_support_packages.system.machine import describe, resolve_device
+from era_support_packages.training import loop as training
+from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.setup import build_model
 
 STORED = RowFile(ROOT / "benchmarks" / "results" / "screening.json")
 HELD_OUT = 0.1  # of the training images: 5,000 of CIFAR-10
@@ -44,7 +46,7 @@ def trained(
     config = training.resolve(asked, train)
     report(f"{preset} {_words(base)}: {_words(change)}, seed {seed}")
     start = time.perf_counter()
-    model = training.build_model(config, len(train.classes), train)
+    model = build_model(config, len(train.classes), train)
     history = training.fit(model, train, held_out, config, report=report)
     device = describe(resolve_device(config.device))
     recipe = recipe_values(asked)

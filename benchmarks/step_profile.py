@@ -16,10 +16,13 @@ import torch
 from bench import options, publish
 from throughput import images
 
-from era_support_packages import hardware, training_setup
-from era_support_packages.config import TrainingConfig
-from era_support_packages.run_cost import flops_per_image, muon_flops
-from era_support_packages.step_graph import GraphedPass
+from era_support_packages.system import machine as hardware
+from era_support_packages.training import setup as training_setup
+from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.cost import flops_per_image, muon_flops
+from era_support_packages.training.cuda_graph import GraphedPass
+from era_support_packages.training.resources import use_resources
+from era_support_packages.training.step import TrainingStep
 
 # A kernel belongs to the first class one of whose words is in its name.
 CLASSES = {
@@ -50,7 +53,7 @@ class Steps:
         self.config, size = config, config.batch_size
         self.model = training_setup.build_model(config, 10, images(max(size, 512)))
         optimizer = training_setup.build_optimizer(self.model, config)
-        self.step = training_setup.TrainingStep(self.model, optimizer, config)
+        self.step = TrainingStep(self.model, optimizer, config)
         self.batches = training_setup.build_batches(images(4 * size), config)
 
     def run(self, count: int) -> None:
@@ -128,7 +131,7 @@ def main() -> None:
     values = {"epochs": 1, "resolutions": [(chosen.pixels, 1.0)], "batch_size": chosen.batch_size, "horizontal_flip": 0.5}
     config = training_setup.resolve(TrainingConfig.preset("fast", **values))
     device = hardware.resolve_device(config.device)
-    with hardware.use_resources(config):
+    with use_resources(config):
         ceiling = matrix_ceiling(device, config.precision, chosen.side or (8192 if device.type == "cuda" else 2048))
         steps = Steps(config)
         seconds = step_seconds(steps, chosen.rounds)

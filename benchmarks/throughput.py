@@ -21,13 +21,16 @@ import torch.nn.functional as F
 from bench import alternate, options, publish, ratio
 from torch.utils.data import DataLoader, Dataset
 
-from era_support_packages import hardware, training_setup
-from era_support_packages.augmentation import Augmenter
-from era_support_packages.batches import mean_colour
-from era_support_packages.config import TrainingConfig
-from era_support_packages.image_dataset import ImageDataset
-from era_support_packages.step_graph import GraphedPass
-from era_support_packages.weight_gradients import FastWeightGradients
+from era_support_packages.datasets.image_dataset import ImageDataset
+from era_support_packages.datasets.normalization import mean_colour
+from era_support_packages.datasets.sample_augmentation import Augmenter
+from era_support_packages.models.weight_gradients import FastWeightGradients, fast_weight_gradients
+from era_support_packages.system import machine as hardware
+from era_support_packages.training import setup as training_setup
+from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.cuda_graph import GraphedPass
+from era_support_packages.training.resources import use_resources
+from era_support_packages.training.step import TrainingStep
 
 WARM_UP = GraphedPass.WARM_UP + 1 if torch.cuda.is_available() else 1  # steps that are not timed
 VARIANTS = ("original's way", "ours", "ours, memory given back", "ours, oneDNN's weight gradients")
@@ -94,11 +97,11 @@ def our_way(config: TrainingConfig, steps: int, variant: str) -> float:
     data = images(size * (steps + WARM_UP))
     model = training_setup.build_model(config, 10)
     optimizer = training_setup.build_optimizer(model, config)
-    step = training_setup.TrainingStep(model, optimizer, config)
+    step = TrainingStep(model, optimizer, config)
     if variant == "ours, oneDNN's weight gradients":
         step.forward_backward.fast_gradients = hardware.nullcontext()
     start, loss = 0.0, None
-    with hardware.use_resources(config):
+    with use_resources(config):
         for number, (batch, labels) in enumerate(training_setup.build_batches(data, config).epoch(pixels, 0, len(data))):
             if number == WARM_UP:
                 if loss is not None:
@@ -133,7 +136,7 @@ def main() -> None:
         )
         print(way, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
         return
-    has_own = isinstance(training_setup.fast_weight_gradients(torch.device(config.device), config.precision), FastWeightGradients)
+    has_own = isinstance(fast_weight_gradients(torch.device(config.device), config.precision), FastWeightGradients)
     variants = [name for name in VARIANTS if has_own or name != "ours, oneDNN's weight gradients"]
     memory: dict[str, float] = {}
 

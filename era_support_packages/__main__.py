@@ -9,10 +9,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from era_support_packages.command_values import read_value, shield_negative_numbers
-from era_support_packages.config import PRESETS, TrainingConfig
-from era_support_packages.datasets import DatasetError
-from era_support_packages.notebook_parameters import ParameterError, Parameters
+from era_support_packages.datasets.image_dataset import DatasetError
+from era_support_packages.notebook.parameters import ParameterError, Parameters
+from era_support_packages.system.command_values import read_value, shield_negative_numbers
+from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.presets import PRESETS
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,8 +31,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(preset: str, data_root: str | None, resume: bool, overrides: dict[str, Any]) -> None:
     """Train as the values say and write the run's folder; go on with a run of the same values that was stopped."""
-    from era_support_packages.preparation import prepare
-    from era_support_packages.recording import train_prepared
+    from era_support_packages.runs.preparation import prepare
+    from era_support_packages.runs.recording import train_prepared
 
     def report(line: str) -> None:
         print(line, flush=True)
@@ -50,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ParameterError as error:  # before PyTorch is imported
         print(f"error: {error}", file=sys.stderr)
         return 2
-    from era_support_packages.recording import RunStopped
-    from era_support_packages.training import DeviceFailedError, OutOfMemoryError, TrainingDivergedError
+    from era_support_packages.runs.recording import RunStopped
+    from era_support_packages.training.failures import DeviceFailedError, OutOfMemoryError, TrainingDivergedError
 
     preset, data_root, resume = (options.pop(name) for name in ("preset", "data_root", "resume"))
     try:

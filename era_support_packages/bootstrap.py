@@ -15,8 +15,8 @@ import textwrap
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from era_support_packages.archives import ARCHIVES, addresses, default_root
-from era_support_packages.download import Download, begin
+from era_support_packages.datasets.archives import ARCHIVES, addresses, default_root
+from era_support_packages.system.download import Download, begin
 
 KEPT = ("torch", "torchvision", "numpy")  # whatever is installed of these stays
 OPENCV_WHEELS = (

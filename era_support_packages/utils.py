@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from era_support_packages import plots
-from era_support_packages.batches import unnormalize
-from era_support_packages.evaluation_mode import evaluation_mode
-from era_support_packages.gradcam import explain
-from era_support_packages.progress import progress_bar
+from era_support_packages.datasets.normalization import unnormalize
+from era_support_packages.gradcam.explanation import explain
+from era_support_packages.models.modes import evaluation_mode
+from era_support_packages.system.progress import progress_bar
 
 __all__ = [
     "display_incorrect_images",

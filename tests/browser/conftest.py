@@ -64,7 +64,7 @@ def lab(browser: Any, folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """JupyterLab, serving the folder; ended also where the tests are told to end."""
     from jupyter_lab import running_lab
 
-    from era_support_packages.interrupts import sigterm_interrupts
+    from era_support_packages.system.interrupts import sigterm_interrupts
 
     with sigterm_interrupts(), running_lab(folder, tmp_path_factory.mktemp("jupyter")) as server:
         yield server

@@ -1,0 +1,144 @@
+"""Shuffled, augmented, normalised batches on the training device."""
+
+import signal
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from era_support_packages.datasets.augmentation_policy import ENGINES, AugmentationDraws, AugmentationPolicy, draw
+from era_support_packages.datasets.device_augmentation import augment
+from era_support_packages.datasets.image_dataset import ImageDataset
+from era_support_packages.datasets.normalization import mean_colour, scale_and_shift, scaled_pixels
+from era_support_packages.datasets.sample_augmentation import Augmenter
+from era_support_packages.system.naming import nearest_names
+
+_DRAWN_AT_ONCE = 2**16  # images whose draws go to the device together: 7 MB, and in most runs a whole pass
+
+
+def shuffled_order(size: int, seed: int, pass_number: int) -> np.ndarray:
+    """The order of one pass over a training split: a permutation of range(size) that depends on (seed, pass) alone."""
+    key = (seed << 64) | (pass_number << 32) | 0xFFFF_FFFF  # an index no image has
+    return np.random.Generator(np.random.Philox(key=key)).permutation(size)
+
+
+class _AugmentedImages(Dataset):
+    """Map-style data set of the images shown in an epoch, in their order."""
+
+    def __init__(self, dataset: ImageDataset, augmenter: Augmenter, indices: np.ndarray, draws: AugmentationDraws) -> None:
+        self.images, self.labels, self.augmenter = dataset.images, dataset.labels, augmenter
+        self.indices, self.draws = indices, draws
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> tuple[Tensor, int]:
+        index = self.indices[place]
+        image = self.augmenter.apply(self.images[index], self.draws.map(lambda values: values[place]))
+        return torch.from_numpy(np.ascontiguousarray(image)), int(self.labels[index])
+
+
+def _shown(size: int, seed: int, start: int, images: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pass and index of images number `start` to `start + images` of a run over `size` images, int64 (images,) each."""
+    first, offset = divmod(start, size)
+    last = (start + images - 1) // size
+    order = np.concatenate([shuffled_order(size, seed, number) for number in range(first, last + 1)])
+    return np.arange(start, start + images) // size, order[offset : offset + images]
+
+
+def batch_count(images: int, batch_size: int) -> int:
+    """Full batches in that many images; one smaller batch where there are fewer images than that."""
+    return max(1, images // batch_size)
+
+
+class TrainingBatches:
+    """Batches of augmented training images: float32 (B, 3, r, r) normalised, int64 labels (B,), on the device.
+
+    A batch that would not be full is left out at the end of an epoch (which images these are changes with each pass).
+
+    With the engine "device" ("auto") the images lie on the device as uint8 and are augmented there by the batch; an epoch neither
+    waits for the device nor copies anything to it but the next draws, once for tens of thousands of images. With "samples" each
+    image goes through albumentations in `workers` processes, or in this one for 0. Both show the same images in the same order
+    with the same draws. Raises `ValueError` for another engine.
+    """
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        policy: AugmentationPolicy,
+        batch_size: int,
+        device: torch.device,
+        seed: int = 0,
+        workers: int = 0,
+        engine: str = "auto",
+    ) -> None:
+        if engine not in ENGINES:
+            raise ValueError(f"engine is {engine!r}: {nearest_names(engine, ENGINES)}")
+        self.dataset, self.policy, self.batch_size, self.device = dataset, policy, batch_size, device
+        self.seed, self.workers, self.engine = seed, workers, "device" if engine == "auto" else engine
+        self.scale, self.shift = scale_and_shift(dataset.mean, dataset.std, device)
+        if self.engine == "device":
+            self.images = torch.from_numpy(np.ascontiguousarray(dataset.images)).to(device)
+            self.labels = torch.from_numpy(np.ascontiguousarray(dataset.labels)).to(device)
+            self.fill = torch.tensor(mean_colour(dataset), dtype=torch.uint8, device=device)
+
+    def epoch(self, resolution: int, start: int, images: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of images number `start` to `start + images` of the run, at `resolution` px."""
+        size = min(self.batch_size, images)
+        shown = batch_count(images, self.batch_size) * size
+        augmented = self._on_the_device if self.engine == "device" else self._by_the_sample
+        for pixels, labels in augmented(start, shown, size):
+            yield scaled_pixels(pixels, self.scale, self.shift, resolution), labels
+
+    def _on_the_device(self, start: int, images: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        step = max(_DRAWN_AT_ONCE // size, 1) * size
+        for first in range(start, start + images, step):
+            indices, draws = self._drawn(first, min(step, start + images - first))
+            chosen = torch.from_numpy(indices).to(self.device)
+            draws = draws.map(lambda values: torch.from_numpy(values).to(self.device))
+            for place in range(0, len(indices), size):
+                batch = slice(place, place + size)
+                pixels = self.images.index_select(0, chosen[batch])
+                pixels = augment(pixels, draws.map(lambda values, batch=batch: values[batch]), self.policy, self.fill)
+                yield pixels, self.labels.index_select(0, chosen[batch])
+
+    def _by_the_sample(self, start: int, images: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        height, width = self.dataset.images.shape[1:3]
+        augmenter = Augmenter(self.policy, height, width, mean_colour(self.dataset), self.seed)
+        loader = DataLoader(
+            _AugmentedImages(self.dataset, augmenter, *self._drawn(start, images)),
+            batch_size=size,
+            num_workers=self.workers,
+            pin_memory=self.device.type == "cuda",
+            worker_init_fn=_start_worker if self.workers else None,
+            generator=torch.Generator(),  # it would otherwise draw a seed for its workers from the global random state
+        )
+        for pixels, labels in loader:
+            yield pixels.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+
+    def _drawn(self, start: int, images: int) -> tuple[np.ndarray, AugmentationDraws]:
+        """The indices of images number `start` to `start + images` of the run, and what happens to each."""
+        height, width = self.dataset.images.shape[1:3]
+        passes, indices = _shown(len(self.dataset), self.seed, start, images)
+        return indices, draw(self.policy, height, width, self.seed, passes, indices)
+
+
+def _start_worker(worker: int) -> None:
+    """One thread a worker: OpenCV would otherwise start one for each core in each. SIGTERM ends it, whatever the parent does."""
+    import cv2
+
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def augmented_variants(
+    dataset: ImageDataset, indices: np.ndarray, policy: AugmentationPolicy, count: int, seed: int
+) -> np.ndarray:
+    """What the policy makes of some images in `count` passes: uint8 (len(indices), count, H, W, 3)."""
+    height, width = dataset.images.shape[1:3]
+    augmenter = Augmenter(policy, height, width, mean_colour(dataset), seed)
+    return np.stack(
+        [[augmenter(dataset.images[index], pass_number, int(index)) for pass_number in range(count)] for index in indices]
+    )

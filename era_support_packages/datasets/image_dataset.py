@@ -1,0 +1,115 @@
+"""The value that all data sets are: every image of a split as one uint8 array, with labels, class names and statistics."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+
+from era_support_packages.system.plain_error import PlainError
+
+IMAGE_SIZE = 32
+SPLIT_SEED = 0
+
+Channels = tuple[float, float, float]
+
+
+class DatasetError(PlainError, RuntimeError):
+    """The data is there but cannot be used, e.g. a corrupt file; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageDataset:
+    """One split of a data set of colour images, in memory.
+
+    images: uint8 (N, H, W, 3), RGB.  labels: int64 (N,), indices into `classes`.  split: "train" or "test".
+    name: short, for file names, e.g. "cifar10".  title: for figures, e.g. "CIFAR-10".
+    mean, std: per channel, of the pixels of the *training* split, on the scale [0, 1]; both splits carry the same.
+    Raises ValueError where shapes, dtypes or label values do not fit.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    name: str
+    title: str
+    split: str
+    mean: Channels
+    std: Channels
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[-1] != 3:
+            raise ValueError(f"images are {self.images.dtype} {self.images.shape}; they must be uint8 (N, H, W, 3).")
+        if self.labels.dtype != np.int64 or self.labels.shape != self.images.shape[:1]:
+            raise ValueError(
+                f"labels are {self.labels.dtype} {self.labels.shape}; they must be int64 ({len(self.images)},), one an image."
+            )
+        if len(self.labels) and not (self.labels.min() >= 0 and self.labels.max() < len(self.classes)):
+            raise ValueError(
+                f"labels reach from {self.labels.min()} to {self.labels.max()}; "
+                f"with {len(self.classes)} classes they must lie in 0 ... {len(self.classes) - 1}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> "ImageDataset":
+        """The images at `indices` (K,), or where a boolean mask (N,) is true, in that order; statistics stay."""
+        chosen = np.asarray(indices)
+        if not chosen.size:
+            chosen = chosen.astype(np.int64)  # numpy takes an empty list for floats
+        return replace(self, images=self.images[chosen], labels=self.labels[chosen])
+
+
+def channel_statistics(images: np.ndarray) -> tuple[Channels, Channels]:
+    """Mean and standard deviation of each channel over all pixels of uint8 (N, H, W, 3), on the scale [0, 1].
+
+    Exact: computed in float64 from histograms of the 256 values. A channel that is constant gets standard deviation 1,
+    so that normalising by it is harmless.
+    """
+    if not images.size:
+        raise ValueError(f"images are empty, of shape {images.shape}: statistics need at least one image.")
+    pixels = images.reshape(-1, 1, 3)
+    counts = np.zeros((3, 256), dtype=np.int64)
+    for start in range(0, len(pixels), 2**22):  # OpenCV counts in float32, which is exact up to 2^24
+        block = pixels[start : start + 2**22]
+        for channel in range(3):
+            counts[channel] += cv2.calcHist([block], [channel], None, [256], [0, 256]).ravel().astype(np.int64)
+    values = np.arange(256) / 255
+    mean = counts @ values / counts.sum(axis=1)
+    std = np.sqrt((counts * (values - mean[:, None]) ** 2).sum(axis=1) / counts.sum(axis=1))
+    std[(counts > 0).sum(axis=1) == 1] = 1.0
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def stratified_split(labels: np.ndarray, test_fraction: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
+    """Split indices of int64 labels (N,) into train and test, each sorted, with every class in proportion.
+
+    The test part holds ceil(N * test_fraction) images, shared out among the classes by largest remainder, at least one
+    a class. The choice is fixed: the same labels are split in the same way on every machine.
+    """
+    counts = np.bincount(labels)
+    quotas = counts * test_fraction
+    sizes = np.maximum(np.floor(quotas), counts > 0).astype(np.int64)
+    missing = int(np.ceil(quotas.sum())) - int(sizes.sum())
+    sizes[np.argsort(sizes - quotas, kind="stable")[: max(missing, 0)]] += 1
+    # RandomState and not default_rng: numpy promises that its stream never changes.
+    order = np.random.RandomState(SPLIT_SEED).permutation(len(labels))
+    chosen = [order[labels[order] == label][:size] for label, size in enumerate(sizes)]
+    is_test = np.zeros(len(labels), dtype=bool)
+    is_test[np.concatenate(chosen)] = True
+    return np.flatnonzero(~is_test), np.flatnonzero(is_test)
+
+
+def make_splits(
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    classes: Sequence[str],
+    name: str,
+    title: str,
+) -> tuple[ImageDataset, ImageDataset]:
+    """(train, test) from (images, labels) of each, with the statistics of the training images."""
+    mean, std = channel_statistics(train[0])
+    shared: dict[str, Any] = {"classes": tuple(classes), "name": name, "title": title, "mean": mean, "std": std}
+    return ImageDataset(*train, split="train", **shared), ImageDataset(*test, split="test", **shared)

@@ -1,0 +1,97 @@
+"""Loading a data set by name or path.
+
+    train, test = load("cifar10")        also "cifar100", "digits", "auto", or a path to a folder of images
+
+Handwritten digits: the test part of Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits" (UCI), as
+scikit-learn brings it along.
+"""
+
+import difflib
+import os
+import textwrap
+from pathlib import Path
+
+from era_support_packages.datasets.archives import default_root
+from era_support_packages.datasets.cifar import load_cifar
+from era_support_packages.datasets.digits import load_digits
+from era_support_packages.datasets.image_dataset import DatasetError, ImageDataset
+from era_support_packages.datasets.image_folder import load_image_folder
+
+NAMES = ("auto", "cifar10", "cifar100", "digits")
+__all__ = ["NAMES", "DatasetError", "ImageDataset", "check", "default_root", "load", "load_digits"]
+
+
+def load(name_or_path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> tuple[ImageDataset, ImageDataset]:
+    """Load a data set: (train, test).
+
+    name_or_path: "cifar10" or "cifar100", read from `root` or downloaded into it; "digits", which scikit-learn brings
+        along; "auto", CIFAR-10 if it is there or can be downloaded, else the digits, announced loudly; or a folder of
+        images (see `image_folder.load_image_folder`), as a path or as the name of a folder in `root`.
+        A string that is one of the names means the name: write "./digits" for a folder called so.
+    root: where data lies; None is `default_root()`.
+
+    Raises ValueError (unknown name), FileNotFoundError (no data, and no way to download it), DatasetError (a corrupt
+    file); for a folder of images also what `load_image_folder` raises.
+    """
+    root = default_root() if root is None else Path(root).expanduser()
+    folder = _image_folder(name_or_path, root)
+    if folder is not None:
+        return load_image_folder(folder)
+    if name_or_path == "auto":
+        return _load_auto(root)
+    return load_digits() if name_or_path == "digits" else load_cifar(name_or_path, root)
+
+
+def check(name_or_path: str | os.PathLike[str], root: str | None = None) -> None:
+    """Raise `ValueError` for an unknown name and for a path or a root where no folder is; nothing is read or downloaded."""
+    if root is not None and not Path(root).expanduser().is_dir():
+        raise ValueError(f"data_root is {root!r}, but there is no such folder: make it, or give one that is there.")
+    _image_folder(name_or_path, default_root() if root is None else Path(root).expanduser())
+
+
+def _image_folder(name_or_path: str | os.PathLike[str], root: Path) -> Path | None:
+    """The folder of images that is meant, None for one of the names. Raises `ValueError` for what is neither."""
+    if not isinstance(name_or_path, (str, os.PathLike)):
+        raise ValueError(f"Unknown data set {name_or_path!r}: {_allowed()}.")
+    if isinstance(name_or_path, str) and name_or_path in NAMES:
+        return None
+    given = os.fspath(name_or_path)
+    for folder in (Path(given).expanduser(), root / given):
+        if given and folder.is_dir():
+            return folder
+    raise ValueError(_unknown(given, root))
+
+
+def _load_auto(root: Path) -> tuple[ImageDataset, ImageDataset]:
+    try:
+        return load_cifar("cifar10", root)
+    except FileNotFoundError as error:
+        notice = (
+            "NOT CIFAR-10: THIS RUN USES HANDWRITTEN DIGITS",
+            *textwrap.wrap(str(error), 96),
+            "Accuracies on the digits say nothing about CIFAR-10.",
+        )
+        print("=" * 100, *(f"  {line}" for line in notice), "=" * 100, sep="\n", flush=True)
+    return load_digits()
+
+
+def _allowed() -> str:
+    return f"give one of {', '.join(NAMES)}, or a path to a folder of images"
+
+
+def _unknown(given: str, root: Path) -> str:
+    """The sentence for a name that is none and a path that leads to no folder, with what was perhaps meant."""
+    path = Path(given).expanduser()
+    if path.is_file():
+        return f"{given!r} is a file, not a data set: {_allowed()}."
+    beside = [str(path.parent / folder) for folder in _folders(path.parent)] if path.parent != Path() else []
+    candidates = {name.lower(): name for name in (*beside, *_folders(root), *NAMES)}
+    near = difflib.get_close_matches(given.lower(), candidates, n=3)
+    hint = f" (did you mean {' or '.join(repr(candidates[name]) for name in near)}?)" if near else ""
+    return f"Unknown data set {given!r}{hint}: {_allowed()}."
+
+
+def _folders(parent: Path) -> list[str]:
+    if not parent.is_dir():
+        return []
+    return sorted(entry.name for entry in os.scandir(parent) if entry.is_dir() and not entry.name.startswith("."))

@@ -1,0 +1,68 @@
+"""Between pixels and what a network takes: normalised float images, and back."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from era_support_packages.datasets.image_dataset import Channels, ImageDataset
+
+
+def normalize(images: Tensor, mean: Channels, std: Channels, resolution: int | None = None) -> Tensor:
+    """uint8 images (N, H, W, 3) to normalised float32 (N, 3, r, r), channels_last in memory, on the device they lie on.
+
+    A resolution other than the images' own is reached by antialiased bilinear resampling.
+    """
+    return scaled_pixels(images, *scale_and_shift(mean, std, images.device), resolution)
+
+
+def scale_and_shift(mean: Channels, std: Channels, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What a pixel in [0, 1] is multiplied by, and what is added then: float32 (3,) each."""
+    scale = torch.tensor(std).reciprocal()
+    return scale.to(device), (-torch.tensor(mean) * scale).to(device)
+
+
+def scaled_pixels(images: Tensor, scale: Tensor, shift: Tensor, resolution: int | None) -> Tensor:
+    pixels = images.float().div_(255)
+    if resolution is not None and (resolution, resolution) != images.shape[1:3]:
+        planes = F.interpolate(pixels.permute(0, 3, 1, 2), (resolution, resolution), mode="bilinear", antialias=True)
+        pixels = planes.permute(0, 2, 3, 1).contiguous()
+    width = pixels.shape[2]
+    lines = torch.addcmul(shift.repeat(width), pixels.flatten(2), scale.repeat(width))  # whole lines: faster than three by three
+    return lines.unflatten(2, (width, 3)).permute(0, 3, 1, 2)
+
+
+def unnormalize(images: Tensor, mean: Channels, std: Channels) -> np.ndarray:
+    """The inverse of `normalize` for pictures: float (N, 3, H, W) to uint8 (N, H, W, 3), rounded and clipped."""
+    images = images.detach().float().cpu()
+    images = images * images.new_tensor(std)[None, :, None, None] + images.new_tensor(mean)[None, :, None, None]
+    return images.mul(255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def mean_colour(dataset: ImageDataset) -> tuple[int, int, int]:
+    """The mean of the training split as a uint8 colour."""
+    red, green, blue = (round(255 * value) for value in dataset.mean)
+    return red, green, blue
+
+
+def normalize_images(dataset: ImageDataset, indices: np.ndarray, resolution: int | None = None) -> Tensor:
+    """Some images as the network takes them: float32 (len(indices), 3, r, r) normalised, on the CPU; None keeps their size."""
+    return normalize(torch.from_numpy(dataset.images[indices]), dataset.mean, dataset.std, resolution)
+
+
+def random_images(dataset: ImageDataset, count: int, seed: int, resolution: int | None = None) -> tuple[np.ndarray, Tensor]:
+    """`count` images drawn by a seed, without repeats (all where there are fewer): their indices int64 (count,), and as
+    `normalize_images` gives them."""
+    indices = np.random.default_rng(seed).choice(len(dataset), min(count, len(dataset)), replace=False)
+    return indices, normalize_images(dataset, indices, resolution)
+
+
+def image_batches(
+    dataset: ImageDataset, batch_size: int, device: torch.device, resolution: int | None = None
+) -> Iterator[Tensor]:
+    """All images in file order, not augmented: float32 (B, 3, r, r) normalised, on the device."""
+    for start in range(0, len(dataset), batch_size):
+        pixels = torch.from_numpy(np.ascontiguousarray(dataset.images[start : start + batch_size])).to(device)
+        yield normalize(pixels, dataset.mean, dataset.std, resolution)

@@ -1,0 +1,179 @@
+"""Predictions of a whole split, computed once; everything asked of them afterwards is arithmetic."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import nn
+
+from era_support_packages.datasets.image_dataset import ImageDataset
+from era_support_packages.datasets.normalization import image_batches
+from era_support_packages.models.modes import evaluation_mode
+from era_support_packages.system.machine import autocast
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a network says of each image of a split, in file order.
+
+    logits float32 (N, C); labels int64 (N,); classes: C names.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def check(self) -> None:
+        """Raise `ValueError` where there is nothing to analyse: no image, or logits that are not finite."""
+        if len(self) == 0:
+            raise ValueError("there are no predictions to analyse; at least one image is needed.")
+        unusable = int((~np.isfinite(self.logits)).any(axis=1).sum())
+        if unusable:
+            raise ValueError(
+                f"the logits of {unusable} of {len(self)} images are NaN or infinite, so the training diverged; "
+                "train again at a lower learning rate."
+            )
+
+    @cached_property
+    def log_probabilities(self) -> np.ndarray:
+        """Log-softmax of the logits, float64 (N, C)."""
+        logits = self.logits.astype(np.float64)
+        logits -= logits.max(axis=1, keepdims=True)
+        return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """Softmax of the logits, float64 (N, C)."""
+        return np.exp(self.log_probabilities)
+
+    @cached_property
+    def predicted(self) -> np.ndarray:
+        """The class with the highest logit, int64 (N,)."""
+        return self.logits.argmax(axis=1).astype(np.int64)
+
+    @cached_property
+    def confidences(self) -> np.ndarray:
+        """The probability of the predicted class, float64 (N,) in [0, 1]."""
+        return np.take_along_axis(self.probabilities, self.predicted[:, None], axis=1)[:, 0]
+
+    @cached_property
+    def losses(self) -> np.ndarray:
+        """Cross entropy of each image in nats, without label smoothing, float64 (N,)."""
+        return -np.take_along_axis(self.log_probabilities, self.labels[:, None], axis=1)[:, 0]
+
+    @property
+    def mean_loss(self) -> float:
+        """The mean cross entropy over the images (not over batches)."""
+        return float(self.losses.mean())
+
+    @property
+    def correct(self) -> int:
+        """How many images are classified correctly."""
+        return int((self.predicted == self.labels).sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Percent of images classified correctly."""
+        return 100 * self.correct / len(self)
+
+    def wrong(self, order: str = "loss") -> np.ndarray:
+        """Indices of the misclassified images, int64 (K,): highest loss first, or in "file" order.
+
+        Raises `ValueError` for another order.
+        """
+        if order not in ("loss", "file"):
+            raise ValueError(f"order is {order!r}; use 'loss' for the worst mistakes first, or 'file'.")
+        indices = np.flatnonzero(self.predicted != self.labels)
+        return indices[np.argsort(-self.losses[indices], kind="stable")] if order == "loss" else indices
+
+    def top_losses(self, count: int) -> np.ndarray:
+        """Indices of the `count` images with the highest loss, right or wrong, highest first, int64 (K,); all if fewer.
+
+        Raises `ValueError` where `count` is below 1.
+        """
+        _check_count(count)
+        return np.argsort(-self.losses, kind="stable")[:count]
+
+    def hardest(self, count: int) -> np.ndarray:
+        """Indices of `count` images to look at, int64 (K,), all if fewer: wrong ones, then right ones, each highest loss first.
+
+        Raises `ValueError` where `count` is below 1.
+        """
+        _check_count(count)
+        right = self.predicted == self.labels
+        return np.lexsort((-self.losses, right))[:count]  # stable, as all orders here
+
+    def hardest_title(self, indices: np.ndarray) -> str:
+        """What images from `hardest` are, for a title: how many of them are wrong."""
+        wrong = int((self.predicted[indices] != self.labels[indices]).sum())
+        right = len(indices) - wrong
+        if not right:
+            return "Wrong predictions with the highest loss"
+        rest = "the right one with the highest loss" if right == 1 else f"the {right} right ones with the highest loss"
+        if not wrong:
+            return f"No prediction is wrong: {rest}"
+        return f"{wrong} wrong prediction{'s' * (wrong > 1)}, then {rest}"
+
+    def rivals_title(self, indices: np.ndarray) -> str:
+        """What the `rivals` of images are, for a title."""
+        right = self.predicted[indices] == self.labels[indices]
+        if right.all():
+            return "the runner-up"
+        return "the actual class" + (" or, where that is predicted, the runner-up" if right.any() else "")
+
+    @cached_property
+    def rivals(self) -> np.ndarray:
+        """The class to hold the predicted one against, int64 (N,): the actual one, or the runner-up where that was predicted.
+
+        The runner-up is the class with the second-highest logit. Raises `ValueError` where there is only one class.
+        """
+        if len(self.classes) < 2:
+            raise ValueError("there is only one class, so nothing else could have been predicted; at least 2 are needed.")
+        others = self.logits.copy()
+        np.put_along_axis(others, self.predicted[:, None], -np.inf, axis=1)
+        return np.where(self.predicted == self.labels, others.argmax(axis=1), self.labels)
+
+    def confusion_matrix(self) -> np.ndarray:
+        """Counts, int64 (C, C): rows are actual classes, columns predicted ones."""
+        count = len(self.classes)
+        cells = np.bincount(self.labels * count + self.predicted, minlength=count * count)
+        return cells.reshape(count, count).astype(np.int64)
+
+    def class_accuracies(self) -> np.ndarray:
+        """Percent of each actual class that is classified correctly, float64 (C,); NaN for a class without images."""
+        counts = self.confusion_matrix()
+        with np.errstate(invalid="ignore"):
+            return 100 * counts.diagonal() / counts.sum(axis=1)
+
+
+def _check_count(count: int) -> None:
+    if count < 1:
+        raise ValueError(f"count is {count}; ask for at least 1 image.")
+
+
+def predict(
+    model: nn.Module,
+    dataset: ImageDataset,
+    device: torch.device,
+    precision: str = "fp32",
+    resolution: int | None = None,
+    batch_size: int = 250,
+    flip: bool = False,
+) -> Predictions:
+    """The model's predictions of every image of a data set, in evaluation mode, in file order.
+
+    `flip` averages the logits of each image and of its mirror image (test-time augmentation). The training flag of each
+    module is as before afterwards.
+    """
+    logits = []
+    with evaluation_mode(model), torch.inference_mode(), autocast(device, precision):
+        for images in image_batches(dataset, batch_size, device, resolution):
+            output = model(images).float()
+            if flip:
+                output = (output + model(images.flip(3)).float()) / 2
+            logits.append(output.cpu())
+    return Predictions(torch.cat(logits).numpy(), dataset.labels, dataset.classes)

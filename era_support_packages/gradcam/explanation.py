@@ -1,0 +1,205 @@
+"""Class activation maps: where in an image a network found the evidence for a class, at several layers at once.
+
+The arithmetic of every method is pytorch-grad-cam's. The passes through the network are run here, so that one forward
+and one backward pass serve all layers, each layer's gradient belongs to its own activation in whatever order the layers
+are asked for, and the model is left as it was found, also after an exception.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from pytorch_grad_cam.utils.image import scale_cam_image
+from torch import Tensor, nn
+
+from era_support_packages.gradcam.arguments import (
+    DEFAULT_LAYERS,
+    Layers,
+    Targets,
+    checked_batch_size,
+    checked_images,
+    class_ids,
+    layer_names,
+)
+from era_support_packages.gradcam.maps import Batch
+from era_support_packages.gradcam.methods import GRADIENT_METHODS, METHODS, Method, check_method
+from era_support_packages.gradcam.passes import forward, prepared, to_network, unwrapped
+from era_support_packages.system.progress import progress_bar
+
+__all__ = [
+    "ALL_LAYERS",
+    "DEFAULT_LAYERS",
+    "GRADIENT_METHODS",
+    "METHODS",
+    "Explanation",
+    "Method",
+    "check_method",
+    "default_layers",
+    "explain",
+    "forward_passes",
+    "upsample",
+]
+
+ALL_LAYERS = "all layers"
+"""the layer's name where a method makes one map from all of them"""
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Class activation maps of N images for T target classes each, at L layers."""
+
+    maps: np.ndarray
+    """float32 (N, T, L, H, W) in [0, 1], each scaled by itself, at the images' resolution; a constant map is zeros"""
+    targets: np.ndarray
+    """int64 (N, T): the class ids explained"""
+    layers: tuple[str, ...]
+    """the names of the L layers, in the order asked for; `ALL_LAYERS` alone for FullGrad"""
+    confidences: np.ndarray
+    """float32 (N, T): softmax probability of each target class"""
+    raw_ranges: np.ndarray
+    """float32 (N, T, L, 2): minimum and maximum of the map after its ReLU, unscaled, at the layer's resolution"""
+    method: str
+    """the key of `METHODS` that made the maps"""
+    grids: tuple[tuple[int, int], ...]
+    """height and width of each layer's activation, of the image for FullGrad: how finely its maps can mark a place"""
+
+    @property
+    def constant(self) -> np.ndarray:
+        """bool (N, T, L): where the unscaled map has one value everywhere, so that it marks nothing and is shown as zeros"""
+        return self.raw_ranges[..., 0] == self.raw_ranges[..., 1]
+
+
+def explain(
+    model: nn.Module,
+    images: Tensor | np.ndarray,
+    targets: Targets = "predicted",
+    layers: Layers = None,
+    method: str = "gradcam",
+    labels: ArrayLike | Tensor | None = None,
+    batch_size: int = 64,
+    progress: bool = True,
+) -> Explanation:
+    """Explain a classifier's decisions: class activation maps of all `layers` from one forward pass per batch.
+
+    Each map equals the one pytorch-grad-cam computes for that layer alone, with the exceptions that `principal_component` (the
+    sign of EigenCAM and EigenGradCAM) and `ablation_maps` (negative scores and activations) explain. The network runs in
+    evaluation mode and at least in float32; afterwards the training and `requires_grad` flags, gradients and hooks of `model`
+    are as before.
+
+    Args:
+        model: maps float images to logits (N, C); compiled, data-parallel and weight-averaged models are unwrapped.
+        images: float (N, channels, H, W), normalised as in training, on any device.
+        targets: "predicted", "actual" (then `labels` are needed), or integer class ids (N,) or (N, T):
+            T classes per image cost one forward and T backward passes. EigenCAM has no class: its maps are the same for each.
+        layers: names as in `model.named_modules()` or the modules themselves, in any order, repeats allowed; each gives
+            (N, channels, h, w) and runs once in a forward pass. None means those of layer1 ... layer4 that there are. FullGrad
+            makes one map from all layers and takes none.
+        method: a key of `METHODS`, where the source of each method stands. Score-CAM and Ablation-CAM take hundreds of
+            forward passes an image: `forward_passes` says how many.
+        labels: integer class ids (N,), used for the targets "actual" only.
+        batch_size: images per forward pass, at least 1.
+        progress: show a bar of the forward passes where there are hundreds an image.
+
+    Raises:
+        ValueError: an argument is not as described; found before any computation, except for what only a forward pass
+            can show: class ids beyond the last class, what the layers give, logits that are not finite.
+    """
+    check_method(method)
+    checked_batch_size(batch_size)
+    images = checked_images(images)
+    count, _, height, width = images.shape
+    ids = class_ids(targets, labels, count)
+    model = unwrapped(model)
+    names = _names(model, layers, method)
+
+    unique = tuple(dict.fromkeys(names))
+    columns = 1 if ids is None else ids.shape[1]
+    explained = np.zeros((count, columns), np.int64)
+    confidences = np.zeros((count, columns), np.float32)
+    maps = np.zeros((count, columns, len(unique), height, width), np.float32)
+    raw_ranges = np.zeros((count, columns, len(unique), 2), np.float32)
+    grids: dict[str, tuple[int, int]] = {}
+
+    with prepared(model) as network, _advance(network, images, unique, method, progress) as advance:
+        for start in range(0, count, batch_size):
+            part = slice(start, start + batch_size)
+            batch = Batch(network, to_network(images[part], network), unique, part, ids, batch_size, advance)
+            result = METHODS[method].maps(batch)
+            advance(len(batch.images))
+            explained[part] = result.classes.cpu().numpy()
+            confidences[part] = result.logits.softmax(dim=1).gather(1, result.classes).cpu().numpy()
+            for k, (name, raw) in enumerate(zip(unique, result.raw, strict=True)):
+                raw = np.maximum(np.nan_to_num(raw), 0)
+                grids[name] = raw.shape[2:]
+                raw_ranges[part, :, k] = np.stack([raw.min(axis=(2, 3)), raw.max(axis=(2, 3))], axis=2)
+                maps[part, :, k] = upsample(raw.reshape(-1, *grids[name]), (height, width)).reshape(-1, columns, height, width)
+
+    order = [unique.index(name) for name in names]
+    sizes = tuple(grids[name] for name in names)
+    return Explanation(maps[:, :, order], explained, names, confidences, raw_ranges[:, :, order], method, sizes)
+
+
+def forward_passes(model: nn.Module, images: Tensor | np.ndarray, layers: Layers = None, method: str = "gradcam") -> int:
+    """How many images `explain` sends through the network with these arguments, known before it starts.
+
+    One for each image; for Score-CAM and Ablation-CAM one more for each channel of each layer, whatever the number of classes:
+    the channels are counted in one forward pass of the first image. Raises `ValueError` as `explain` does.
+    """
+    check_method(method)
+    images = checked_images(images)
+    model = unwrapped(model)
+    names = tuple(dict.fromkeys(_names(model, layers, method)))
+    if not METHODS[method].pass_per_channel:
+        return len(images)
+    with prepared(model) as network:
+        return _passes_per_channel(network, images, names)
+
+
+def default_layers(model: nn.Module) -> tuple[str, ...]:
+    """The layers that `explain` takes where none are named: those of layer1 ... layer4 that the model has.
+
+    Raises `ValueError` where it has none of them.
+    """
+    return layer_names(unwrapped(model), None)
+
+
+def upsample(raw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Maps (N, h, w) at a layer's resolution brought to the image's (height, width): float32 (N, H, W) in [0, 1].
+
+    As pytorch-grad-cam does it: each map is scaled to [0, 1] by itself, resized bilinearly, and scaled again; a constant map
+    becomes zeros.
+    """
+    resized = scale_cam_image(np.asarray(raw, np.float32), (size[1], size[0]))
+    # Rounding in the scaling may leave [0, 1] by a hair.
+    return np.clip(scale_cam_image(np.maximum(resized, 0)), 0, 1)
+
+
+def _names(model: nn.Module, layers: Layers, method: str) -> tuple[str, ...]:
+    """The names of the layers that get a map."""
+    if not METHODS[method].all_layers:
+        return layer_names(model, layers)
+    if layers is not None:
+        raise ValueError(f"method {method!r} makes one map from all layers; leave layers out, or choose another method")
+    return (ALL_LAYERS,)
+
+
+@torch.no_grad()
+def _passes_per_channel(network: nn.Module, images: Tensor, names: tuple[str, ...]) -> int:
+    """Images through the network where every channel takes a pass of its own."""
+    _, activations = forward(network, to_network(images[:1], network), names)
+    return len(images) * (1 + sum(activation.shape[1] for activation in activations.values()))
+
+
+@contextmanager
+def _advance(
+    network: nn.Module, images: Tensor, names: tuple[str, ...], method: str, progress: bool
+) -> Iterator[Callable[[int], object]]:
+    """A function that moves the progress bar by a number of forward passes; there is a bar only where there are many."""
+    if not (progress and METHODS[method].pass_per_channel):
+        yield lambda passes: None
+        return
+    with progress_bar(_passes_per_channel(network, images, names), METHODS[method].title, " passes") as bar:
+        yield bar.update

@@ -1,0 +1,241 @@
+"""How the methods turn passes through a network into class activation maps, still at each layer's own resolution.
+
+The arithmetic is pytorch-grad-cam's; where it leaves something to chance or departs from the paper, the function says what is
+done instead. Each function takes one `Batch` and gives a `BatchMaps`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from pytorch_grad_cam import EigenGradCAM
+from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.utils.image import scale_accross_batch_and_channels
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from era_support_packages.gradcam.passes import checked_logits, forward, gradients, hooked, recorded
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One batch of images and what is asked about it."""
+
+    network: nn.Module
+    """in evaluation mode, frozen"""
+    images: Tensor
+    """float (B, channels, H, W), on the network's device"""
+    layers: tuple[str, ...]
+    """names of the L target layers, each once"""
+    part: slice
+    """which images of all these are"""
+    class_ids: np.ndarray | None
+    """int64 (N, T) of all images, None for the predicted classes"""
+    batch_size: int
+    """images in a forward pass, at most"""
+    advance: Callable[[int], object]
+    """told how many images went through the network"""
+
+    def classes(self, logits: Tensor) -> Tensor:
+        """The classes to explain, int64 (B, T); `ValueError` for one that the network does not have."""
+        if self.class_ids is None:
+            return logits.argmax(dim=1, keepdim=True)
+        known = logits.shape[1]
+        if (largest := self.class_ids.max()) >= known:
+            raise ValueError(f"class id {largest} is out of range: the model's classes are 0 to {known - 1}")
+        return torch.from_numpy(self.class_ids[self.part]).to(logits.device)
+
+
+@dataclass(frozen=True, eq=False)
+class BatchMaps:
+    """What one batch gives."""
+
+    logits: Tensor
+    """(B, C)"""
+    classes: Tensor
+    """int64 (B, T): the classes explained"""
+    raw: list[np.ndarray]
+    """for each layer (B, T, h, w): the maps before their ReLU, possibly with NaN"""
+
+
+@torch.enable_grad()
+def gradient_maps(batch: Batch, library: type[BaseCAM]) -> BatchMaps:
+    """Activations combined with their gradients as a class of the library does it: one backward pass per class for all layers."""
+    logits, activations = forward(batch.network, batch.images, batch.layers)
+    classes = batch.classes(logits)
+    cam = library(batch.network, [])
+    raw: dict[str, list[np.ndarray]] = {name: [] for name in batch.layers}
+    for t, score in enumerate(_scores(logits, classes)):
+        found = gradients(score, list(activations.values()), keep_graph=t + 1 < classes.shape[1])
+        categories = [ClassifierOutputTarget(int(class_id)) for class_id in classes[:, t]]
+        for (name, activation), gradient in zip(activations.items(), found, strict=True):
+            if gradient is None:
+                raise ValueError(f"no gradient flows from the logits to layer {name!r}; choose a layer on the way to them")
+            raw[name].append(_combined(cam, batch, name, categories, _array(activation), _array(gradient)))
+    return BatchMaps(logits.detach(), classes, [np.stack(raw[name], axis=1) for name in batch.layers])
+
+
+@torch.no_grad()
+def eigen_maps(batch: Batch) -> BatchMaps:
+    """The first principal component of the activations: no backward pass, and the same map for every class."""
+    logits, activations = forward(batch.network, batch.images, batch.layers)
+    classes = batch.classes(logits)
+    maps = [principal_component(_array(activations[name]))[:, None] for name in batch.layers]
+    return BatchMaps(logits, classes, [np.repeat(one, classes.shape[1], axis=1) for one in maps])
+
+
+@torch.no_grad()
+def score_maps(batch: Batch) -> BatchMaps:
+    """Channels weighted by the softmax of the logits that the image keeps behind each channel as a mask.
+
+    The mask is the channel resized to the image (bilinear, aligned corners) and scaled to [0, 1]. The score is the logit, as in
+    the library. The paper's increase over a black image differs from it by the same number in every channel, which the softmax
+    takes away. One pass through the network per channel serves all classes.
+    """
+    logits, activations = forward(batch.network, batch.images, batch.layers)
+    classes, raw = batch.classes(logits), []
+    for name in batch.layers:
+        scores = _channel_scores(batch, activations[name], classes, partial(_masked_logits, batch, activations[name]))
+        raw.append(_weighted(scores.softmax(dim=2), activations[name]))
+    return BatchMaps(logits, classes, raw)
+
+
+@torch.no_grad()
+def ablation_maps(batch: Batch) -> BatchMaps:
+    """Channels weighted by how far the score y falls, as a share of it, when the channel is set to zero: (y - y_k) / |y|.
+
+    Desai and Ramaswamy 2020, equation 1, divide by y itself, as the library does: for a negative score that turns the map into
+    its opposite; so here by its size, and not at all where it is zero. The library sets a channel to zero only where the
+    smallest activation is zero, and otherwise to ten million below it; here it is zero, as in the paper. One pass through the
+    network per channel serves all classes.
+    """
+    logits, activations = forward(batch.network, batch.images, batch.layers)
+    classes, raw = batch.classes(logits), []
+    before = logits.gather(1, classes)[:, :, None]
+    size = torch.where(before == 0, 1, before.abs())
+    for name in batch.layers:
+        scores = _channel_scores(batch, activations[name], classes, partial(_ablated_logits, batch, name))
+        raw.append(_weighted((before - scores) / size, activations[name]))
+    return BatchMaps(logits, classes, raw)
+
+
+@torch.enable_grad()
+def full_gradient_maps(batch: Batch) -> BatchMaps:
+    """Input times its gradient, and each bias times the gradient behind it: one map from all layers, at the image's resolution.
+
+    As in the library the biases are those of convolutions and, with what their running statistics add, of batch norms; each
+    channel's absolute values are scaled to [0, 1] and resized before all are summed. A bias is paired with its gradient by
+    module (the library pairs them by position) and counts each time its layer runs.
+    """
+    images = batch.images.detach().requires_grad_()  # the batch itself stays without gradient
+    biases = _biases(batch.network)
+    terms: list[tuple[Tensor, Tensor]] = []
+
+    def keep(name: str, output: Tensor) -> Tensor:
+        activation = recorded(name, output, len(images))
+        terms.append((biases[name], activation))
+        return activation.clone()
+
+    with hooked(batch.network, biases, keep):
+        logits = checked_logits(batch.network(images.clone()), len(images))
+    classes = batch.classes(logits)
+    tensors = [images, *(activation for _, activation in terms)]
+    factors = [images, *(bias[:, None, None] for bias, _ in terms)]
+    size = images.shape[3], images.shape[2]
+    raw = []
+    for t, score in enumerate(_scores(logits, classes)):
+        found = gradients(score, tensors, keep_graph=t + 1 < classes.shape[1])
+        if found[0] is None:
+            raise ValueError("no gradient flows from the logits to the images, so fullgrad has nothing to show; try eigencam")
+        products = [_array((f * g).abs()) for f, g in zip(factors, found, strict=True) if g is not None]
+        raw.append(sum(scale_accross_batch_and_channels(product, size).sum(axis=1) for product in products))
+    return BatchMaps(logits.detach(), classes, [np.stack(raw, axis=1)])
+
+
+def principal_component(features: np.ndarray) -> np.ndarray:
+    """Each pixel's part in the first principal component of its channels: (N, channels, h, w) to (N, h, w), of mean zero.
+
+    As the library's `get_2d_projection`, but for the sign, which it leaves as the decomposition happens to give it. Here the
+    component rises with the sum of the channels: EigenCAM's map with the activation, EigenGradCAM's with the evidence for the
+    class (the HiResCAM map). So does the component without centring in the paper (Muhammad and Yeasin 2020,
+    arXiv:2008.00299), whose entries share one sign where no activation is negative.
+    """
+    count, channels, height, width = features.shape
+    pixels = np.nan_to_num(features).reshape(count, channels, -1).swapaxes(1, 2)
+    pixels = pixels - pixels.mean(axis=1, keepdims=True)
+    first = np.linalg.svd(pixels, full_matrices=False)[2][:, 0, :, None]
+    first = np.where(first.sum(axis=1, keepdims=True) < 0, -first, first)
+    return (pixels @ first).reshape(count, height, width)
+
+
+def _scores(logits: Tensor, classes: Tensor) -> Tensor:
+    """(T,): images do not influence each other's logits, so the gradient of their sum holds the gradient of each."""
+    return logits.gather(1, classes).sum(dim=0)
+
+
+def _combined(
+    cam: BaseCAM, batch: Batch, name: str, categories: list[ClassifierOutputTarget], activation: np.ndarray, gradient: np.ndarray
+) -> np.ndarray:
+    """One layer's map (B, h, w) from its activation and gradient."""
+    # A zero denominator (Grad-CAM++, XGrad-CAM) or an overflow leaves pixels without a value.
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        if isinstance(cam, EigenGradCAM):
+            return principal_component(gradient * activation)
+        layer = batch.network.get_submodule(name)
+        return cam.get_cam_image(batch.images, layer, categories, activation, gradient, eigen_smooth=False)
+
+
+def _channel_scores(
+    batch: Batch, activation: Tensor, classes: Tensor, changed_logits: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """The scores (B, T, channels) of `changed_logits(rows, channels)`: image rows[i] with channel channels[i] changed."""
+    count, channels = activation.shape[:2]
+    scores = []
+    for pairs in torch.arange(count * channels, device=activation.device).split(batch.batch_size):
+        rows = pairs // channels
+        scores.append(changed_logits(rows, pairs % channels).gather(1, classes[rows]))
+        batch.advance(len(pairs))
+    return torch.cat(scores).reshape(count, channels, -1).transpose(1, 2)
+
+
+def _masked_logits(batch: Batch, activation: Tensor, rows: Tensor, channels: Tensor) -> Tensor:
+    """Logits of images behind a channel as a mask."""
+    size = batch.images.shape[2:]
+    masks = F.interpolate(activation[rows, channels][:, None], size=size, mode="bilinear", align_corners=True)
+    lowest, highest = masks.amin(dim=(2, 3), keepdim=True), masks.amax(dim=(2, 3), keepdim=True)
+    return batch.network(batch.images[rows] * ((masks - lowest) / (highest - lowest + 1e-8)))
+
+
+def _ablated_logits(batch: Batch, name: str, rows: Tensor, channels: Tensor) -> Tensor:
+    """Logits of images without a channel of a layer."""
+
+    def without(_name: str, output: Tensor) -> Tensor:
+        ablated = output.clone()  # the layer may hand on a tensor that others use as well
+        ablated[torch.arange(len(rows), device=rows.device), channels] = 0
+        return ablated
+
+    with hooked(batch.network, [name], without):
+        return batch.network(batch.images[rows])
+
+
+def _weighted(weights: Tensor, activation: Tensor) -> np.ndarray:
+    """The channels (B, channels, h, w) summed by their weights (B, T, channels): (B, T, h, w)."""
+    return _array(torch.einsum("btc,bchw->bthw", weights, activation))
+
+
+def _biases(network: nn.Module) -> dict[str, Tensor]:
+    """What each convolution and batch norm in evaluation mode adds to its channels, (channels,) by name."""
+    biases = {}
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.Conv2d) and layer.bias is not None:
+            biases[name] = layer.bias
+        elif isinstance(layer, nn.BatchNorm2d) and layer.bias is not None and layer.running_mean is not None:
+            biases[name] = layer.bias - layer.running_mean * layer.weight / torch.sqrt(layer.running_var + layer.eps)
+    return biases
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy()

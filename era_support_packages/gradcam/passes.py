@@ -1,0 +1,137 @@
+"""Passes through a network that record what class activation maps need and leave the network as it was found."""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from era_support_packages.models.modes import evaluation_mode
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside of a data-parallel, averaged or compiled model, whose layers have their plain names."""
+    while True:
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel | AveragedModel):
+            model = model.module
+        elif hasattr(model, "_orig_mod"):  # torch.compile
+            model = model._orig_mod
+        else:
+            return model
+
+
+@contextmanager
+def prepared(model: nn.Module) -> Iterator[nn.Module]:
+    """Within the block: the network in evaluation mode, frozen, uncompiled, at least in float32; afterwards all is as it was.
+
+    Neither a surrounding `torch.inference_mode` nor autocast reaches into the block. Raises `ValueError` for a model without
+    parameters.
+    """
+    parameter = next(model.parameters(), None)
+    if parameter is None:
+        raise ValueError("the model has no parameters, so it has learnt nothing to explain; pass a trained network")
+    with torch.inference_mode(False), torch.autocast(parameter.device.type, enabled=False):
+        network = _full_precision(model)
+        with _left_as_found(network), _eager(network):
+            yield network
+
+
+def to_network(images: Tensor, network: nn.Module) -> Tensor:
+    """A copy of the images on the network's device and in its floating-point type."""
+    device = next(network.parameters()).device
+    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+    return images.to(device, dtype, copy=True)
+
+
+def forward(network: nn.Module, images: Tensor, names: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+    """One forward pass: logits (N, C) and each layer's activation (N, channels, h, w) by name, ready for gradients.
+
+    Raises `ValueError` where a layer does not give one such activation, or the network no finite logits.
+    """
+    activations: dict[str, Tensor] = {}
+
+    def keep(name: str, output: Tensor) -> Tensor:
+        if name in activations:
+            raise ValueError(f"layer {name!r} runs more than once in a forward pass; choose a layer that runs once")
+        activations[name] = recorded(name, output, len(images))
+        return activations[name].clone()
+
+    with hooked(network, names, keep):
+        logits = checked_logits(network(images.clone()), len(images))
+    for name in names:
+        if name not in activations:
+            raise ValueError(f"layer {name!r} does not run in the model's forward pass; choose a layer that does")
+    return logits, activations
+
+
+def recorded(name: str, output: object, count: int) -> Tensor:
+    """A copy of a layer's output (count, channels, h, w) that takes part in the backward pass.
+
+    Hand on a copy of the copy: so in-place operations before and behind the layer leave it alone. With the parameters frozen,
+    the first layer's activation is a leaf: the backward pass ends there.
+    """
+    if not isinstance(output, Tensor) or output.ndim != 4 or len(output) != count:
+        given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ValueError(
+            f"layer {name!r} gives {given}, but a class activation map needs ({count}, channels, height, width); "
+            "choose a convolutional layer"
+        )
+    return output.clone() if output.requires_grad else output.detach().clone().requires_grad_()
+
+
+@contextmanager
+def hooked(network: nn.Module, names: Iterable[str], replace: Callable[[str, Tensor], Tensor]) -> Iterator[None]:
+    """Within the block, what each named layer gives is replaced by `replace(name, output)`."""
+    with ExitStack() as handles:
+        for name in names:
+            layer = network.get_submodule(name)
+            handle = layer.register_forward_hook(lambda _layer, _inputs, output, name=name: replace(name, output))
+            handles.callback(handle.remove)
+        yield
+
+
+def checked_logits(logits: object, count: int) -> Tensor:
+    """Finite logits (count, classes); `ValueError` for anything else."""
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != count:
+        given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"the model must return logits of shape ({count}, classes), not {given}")
+    if not torch.isfinite(logits).all():
+        raise ValueError("the model's logits are NaN or infinite, so its weights are unusable; train it again")
+    return logits
+
+
+def gradients(score: Tensor, tensors: Sequence[Tensor], keep_graph: bool) -> list[Tensor | None]:
+    """One backward pass: the gradient of `score` at each tensor, None where none flows; parameters get none."""
+    if not score.requires_grad:
+        return [None] * len(tensors)
+    return list(torch.autograd.grad(score, tensors, retain_graph=keep_graph, allow_unused=True))
+
+
+@contextmanager
+def _left_as_found(network: nn.Module) -> Iterator[None]:
+    """Within the block: evaluation mode and frozen parameters; afterwards each flag is as it was."""
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    with evaluation_mode(network):
+        try:
+            for parameter in trainable:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter in trainable:
+                parameter.requires_grad_(True)
+
+
+def _eager(network: nn.Module) -> AbstractContextManager:
+    """Runs compiled parts as they were written: the hooks would make torch.compile start over, or be passed over."""
+    compiled = any(m._compiled_call_impl is not None or hasattr(m, "_orig_mod") for m in network.modules())
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+
+
+def _full_precision(model: nn.Module) -> nn.Module:
+    """The model, or a float32 copy where it is in half precision or its tensors cannot take part in autograd."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_inference() or (tensor.is_floating_point() and torch.finfo(tensor.dtype).bits < 32):
+            return copy.deepcopy(model).float()
+    return model

@@ -1,0 +1,11 @@
+"""The notebook without a browser: its parameters, its execution, the committed copy."""
+
+from typing import TYPE_CHECKING
+
+from era_support_packages.system.lazy import public_names
+
+if TYPE_CHECKING:
+    from era_support_packages.notebook import provenance as provenance
+    from era_support_packages.notebook.parameters import Parameters as Parameters
+
+__all__, __getattr__, __dir__ = public_names(__name__, __file__)

@@ -1,0 +1,116 @@
+"""The notebook executed without a browser, with other parameters than the committed ones.
+
+A bad value is refused before a kernel starts, so what is slow to import is imported where it is needed.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from era_support_packages.bootstrap import repository_folder
+from era_support_packages.notebook.parameters import Parameters, parse
+from era_support_packages.system.interrupts import Terminated, sigterm_interrupts
+
+REFUSALS = ("ParameterError", "RunError", "CheckpointError", "DatasetError")
+"""in the cell tagged `configuration`: a value, a folder or a data set that cannot be used"""
+
+
+class NotebookError(RuntimeError):
+    """A cell of the notebook raised; the message is the last line of its traceback.
+
+    `exit_code` is 2 for a bad value, 130 or 143 after Ctrl-C or SIGTERM, else 1.
+    """
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def notebook_file() -> Path:
+    """The committed notebook."""
+    return repository_folder() / "notebooks" / "gradcam_cifar10.ipynb"
+
+
+@contextlib.contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    """While it lasts, relative paths mean what they will mean to the kernel."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def checked_parameters(pairs: Sequence[Sequence[str]]) -> Parameters:
+    """Names and values of `-p NAME VALUE`; `ParameterError` for any that the notebook would refuse."""
+    parameters = Parameters.collect(parse(pairs))
+    with _inside(repository_folder()):
+        parameters.check()
+    return parameters
+
+
+def execute(notebook: Path, parameters: Parameters, folder: Path) -> tuple[Path, Path]:
+    """Execute a notebook with papermill from the repository's root; the executed copy, and the run's folder.
+
+    What cells print and show appears while they run. The copy is written into `folder`, says what it is made with, and keeps the
+    outputs up to a cell that fails. Raises `NotebookError` then.
+    """
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    from era_support_packages.notebook.terminal import printed
+
+    folder.mkdir(parents=True, exist_ok=True)
+    executed = folder / f"executed-{os.getpid()}.ipynb"
+    try:
+        with printed(), sigterm_interrupts():
+            result = papermill.execute_notebook(
+                str(notebook),
+                str(executed),
+                parameters=parameters.for_papermill(),
+                cwd=str(repository_folder()),
+                progress_bar=False,
+                log_output=True,
+                kernel_name="python3",
+            )
+    except papermill.PapermillExecutionError as error:
+        raise _failed(executed, parameters, error.ename, error.evalue) from None
+    except DeadKernelError:
+        sentence = "the kernel ended without a word, as it does when memory runs out; run again with the same values to go on"
+        raise _failed(executed, parameters, "Dead kernel", sentence) from None
+    except KeyboardInterrupt as stop:
+        sentence = "run again with the same values to go on after the last complete epoch"
+        raise _failed(executed, parameters, "Stopped", sentence, 143 if isinstance(stop, Terminated) else 130) from None
+    from era_support_packages.notebook.executed import run_folder, say_what_made_it, seconds
+
+    run = run_folder(result)
+    say_what_made_it(executed, parameters, seconds(run, result))
+    return executed, run
+
+
+def _failed(executed: Path, parameters: Parameters, name: str, sentence: str, exit_code: int = 1) -> NotebookError:
+    """The error for a notebook that ended early, which is kept as failed.ipynb."""
+    from era_support_packages.notebook.executed import failed_in, say_what_made_it
+
+    kept = executed.with_name("failed.ipynb")
+    os.replace(executed, kept)
+    say_what_made_it(kept, parameters, f"**It ended early:** {sentence}")
+    if name in REFUSALS and failed_in(kept, "configuration"):  # then the sentence stands alone, as before a kernel is started
+        print(f"The notebook up to there is {kept}", file=sys.stderr)
+        return NotebookError(sentence, exit_code=2)
+    return NotebookError(f"{name}: {sentence} (the notebook up to there is {kept})", exit_code)
+
+
+def run(pairs: Sequence[Sequence[str]]) -> str:
+    """Execute the notebook with these parameters into its run's folder; returns where everything is."""
+    parameters = checked_parameters(pairs)
+    executed, folder = execute(notebook_file(), parameters, repository_folder() / parameters.knobs["output_dir"])
+    from era_support_packages.notebook.executed import to_html
+
+    target = folder / "notebook.ipynb"
+    os.replace(executed, target)
+    figures = "\n".join(f"  {path}" for path in sorted(folder.glob("*.png")))
+    return f"\nnotebook  {target}\nHTML      {to_html(target)}\nfigures\n{figures}"

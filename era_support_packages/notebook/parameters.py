@@ -1,0 +1,236 @@
+"""The notebook's parameters: what its cell holds, what may be given besides, and one sentence for each bad value.
+
+Imports nothing that is slow: a bad value is named before a kernel is started or PyTorch is loaded.
+"""
+
+import ast
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from era_support_packages.datasets import loading as datasets
+from era_support_packages.system.command_values import read_value
+from era_support_packages.system.naming import nearest_names
+from era_support_packages.system.plain_error import PlainError
+from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.config_checks import CAM_METHODS, CHECK_EXTENTS
+
+if TYPE_CHECKING:
+    from era_support_packages.runs.preparation import PreparedRun, Report
+
+# the names in the notebook's parameters cell, `more` aside, with the values that they have there
+KNOBS: dict[str, Any] = {
+    "dataset": "auto",
+    "data_root": None,
+    "preset": "auto",
+    "seed": 0,
+    "output_dir": "runs",
+    "run_name": None,
+    "resume": True,
+    "finished_run": None,
+    "model": None,
+    "epochs": None,
+    "batch_size": None,
+    "max_lr": None,
+    "mistakes": 10,
+    "method": "gradcam",
+    "analyse_mistakes": True,
+    "explore_methods": True,
+    "check_faithfulness": True,
+    "check_sanity": True,
+    "plant_shortcut": True,
+    "checks": "auto",
+}
+MOST_MISTAKES = 100  # more do not fit into a figure of Grad-CAM maps
+_FIELDS = {field.name: field.type for field in dataclasses.fields(TrainingConfig) if field.name != "preset_name"}
+OTHERS = tuple(name for name in _FIELDS if name not in KNOBS)
+"""the values of a configuration that the cell has no line for: by name on a command line, in `more` in the cell"""
+_TEXTS = {"preset", "data_root", "finished_run", "method", "checks"} | {
+    name for name, kind in _FIELDS.items() if kind in (str, str | None)
+}
+_SWITCHES = ("resume", *(name for name, value in KNOBS.items() if value is True and name != "resume"))
+
+
+class ParameterError(PlainError, ValueError):
+    """A parameter that cannot be used; the message says what was given, what is allowed, and what to do."""
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What was given to the notebook: values of `KNOBS` and of `OTHERS` by name."""
+
+    values: Mapping[str, Any]
+    ignored: tuple[str, ...] = ()
+    """names of `OTHERS` that are variables of the notebook without being its parameters"""
+
+    @classmethod
+    def collect(cls, given: Mapping[str, Any]) -> "Parameters":
+        """From names and values, with `more` (a table of further ones) taken apart.
+
+        Raises `ParameterError` for unknown names, and for one that is given twice.
+        """
+        values = {name: value for name, value in given.items() if name != "more"}
+        more = given.get("more") or {}
+        if not isinstance(more, Mapping):
+            raise ParameterError(f'more is {more!r}; give names with values, such as {{"cutout": 8, "label_smoothing": 0.0}}.')
+        problems = [f"Unknown parameter {name!r}: {nearest_names(name, [*KNOBS, 'more', *OTHERS])}" for name in _unknown(values)]
+        problems += [f"Unknown parameter {name!r} in more: {nearest_names(name, OTHERS)}" for name in _unknown(more)]
+        problems += [f"{name} has a line of its own: give it there instead of in more." for name in more if name in KNOBS]
+        problems += [f"{name} is given twice, by its name and in more: give it once." for name in more if name in values]
+        if problems:
+            raise ParameterError(" ".join(dict.fromkeys(problems)))
+        return cls({**values, **more})
+
+    @classmethod
+    def read(cls, namespace: Mapping[str, Any]) -> "Parameters":
+        """From the namespace of a notebook (its `globals()`): the knobs, `more`, and every further name that was given with them.
+
+        Further names are those that the parameters cell, or the cell that papermill adds behind it, assigns; what other cells
+        call by such a name is not touched. A name of the person's own starts with an underscore.
+        """
+        assigned = [name for name in _assigned_as_parameters(namespace) if name in namespace and not name.startswith("_")]
+        given = {name: namespace[name] for name in dict.fromkeys([*KNOBS, "more", *assigned]) if name in namespace}
+        ignored = tuple(name for name in OTHERS if name in namespace and name not in assigned)
+        return dataclasses.replace(cls.collect(given), ignored=ignored)
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """All of `KNOBS`, as given or as they are in the committed cell."""
+        return {name: self.values.get(name, value) for name, value in KNOBS.items()}
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """What changes the preset: the values of `TrainingConfig` but `None`."""
+        given = {**self.knobs, **self.values}
+        return {name: given[name] for name in _FIELDS if given.get(name) is not None}
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """What differs from the committed cell."""
+        return {
+            name: value
+            for name, value in self.values.items()
+            if value is not None and not (name in KNOBS and value == KNOBS[name])
+        }
+
+    def for_papermill(self) -> dict[str, Any]:
+        """What was given, as names of the parameters cell: all that has no line of its own in `more`."""
+        more = {name: value for name, value in self.values.items() if name in OTHERS}
+        own = {name: value for name, value in self.values.items() if name in KNOBS}
+        return {**own, **({"more": more} if more else {})}
+
+    def check(self) -> None:
+        """Raise `ParameterError` with one sentence for each bad value; reads no data and makes no folder."""
+        knobs = self.knobs
+        problems = list(_problems_with_knobs(knobs))
+        preset = "cpu" if knobs["preset"] == "auto" else knobs["preset"]  # what the machine has decides on no value's range
+        try:
+            TrainingConfig.preset(preset, **self.overrides)
+            if not problems:
+                self._check_paths()
+        except (ValueError, FileNotFoundError) as error:
+            problems.append(str(error))
+        if problems:
+            raise ParameterError(" ".join(problems))
+
+    def _check_paths(self) -> None:
+        knobs = self.knobs
+        if knobs["finished_run"] is not None:
+            if not (folder := Path(knobs["finished_run"]).expanduser()).is_dir():
+                raise ValueError(f"finished_run is {knobs['finished_run']!r}, but there is no such folder: give that of a run.")
+            from era_support_packages.runs.folder import Run
+
+            Run.open(folder)
+        else:
+            datasets.check(knobs["dataset"], knobs["data_root"])
+        output_dir = Path(knobs["output_dir"]).absolute()
+        if not (there := next(path for path in (output_dir, *output_dir.parents) if path.exists())).is_dir():
+            raise ValueError(f"output_dir {knobs['output_dir']!r} cannot be used ({there} is no folder): give a folder.")
+        if {"device", "precision"} & self.values.keys():
+            from era_support_packages.system.machine import resolve_device, resolve_precision
+
+            device = resolve_device(self.values.get("device") or "auto")
+            if self.values.get("precision") not in (None, "auto"):
+                resolve_precision(self.values["precision"], device)
+
+    def prepare(self, report: "Report | None" = None) -> "PreparedRun":
+        """Configuration, data and folder of the run (see `preparation.prepare`).
+
+        Raises `ParameterError`, or the error of a folder or a data set that cannot be used: all show as their sentence alone.
+        """
+        self.check()
+        from era_support_packages.evaluation.tables import print_wrapped
+        from era_support_packages.runs import preparation
+
+        report = report or print_wrapped
+        for name in self.ignored:
+            report(f"Note: the variable {name} of this notebook is no parameter; to make it one, write it into more.")
+        own = {name: self.knobs[name] for name in ("data_root", "resume", "finished_run")}
+        try:
+            return preparation.prepare(self.knobs["preset"], report=report, **own, **self.overrides)
+        except (ValueError, FileNotFoundError) as error:
+            if isinstance(error, PlainError):
+                raise
+            raise ParameterError(str(error)) from None
+
+
+def parse(pairs: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """Names and values of `-p NAME VALUE`: what is text stays text ("2024" as a name), the rest is read as Python or JSON."""
+    return {name: text if name in _TEXTS and text != "None" else read_value(text) for name, text in pairs}
+
+
+def _unknown(given: Mapping[str, Any]) -> list[str]:
+    return [name for name in given if name not in KNOBS and name not in OTHERS]
+
+
+def _problems_with_knobs(knobs: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each bad value of what is the notebook's own."""
+    for name in ("data_root", "finished_run"):
+        if knobs[name] is not None and (not isinstance(knobs[name], str) or not knobs[name].strip() or "\0" in knobs[name]):
+            yield f"{name} is {knobs[name]!r}; give the path of a folder as text, or None."
+    for name in _SWITCHES:
+        if not isinstance(knobs[name], bool):
+            yield f"{name} is {knobs[name]!r}; give True or False."
+    if type(knobs["mistakes"]) is not int or not 1 <= knobs["mistakes"] <= MOST_MISTAKES:
+        yield f"mistakes is {knobs['mistakes']!r}; give a whole number from 1 to {MOST_MISTAKES}."
+    if knobs["checks"] not in CHECK_EXTENTS:
+        yield f"checks is {knobs['checks']!r}: {nearest_names(knobs['checks'], CHECK_EXTENTS)}"
+    if knobs["method"] not in CAM_METHODS:
+        yield f"method is {knobs['method']!r}: {nearest_names(knobs['method'], CAM_METHODS)}"
+
+
+def _assigned_as_parameters(namespace: Mapping[str, Any]) -> list[str]:
+    """The names that the parameters cell and papermill's cell after it assigned when they were run last.
+
+    IPython keeps what was run in `In`. Outside of it nobody but the cells above can have set a field's name.
+    """
+    if "In" not in namespace:
+        return [name for name in OTHERS if name in namespace]
+    names: list[str] = []
+    injected: list[str] = []
+    for source in namespace["In"]:
+        assigned, annotated = _assignments(source)
+        if annotated & {"preset", "more"}:  # only the parameters cell says of what type they are
+            names, injected = assigned, []
+        elif source.startswith("# Parameters\n"):  # how papermill begins its cell
+            injected = assigned
+    return [*names, *injected]
+
+
+def _assignments(source: str) -> tuple[list[str], set[str]]:
+    """The names that a cell assigns on its top level, and those of them that have a type beside them."""
+    try:
+        statements = ast.parse(source).body
+    except (SyntaxError, ValueError):
+        return [], set()
+    annotated = [node.target.id for node in statements if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
+    plain = [
+        target.id
+        for node in statements
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    ]
+    return [*annotated, *plain], set(annotated)

@@ -1,0 +1,48 @@
+"""Every figure of the project: plain arrays and result values in, a `matplotlib.figure.Figure` out."""
+
+from era_support_packages.plots.curves import class_accuracies, confusion_matrix, range_test, training_curves, training_log
+from era_support_packages.plots.explorer import exploration
+from era_support_packages.plots.explorer_panel import ExplorerPanel
+from era_support_packages.plots.faithfulness import advantage_over_baselines, perturbation_curves
+from era_support_packages.plots.images import (
+    augmented_grid,
+    gradcam_comparison,
+    gradcam_panels,
+    image_grid,
+    incorrect_predictions,
+)
+from era_support_packages.plots.mistakes import class_scores, confused_pairs, reliability_diagram, suspicious_labels, top_losses
+from era_support_packages.plots.panels import overlay
+from era_support_packages.plots.sanity import sanity_curves, sanity_maps
+from era_support_packages.plots.shortcut import planted_shortcut
+from era_support_packages.plots.style import HEAT_COLORMAP, INK, save, show
+
+__all__ = [
+    "HEAT_COLORMAP",
+    "ExplorerPanel",
+    "INK",
+    "advantage_over_baselines",
+    "augmented_grid",
+    "class_accuracies",
+    "class_scores",
+    "confused_pairs",
+    "confusion_matrix",
+    "exploration",
+    "gradcam_comparison",
+    "gradcam_panels",
+    "image_grid",
+    "incorrect_predictions",
+    "overlay",
+    "perturbation_curves",
+    "planted_shortcut",
+    "range_test",
+    "reliability_diagram",
+    "sanity_curves",
+    "sanity_maps",
+    "save",
+    "show",
+    "suspicious_labels",
+    "top_losses",
+    "training_curves",
+    "training_log",
+]

@@ -1,0 +1,300 @@
+"""Figures of numbers: the range test, the training log, and the results by class."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from era_support_packages.plots.panels import check_some, extremes_text, shape_text
+from era_support_packages.plots.style import (
+    BLUE,
+    FAINT,
+    FONT,
+    GREEN,
+    GREY,
+    INK,
+    LINE,
+    ORANGE,
+    PURPLE,
+    VERMILLION,
+    WIDTH,
+    new_figure,
+    percent_text,
+    styled,
+    text_width,
+)
+
+if TYPE_CHECKING:
+    from era_support_packages.training.history import EpochRecord, History
+    from era_support_packages.training.lr_finder import RangeTest
+
+
+# ---- curves ----------------------------------------------------------------------------------------------------------
+
+
+@styled
+def range_test(result: RangeTest, title: str, chosen: float | None = None) -> Figure:
+    """The learning-rate range test: raw loss faint, smoothed loss bold, each suggestion and the chosen rate marked.
+
+    `result` has lrs, losses, smoothed, each (K,) with K >= 2, and suggestions by name; losses may be NaN or infinite
+    where training diverged. The loss axis is cut above the valley, and the figure says so. Raises ValueError where the
+    three arrays do not match, a rate is not positive, or no loss is finite.
+    """
+    lrs, losses, smoothed = (np.asarray(a, dtype=float) for a in (result.lrs, result.losses, result.smoothed))
+    if not (lrs.ndim == 1 and len(lrs) >= 2 and lrs.shape == losses.shape == smoothed.shape):
+        raise ValueError(
+            "lrs, losses and smoothed must be of one shape (K,) with K of at least 2; "
+            f"got {shape_text(lrs.shape)}, {shape_text(losses.shape)} and {shape_text(smoothed.shape)}."
+        )
+    if not (np.isfinite(lrs).all() and (lrs > 0).all()):
+        raise ValueError("lrs must be finite and greater than 0: the axis of learning rates is logarithmic.")
+    if chosen is not None and not (math.isfinite(chosen) and chosen > 0):
+        raise ValueError(f"chosen is {chosen}; it must be a finite learning rate greater than 0.")
+    finite = np.isfinite(smoothed)
+    if not finite.any():
+        raise ValueError("the range test has no finite loss to draw; start it at a smaller learning rate.")
+
+    figure = new_figure(8.0, 4.2, title)
+    axes = figure.subplots()
+    axes.grid(True)
+    axes.plot(lrs, np.where(np.isfinite(losses), losses, np.nan), color=BLUE, alpha=0.35, linewidth=1, label="raw loss")
+    axes.plot(lrs, np.where(finite, smoothed, np.nan), color=BLUE, linewidth=2.2, label="smoothed loss")
+    looks = [(GREEN, "o", 11), (ORANGE, "D", 9), (PURPLE, "s", 8), (VERMILLION, "^", 9)]
+    for (name, lr), (colour, marker, size) in zip(result.suggestions.items(), itertools.cycle(looks), strict=False):
+        if not math.isfinite(lr):  # listed all the same, so that nobody looks for its mark
+            axes.plot([], [], marker, color=colour, markerfacecolor="none", label=f"{name}: none")
+            continue
+        height = np.interp(np.log(lr), np.log(lrs[finite]), smoothed[finite])
+        axes.axvline(lr, color=colour, linewidth=1, linestyle=":")
+        look = {"color": colour, "markersize": size, "markeredgewidth": 2, "markerfacecolor": "white"}
+        axes.plot([lr], [height], marker, zorder=4, label=f"{name} {lr:.3g}", **look)
+    if chosen is not None:
+        axes.axvline(chosen, color=INK, linewidth=1.6, linestyle="--", zorder=1.5, label=f"chosen {chosen:.3g}")
+
+    bottom, top = _valley_limits(losses, smoothed)
+    axes.set_ylim(bottom, top)
+    notes = [] if result.suggestions else ["no suggestion: the loss never falls"]
+    highest = max(values[np.isfinite(values)].max(initial=-np.inf) for values in (losses, smoothed))
+    if highest > top:
+        notes.append(f"cut at {top:.3g}: losses reach {highest:.3g}")
+    if not np.isfinite(losses).all():
+        diverged = lrs[np.flatnonzero(~np.isfinite(losses))[0]]
+        axes.axvspan(diverged, lrs.max(), color=FAINT, alpha=0.5, linewidth=0)
+        notes.append(f"shaded: no finite loss from {diverged:.3g} on")
+    axes.set_title("; ".join(notes), loc="right", color=GREY)
+    axes.set_xscale("log")
+    decades = np.log10(lrs.max() / lrs.min())
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if decades > 2 else (1.0, 2.0, 5.0), numticks=12))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set(xlabel="learning rate (log scale)", ylabel="training loss")
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+@styled
+def training_curves(history: History, title: str) -> Figure:
+    """Loss at the left and accuracy at the right, train and test, by epoch; a change of resolution is marked.
+
+    `history` has records, each with epoch, resolution, train_loss, test_loss, train_accuracy, test_accuracy (percent).
+    Raises ValueError where there is no record.
+    """
+    check_some(history.records, "history.records")
+    figure = new_figure(WIDTH, 3.4, title)
+    _draw_curves(*figure.subplots(1, 2), history.records)
+    return figure
+
+
+@styled
+def training_log(history: History, rows: Sequence[str], title: str) -> Figure:
+    """The rows of the training log as printed, above the curves of loss and accuracy.
+
+    `history` as for `training_curves`; `rows` the header and then one text per record. Of more than thirty records the
+    first ten and the last twenty are shown, and a line says how many are not. Raises ValueError where `rows` does not
+    go with the records.
+    """
+    check_some(history.records, "history.records")
+    if len(rows) != 1 + len(history.records):
+        raise ValueError(f"rows must be a header and a row for each of the {len(history.records)} records; got {len(rows)} rows.")
+    header, *lines = rows
+    if len(lines) > 30:
+        lines = [*lines[:10], f"... {len(lines) - 30} of {len(lines)} epochs not shown ...", *lines[-20:]]
+    size = FONT
+    widest = max(text_width(line, size, "DejaVu Sans Mono") for line in [header, *lines])
+    size *= min(1.0, 72 * (WIDTH - 1.0) / widest)  # a row too long to fit is shown smaller, not cut
+    text_height = (len(lines) + 2.5) * 1.4 * size / 72
+    figure = new_figure(WIDTH, text_height + 3.5, title)
+    grid = GridSpec(2, 2, figure, height_ratios=[text_height, 3.0])
+    axes = figure.add_subplot(grid[0, :])
+    axes.axis("off")
+    axes.set(xlim=(0, 1), ylim=(len(lines) + 2.5, 0), xticks=[], yticks=[])
+    axes.axhline(1.25, color=FAINT, linewidth=1)
+    for row, line in enumerate([header, *lines]):
+        text = axes.text(0, row + (1 if row else 0.6), line, va="center", size=size, family="DejaVu Sans Mono")
+        text.set_weight("normal" if row else "bold")
+        text.set_in_layout(False)
+    _draw_curves(figure.add_subplot(grid[1, 0]), figure.add_subplot(grid[1, 1]), history.records)
+    return figure
+
+
+# ---- per class -------------------------------------------------------------------------------------------------------
+
+
+@styled
+def confusion_matrix(counts: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+    """Actual classes in rows, predicted ones in columns; the colour is the percentage of the actual class.
+
+    `counts` integers (C, C), none negative. Up to 12 classes a cell gives count and percentage, up to 20 the count,
+    beyond that the colour alone. Raises ValueError for anything else.
+    """
+    counts = np.asarray(counts)
+    check_some(classes, "classes")
+    number = len(classes)
+    if counts.shape != (number, number) or not np.issubdtype(counts.dtype, np.integer) or counts.min() < 0:
+        raise ValueError(
+            f"counts must be integers of 0 or more, of shape ({number}, {number}) for {number} classes; "
+            f"got {counts.dtype} of shape {shape_text(counts.shape)} with {extremes_text(counts)}."
+        )
+    percent = 100.0 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = min(8.2, max(4.0, 0.72 * number))
+    figure = new_figure(side + 1.8, side + 0.6, title)
+    axes = figure.subplots()
+    norm = PowerNorm(0.5, 0, 100)  # confusions of a few percent are what one looks for: a linear scale hides them
+    drawn = axes.imshow(percent, cmap="Blues", norm=norm, interpolation="nearest")
+    axes.set(xlabel="predicted class", ylabel="actual class")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    _name_cells(axes, classes, side)
+    if number <= 20:
+        for (row, column), count in np.ndenumerate(counts):
+            red, green, blue, _ = drawn.to_rgba(percent[row, column])
+            dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.55
+            text = f"{count}\n{percent_text(percent[row, column] / 100)}" if number <= 12 and count else f"{count}"
+            axes.text(column, row, text, ha="center", va="center", color="white" if dark else INK)
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.8, aspect=30, ticks=[0, 1, 5, 10, 25, 50, 75, 100])
+    bar.set_label("percent of the actual class (square-root scale)")
+    bar.outline.set_visible(False)
+    return figure
+
+
+@styled
+def class_accuracies(accuracies: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+    """Accuracy per class as horizontal bars, best first, with the mean over classes.
+
+    `accuracies` (C,) percent in [0, 100]; NaN for a class without images, which comes last. Raises ValueError for
+    anything else.
+    """
+    check_some(classes, "classes")
+    accuracies = np.asarray(accuracies, dtype=float)
+    known = np.isfinite(accuracies)
+    if accuracies.shape != (len(classes),) or not ((accuracies >= 0) & (accuracies <= 100) | np.isnan(accuracies)).all():
+        raise ValueError(
+            f"accuracies must be {len(classes)} percentages from 0 to 100, one per class; "
+            f"got shape {shape_text(accuracies.shape)} with {extremes_text(accuracies)}."
+        )
+    order = sorted(range(len(classes)), key=lambda index: -accuracies[index] if known[index] else math.inf)
+    columns = min(3, math.ceil(len(classes) / 50))
+    per_column = math.ceil(len(classes) / columns)
+    figure = new_figure(8.0 if columns == 1 else WIDTH, 0.8 + per_column * (0.3 if per_column <= 20 else 0.17), title)
+    for column, axes in enumerate(figure.subplots(1, columns, squeeze=False)[0]):
+        part = order[column * per_column : (column + 1) * per_column]
+        lengths = np.nan_to_num(accuracies[part], nan=0.0)
+        axes.barh(range(len(part)), lengths, height=0.8, color=BLUE)
+        for row, index in enumerate(part):
+            text = f"{accuracies[index]:.1f} %" if known[index] else "no images"
+            inside = lengths[row] > 25  # percent: room for the text; at the foot, where the line of the mean is far
+            axes.text(1 if inside else lengths[row] + 1, row, text, va="center", color="white" if inside else INK)
+        if known.any():
+            mean = accuracies[known].mean()
+            axes.axvline(mean, color=VERMILLION, linewidth=1.4, label=f"mean {mean:.1f} %")
+        axes.set_yticks(range(len(part)), [classes[index] for index in part])
+        axes.set(xlim=(0, 100), ylim=(per_column - 0.4, -0.6), xlabel="accuracy (percent)")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+    if known.any():
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower right")
+    return figure
+
+
+# ---- parts of figures ------------------------------------------------------------------------------------------------
+
+
+def _valley_limits(losses: np.ndarray, smoothed: np.ndarray) -> tuple[float, float]:
+    """Bottom and top of a loss axis that shows the way down to the lowest loss and the first part of the way up."""
+    finite = smoothed[np.isfinite(smoothed)]
+    lowest = int(finite.argmin())
+    low, high = finite[lowest], finite[: lowest + 1].max()
+    if high - low < 0.02 * abs(low):  # the loss only rises: show its lower half
+        high = max(float(np.median(finite)), low + 0.02 * abs(low) + 1e-9)
+    span = high - low
+    drawn = np.concatenate([finite, losses[np.isfinite(losses)]])
+    top = min(high + 0.5 * span, drawn.max() + 0.05 * span)
+    return max(drawn.min(), low - 0.6 * span) - 0.1 * span, top
+
+
+def _draw_curves(loss_axes: Axes, accuracy_axes: Axes, records: Sequence[EpochRecord]) -> None:
+    """Train and test curves of loss and accuracy by epoch, with the resolution where it changes."""
+    epochs = [record.epoch for record in records]
+    marked = len(records) <= 30
+    for axes, quantity, unit in ((loss_axes, "loss", ""), (accuracy_axes, "accuracy", " %")):
+        for split, colour, marker in (("train", BLUE, "o"), ("test", VERMILLION, "s")):
+            values = [getattr(record, f"{split}_{quantity}") for record in records]
+            last = f"{values[-1]:.2f}{unit}" if unit else f"{values[-1]:.3f}"
+            look = {"marker": marker if marked else "", "markersize": 4, "linewidth": 1.8, "color": colour}
+            axes.plot(epochs, values, label=f"{split}: {last} at the end", **look)
+        axes.grid(True, axis="y")
+        axes.set(xlabel="epoch", ylabel=f"{quantity} (percent)" if unit else quantity)
+        axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        # One epoch is a point above another in the middle: "best" would lay the legend on one of them.
+        legend = axes.legend(loc="best" if len(records) > 1 else "center right", frameon=True, framealpha=0.9)
+        legend.get_frame().set_edgecolor("none")
+        _mark_resolutions(axes, records)
+
+
+def _mark_resolutions(axes: Axes, records: Sequence[EpochRecord]) -> None:
+    """A faint line between two epochs of different resolution, and each resolution above where it begins."""
+    starts = [i for i, record in enumerate(records) if i == 0 or record.resolution != records[i - 1].resolution]
+    if len(starts) == 1:
+        return
+    level_ends: list[float] = []  # where the text of each level ends, in epochs: labels too close go a level up
+    epochs_per_point = len(records) / (72 * 4.2)
+    for start in starts:
+        edge = records[start].epoch - 0.5
+        text = f"{records[start].resolution} px"
+        level = next((i for i, end in enumerate(level_ends) if end <= edge), len(level_ends))
+        level_ends[level : level + 1] = [edge + (text_width(text) + 6) * epochs_per_point]
+        if start:
+            axes.axvline(edge, color=FAINT, linewidth=1, zorder=0.5)
+        place = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
+        axes.annotate(text, (edge, 1), (1, 2 + level * LINE * FONT), color=GREY, va="bottom", ha="left", **place)
+
+
+def _name_cells(axes: Axes, classes: Sequence[str], side: float) -> None:
+    """Class names along the sides of a matrix; where they are too many, every second name goes to the opposite side."""
+    number = len(classes)
+    stride = math.ceil(number * 1.15 * FONT / (72 * side))
+    rotation = 90 if stride > 1 else 45
+    ha = "center" if stride > 1 else "right"
+    near = range(0, number, stride)
+    look = {"ha": ha, "rotation_mode": "default" if stride > 1 else "anchor"}
+    axes.set_xticks(near, [classes[index] for index in near], rotation=rotation, **look)
+    axes.set_yticks(near, [classes[index] for index in near])
+    if stride > 1:
+        far = range(stride // 2, number, stride)
+        names = [classes[index] for index in far]
+        right, top = axes.secondary_yaxis("right"), axes.secondary_xaxis("top")
+        right.set_yticks(far, names)
+        top.set_xticks(far, names, rotation=90)
+        for extra in (right, top):
+            extra.tick_params(length=0)
+            extra.spines[:].set_visible(False)

@@ -1,0 +1,54 @@
+"""The figure of one image under every method at every layer."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from era_support_packages.gradcam.explanation import ALL_LAYERS
+from era_support_packages.gradcam.exploration import Exploration
+from era_support_packages.gradcam.methods import METHODS
+from era_support_packages.plots.panels import check_some, panel_layout, panel_width, row_labels
+from era_support_packages.plots.style import percent_text, styled
+
+
+@styled
+def exploration(found: Exploration, title: str, opacity: float = 0.5) -> Figure:
+    """A row for each method, a column for each layer; a method that makes one map from all layers has it in the last column.
+
+    The input stands at the left of the first row. Raises ValueError where nothing was explained.
+    """
+    check_some(found.explanations, "explanations")
+    layers = next((each.layers for each in found.explanations if each.layers != (ALL_LAYERS,)), (ALL_LAYERS,))
+    labels, left = row_labels([_label(each.method) for each in found.explanations])
+    columns = 1 + len(layers)
+    panel = panel_width([1] * columns, largest=1.05, left=left)
+    lines = [1] + [int(each.layers == (ALL_LAYERS,) != layers) for each in found.explanations[1:]]
+    layout = panel_layout(title, panel, found.image.shape[:2], [1] * columns, lines, left=left, colour_bar=True)
+    for row, each in enumerate(found.explanations):
+        maps, captions = each.maps[0, 0], [_caption(name, size) for name, size in zip(each.layers, each.grids, strict=True)]
+        first = columns - len(maps)
+        if row == 0:
+            layout.draw(0, 0, found.image, "INPUT", labels[0])
+        else:
+            _empty(layout, row, labels[row])
+        for column, (heat, caption) in enumerate(zip(maps, captions, strict=True), start=first):
+            named = row == 0 or each.layers == (ALL_LAYERS,)
+            layout.draw_map(row, column, found.image, heat, opacity, caption if named else "")
+    layout.draw_colour_bar(f"class activation map over the input, {percent_text(opacity)} opaque")
+    return layout.figure
+
+
+def _label(method: str) -> str:
+    chosen = METHODS[method]
+    return chosen.title if chosen.class_specific else f"{chosen.title} (no class)"
+
+
+def _caption(layer: str, grid: Sequence[int]) -> str:
+    return layer if layer == ALL_LAYERS else f"{layer}, {grid[0]}x{grid[1]}"
+
+
+def _empty(layout, row: int, label: str) -> None:
+    """Nothing but the label of the row."""
+    axes = layout.draw(row, 0, np.full((1, 1, 3), 255, np.uint8), "")
+    axes.set_ylabel(label, rotation=0, ha="right", va="center")

@@ -1,0 +1,21 @@
+"""A run's folder: preparing it, recording it, going on with it, showing it again."""
+
+from typing import TYPE_CHECKING
+
+from era_support_packages.system.lazy import public_names
+
+if TYPE_CHECKING:
+    from era_support_packages.runs.folder import Run as Run, RunError as RunError
+    from era_support_packages.runs.preparation import PreparedRun as PreparedRun, prepare as prepare
+    from era_support_packages.runs.recording import (
+        NotTrainedError as NotTrainedError,
+        RunStopped as RunStopped,
+        Untrained as Untrained,
+        choose_learning_rate as choose_learning_rate,
+        require_complete as require_complete,
+        train_in_folder as train_in_folder,
+        train_or_stop as train_or_stop,
+        train_prepared as train_prepared,
+    )
+
+__all__, __getattr__, __dir__ = public_names(__name__, __file__)

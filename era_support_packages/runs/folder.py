@@ -1,0 +1,255 @@
+"""A run's folder and what is written into it."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from era_support_packages.datasets.image_dataset import ImageDataset
+from era_support_packages.evaluation.predictions import Predictions
+from era_support_packages.system.atomic_file import write_atomically
+from era_support_packages.system.machine import describe, versions
+from era_support_packages.system.plain_error import PlainError
+from era_support_packages.training.checkpoint import Checkpoint, CheckpointError
+from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.history import EpochRecord, History
+from era_support_packages.training.lr_finder import RangeTest
+
+METRICS = ("epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds")
+
+
+class RunError(PlainError, ValueError):
+    """A run's folder that cannot be used as asked; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of one run: config.json, range_test.json, metrics.csv, summary.json, checkpoint.pt and the figures."""
+
+    folder: Path
+
+    @classmethod
+    def create(cls, config: TrainingConfig, dataset: str, resolved: TrainingConfig | None = None) -> "Run":
+        """A new folder below `output_dir`; one that is already there is left alone.
+
+        The name is `run_name` or follows from the configuration; a name that is taken gets "-2", "-3", and so on. What is
+        written into it is the configuration, or `resolved` where given. Raises `RunError` where nothing can be written there.
+        """
+        name = config.run_name or config.default_run_name(dataset)
+        root = Path(config.output_dir)
+        number = 1
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            while True:
+                folder = root / (name if number == 1 else f"{name}-{number}")
+                if not folder.exists():
+                    with contextlib.suppress(FileExistsError):  # another process was faster
+                        folder.mkdir()
+                        break
+                number += 1
+            run = cls(folder)
+            run.write_config(resolved or config)
+        except OSError as error:
+            reason = error.strerror or error
+            raise RunError(f"output_dir {str(root)!r} cannot be used ({reason}): give a folder that can be written.") from None
+        return run
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Run":
+        """A finished run. Raises `FileNotFoundError` where the folder holds none."""
+        run = cls(Path(folder))
+        for name in ("checkpoint.pt", "summary.json"):
+            if not (run.folder / name).is_file():
+                raise FileNotFoundError(
+                    f"{run.folder} is not the folder of a finished run: it has no {name}; give one that has, or train a new one."
+                )
+        if not run.finished:
+            raise FileNotFoundError(
+                f"{run.folder} is not the folder of a finished run: it was stopped before its end; run it again with the same "
+                "values, or train a new one."
+            )
+        return run
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is complete."""
+        try:
+            return self.checkpoint_file.is_file() and bool(self.summary().get("complete", True))
+        except (OSError, ValueError, AttributeError):
+            return False
+
+    def is_empty(self) -> bool:
+        """Whether nothing is in the folder, hidden files aside."""
+        return self.folder.is_dir() and all(path.name.startswith(".") for path in self.folder.iterdir())
+
+    @property
+    def checkpoint_file(self) -> Path:
+        """The state after the last complete epoch; absent before the first is."""
+        return self.folder / "checkpoint.pt"
+
+    def listing(self) -> str:
+        """Where the files are: the folder, which may be long, in a line of its own, then one line a file with its size."""
+        files = sorted(path for path in self.folder.iterdir() if not path.name.startswith("."))
+        width = max((len(path.name) for path in files), default=0)
+        lines = [f"  {path.name:<{width}}  {max(1, path.stat().st_size // 1024):>6} KiB" for path in files]
+        return "\n".join(["Everything is in", str(self.folder), *lines])
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Only one process at a time trains into the folder (where the file system knows locks).
+
+        Raises `RunError` while another one does.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            yield
+            return
+        lock = self.folder / ".lock"
+        with open(lock, "w") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lifts it when the process ends, however it ends
+                if not lock.exists() or os.fstat(file.fileno()).st_ino != lock.stat().st_ino:  # just removed by its holder
+                    raise BlockingIOError
+            except (BlockingIOError, PermissionError):
+                raise RunError(
+                    f"{self.folder} is being trained by another process: wait until it is done, give another run_name, or set "
+                    "resume=False to train in a new folder."
+                ) from None
+            except OSError:  # no locks there, as on some mounted drives
+                pass
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+
+    # ---- files -------------------------------------------------------------------------------------------------------
+
+    def write_json(self, name: str, values: dict[str, Any]) -> None:
+        """A JSON file in the run's folder."""
+        write_atomically(self.folder / name, (json.dumps(values, indent=2) + "\n").encode())
+
+    def write_config(self, config: TrainingConfig) -> None:
+        """config.json: the configuration."""
+        self.write_json("config.json", config.to_dict())
+
+    def config(self) -> TrainingConfig:
+        """The configuration that the run was made with, everything "auto" resolved.
+
+        Raises `RunError` where config.json is missing or is none.
+        """
+        try:
+            return TrainingConfig.from_dict(json.loads((self.folder / "config.json").read_text()))
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise RunError(
+                f"{self.folder} is there, but its config.json cannot be used ({error}): move the folder away, give another "
+                "run_name, or set resume=False to train in a new folder."
+            ) from None
+
+    def write_range_test(self, result: RangeTest, used: bool) -> None:
+        """range_test.json: the curve and its suggestions; `used` says whether `max_lr` came from it."""
+        curve = {name: getattr(result, name).tolist() for name in ("lrs", "losses", "smoothed")}
+        self.write_json("range_test.json", {"used": used, "suggestions": result.suggestions, **curve})
+
+    def range_test(self) -> tuple[RangeTest, bool] | None:
+        """The range test that was made for the run, and whether `max_lr` came from it; None where there was none."""
+        try:
+            values = json.loads((self.folder / "range_test.json").read_text())
+            curve = (np.array(values[name], dtype=np.float64) for name in ("lrs", "losses", "smoothed"))
+            return RangeTest(*curve, values["suggestions"]), values["used"]
+        except (OSError, ValueError, KeyError, TypeError):  # absent or broken: it can be made again
+            return None
+
+    def range_test_batches(self) -> int:
+        """Training steps of the range test that `max_lr` came from; 0 where it was given."""
+        kept = self.range_test()
+        return len(kept[0].losses) if kept is not None and kept[1] else 0
+
+    def write_metrics(self, records: Sequence[EpochRecord]) -> None:
+        """metrics.csv: one row an epoch, accuracies in percent."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(METRICS)
+        writer.writerows([getattr(record, name) for name in METRICS] for record in records)
+        write_atomically(self.folder / "metrics.csv", text.getvalue().encode())
+
+    def write_summary(
+        self,
+        records: Sequence[EpochRecord],
+        config: TrainingConfig,
+        dataset: str,
+        flops: int,
+        complete: bool = True,
+        test_accuracy_tta: float | None = None,
+    ) -> dict[str, Any]:
+        """summary.json: what was run, where, and what came out; accuracies in percent at the last epoch, time in seconds.
+
+        A run that is not complete has no test accuracy: between epochs only part of the test split may have been looked at.
+        """
+        values = {
+            "dataset": dataset,
+            "preset": config.preset_name,
+            "complete": complete,
+            "epochs": len(records),
+            "test_accuracy": records[-1].test_accuracy if complete else None,
+            "test_accuracy_tta": test_accuracy_tta,
+            "pflops": flops / 1e15,
+            "seconds": sum(record.seconds for record in records),
+            "seed": config.seed,
+            "versions": versions(),
+            "hardware": describe(torch.device(config.device)),
+        }
+        self.write_json("summary.json", values)
+        return values
+
+    def summary(self) -> dict[str, Any]:
+        """The contents of summary.json."""
+        return json.loads((self.folder / "summary.json").read_text())
+
+    def complete_epochs(self) -> int:
+        """How many epochs the checkpoint holds, 0 without one. Raises `CheckpointError` for a broken one."""
+        return len(Checkpoint.load(self.checkpoint_file).records) if self.checkpoint_file.exists() else 0
+
+    def checkpoint(self, model: nn.Module, test: ImageDataset) -> Checkpoint | None:
+        """The state after the last complete epoch, None before the first is.
+
+        Raises `CheckpointError` for a broken file, and where it belongs to another network or another test split.
+        """
+        if not self.checkpoint_file.exists():
+            return None
+        checkpoint = Checkpoint.load(self.checkpoint_file)
+        logits = checkpoint.logits
+        if logits is not None and logits.shape != (len(test), len(test.classes)):
+            raise CheckpointError(
+                f"{self.folder} was tested on {len(logits)} images of {logits.shape[1]} classes, but the data set has "
+                f"{len(test)} of {len(test.classes)}; load the data set of its config.json."
+            )
+        checkpoint.check_network(model, self.checkpoint_file)
+        return checkpoint
+
+    def load(self, model: nn.Module, test: ImageDataset) -> History:
+        """Put a finished run's weights into the model; returns its history with the predictions it ended with.
+
+        Raises `CheckpointError` as `checkpoint` does, and `RunError` where the run is not finished; the model is as before then.
+        """
+        checkpoint = self.checkpoint(model, test)
+        if checkpoint is None or not checkpoint.complete:
+            raise RunError(f"{self.folder} holds no finished run: run it again with the same values to finish it.")
+        model.load_state_dict(checkpoint.model)
+        predictions = Predictions(checkpoint.logits.numpy(), test.labels, test.classes)
+        return History(checkpoint.records, checkpoint.config, predictions, checkpoint.planned)

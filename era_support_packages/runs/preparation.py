@@ -1,0 +1,165 @@
+"""Before a run begins: its configuration, its data, and its folder, which the same values find again."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from era_support_packages.datasets import loading as datasets
+from era_support_packages.datasets.batches import batch_count
+from era_support_packages.datasets.image_dataset import ImageDataset
+from era_support_packages.evaluation.tables import print_wrapped
+from era_support_packages.runs.folder import Run, RunError
+from era_support_packages.system.machine import resolve_device, resolve_precision
+from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.setup import resolve
+
+Report = Callable[[str], None]
+FEWEST_STEPS = 200  # of a preset with large batches; the handwritten digits would give it 26
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedRun:
+    """What a run starts from: its folder, its configuration with everything but `max_lr` resolved, and its data."""
+
+    run: Run
+    config: TrainingConfig
+    train: ImageDataset
+    test: ImageDataset
+
+
+def prepare(
+    preset: str = "auto",
+    *,
+    data_root: str | None = None,
+    resume: bool = True,
+    finished_run: str | None = None,
+    report: Report = print_wrapped,
+    **overrides: Any,
+) -> PreparedRun:
+    """Configuration, data and folder of a run; where the same configuration has a folder, that one, as it was resolved then.
+
+    preset, overrides: as for `TrainingConfig.preset`, but "auto" is "cpu" also where a GPU is there and the data set so small
+    that "fast" would take fewer than 200 steps. data_root: as for `datasets.load`. With `resume=False` the folder is
+    always a new one. finished_run: the folder of a finished run, to show that one whatever the other values are.
+
+    Raises `ValueError` for a bad value, `RunError` where a `run_name` belongs to another configuration, `FileNotFoundError`
+    or `DatasetError` where the data cannot be used; nothing is made or changed then.
+    """
+    if not isinstance(resume, bool):
+        raise ValueError(f"resume is {resume!r}; give True or False.")
+    if finished_run is not None:
+        run = Run.open(finished_run)
+        config = _on_this_machine(run.config())
+        return PreparedRun(run, config, *datasets.load(config.dataset, data_root))
+    stored = _named_run(overrides) if resume else None
+    if preset == "auto" and stored is not None:
+        preset = stored.config().preset_name
+    requested = TrainingConfig.preset(preset, **overrides)
+    device = resolve_device(requested.device)  # what this machine lacks is said before any data is loaded
+    if requested.precision != "auto":
+        resolve_precision(requested.precision, device)
+    if requested.dataset == "auto" and stored is not None:
+        requested = requested.replace(dataset=stored.config().dataset)
+    train, test = datasets.load(requested.dataset, data_root)
+    requested = _suited(requested, preset, overrides, len(train), report)
+    name = requested.run_name or requested.default_run_name(train.name)
+    run = Run(Path(requested.output_dir) / name)
+    if not resume or not run.folder.exists():
+        config = resolve(requested, train)
+        run = Run.create(requested, train.name, config)
+        if run.name != name:
+            config = config.replace(run_name=run.name)  # the name by which it is found again
+            run.write_config(config)
+        return PreparedRun(run, config, train, test)
+    if run.is_empty():  # made by hand, or by a process that was killed at once
+        config = resolve(requested, train)
+        run.write_config(config)
+        return PreparedRun(run, config, train, test)
+    config = _adopted(run, requested, report)
+    if not run.finished:
+        done, planned = run.complete_epochs(), len(config.planned_epochs(len(train)))
+        rows = f"{done} of {planned} epochs are done" if done else "it was stopped before its first epoch was complete"
+        report(f"Going on with {run.folder}: {rows}.")
+    return PreparedRun(run, config, train, test)
+
+
+def _suited(requested: TrainingConfig, preset: str, overrides: dict[str, Any], images: int, report: Report) -> TrainingConfig:
+    """For a data set too small for large batches "cpu" where the preset was left open, else what was asked for, with a note."""
+    steps = sum(batch_count(epoch.images, requested.batch_size) for epoch in requested.planned_epochs(images))
+    if requested.preset_name not in ("fast", "best") or steps >= FEWEST_STEPS:
+        return requested
+    if preset == "auto":
+        return TrainingConfig.preset("cpu", **{**overrides, "dataset": requested.dataset})
+    note = f"Note: the preset {preset!r} takes only {steps} steps on these {images:,} images"
+    report(f"{note}; preset='cpu' suits a small data set better.")
+    return requested
+
+
+def _named_run(overrides: dict[str, Any]) -> Run | None:
+    """The run that a name given by hand belongs to, if it is there."""
+    name, root = overrides.get("run_name"), overrides.get("output_dir") or "runs"
+    if not isinstance(name, str) or not isinstance(root, str):
+        return None
+    run = Run(Path(root) / name)
+    try:
+        return run if (run.folder / "config.json").is_file() else None
+    except (OSError, ValueError):  # no name of a folder; the configuration says so in its own words
+        return None
+
+
+def _adopted(run: Run, requested: TrainingConfig, report: Report) -> TrainingConfig:
+    """The stored configuration of a run, on this machine; says where that makes the run another one, bit by bit.
+
+    Raises `RunError` where it is the run of another configuration.
+    """
+    stored = run.config()
+    if differences := requested.differences(stored):
+        raise RunError(
+            f"{run.folder} holds a run of another configuration: {', '.join(differences)}. Give another run_name, or set "
+            "resume=False to train in a new folder."
+        )
+    stored = stored.replace(run_name=requested.run_name, output_dir=requested.output_dir)
+    if run.finished:
+        return _on_this_machine(stored)
+    config = stored.replace(**_resources(stored, requested), cuda_graph=requested.cuda_graph)
+    if changed := [
+        f"{name} {getattr(config, name)!r} instead of {getattr(stored, name)!r}"
+        for name in ("device", "precision", "threads")
+        if getattr(config, name) != getattr(stored, name)
+    ]:
+        report(f"This goes on with {', '.join(changed)}: the result will not be bit-identical to that of a run in one go.")
+    return config
+
+
+def _on_this_machine(stored: TrainingConfig) -> TrainingConfig:
+    """The configuration of a finished run with a device that is here, so that its network can be built and looked at."""
+    anything = stored.replace(device="auto", precision="auto", workers="auto", threads="auto")
+    return stored.replace(**_resources(stored, anything))
+
+
+def _resources(stored: TrainingConfig, requested: TrainingConfig) -> dict[str, Any]:
+    """Device, precision, workers and threads: as asked for now, else as they were, else what this machine has."""
+
+    def wanted(name: str) -> Any:
+        return getattr(stored if getattr(requested, name) == "auto" else requested, name)
+
+    try:
+        device = resolve_device(wanted("device"))
+    except ValueError:  # it was trained on a device that this machine lacks
+        device = resolve_device("auto")
+    precision = requested.precision
+    if precision == "auto" and stored.device.split(":")[0] == device.type:
+        precision = stored.precision
+    threads = wanted("threads")
+    if threads == "auto" or (requested.threads == "auto" and threads > (os.cpu_count() or 1)):
+        threads = torch.get_num_threads()
+    return {
+        "device": str(device),
+        "precision": resolve_precision(precision, device),
+        "workers": wanted("workers"),
+        "threads": threads,
+    }

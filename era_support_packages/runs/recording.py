@@ -1,0 +1,222 @@
+"""A recorded run, which is never lost: train into its folder, go on where it stopped, stop so that it can go on."""
+
+from typing import Any
+
+from torch import nn
+
+from era_support_packages.datasets.image_dataset import ImageDataset
+from era_support_packages.evaluation.predictions import predict
+from era_support_packages.evaluation.tables import print_wrapped
+from era_support_packages.runs.folder import Run, RunError
+from era_support_packages.runs.preparation import PreparedRun, Report
+from era_support_packages.system.atomic_file import remove_leftovers
+from era_support_packages.system.front_end import is_interactive
+from era_support_packages.system.interrupts import Terminated, sigterm_interrupts
+from era_support_packages.system.machine import resolve_device
+from era_support_packages.system.plain_error import PlainError
+from era_support_packages.training.checkpoint import Checkpoint, CheckpointError
+from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.cost import duration, training_flops
+from era_support_packages.training.failures import device_failed, is_device_failure, is_out_of_memory, out_of_memory
+from era_support_packages.training.history import History, log_header, log_row
+from era_support_packages.training.loop import fit
+from era_support_packages.training.lr_finder import RangeTest, choose_max_lr, range_test
+from era_support_packages.training.resources import use_resources
+from era_support_packages.training.setup import build_model, resolve
+
+NOTHING_YET = "There is nothing to show before the first epoch is complete: run the training cell again, then those after it."
+
+
+class RunStopped(PlainError, KeyboardInterrupt):
+    """Training was interrupted; `history` holds the complete epochs, `exit_code` is 130 after Ctrl-C and 143 after SIGTERM."""
+
+    def __init__(self, history: History, exit_code: int) -> None:
+        super().__init__(f"stopped after epoch {len(history.records)} of {history.planned}")
+        self.history, self.exit_code = history, exit_code
+
+
+# ---- the learning rate -----------------------------------------------------------------------------------------------
+
+
+def choose_learning_rate(
+    model: nn.Module, train: ImageDataset, test_size: int, config: TrainingConfig, run: Run
+) -> tuple[TrainingConfig, RangeTest, str]:
+    """The run's range test (made once and kept in its folder), the configuration with a number for `max_lr`, and the sentence
+    that says where it came from."""
+    kept = run.range_test()
+    if kept is not None:
+        result, used = kept
+    else:
+        result, used = _range_test(model, train, test_size, config), config.max_lr == "auto"
+        run.write_range_test(result, used)
+    config, sentence = choose_max_lr(config.replace(max_lr="auto") if used else config, result)
+    return config, result, sentence
+
+
+def _range_test(model: nn.Module, train: ImageDataset, test_size: int, config: TrainingConfig) -> RangeTest:
+    try:
+        return range_test(model, train, test_size, config)
+    except (RuntimeError, MemoryError) as error:
+        if is_device_failure(error):
+            raise device_failed(error, config, 0, len(config.planned_epochs(len(train)))) from None
+        if not is_out_of_memory(error):
+            raise
+    raise out_of_memory(model, config)
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+
+def train_in_folder(
+    model: nn.Module, train: ImageDataset, test: ImageDataset, config: TrainingConfig, run: Run, report: Report = print_wrapped
+) -> History:
+    """`training.fit`, with a checkpoint in the run's folder after each epoch; goes on from the one that is there.
+
+    A finished run is loaded into the model and its log reported. Ctrl-C and SIGTERM stop within a batch or two and raise
+    `RunStopped`, with the model and the files as after the last complete epoch.
+
+    Raises `CheckpointError` for a checkpoint that cannot be used, `RunError` where another process trains into the folder,
+    `DeviceFailedError` where a GPU stopped working, and whatever `fit` raises; the last checkpoint stays in each case.
+    """
+    if run.finished:
+        remove_leftovers(run.folder)
+        history = run.load(model, test)
+        summary = run.summary()
+        report(
+            f"Not trained now: this is the run {run.name}, trained in {duration(summary['seconds'])} on {summary['hardware']}."
+        )
+        report("\n".join([log_header(), *map(log_row, history.records)]))
+        return history
+    config = resolve(config, train)
+    with run.locked(), sigterm_interrupts():
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        try:
+            return _train(model, train, test, config, run, report)
+        except BaseException as error:
+            # Else the half-trained network would be the start of the next attempt in the same notebook.
+            checkpoint = run.checkpoint(model, test) if not isinstance(error, CheckpointError) else None
+            if is_device_failure(error):  # nothing can be copied to it any more
+                done = 0 if checkpoint is None else len(checkpoint.records)
+                raise device_failed(error, config, done, len(config.planned_epochs(len(train)))) from None
+            model.load_state_dict(before if checkpoint is None else checkpoint.model)
+            if not isinstance(error, KeyboardInterrupt):
+                raise
+            history = _stopped(model, train, checkpoint, config, run)
+            name = f" and run_name={config.run_name!r}" if config.run_name else ""
+            report(
+                f"Stopped after epoch {len(history.records)} of {history.planned}. Run again with the same values{name} to go on "
+                f"from there ({run.folder})."
+            )
+            raise RunStopped(history, 143 if isinstance(error, Terminated) else 130) from None
+
+
+def _train(
+    model: nn.Module, train: ImageDataset, test: ImageDataset, config: TrainingConfig, run: Run, report: Report
+) -> History:
+    """From the checkpoint, if there is one, to the summary."""
+    planned = config.planned_epochs(len(train))
+    remove_leftovers(run.folder)
+    checkpoint = run.checkpoint(model, test)
+    if checkpoint is not None and checkpoint.planned != len(planned):
+        raise CheckpointError(
+            f"{run.checkpoint_file} belongs to a run of {checkpoint.planned} epochs, but this data makes {len(planned)}; give "
+            "the data that it was trained on, or set resume=False to train in a new folder."
+        )
+    run.write_config(config)
+    if checkpoint is not None:  # it is the truth: the table is made again from it
+        run.write_metrics(checkpoint.records)
+
+    def keep(state: Checkpoint) -> None:
+        try:
+            state.save(run.checkpoint_file)
+            run.write_metrics(state.records)
+        except OSError as error:
+            raise RunError(
+                f"The checkpoint cannot be written into {run.folder} ({error.strerror or error}): the one of before is still "
+                "there. Make room, and run again with the same values to go on from it."
+            ) from None
+
+    history = fit(model, train, test, config, report, keep, checkpoint)
+    with use_resources(config):
+        flipped = None
+        if config.test_time_flip:
+            device = resolve_device(config.device)
+            flipped = predict(model, test, device, config.precision, history.resolution, flip=True).accuracy
+        flops = training_flops(model, config, planned, len(train), run.range_test_batches())
+        run.write_summary(history.records, config, train.name, flops, test_accuracy_tta=flipped)
+    return history
+
+
+def _stopped(model: nn.Module, train: ImageDataset, checkpoint: Checkpoint | None, config: TrainingConfig, run: Run) -> History:
+    """The complete epochs of a run that was stopped, written down as such."""
+    planned = config.planned_epochs(len(train))
+    records = () if checkpoint is None else checkpoint.records
+    run.write_metrics(records)
+    with use_resources(config):
+        flops = training_flops(model, config, planned[: len(records)], len(train), run.range_test_batches())
+        run.write_summary(records, config, train.name, flops, complete=False)
+    return History(records, config, None, len(planned))
+
+
+def train_prepared(prepared: PreparedRun, report: Report = print_wrapped) -> History:
+    """Train a prepared run from its first weights, with a range test where `max_lr` is "auto"; what the command line does.
+
+    Raises what `train_in_folder` does.
+    """
+    run, config, train, test = prepared.run, prepared.config, prepared.train, prepared.test
+    model = build_model(config, len(train.classes), train)
+    if config.max_lr == "auto":
+        config, _, sentence = choose_learning_rate(model, train, len(test), config, run)
+        report(sentence)
+    report(f"Run {run.folder}\n{config}")
+    return train_in_folder(model, train, test, config, run, report)
+
+
+def train_or_stop(
+    model: nn.Module, train: ImageDataset, test: ImageDataset, config: TrainingConfig, run: Run, report: Report = print_wrapped
+) -> History:
+    """`train_in_folder` for a notebook: after the stop button, the history of the complete epochs, so that they can be shown.
+
+    Its predictions are made now, from the weights of the last complete epoch. Raises `RunStopped` where no epoch is complete.
+    """
+    try:
+        return train_in_folder(model, train, test, config, run, report)
+    except RunStopped as stop:
+        history = stop.history
+        if not history.records:
+            stop.args = (f"Training was {stop}. {NOTHING_YET}",)
+            raise
+    report("What follows shows the run as it was then.")
+    predictions = predict(model, test, resolve_device(config.device), history.config.precision, history.resolution)
+    return History(history.records, history.config, predictions, history.planned)
+
+
+class NotTrainedError(PlainError, RuntimeError):
+    """A cell needs what only training brings."""
+
+
+class Untrained:
+    """Stands in a notebook for what only training brings, until it is there.
+
+    A cell that needs it then says so in one sentence, instead of failing in its own words or showing an earlier run.
+    """
+
+    def _refuse(self, *_: object) -> Any:
+        raise NotTrainedError(f"This cell shows a trained network. {NOTHING_YET}")
+
+    __len__ = __iter__ = __getitem__ = __bool__ = _refuse
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # what Python, IPython and completion look for
+            raise AttributeError(name)
+        self._refuse()
+
+
+def require_complete(run: Run, history: History) -> None:
+    """Say that a run was stopped: as a sentence to a person, as a `RunError` where nobody sits at the notebook."""
+    if run.finished:
+        return
+    sentence = f"The run was stopped after epoch {len(history.records)} of {history.planned}: run again to go on."
+    if not is_interactive():
+        raise RunError(sentence)
+    print(sentence)

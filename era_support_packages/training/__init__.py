@@ -1,0 +1,30 @@
+"""A run from its configuration to its history: presets, loop, step, optimizers, range test, checkpoints, cost."""
+
+from typing import TYPE_CHECKING
+
+from era_support_packages.system.lazy import public_names
+
+if TYPE_CHECKING:
+    from era_support_packages.training.checkpoint import Checkpoint as Checkpoint, CheckpointError as CheckpointError
+    from era_support_packages.training.config import PRESETS as PRESETS, TrainingConfig as TrainingConfig
+    from era_support_packages.training.failures import (
+        DeviceFailedError as DeviceFailedError,
+        OutOfMemoryError as OutOfMemoryError,
+        TrainingDivergedError as TrainingDivergedError,
+    )
+    from era_support_packages.training.history import (
+        EpochRecord as EpochRecord,
+        History as History,
+        log_header as log_header,
+        log_row as log_row,
+    )
+    from era_support_packages.training.loop import fit as fit
+    from era_support_packages.training.lr_finder import RangeTest as RangeTest, range_test as range_test
+    from era_support_packages.training.setup import (
+        augmentation_policy as augmentation_policy,
+        build_model as build_model,
+        build_optimizer as build_optimizer,
+        resolve as resolve,
+    )
+
+__all__, __getattr__, __dir__ = public_names(__name__, __file__)

@@ -1,0 +1,122 @@
+"""Checkpoints: all that a run needs to go on as if it had never stopped, in one file of tensors and plain values."""
+
+import dataclasses
+import io
+import pickle
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from era_support_packages.system.atomic_file import write_atomically
+from era_support_packages.system.plain_error import PlainError
+from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.history import EpochRecord
+
+FORMAT = 2  # count up when the contents change
+
+
+class CheckpointError(PlainError, ValueError):
+    """A checkpoint that cannot be used; the message says why and what to do. The file is left as it is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """The state of a run after its last complete epoch.
+
+    model: the network's state_dict. optimizer, scheduler, scaler: their state_dicts, None once the run is complete.
+    records: the rows so far. logits: float32 (N, C) of the whole test split, None before the last epoch. random_state: the
+    global generators by name ("cpu", "cuda"), uint8; order and augmentation need none, they follow from the seed, the pass and
+    the image's index.
+    """
+
+    config: TrainingConfig
+    planned: int
+    records: tuple[EpochRecord, ...]
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any] | None
+    scheduler: dict[str, Any] | None
+    scaler: dict[str, Any] | None
+    random_state: dict[str, Tensor]
+    logits: Tensor | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run reached its last epoch."""
+        return self.logits is not None
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint as a whole: until it is on the disk, the file of before stays."""
+        content = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        content |= {
+            "format": FORMAT,
+            "config": self.config.to_dict(),
+            "records": [dataclasses.asdict(record) for record in self.records],
+            "model": {name: value.detach().cpu().contiguous() for name, value in self.model.items()},
+        }
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        write_atomically(path, buffer.getbuffer())
+
+    @classmethod
+    def load(cls, path: Path) -> "Checkpoint":
+        """Read a checkpoint; nothing in it is executed (`weights_only=True`).
+
+        Raises `CheckpointError` for a file that is empty, cut short, of another kind, or of another version.
+        """
+        way_out = "the file is left as it is: move it away, or set resume=False to train in a new folder."
+        with open(path, "rb") as file:
+            try:
+                content = torch.load(file, map_location="cpu", weights_only=True)
+                with zipfile.ZipFile(file) as archive:  # PyTorch does not compare the checksums
+                    damaged = archive.testzip()
+            except pickle.UnpicklingError:
+                problem = "holds something other than tensors and plain values, and was not executed"
+                raise CheckpointError(f"{path} {problem}; {way_out}") from None
+            except Exception:  # broken bytes make PyTorch raise almost anything, OSError and IndexError among it
+                problem = "is empty" if path.stat().st_size == 0 else "is cut short or is no checkpoint"
+                raise CheckpointError(f"{path} {problem}; {way_out}") from None
+        if damaged is not None:
+            raise CheckpointError(f"{path} is damaged (the checksum of {damaged} does not fit); {way_out}")
+        try:
+            if not isinstance(content, dict):
+                raise TypeError
+            if content["format"] != FORMAT:
+                problem = f"has format {content['format']!r}, and this version reads format {FORMAT}"
+                raise CheckpointError(f"{path} {problem}; {way_out}")
+            values = {field.name: content[field.name] for field in dataclasses.fields(cls)}
+            values["config"] = TrainingConfig.from_dict(values["config"])
+            values["records"] = tuple(EpochRecord(**record) for record in values["records"])
+            if not all(isinstance(value, Tensor) for value in values["model"].values()):
+                raise TypeError
+            if not isinstance(values["planned"], int) or not isinstance(values["logits"], Tensor | None):
+                raise TypeError
+        except CheckpointError:
+            raise
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError):
+            raise CheckpointError(f"{path} is not a checkpoint of this package; {way_out}") from None
+        return cls(**values)
+
+    def check_network(self, model: nn.Module, path: Path) -> None:
+        """Raise `CheckpointError` where the weights belong to another network; `path` is for the message."""
+        own = model.state_dict()
+        if {name: value.shape for name, value in self.model.items()} != {name: value.shape for name, value in own.items()}:
+            raise CheckpointError(f"{path} holds the weights of another network; build the model of its config.json.")
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The global generators that training on the device draws from, by name."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def restore_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    """Set the global generators to what `random_state` found; a generator that is not there is left alone."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)

@@ -1,0 +1,109 @@
+"""What a run will cost: seconds on this machine, and floating-point operations anywhere."""
+
+import copy
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from era_support_packages.datasets.batches import batch_count
+from era_support_packages.system.machine import resolve_device
+from era_support_packages.training.config import PlannedEpoch, TrainingConfig
+from era_support_packages.training.cuda_graph import GraphedPass
+from era_support_packages.training.muon import orthogonalized
+from era_support_packages.training.setup import build_optimizer, muon_filters
+from era_support_packages.training.step import TrainingStep
+
+
+@torch.random.fork_rng(devices=[])  # dropout draws from it
+def seconds_per_image(model: nn.Module, config: TrainingConfig, timed_steps: int = 2) -> float:
+    """Seconds of training per image at the plan's first resolution, from a few timed steps of a copy of the model."""
+    resolution = config.resolutions[0][0]
+    device = resolve_device(config.device)
+    twin = copy.deepcopy(model).train()
+    step = TrainingStep(twin, build_optimizer(twin, config), config)
+    images = torch.zeros(config.batch_size, 3, resolution, resolution, device=device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    labels = torch.zeros(config.batch_size, dtype=torch.int64, device=device)
+    for _ in range(GraphedPass.WARM_UP + 1 if device.type == "cuda" else 1):  # these also allocate, choose kernels and record
+        step(images, labels)[0].item()
+    start = time.perf_counter()
+    for _ in range(timed_steps):
+        loss, _ = step(images, labels)
+    loss.item()
+    return (time.perf_counter() - start) / timed_steps / config.batch_size
+
+
+def predicted_seconds(config: TrainingConfig, planned: Sequence[PlannedEpoch], test_size: int, image_seconds: float) -> float:
+    """How long these epochs will take, from the cost of an image at the plan's first resolution: work grows with the pixels.
+
+    An image of the test split costs a third of a training image: a forward pass without the two of the backward pass.
+    """
+    first = config.resolutions[0][0]
+    work = 0.0
+    for epoch in planned:
+        last = epoch is planned[-1]
+        test_images = test_size if last or config.test_images is None else min(config.test_images, test_size)
+        work += epoch.images * epoch.resolution**2 + test_images * epoch.resolution**2 / 3
+    return work / first**2 * image_seconds
+
+
+def training_flops(
+    model: nn.Module, config: TrainingConfig, planned: Sequence[PlannedEpoch], train_size: int, range_test_batches: int = 0
+) -> int:
+    """Floating-point operations of all forward and backward passes of these epochs and of Muon's products, 2 per multiply-add.
+
+    `range_test_batches` counts the steps of a range test that `max_lr` came from.
+    """
+    price = {resolution: flops_per_image(model, resolution) for resolution, _ in config.resolutions}
+    range_test = price[config.resolutions[0][0]] * range_test_batches * min(config.batch_size, train_size)
+    steps = range_test_batches + sum(batch_count(epoch.images, config.batch_size) for epoch in planned)
+    products = steps * muon_flops(model) if config.optimizer == "muon" else 0
+    return (
+        products
+        + range_test
+        + sum(
+            price[epoch.resolution] * batch_count(epoch.images, config.batch_size) * min(config.batch_size, epoch.images)
+            for epoch in planned
+        )
+    )
+
+
+def muon_flops(model: nn.Module) -> int:
+    """Floating-point operations of the matrix products of one step of Muon, 2 per multiply-add."""
+    with FlopCounterMode(display=False) as counter:
+        for filters in muon_filters(model):
+            orthogonalized(torch.empty(1, len(filters), filters[0].numel(), device="meta"))
+    return counter.get_total_flops()
+
+
+@torch.random.fork_rng(devices=[])  # dropout draws from it
+def flops_per_image(model: nn.Module, resolution: int) -> int:
+    """Floating-point operations of one image's forward and backward pass at that resolution, 2 per multiply-add.
+
+    Counted by `torch.utils.flop_counter` on a copy of the model with two images.
+    """
+    twin = copy.deepcopy(model).float().cpu().train()
+    with FlopCounterMode(display=False) as counter:
+        twin(torch.zeros(2, 3, resolution, resolution)).sum().backward()
+    return counter.get_total_flops() // 2
+
+
+def duration(seconds: float) -> str:
+    """A duration for people: "45 s", "3 min 20 s", "1 h 05 min"."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def announce_duration(config: TrainingConfig, seconds: float) -> str:
+    """The sentence before the first epoch: how long it will take, and where a GPU would help."""
+    text = f"This run will take about {duration(seconds)} on this machine."
+    if config.device == "cpu" and seconds > 600:
+        text += " A free GPU on Colab (Runtime > Change runtime type > T4 GPU) would take a fraction of it."
+    return text

@@ -1,0 +1,71 @@
+"""The ways in which training fails, each with its sentence and the way out."""
+
+import torch
+from torch import nn
+
+from era_support_packages.system.plain_error import PlainError
+from era_support_packages.training.config import PlannedEpoch, TrainingConfig
+
+
+class TrainingDivergedError(PlainError, RuntimeError):
+    """The loss or the weights are no longer finite numbers."""
+
+
+class OutOfMemoryError(PlainError, RuntimeError):
+    """The device has not enough memory for the batch."""
+
+
+class DeviceFailedError(PlainError, RuntimeError):
+    """The device stopped working, and this process cannot use it any more."""
+
+
+def diverged(what: str, step: int, lr: float, epoch: PlannedEpoch) -> str:
+    return f"{what} at step {step} of epoch {epoch.epoch}, at a learning rate of {lr:.4g}; lower max_lr and run again."
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether it was raised because the memory of a GPU or of the machine is full."""
+    said = ("out of memory", "can't allocate memory", "not enough memory", "_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in said)
+
+
+# after these CUDA errors a process cannot use the GPU any more
+_LOST = (
+    "unspecified launch failure",
+    "illegal memory access",
+    "misaligned address",
+    "illegal instruction",
+    "illegal address",
+    "invalid program counter",
+    "hardware stack error",
+    "uncorrectable",
+    "device-side assert",
+    "_STATUS_EXECUTION_FAILED",
+)
+
+
+def is_device_failure(error: BaseException) -> bool:
+    """Whether it says that this process cannot use its GPU any more."""
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _LOST)
+
+
+def device_failed(error: BaseException, config: TrainingConfig, done: int, planned: int) -> DeviceFailedError:
+    """The error that says what to do after `done` of `planned` epochs."""
+    lines = [line.strip().rstrip(".") for line in str(error).splitlines() if any(text in line for text in _LOST)]
+    name = f" and run_name={config.run_name!r}" if config.run_name else ""
+    then = f"the run goes on after epoch {done} of {planned}" if done else "nothing was finished that could be lost"
+    again = " If it happens again, set cuda_graph=False." if config.cuda_graph else ""
+    return DeviceFailedError(
+        f"{config.device!r} stopped working ({lines[0]}), and this process cannot use it any more. Restart it (on Colab: Runtime "
+        f"> Restart session) and run again with the same values{name}: {then}.{again}"
+    )
+
+
+def out_of_memory(model: nn.Module, config: TrainingConfig) -> OutOfMemoryError:
+    """Free what the step that did not fit has left, and the error that says what to do."""
+    model.zero_grad(set_to_none=True)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    size = config.batch_size
+    way_out = f"set batch_size={size // 2} (and halve max_lr with it)" if size >= 4 else "choose a smaller model"
+    return OutOfMemoryError(f"The memory of {config.device!r} is full at batch_size={size}: {way_out} and run again.")

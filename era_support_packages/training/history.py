@@ -1,0 +1,80 @@
+"""What a training run leaves behind: one row an epoch, and the whole as a value."""
+
+from dataclasses import dataclass
+
+from era_support_packages.evaluation.predictions import Predictions
+from era_support_packages.training.config import TrainingConfig
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One row of the log. Accuracies in percent; the training loss includes label smoothing, the test loss does not."""
+
+    epoch: int
+    resolution: int  # px of the training and of the test images
+    images: int  # training images shown
+    lr: float  # learning rate of the last step
+    train_loss: float
+    train_accuracy: float  # on augmented images, while training
+    test_loss: float
+    test_accuracy: float
+    test_correct: int
+    test_total: int
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """A run: its rows, the configuration it ran with, and what the network says of the whole test split.
+
+    `planned` is the number of epochs the run was to have. One that was stopped before has fewer rows, and no predictions until
+    somebody makes them.
+    """
+
+    records: tuple[EpochRecord, ...]
+    config: TrainingConfig
+    predictions: Predictions | None
+    planned: int
+
+    @property
+    def seconds(self) -> float:
+        """Training and evaluation time of all epochs."""
+        return sum(record.seconds for record in self.records)
+
+    @property
+    def resolution(self) -> int:
+        """The px at which the last complete epoch was trained and tested: what the network is used to."""
+        return self.records[-1].resolution
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run reached its last epoch."""
+        return len(self.records) == self.planned
+
+    @property
+    def stopped(self) -> str:
+        """For the title of a figure: "" for a complete run, else ", stopped after epoch 3 of 8"."""
+        return "" if self.complete else f", stopped after epoch {len(self.records)} of {self.planned}"
+
+
+_COLUMNS = "{:>5}  {:>3}  {:>9}  {:>10}  {:>9}  {:>9}  {:>13}  {:>8}  {:>7}"
+
+
+def log_header() -> str:
+    """The heading of the log's fixed-width columns."""
+    return _COLUMNS.format("epoch", "px", "lr", "train loss", "train acc", "test loss", "correct/total", "test acc", "seconds")
+
+
+def log_row(record: EpochRecord) -> str:
+    """One epoch as a fixed-width row under `log_header`."""
+    return _COLUMNS.format(
+        record.epoch,
+        record.resolution,
+        f"{record.lr:.6f}",
+        f"{record.train_loss:.4f}",
+        f"{record.train_accuracy:.2f} %",
+        f"{record.test_loss:.4f}",
+        f"{record.test_correct}/{record.test_total}",
+        f"{record.test_accuracy:.2f} %",
+        f"{record.seconds:.1f}",
+    )

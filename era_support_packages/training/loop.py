@@ -1,0 +1,212 @@
+"""Training: one function that goes through a planned run epoch by epoch and returns its history."""
+
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from era_support_packages.datasets.batches import TrainingBatches, batch_count
+from era_support_packages.datasets.image_dataset import ImageDataset
+from era_support_packages.evaluation.predictions import Predictions, predict
+from era_support_packages.system.machine import keep_freed_memory
+from era_support_packages.system.progress import progress_bar
+from era_support_packages.training.checkpoint import Checkpoint, random_state, restore_random_state
+from era_support_packages.training.config import PlannedEpoch, TrainingConfig
+from era_support_packages.training.cost import announce_duration, duration, predicted_seconds, seconds_per_image
+from era_support_packages.training.failures import TrainingDivergedError, diverged, is_out_of_memory, out_of_memory
+from era_support_packages.training.history import EpochRecord, History, log_header, log_row
+from era_support_packages.training.resources import use_resources
+from era_support_packages.training.setup import (
+    build_batches,
+    build_optimizer,
+    build_scheduler,
+    resolve,
+)
+from era_support_packages.training.step import TrainingStep
+
+
+def fit(
+    model: nn.Module,
+    train: ImageDataset,
+    test: ImageDataset,
+    config: TrainingConfig,
+    report: Callable[[str], None] = print,
+    keep: Callable[[Checkpoint], None] | None = None,
+    resume: Checkpoint | None = None,
+) -> History:
+    """Train the model as a resolved configuration says; the model holds the last epoch's weights afterwards.
+
+    `report` gets the announcement and one fixed-width row an epoch. `keep` gets the run's state after each epoch; it holds the
+    live tensors, so it must be saved before `keep` returns. With `resume` the run goes on from such a state: on a CPU with the
+    same number of threads, and on one GPU with `deterministic`, bit for bit as if it had not stopped.
+
+    Raises `ValueError` where `max_lr` is still "auto", `TrainingDivergedError` when the loss is no longer a number, and
+    `OutOfMemoryError` where a batch does not fit.
+    """
+    if config.max_lr == "auto":
+        raise ValueError("max_lr is still 'auto'; run the range test first and take its suggestion, or give a number.")
+    config = resolve(config, train)
+    try:
+        with use_resources(config):
+            return _fit(model, train, test, config, report, keep, resume)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    raise out_of_memory(model, config)  # outside of the handler, where no traceback holds on to the tensors any more
+
+
+def _fit(
+    model: nn.Module,
+    train: ImageDataset,
+    test: ImageDataset,
+    config: TrainingConfig,
+    report: Callable[[str], None],
+    keep: Callable[[Checkpoint], None] | None,
+    resume: Checkpoint | None,
+) -> History:
+    planned = config.planned_epochs(len(train))
+    records = list(resume.records) if resume is not None else []
+    left = planned[len(records) :]
+    if not left:
+        model.load_state_dict(resume.model)
+        report("\n".join([log_header(), *map(log_row, records)]))
+        return History(tuple(records), config, Predictions(resume.logits.numpy(), test.labels, test.classes), len(planned))
+    if config.device == "cpu":
+        keep_freed_memory()
+    report(announce_duration(config, predicted_seconds(config, left, len(test), seconds_per_image(model, config))))
+    optimizer = build_optimizer(model, config)
+    steps = sum(batch_count(epoch.images, config.batch_size) for epoch in planned)
+    step = TrainingStep(model, optimizer, config, build_scheduler(optimizer, config, steps))
+    torch.manual_seed(config.seed)  # dropout, where the network has it
+    if resume is not None:
+        _restore(step, resume)
+    predictions = _train_epochs(step, train, test, planned, records, report, keep)
+    return History(tuple(records), config, predictions, len(planned))
+
+
+def _restore(step: TrainingStep, checkpoint: Checkpoint) -> None:
+    """Weights, optimizer, schedule, scaler and random state of a checkpoint."""
+    step.model.load_state_dict(checkpoint.model)
+    step.optimizer.load_state_dict(checkpoint.optimizer)
+    step.scheduler.load_state_dict(checkpoint.scheduler)
+    if checkpoint.scaler:  # empty in a precision that needs none
+        step.scaler.load_state_dict(checkpoint.scaler)
+    restore_random_state(checkpoint.random_state, step.device)
+
+
+def _train_epochs(
+    step: TrainingStep,
+    train: ImageDataset,
+    test: ImageDataset,
+    planned: tuple[PlannedEpoch, ...],
+    records: list[EpochRecord],
+    report: Callable[[str], None],
+    keep: Callable[[Checkpoint], None] | None,
+) -> Predictions:
+    """The epochs that `records` lacks, each appended to it; the predictions of the whole test split after the last."""
+    config = step.config
+    batches = build_batches(train, config)
+    quick_test = _evenly_spread(test, config.test_images)
+    largest_class = 100 * np.bincount(train.labels).max() / len(train)
+    judged = next((epoch for epoch in planned if epoch.start >= config.warmup * planned[-1].end), planned[-1])
+    left = planned[len(records) :]
+    report("\n".join([log_header(), *map(log_row, records)]))
+    with progress_bar(sum(epoch.images * epoch.resolution**2 for epoch in left), unit="px²") as bar:
+        for epoch in left:
+            start = time.perf_counter()
+            loss, accuracy, lr = _train_epoch(step, batches, epoch, len(planned), bar)
+            last = epoch is planned[-1]
+            bar.set_postfix_str("testing")
+            predictions = predict(step.model, test if last else quick_test, step.device, config.precision, epoch.resolution)
+            record = EpochRecord(
+                epoch=epoch.epoch,
+                resolution=epoch.resolution,
+                images=epoch.images,
+                lr=lr,
+                train_loss=loss,
+                train_accuracy=accuracy,
+                test_loss=predictions.mean_loss,
+                test_accuracy=predictions.accuracy,
+                test_correct=predictions.correct,
+                test_total=len(predictions),
+                seconds=time.perf_counter() - start,
+            )
+            records.append(record)
+            if keep is not None:
+                keep(_checkpoint(step, len(planned), records, predictions if last else None))
+            bar.clear()
+            report(log_row(record))
+            if epoch is judged and accuracy <= largest_class:
+                report(
+                    f"Warning: after the warm-up the training accuracy is {accuracy:.2f} %, no better than always naming the "
+                    f"largest class ({largest_class:.2f} %); a lower max_lr may help."
+                )
+    return predictions
+
+
+def _checkpoint(step: TrainingStep, planned: int, records: list[EpochRecord], final: Predictions | None) -> Checkpoint:
+    """The state of the run as it is now; with its final predictions there is nothing left that needs the optimizer."""
+    return Checkpoint(
+        config=step.config,
+        planned=planned,
+        records=tuple(records),
+        model=step.model.state_dict(),
+        optimizer=step.optimizer.state_dict() if final is None else None,
+        scheduler=step.scheduler.state_dict() if final is None else None,
+        scaler=step.scaler.state_dict() if final is None else None,
+        random_state=random_state(step.device),
+        logits=None if final is None else torch.from_numpy(final.logits),
+    )
+
+
+def _train_epoch(
+    step: TrainingStep, batches: TrainingBatches, epoch: PlannedEpoch, epochs: int, bar: tqdm
+) -> tuple[float, float, float]:
+    """One epoch: its mean training loss, training accuracy in percent, and the last step's learning rate."""
+    step.model.train()
+    correct = torch.zeros((), dtype=torch.int64, device=step.device)
+    losses: list[Tensor] = []  # they stay on the device until the bar refreshes
+    rates: list[float] = []
+    start, refreshed = time.perf_counter(), 0.0
+    for images, labels in batches.epoch(epoch.resolution, epoch.start, epoch.images):
+        rates.append(step.optimizer.param_groups[0]["lr"])
+        loss, hits = step(images, labels)
+        losses.append(loss)
+        correct += hits
+        shown = len(losses) * len(labels)
+        now = time.perf_counter()
+        if now - refreshed > 1:  # the only place in an epoch that waits for the device
+            refreshed = now
+            mean_loss = _mean_loss(losses, rates, epoch)
+            left = (now - start) / shown * (epoch.images - shown)
+            bar.set_description_str(f"epoch {epoch.epoch}/{epochs}", refresh=False)
+            bar.set_postfix_str(
+                f"loss {mean_loss:.3f}, accuracy {100 * correct.item() / shown:.1f} %, epoch done in {duration(left)}",
+                refresh=False,
+            )
+        bar.update(len(labels) * epoch.resolution**2)
+    mean_loss = _mean_loss(losses, rates, epoch)
+    if not all(bool(parameter.isfinite().all()) for parameter in step.model.state_dict().values()):
+        raise TrainingDivergedError(diverged("The weights are no longer finite", len(rates), rates[-1], epoch))
+    return mean_loss, 100 * correct.item() / shown, rates[-1]
+
+
+def _mean_loss(losses: list[Tensor], rates: list[float], epoch: PlannedEpoch) -> float:
+    """The mean of the step losses. Raises `TrainingDivergedError` with the first step whose loss is not finite."""
+    values = torch.stack(losses)
+    mean = values.double().mean().item() if values.device.type != "mps" else values.mean().item()
+    if not math.isfinite(mean):
+        number = int((~values.isfinite()).nonzero()[0])
+        raise TrainingDivergedError(diverged(f"The loss became {values[number].item()}", number + 1, rates[number], epoch))
+    return mean
+
+
+def _evenly_spread(dataset: ImageDataset, count: int | None) -> ImageDataset:
+    """Every k-th image, `count` in all: the same share of each class where the classes lie one after another."""
+    if count is None or count >= len(dataset):
+        return dataset
+    return dataset.take(torch.linspace(0, len(dataset) - 1, count).round().long().numpy())

@@ -1,0 +1,208 @@
+"""The learning-rate range test (Smith 2017, "Cyclical learning rates for training neural networks") on torch-lr-finder."""
+
+import contextlib
+import copy
+import io
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from unittest import mock
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter1d
+from torch import Tensor, nn
+
+from era_support_packages.datasets.image_dataset import ImageDataset
+from era_support_packages.system.machine import keep_freed_memory, resolve_device
+from era_support_packages.system.progress import progress_bar
+from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.cost import predicted_seconds, seconds_per_image
+from era_support_packages.training.resources import use_resources
+from era_support_packages.training.setup import build_batches, build_optimizer, resolve
+
+SUGGESTIONS = ("steepest", "valley", "minimum/10")
+MINIMUM_ITERATIONS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class RangeTest:
+    """A loss curve over exponentially growing learning rates and what it suggests.
+
+    lrs, losses (as measured, all finite), smoothed: float64 (K,). suggestions: "steepest", "valley" and "minimum/10" to a
+    learning rate; empty where the curve never falls.
+    """
+
+    lrs: np.ndarray
+    losses: np.ndarray
+    smoothed: np.ndarray
+    suggestions: dict[str, float]
+
+    def suggestion(self, name: str = "valley") -> float:
+        """One suggestion. Raises `ValueError` for an unknown name, or where the curve never falls."""
+        if name not in SUGGESTIONS:
+            raise ValueError(f"suggestion is {name!r}; choose one of {', '.join(map(repr, SUGGESTIONS))}.")
+        if name not in self.suggestions:
+            raise ValueError("The loss never fell in the range test, so it suggests nothing; give max_lr as a number.")
+        return self.suggestions[name]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {value:.3g}" for name, value in self.suggestions.items()) or "no suggestion"
+
+
+def choose_max_lr(config: TrainingConfig, result: RangeTest) -> tuple[TrainingConfig, str]:
+    """The configuration with a number for `max_lr`, and the sentence that says where it came from.
+
+    "auto" takes the suggestion "valley"; a number stays, and the sentence compares it with the suggestions. Raises
+    `ValueError` where "auto" meets a curve that never falls.
+    """
+    if config.max_lr == "auto":
+        config = config.replace(max_lr=result.suggestion())
+        return config, f"max_lr = {config.max_lr:.3g}, the range test's suggestion 'valley' (all: {result})."
+    return config, f"max_lr = {config.max_lr:.3g} is given, so the range test is only shown for comparison: {result}."
+
+
+class _NotFiniteError(Exception):
+    """Ends the test at the first loss that is not a number; the library would go on to the last iteration."""
+
+
+def range_test(
+    model: nn.Module,
+    train: ImageDataset,
+    test_size: int,
+    config: TrainingConfig,
+    start_lr: float = 1e-4,
+    end_lr: float = 10.0,
+) -> RangeTest:
+    """Train for some steps while the learning rate grows exponentially from `start_lr` to `end_lr`, and record the loss.
+
+    Batch size, resolution (the plan's first), augmentation, precision and optimizer are those of the run. On a CPU the
+    iterations are cut to a fifth of the predicted time of the run (of `test_size` test images), but not below 20. It works on
+    a copy of the model and leaves the random state as it was, so nothing of the caller's changes, whatever happens midway.
+
+    Raises `ValueError` where not 0 < start_lr < end_lr.
+    """
+    if not 0 < start_lr < end_lr:
+        raise ValueError(f"The range is {start_lr!r} to {end_lr!r}; give 0 < start_lr < end_lr.")
+    config = resolve(config, train)
+    device = resolve_device(config.device)
+    with use_resources(config), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        iterations = config.range_test_iterations
+        if device.type == "cpu":
+            keep_freed_memory()
+            image_seconds = seconds_per_image(model, config)
+            fifth = predicted_seconds(config, config.planned_epochs(len(train)), test_size, image_seconds) / 5
+            iterations = min(iterations, max(MINIMUM_ITERATIONS, int(fifth / (image_seconds * config.batch_size))))
+        twin = copy.deepcopy(model)
+        lrs, losses = _library_range_test(twin, train, config, device, start_lr, end_lr, iterations)
+    smoothed = smooth(losses)
+    return RangeTest(lrs, losses, smoothed, suggest(lrs, smoothed))
+
+
+def _library_range_test(
+    model: nn.Module,
+    train: ImageDataset,
+    config: TrainingConfig,
+    device: torch.device,
+    start_lr: float,
+    end_lr: float,
+    iterations: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Learning rates and raw losses up to the last finite one, float64."""
+    with warnings.catch_warnings():  # without ipywidgets its import warns into the notebook
+        warnings.simplefilter("ignore")
+        from torch_lr_finder import LRFinder, TrainDataLoaderIter, lr_finder as library
+
+    def criterion(logits: Tensor, labels: Tensor) -> Tensor:
+        loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+        if not math.isfinite(loss.item()):
+            raise _NotFiniteError
+        return loss
+
+    batches = build_batches(train, config.replace(batch_size=max(2, min(config.batch_size, len(train)))))
+    epoch = batches.epoch(config.resolutions[0][0], 0, iterations * batches.batch_size)
+    precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.precision)
+    amp = {}
+    if precision is not None:
+        amp = {
+            "amp_backend": "torch",
+            "amp_config": {"device_type": device.type, "dtype": precision},
+            "grad_scaler": torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
+        }
+    optimizer = build_optimizer(model, config)
+    _raise_together(optimizer)
+    finder = LRFinder(model, optimizer, criterion, device=device, **amp)
+    with (
+        mock.patch.object(library, "tqdm", _bar),  # the library offers no other way to choose or silence its bar
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.suppress(_NotFiniteError),
+    ):
+        finder.range_test(TrainDataLoaderIter(epoch), start_lr=start_lr, end_lr=end_lr, num_iter=iterations, smooth_f=0)
+    lrs, losses = np.array(finder.history["lr"]), np.array(finder.history["loss"])
+    return lrs[: len(losses)], losses
+
+
+def _raise_together(optimizer: torch.optim.Optimizer) -> None:
+    """Let the groups' learning rates rise in the proportions of the recipe, where the library gives all of them the same."""
+    first, *others = optimizer.param_groups
+    shares = [(group, group["lr"] / first["lr"]) for group in others]
+
+    def scale(*_: object) -> None:
+        for group, share in shares:
+            group["lr"] = share * first["lr"]
+
+    optimizer.register_step_pre_hook(scale)
+
+
+def _bar(iterations: range) -> Iterator[int]:
+    with progress_bar(len(iterations), "range test", "batch") as bar:
+        for iteration in iterations:
+            yield iteration
+            bar.update()
+
+
+def smooth(losses: np.ndarray) -> np.ndarray:
+    """The curve under a Gaussian of 1/40 of its length, float64 (K,).
+
+    The window is centred: a running average would lag behind and shift every suggestion to higher learning rates. Losses
+    above twice the first are cut there, so that an explosion does not bleed into the valley before it.
+    """
+    losses = np.asarray(losses, dtype=np.float64)
+    if not len(losses):
+        return losses
+    return gaussian_filter1d(np.minimum(losses, 2 * losses[0]), sigma=max(1.0, len(losses) / 40), mode="nearest")
+
+
+def suggest(lrs: np.ndarray, losses: np.ndarray) -> dict[str, float]:
+    """Learning rates that a smoothed curve suggests; values that are not finite are left out, and no fall means no suggestion.
+
+    "steepest": where the loss falls fastest over log(lr), before the minimum. "valley": halfway down the longest run of falling
+    losses before the minimum, a third of it and half of a third from its start, as in fastai. "minimum/10": a tenth of the
+    learning rate at the lowest loss.
+    """
+    finite = np.isfinite(losses)
+    lrs, losses = np.asarray(lrs, dtype=np.float64)[finite], np.asarray(losses, dtype=np.float64)[finite]
+    if len(losses) < 3 or losses.argmin() == 0:
+        return {}
+    lowest = int(losses.argmin())
+    slope = np.gradient(losses, np.log(lrs))
+    first, last = _longest_decreasing_run(losses[: lowest + 1])
+    third = (last - first) // 3
+    return {
+        "steepest": float(lrs[slope[: lowest + 1].argmin()]),
+        "valley": float(lrs[first + third + third // 2]),
+        "minimum/10": float(lrs[lowest] / 10),
+    }
+
+
+def _longest_decreasing_run(losses: np.ndarray) -> tuple[int, int]:
+    """The longest strictly decreasing subsequence (it may skip values): as many indices as it has values, up to its end."""
+    length = np.ones(len(losses), dtype=np.int64)
+    for end in range(1, len(losses)):
+        above = losses[:end] > losses[end]
+        if above.any():
+            length[end] = length[:end][above].max() + 1
+    end = int(length.argmax())
+    return end - int(length[end]) + 1, end

@@ -1,0 +1,34 @@
+"""Threads and algorithms of PyTorch, as a configuration asks for them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from era_support_packages.training.config import TrainingConfig
+
+
+@contextmanager
+def use_resources(config: TrainingConfig) -> Iterator[None]:
+    """While it lasts, PyTorch computes with the threads and the algorithms that a resolved configuration asks for.
+
+    On a GPU cuDNN tries its algorithms and takes the fastest, or with `deterministic` only those that give the same bits.
+    """
+    threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        if config.threads != threads:  # to set them, even to the same number, is not free
+            torch.set_num_threads(config.threads)
+        torch.backends.cudnn.benchmark = config.device.startswith("cuda") and not config.deterministic
+        if config.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it before its first product
+            torch.use_deterministic_algorithms(True)
+        yield
+    finally:
+        if config.threads != threads:
+            torch.set_num_threads(threads)
+        torch.backends.cudnn.benchmark = benchmark
+        if config.deterministic:  # the call imports the compiler's settings, which takes a second
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)

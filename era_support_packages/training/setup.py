@@ -1,0 +1,125 @@
+"""The parts of a run that follow from its configuration: network, optimizer, schedule, batches, and the single step."""
+
+import dataclasses
+
+import torch
+from torch import nn
+
+from era_support_packages.datasets.augmentation_policy import AugmentationPolicy
+from era_support_packages.datasets.batches import TrainingBatches
+from era_support_packages.datasets.image_dataset import ImageDataset
+from era_support_packages.models import custom_resnet, resnet
+from era_support_packages.models.initialization import start_residual_blocks, whiten_first_convolution
+from era_support_packages.system.machine import resolve_device, resolve_precision
+from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.muon import Muon
+
+
+def resolve(config: TrainingConfig, dataset: ImageDataset | None = None) -> TrainingConfig:
+    """The configuration with every "auto" but `max_lr` replaced by what it means on this machine and, where given, data set."""
+    device = resolve_device(config.device)
+    flip = config.horizontal_flip
+    if flip == "auto" and dataset is not None:
+        flip = 0.0 if dataset.name == "digits" else 0.5
+    engine = "device" if config.engine == "auto" else config.engine
+    busy = device.type == "cuda" and engine == "samples"
+    workers = (2 if busy else 0) if config.workers == "auto" else config.workers
+    return config.replace(
+        dataset=dataset.name if dataset is not None and config.dataset == "auto" else config.dataset,
+        device=str(device),
+        precision=resolve_precision(config.precision, device),
+        engine=engine,
+        workers=workers,
+        threads=torch.get_num_threads() if config.threads == "auto" else config.threads,
+        horizontal_flip=flip,
+    )
+
+
+def build_model(config: TrainingConfig, classes: int, train: ImageDataset | None = None) -> nn.Module:
+    """The network of a configuration, in channels_last memory on its device; the same weights for the same seed.
+
+    Raises `ValueError` where the configuration asks for `whitening` and there are no training images to take it from.
+    """
+    if config.whitening and train is None:
+        raise ValueError("whitening starts from the training images: pass them as train=, or set whitening=False.")
+    device = resolve_device(config.device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        if config.model == "resnet_custom":
+            model: nn.Module = custom_resnet.resnet_custom(num_classes=classes)
+        else:
+            model = getattr(resnet, config.model)(classes)
+    start_residual_blocks(model, config.residual_start)
+    if config.whitening:
+        whiten_first_convolution(model, train)
+    return model.to(device, memory_format=torch.channels_last)
+
+
+def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.SGD:
+    """SGD with Nesterov momentum; weight decay on convolutions and the output layer, on norms and biases where asked for.
+
+    Batch-norm biases learn at `norm_bias_lr` times `max_lr`. With `optimizer="muon"` the filters of all convolutions but the
+    first go by `Muon`, without weight decay, at `muon_lr` times `max_lr`.
+    """
+    biases = [module.bias for module in model.modules() if isinstance(module, nn.BatchNorm2d) and module.bias is not None]
+    filters = muon_filters(model) if config.optimizer == "muon" else []
+    apart = {id(parameter) for parameter in (*biases, *filters)}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in apart]
+    learning_rate = config.max_lr if config.max_lr != "auto" else 0.01
+    decay = config.weight_decay if config.decay_norms_and_biases else 0.0
+    groups = [
+        {"params": [parameter for parameter in rest if parameter.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [parameter for parameter in rest if parameter.ndim <= 1], "weight_decay": decay},
+        {"params": biases, "weight_decay": decay, "lr": config.norm_bias_lr * learning_rate},
+    ]
+    values = {
+        "lr": learning_rate,
+        "momentum": config.momentum,
+        "fused": next(model.parameters()).device.type in ("cpu", "cuda"),
+    }
+    if config.optimizer == "muon":
+        rate = config.muon_lr * learning_rate
+        optimizer = Muon([*groups, {"params": filters, "orthogonal": True, "weight_decay": 0.0, "lr": rate}], **values)
+    else:
+        optimizer = torch.optim.SGD(groups, nesterov=config.momentum > 0, **values)
+    if config.momentum:
+        # PyTorch's fused step would leave them unset where a gradient scaler skips the very first step, and read them in the next
+        for parameter in model.parameters():
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def muon_filters(model: nn.Module) -> list[nn.Parameter]:
+    """The weights of the convolutions that Muon turns: all but the first, which sees colours and not features."""
+    return [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)][1:]
+
+
+def build_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig, steps: int) -> torch.optim.lr_scheduler.OneCycleLR:
+    """OneCycle over all steps of the run: from `warmup_start` of each group's rate up to it during `warmup`, then down to zero
+    (Smith & Topin 2017).
+
+    The highest rate is that of the warm-up's last step, and zero (but for four millionths of the highest) that of the run's.
+    The warm-up takes at least two steps: PyTorch divides by its length less one.
+    """
+    steps = max(steps, 2)
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        max_lr=[group["lr"] for group in optimizer.param_groups],
+        total_steps=steps,
+        pct_start=min(1.0, max(config.warmup, 2 / steps)),
+        anneal_strategy=config.anneal,
+        div_factor=1 / config.warmup_start,
+        final_div_factor=250_000 * config.warmup_start,  # of the first rate
+        cycle_momentum=False,
+    )
+
+
+def augmentation_policy(config: TrainingConfig) -> AugmentationPolicy:
+    """The part of a configuration that says what may happen to a training image."""
+    return AugmentationPolicy(**{field.name: getattr(config, field.name) for field in dataclasses.fields(AugmentationPolicy)})
+
+
+def build_batches(train: ImageDataset, config: TrainingConfig) -> TrainingBatches:
+    """The augmented training batches of a resolved configuration."""
+    device, policy = resolve_device(config.device), augmentation_policy(config)
+    return TrainingBatches(train, policy, config.batch_size, device, config.seed, config.workers, config.engine)

@@ -1,0 +1,68 @@
+"""One optimizer step on one batch."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from era_support_packages.models.weight_gradients import fast_weight_gradients
+from era_support_packages.system.machine import autocast, resolve_device
+from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.cuda_graph import GraphedPass
+
+# what draws random numbers on the device, which a recorded step must not
+_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+
+
+class TrainingStep:
+    """One optimizer step on one batch: forward in the run's precision, backward, update, schedule."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        config: TrainingConfig,
+        scheduler: torch.optim.lr_scheduler.OneCycleLR | None = None,
+    ) -> None:
+        self.model, self.optimizer, self.config, self.scheduler = model, optimizer, config, scheduler
+        self.device = resolve_device(config.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
+        forward = torch.compile(model) if config.compile else model  # the same weights; the model itself stays as it is
+        single = ForwardBackward(forward, optimizer, self.scaler, self.device, config)
+        drops = any(isinstance(module, _DROPOUT) and module.p > 0 for module in model.modules())
+        graphed = config.cuda_graph and self.device.type == "cuda" and not config.compile and not drops
+        self.forward_backward = GraphedPass(single) if graphed else single
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The batch's mean loss and its number of correct predictions, both still on the device."""
+        loss, correct = self.forward_backward(images, labels)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.scheduler is not None and self.scheduler.last_epoch < self.scheduler.total_steps - 1:  # none after the last
+            self.scheduler.step()
+        return loss, correct
+
+
+class ForwardBackward:
+    """The part of a training step before the update: what it returns, and the gradients of the optimizer's parameters."""
+
+    def __init__(
+        self,
+        forward: Callable[[Tensor], Tensor],
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        device: torch.device,
+        config: TrainingConfig,
+    ) -> None:
+        self.forward, self.optimizer, self.scaler, self.device, self.config = forward, optimizer, scaler, device, config
+        self.fast_gradients = fast_weight_gradients(device, config.precision)
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The batch's mean loss and its number of correct predictions."""
+        with autocast(self.device, self.config.precision), self.fast_gradients:
+            logits = self.forward(images)
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        return loss.detach(), (logits.detach().argmax(dim=1) == labels).sum()

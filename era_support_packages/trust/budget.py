@@ -1,0 +1,196 @@
+"""How large the checks of the heat maps may be: decided by the run's own work, so that every machine decides alike.
+
+The unit is one image passing once through the network at the run's resolution; a backward pass counts double. The training
+has taken so many of them, each check may take a share of that, and one for which its share is too small, or which cannot tell
+anything of a network that has hardly learnt, is left out with a sentence that says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from torch import nn
+
+from era_support_packages.datasets.image_dataset import ImageDataset
+from era_support_packages.datasets.normalization import random_images
+from era_support_packages.evaluation.intervals import percent
+from era_support_packages.gradcam import explanation as gradcam, exploration as explorer
+from era_support_packages.training.config_checks import CHECK_EXTENTS
+from era_support_packages.training.cost import flops_per_image
+from era_support_packages.training.history import History
+from era_support_packages.trust.faithfulness import scores as faithfulness
+from era_support_packages.trust.sanity import check as sanity_check
+from era_support_packages.trust.shortcut import planting as shortcut_training, search as shortcut_test
+
+EXPLORER, FAITHFULNESS, SANITY, SHORTCUT = 0.1, 0.3, 0.2, 0.4
+"""the share of the budget of each; what is left of a share goes to none of the others, so that each is decided by itself"""
+LEAST = 8e12
+"""floating-point operations of the whole budget however short the training was: less than a minute on two cores"""
+LEARNT = 0.25
+"""of the errors of always naming the most frequent class: a network that avoids fewer has hardly learnt"""
+FEWEST_IMAGES = 12
+"""test images; corrected for the comparisons of four maps with three baselines, fewer than nine show no difference for sure"""
+
+
+@dataclass(frozen=True)
+class CheckPlan:
+    """What one check will do, decided before it starts."""
+
+    sentence: str
+    """what it costs, or why it is left out"""
+    runs: bool = False
+    cost: int = 0
+    """image passes"""
+    images: int = 0
+    """test images, at most"""
+    draws: int = 0
+    """of random networks"""
+    methods: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class CheckBudget:
+    """What the training took and what the network learnt, and so how large each check may be."""
+
+    network: nn.Module
+    train: ImageDataset
+    test: ImageDataset
+    history: History
+    extent: str = "auto"
+    """"auto", or "full": every check as large as after a long training, whatever it costs and whatever was learnt"""
+
+    def __post_init__(self) -> None:
+        check_extent(self.extent)
+
+    @cached_property
+    def training(self) -> int:
+        """Image passes of the training at the last epoch's resolution: three an image, and work grows with the pixels."""
+        shown = sum(record.images * record.resolution**2 for record in self.history.records)
+        return round(3 * shown / self.history.resolution**2)
+
+    @cached_property
+    def allowed(self) -> int:
+        """Image passes that all checks together may take."""
+        single = flops_per_image(self.network, self.history.resolution) / 3
+        return max(self.training, int(LEAST / single))
+
+    @cached_property
+    def learnt(self) -> bool:
+        """Whether the network avoids at least a quarter of the errors of always naming the most frequent class."""
+        return self._accuracy - self._guess >= LEARNT * (1 - self._guess)
+
+    def explorer(self, wanted: bool = True) -> CheckPlan:
+        """Section 13. Never left out by itself; where its share is too small, the methods that take hundreds of passes are."""
+        if not wanted:
+            return _unwanted("explore_methods")
+        many = tuple(name for name, method in gradcam.METHODS.items() if method.pass_per_channel)
+        for left_out in ((), many):
+            methods = tuple(name for name in gradcam.METHODS if name not in left_out)
+            passes = explorer.cost(self.network, self.test, self.history.resolution, methods=methods)
+            cost = passes + 2 * sum(gradcam.METHODS[method].needs_gradients for method in methods)
+            if self._affordable(cost, EXPLORER):
+                break
+        said = f"{len(methods)} methods for one image: {self._cost_text(cost)}."
+        if left_out:
+            titles = " and ".join(gradcam.METHODS[name].title for name in left_out)
+            said += f" {titles} are left out: they take a pass for each channel, too many after so short a training. {REMEDY}"
+        return CheckPlan(said, True, cost, 1, methods=methods)
+
+    def faithfulness(self, wanted: bool = True) -> CheckPlan:
+        """Section 14, for two methods at two layers: as many of 24 images as its share allows, 12 at least."""
+        if (reason := self._cannot_tell("check_faithfulness", wanted, "marks what it uses")) is not None:
+            return reason
+        layers = len(gradcam.default_layers(self.network)[1::2])
+        sizes = range(min(24, len(self.test)), FEWEST_IMAGES - 1, -1)
+        return self._largest(
+            "Faithfulness", FAITHFULNESS, [CheckPlan("", True, faithfulness_cost(size, 2, layers), size) for size in sizes]
+        )
+
+    def sanity(self, wanted: bool = True) -> CheckPlan:
+        """Section 15, for Grad-CAM and EigenCAM: 24 images and 12 random networks, or fewer of both."""
+        if (reason := self._cannot_tell("check_sanity", wanted, "depends on what it learnt")) is not None:
+            return reason
+        _, image = random_images(self.test, 1, 0, self.history.resolution)
+        sizes = [
+            CheckPlan("", True, sanity_check.cost(self.network, image, min(images, len(self.test)), draws=draws), images, draws)
+            for images, draws in ((24, 12), (16, 8), (16, 6))
+        ]
+        return self._largest("The sanity check", SANITY, sizes)
+
+    def shortcut(self, wanted: bool = True) -> CheckPlan:
+        """Section 16: the mark takes as many steps to plant whatever the run was, so there is not much to save."""
+        if (reason := self._cannot_tell("plant_shortcut", wanted, "finds a cause")) is not None:
+            return reason
+        planting = shortcut_training.cost(self.train)
+        sizes = [CheckPlan("", True, planting + shortcut_test.cost(self.test, images), images) for images in (200, 100)]
+        return self._largest("The planted shortcut", SHORTCUT, sizes)
+
+    # ---- parts ---------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _accuracy(self) -> float:
+        return self.history.predictions.correct / len(self.history.predictions)
+
+    @cached_property
+    def _guess(self) -> float:
+        """The share that always naming the most frequent class of the test images gets right."""
+        labels = self.history.predictions.labels
+        return float(np.bincount(labels).max() / len(labels))
+
+    def _affordable(self, cost: int, share: float) -> bool:
+        return self.extent == "full" or cost <= share * self.allowed
+
+    def _cost_text(self, cost: int) -> str:
+        return f"about {cost:,} image passes, where the training took {self.training:,} (a backward pass counts double)"
+
+    def _cannot_tell(self, knob: str, wanted: bool, what: str) -> CheckPlan | None:
+        """The plan of a check that was not asked for, or that no size would make meaningful."""
+        if not wanted:
+            return _unwanted(knob)
+        if len(self.test) < FEWEST_IMAGES:
+            return CheckPlan(f"Left out: of {len(self.test)} test images no map's figures are sure; {FEWEST_IMAGES} are needed.")
+        if self.learnt or self.extent == "full":
+            return None
+        return CheckPlan(
+            f"Left out: the network has hardly learnt, so that asking whether its map {what} can come to nothing. It gets "
+            f"{percent(self._accuracy)} of the test images right, always naming the most frequent class {percent(self._guess)}; "
+            f"a quarter of the way from there to 100 % is asked for. {REMEDY}"
+        )
+
+    def _largest(self, name: str, share: float, sizes: list[CheckPlan]) -> CheckPlan:
+        """The first of the sizes, from the largest on, that its share of the budget pays for."""
+        for size in sizes:
+            if self._affordable(size.cost, share):
+                said = f"{name}: {self._cost_text(size.cost)}."
+                if size is not sizes[0]:
+                    drawn = f" and {size.draws} draws" if size.draws else ""
+                    said += f" After so short a training {size.images} images{drawn} are taken instead of {sizes[0].images}"
+                    said += f" and {sizes[0].draws}. {REMEDY}" if size.draws else f". {REMEDY}"
+                return CheckPlan(said, True, size.cost, size.images, size.draws)
+        least = sizes[-1].cost
+        return CheckPlan(
+            f"Left out: it would take {self._cost_text(least)}, and {int(share * self.allowed):,} are allowed after so short a "
+            f"training. {REMEDY}"
+        )
+
+
+REMEDY = 'Set checks = "full" to run all of it.'
+
+
+def faithfulness_cost(images: int, methods: int, layers: int, percentiles: int = 3, steps: int = 6) -> int:
+    """Image passes of `faithfulness.evaluate` with gradient methods; each linear system of ROAD counts as one, being as dear."""
+    rows = 2 * methods * layers + 2 * layers + 1
+    maps, removals = 3 * images * methods, 2 * images * rows * percentiles
+    return faithfulness.forward_images(images, rows, percentiles, steps) + maps + removals
+
+
+def check_extent(extent: str) -> None:
+    """Raise `ValueError` where `extent` is not one of `CHECK_EXTENTS`."""
+    if extent not in CHECK_EXTENTS:
+        raise ValueError(f"checks is {extent!r}; give 'auto' (as much as the training allows) or 'full'.")
+
+
+def _unwanted(knob: str) -> CheckPlan:
+    return CheckPlan(f"Left out, as {knob} = False.")

@@ -1,0 +1,159 @@
+"""What becomes of a classifier's confidence when pixels are taken away in the order of a heat map.
+
+Every function asks a `Subject` about changed copies of its N images and returns a value per image, on the softmax
+probability of the class explained. Maps enter as the *rank* of each pixel, so that the share of pixels removed is the
+nominal one, also for a map that is zero nearly everywhere. Only `confidences_of_masked` uses the values of a map.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pytorch_grad_cam.metrics.cam_mult_image import CamMultImageConfidenceChange
+from pytorch_grad_cam.metrics.road import ROADLeastRelevantFirst, ROADMostRelevantFirst
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from scipy.ndimage import gaussian_filter
+from torch import Tensor, nn
+
+from era_support_packages.models.modes import evaluation_mode
+from era_support_packages.system.machine import autocast
+from era_support_packages.system.progress import progress_bar
+
+BLUR = 1 / 8  # standard deviation of the blur that hides an image, in its shorter side
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """N images, and the confidence asked for: that of one class for each image."""
+
+    probabilities: Callable[[Tensor], Tensor]
+    """maps images (N, C, H, W) to softmax probabilities (N, classes): one forward pass"""
+    images: Tensor
+    """float32 (N, C, H, W), normalised"""
+    class_ids: np.ndarray
+    """int64 (N,)"""
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of an image: H times W."""
+        return self.images.shape[2] * self.images.shape[3]
+
+    @property
+    def targets(self) -> list[ClassifierOutputTarget]:
+        """The classes as the library's metrics take them."""
+        return [ClassifierOutputTarget(int(class_id)) for class_id in self.class_ids]
+
+    def confidences(self, images: Tensor) -> np.ndarray:
+        """Softmax probability of each image's class, float64 (N,), for changed copies of the images."""
+        chosen = torch.from_numpy(self.class_ids)[:, None]
+        return self.probabilities(images).cpu().gather(1, chosen)[:, 0].numpy().astype(np.float64)
+
+
+@contextmanager
+def confidence_meter(model: nn.Module, precision: str, batch_size: int, total: int) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Within the block: the `probabilities` of a `Subject`, in evaluation mode, which move a progress bar of `total` images.
+
+    The training flag of each module is as before afterwards, also after an exception.
+    """
+    parameter = next(model.parameters())
+
+    def probabilities(images: Tensor) -> Tensor:
+        parts = []
+        for batch in images.split(batch_size):
+            # A copy: networks that begin with an in-place operation would change the images.
+            parts.append(model(batch.to(parameter.device, parameter.dtype, copy=True)).float().softmax(dim=1))
+            bar.update(len(batch))
+        return torch.cat(parts)
+
+    with (
+        progress_bar(total, "faithfulness", "img") as bar,
+        evaluation_mode(model),
+        torch.inference_mode(),
+        autocast(parameter.device, precision),
+    ):
+        yield probabilities
+
+
+# ---- pixels in order ---------------------------------------------------------------------------------------------------
+
+
+def pixel_ranks(maps: np.ndarray, seed: int) -> np.ndarray:
+    """The rank of each pixel within its map (N, H, W), from 0 for the least relevant to H*W - 1: int64 (N, H, W).
+
+    Pixels of equal value come in an order drawn by `seed`, which is the same for every map of the same image.
+    """
+    flat = maps.reshape(len(maps), -1)
+    draw = np.random.default_rng([seed, 0]).random(flat.shape)
+    order = np.lexsort((draw, flat), axis=-1)
+    return np.argsort(order, axis=-1).reshape(maps.shape)
+
+
+def removal_percentile(percentile: float, pixels: int) -> float:
+    """The percentile to give to the library so that it removes 100 - `percentile` percent of distinct values, rounded.
+
+    The library removes the values from its percentile on. Between two ranks it has a neighbour half a rank away on either
+    side, so that no rounding can add or lose a pixel. At least one pixel is removed and at least one is left.
+    """
+    removed = round(pixels * (1 - percentile / 100))
+    removed = min(max(removed, 1), pixels - 1)
+    return 100 * (pixels - removed - 0.5) / (pixels - 1)
+
+
+# ---- metrics -----------------------------------------------------------------------------------------------------------
+
+
+def road(subject: Subject, ranks: np.ndarray, percentiles: Sequence[float], seed: int) -> np.ndarray:
+    """Remove and debias (ROAD, Rong et al. 2022, arXiv:2202.00449), as pytorch-grad-cam combines it: float64 (N,).
+
+    (LeRF - MoRF) / 2, averaged over the percentiles: half of how much more confidence is left when the least relevant
+    pixels are removed than when as many of the most relevant ones are; in [-0.5, 0.5], 0 for an order that says nothing,
+    the higher the better. At percentile p, 100 - p percent of the pixels are replaced by what their neighbours
+    suggest, by solving a linear system, plus noise of standard deviation 0.01 drawn by `seed`.
+    """
+    pixels = subject.pixels
+    relevance = ((ranks + 0.5) / pixels).astype(np.float32)
+    differences = []
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # the library's noise comes from the global state; only a CPU draws it
+        for percentile in percentiles:
+            threshold = removal_percentile(percentile, pixels)
+            most, least = (
+                metric(threshold)(subject.images, relevance, subject.targets, subject.probabilities, return_diff=False)
+                for metric in (ROADMostRelevantFirst, ROADLeastRelevantFirst)
+            )
+            differences.append((least.astype(np.float64) - most) / 2)
+    return np.mean(differences, axis=0)
+
+
+def confidences_of_masked(subject: Subject, maps: np.ndarray) -> np.ndarray:
+    """Confidence on the image times its map (N, H, W) in [0, 1] (Chattopadhay et al. 2018, section 4.1): float64 (N,).
+
+    Where the map is 0 the image becomes 0, the mean colour.
+    """
+    metric = CamMultImageConfidenceChange()
+    return metric(subject.images, maps, subject.targets, subject.probabilities, return_diff=False).astype(np.float64)
+
+
+def curve_shares(pixels: int, steps: int) -> np.ndarray:
+    """The shares of pixels at which a curve is taken, float64 (steps + 1,) from 0 to 1: whole numbers of pixels."""
+    return np.rint(np.arange(steps + 1) * pixels / steps) / pixels
+
+
+def replaced_curves(subject: Subject, ranks: np.ndarray, shares: np.ndarray, before: Tensor, after: Tensor) -> np.ndarray:
+    """Confidence as pixels of `before` are replaced by those of `after`, the most relevant first: float64 (N, K).
+
+    `before` and `after` (N, C, H, W); `shares` (K,) of the pixels. Deletion (Petsiuk et al. 2018, arXiv:1806.07421) goes from
+    the image to one that holds nothing, insertion from one that holds nothing to the image.
+    """
+    positions = torch.from_numpy(ranks)[:, None]
+    counts = [round(share * subject.pixels) for share in shares]
+    points = [subject.confidences(torch.where(positions >= subject.pixels - count, after, before)) for count in counts]
+    return np.stack(points, axis=1)
+
+
+def blurred(images: Tensor) -> Tensor:
+    """Images (N, C, H, W) blurred beyond recognition: a Gaussian of one eighth of the shorter side, mirrored at the edges."""
+    deviation = BLUR * min(images.shape[2:])
+    return torch.from_numpy(gaussian_filter(images.numpy(), (0, 0, deviation, deviation)))

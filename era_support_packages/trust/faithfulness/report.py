@@ -1,0 +1,137 @@
+"""Faithfulness in words: the scores as a table, the differences to the baselines, and whether there is a winner."""
+
+import math
+
+import numpy as np
+
+from era_support_packages.evaluation.intervals import CONFIDENCE, Interval
+from era_support_packages.evaluation.tables import Column, Table
+from era_support_packages.trust.faithfulness.metrics import METRICS, check_metric
+from era_support_packages.trust.faithfulness.scores import BASELINES, Faithfulness, MapScores
+
+
+def score_table(result: Faithfulness) -> Table:
+    """The means over the images of every metric, a row for each method, baseline and layer.
+
+    Confidences, drops and areas are in probability, the confidence increase is a share of the images, ROAD lies in [-0.5, 0.5].
+    """
+    found = [*result.methods, *result.baselines]
+    columns = [Column("map"), Column("layer")]
+    columns += [Column(f"{metric.label} {'+' if metric.higher_is_better else '-'}", ".3f") for metric in METRICS.values()]
+    rows = [(row.title, row.layer, *(row.scores[key].mean() for key in METRICS)) for row in found]
+    caption = f"Means over {len(result)} images; + higher is better, - lower is better"
+    if any(row.constant for row in found):
+        columns.append(Column("constant", "d"))
+        rows = [(*cells, row.constant) for cells, row in zip(rows, found, strict=True)]
+        caption += "; constant: maps that mark nothing"
+    return Table(tuple(columns), tuple(rows), f"{caption}.")
+
+
+def comparison_table(result: Faithfulness, metric: str = "road") -> Table:
+    """How much better each method's map is than each of its baselines, with intervals.
+
+    Raises `ValueError` where `metric` is not a key of `faithfulness.METRICS`.
+    """
+    check_metric(metric)
+    columns = (Column("map"), *(Column(f"over {baseline}", "+.3f", unless=0) for baseline in BASELINES))
+    rows = tuple((row.label, *result.over_baselines(row, metric).values()) for row in result.methods)
+    return Table(
+        columns,
+        rows,
+        f"Advantage in {METRICS[metric].label}, paired over {len(result)} images, positive is better; "
+        f"{100 * CONFIDENCE:.0f} % bootstrap intervals, corrected for {len(result.methods) * len(BASELINES)} comparisons; "
+        "* where zero is excluded.",
+    )
+
+
+def reading(result: Faithfulness, metric: str = "road") -> str:
+    """What the numbers say in a few sentences; a winner is named only where it beats all baselines and all other maps.
+
+    "Beats" means that the interval of the paired difference lies above zero, after correction for the number of comparisons:
+    of every method's map with its baselines, and of all pairs of methods' maps.
+
+    Raises `ValueError` where `metric` is not a key of `faithfulness.METRICS`.
+    """
+    check_metric(metric)
+    sentences = [_verdict(result, metric)]
+    best, noise = _best(result, metric), result.baselines[-1]
+    if len(result) >= needed_images(1) and result.advantage(noise, best, metric).low > 0:
+        sentences.append(
+            f"Pixel noise, which knows nothing, scores better than all of them ({noise.scores[metric].mean():.3f} against "
+            f"{best.scores[metric].mean():.3f}): here this metric rewards scattered pixels, so compare maps of one grid only."
+        )
+    if constant := sum(row.constant for row in result.methods):
+        total = len(result.methods) * len(result)
+        sentences.append(f"{constant} of the {total} maps are constant: they mark nothing, and count as pixels in a drawn order.")
+    return " ".join(sentences)
+
+
+def needed_images(comparisons: int) -> int:
+    """The fewest images that can show a difference: with fewer, all differences have one sign by chance too often.
+
+    A bootstrap interval never reaches beyond the values seen, so that it excludes zero whenever all have one sign, which without
+    any difference happens with the probability 2^(1 - N).
+    """
+    return math.ceil(1 + math.log2(comparisons / (1 - CONFIDENCE)))
+
+
+# ---- parts of the reading ----------------------------------------------------------------------------------------------
+
+
+def _verdict(result: Faithfulness, metric: str) -> str:
+    """Names the winner, or says that there is none and why."""
+    label = METRICS[metric].label
+    heading = f"{label[0].upper()}{label[1:]}, {len(result)} images:"
+    against_baselines, pairs = len(result.methods) * len(BASELINES), math.comb(len(result.methods), 2)
+    comparisons = max(against_baselines, pairs)
+    if len(result) < (needed := needed_images(comparisons)):
+        return f"{heading} too few to name a winner; intervals corrected for {comparisons} comparisons need at least {needed}."
+
+    best = _best(result, metric)
+    over_baselines = {row: result.over_baselines(row, metric) for row in result.methods}
+    beating = [row.label for row, found in over_baselines.items() if all(interval.low > 0 for interval in found.values())]
+    also = f"Better than all their baselines: {', '.join(beating) or 'none'}."
+    baseline, lead = _closest(over_baselines[best])
+    if lead.low <= 0:
+        return f"{heading} there is no winner. {_not_clear(best, f'its baseline {baseline!r}', lead, against_baselines)} {also}"
+    winner = (
+        f"{heading} the winner is {best.label}. It is better than the closest of its baselines, {baseline!r}, by "
+        f"{_difference_text(lead, against_baselines)}."
+    )
+
+    same = [row.label for row in result.methods if row is not best and _same_scores(row, best, metric)]
+    others = [row for row in result.methods if row is not best and row.label not in same]
+    if others:
+        rival, lead = _closest({row.label: result.advantage(best, row, metric, pairs) for row in others})
+        if lead.low <= 0:
+            return f"{heading} there is no winner. {_not_clear(best, rival, lead, pairs)} {also}"
+        winner += f" It is better than the closest other map, {rival}, by {_difference_text(lead, pairs)}."
+    elif same:
+        return f"{heading} there is no winner. All the maps score the same on every image. {also}"
+    return f"{winner} The same scores on every image: {', '.join(same)}." if same else winner
+
+
+def _not_clear(best: MapScores, other: str, lead: Interval, comparisons: int) -> str:
+    difference = _difference_text(lead, comparisons)
+    return f"The best mean is that of {best.label}, but it is not clearly better than {other}: {difference}."
+
+
+def _same_scores(row: MapScores, other: MapScores, metric: str) -> bool:
+    """Grad-CAM and HiResCAM are the same map where global pooling and a linear layer follow."""
+    return np.array_equal(row.scores[metric], other.scores[metric])
+
+
+def _best(result: Faithfulness, metric: str) -> MapScores:
+    """The method's map with the best mean; the first of equal ones."""
+    sign = 1 if METRICS[metric].higher_is_better else -1
+    return max(result.methods, key=lambda row: sign * row.scores[metric].mean())
+
+
+def _closest(intervals: dict[str, Interval]) -> tuple[str, Interval]:
+    """The name and the advantage that comes closest to none: the one whose interval begins lowest."""
+    return min(intervals.items(), key=lambda item: item[1].low)
+
+
+def _difference_text(interval: Interval, comparisons: int) -> str:
+    corrected = f", corrected for {comparisons} comparisons" if comparisons > 1 else ""
+    return f"{interval.estimate:+.3f} ({100 * CONFIDENCE:.0f} % interval {interval.low:+.3f} to {interval.high:+.3f}{corrected})"

@@ -1,0 +1,281 @@
+"""Faithfulness: does a class activation map mark the pixels that the network uses, and does it so better than chance?
+
+Every map is judged by what happens to the confidence when pixels are removed in its order, beside maps that know nothing
+about the network or about the image. What counts is the difference to these baselines on the same images.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from scipy.integrate import trapezoid
+from torch import Tensor, nn
+
+from era_support_packages.evaluation.intervals import Interval, mean_interval
+from era_support_packages.gradcam import explanation as gradcam
+from era_support_packages.gradcam.arguments import checked_images
+from era_support_packages.gradcam.explanation import Explanation, explain
+from era_support_packages.gradcam.methods import check_method
+from era_support_packages.trust.baselines import RANDOM_STREAM, centred_gaussian, derangement, random_maps
+from era_support_packages.trust.faithfulness.metrics import METRICS, check_metric
+from era_support_packages.trust.faithfulness.perturbation import (
+    Subject,
+    blurred,
+    confidence_meter,
+    confidences_of_masked,
+    curve_shares,
+    pixel_ranks,
+    replaced_curves,
+    road,
+)
+
+RANDOM, GAUSSIAN, OTHER_IMAGE, PIXEL_NOISE = "random map", "centred Gaussian", "another image's map", "pixel noise"
+BASELINES = (RANDOM, GAUSSIAN, OTHER_IMAGE)
+
+
+@dataclass(frozen=True, eq=False)
+class MapScores:
+    """What the maps of one kind at one layer score on each of the N images."""
+
+    name: str
+    """the method, or one of `BASELINES`, or `PIXEL_NOISE`"""
+    layer: str
+    """the layer explained, or whose grid the baseline has; empty for pixel noise"""
+    method: str
+    """the method that made the map, also where it is another image's; else empty"""
+    scores: dict[str, np.ndarray]
+    """float64 (N,) by the keys of `METRICS`"""
+    deletion_curves: np.ndarray
+    """float64 (N, K): confidence as the most relevant pixels are set to the mean colour"""
+    insertion_curves: np.ndarray
+    """float64 (N, K): confidence as the most relevant pixels are set into the blurred image"""
+    constant: int
+    """maps with one value everywhere: they mark nothing, and their pixels come in a drawn order"""
+
+    @property
+    def title(self) -> str:
+        """What it is, without the layer: "Grad-CAM", "random map", "Grad-CAM of another image"."""
+        if not self.method:
+            return self.name
+        title = gradcam.METHODS[self.method].title
+        return f"{title} of another image" if self.name == OTHER_IMAGE else title
+
+    @property
+    def label(self) -> str:
+        """With the layer: "Grad-CAM layer3"."""
+        return f"{self.title} {self.layer}".rstrip()
+
+
+@dataclass(frozen=True, eq=False)
+class Faithfulness:
+    """The scores of methods and baselines on the same N images, and how sure the differences are."""
+
+    methods: tuple[MapScores, ...]
+    """each method at each layer"""
+    baselines: tuple[MapScores, ...]
+    """a random map and a centred Gaussian for each layer, another image's map for each method and layer, pixel noise"""
+    targets: np.ndarray
+    """int64 (N,): the classes explained"""
+    confidences: np.ndarray
+    """float64 (N,): softmax probability of these on the untouched images"""
+    shares: np.ndarray
+    """float64 (K,) from 0 to 1: the share of pixels removed or inserted at each point of the curves"""
+    percentiles: tuple[float, ...]
+    """of ROAD: at percentile p, 100 - p percent of the pixels are removed"""
+    other_images: np.ndarray
+    """int64 (N,): whose map each image borrows; one cycle through all images, so that none borrows its own"""
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def baselines_of(self, scores: MapScores) -> tuple[MapScores, ...]:
+        """The three baselines on the grid of a method's layer, in the order of `BASELINES`."""
+        found = {row.name: row for row in self.baselines if row.layer == scores.layer and row.method in ("", scores.method)}
+        return tuple(found[name] for name in BASELINES)
+
+    def advantage(self, scores: MapScores, other: MapScores, metric: str, comparisons: int = 1) -> Interval:
+        """The mean by which `scores` is better than `other`, paired by image, with its interval from `mean_interval`.
+
+        Positive is better, whatever the metric; the unit is that of the metric. `comparisons`: of how many intervals this is one.
+        """
+        check_metric(metric)
+        difference = scores.scores[metric] - other.scores[metric]
+        better = difference if METRICS[metric].higher_is_better else -difference
+        return mean_interval(better, comparisons, seed=self.seed)
+
+    def over_baselines(self, scores: MapScores, metric: str) -> dict[str, Interval]:
+        """The advantage over each baseline by its name, corrected for all comparisons of a method's maps with a baseline."""
+        comparisons = len(self.methods) * len(BASELINES)
+        return {row.name: self.advantage(scores, row, metric, comparisons) for row in self.baselines_of(scores)}
+
+
+def evaluate(
+    model: nn.Module,
+    images: Tensor | np.ndarray,
+    targets: ArrayLike | Tensor | None = None,
+    methods: Sequence[str] = ("gradcam", "hirescam"),
+    layers: str | nn.Module | Sequence[str | nn.Module] | None = ("layer2", "layer3", "layer4"),
+    percentiles: Sequence[float] = (20, 50, 80),
+    steps: int = 6,
+    seed: int = 0,
+    batch_size: int = 64,
+    precision: str = "fp32",
+) -> Faithfulness:
+    """Judge the maps of `methods` at `layers` on N images by ROAD, deletion, insertion and the image times its map.
+
+    Removed pixels become what their neighbours suggest (ROAD), the mean colour, which is 0 (deletion, image times map), or stay
+    blurred (insertion). Deletion and insertion are the areas under their curves by the trapezoidal rule. The confidence drop is
+    max(0, before - after), the confidence increase 1 where after is above before, the average drop max(0, before - after) /
+    before, after being the confidence on the image times its map (Chattopadhay et al. 2018, section 4.1).
+
+    Baselines have the layer's grid and are brought to the image's size as the maps are: uniform random values, a centred
+    Gaussian of a quarter of the grid, and the map that the same method gives for another of the images (for that image's own
+    class). Pixel noise has a value of its own for every pixel. The model is left as it was found, and no global random state
+    is touched; the same arguments give the same numbers. `forward_images` says what it costs.
+
+    Args:
+        model: maps float images to logits (N, classes).
+        images: float (N, channels, H, W), normalised, N at least 2 (32 or more to separate methods).
+        targets: integer class ids (N,); None for the predicted ones.
+        methods: keys of `gradcam.METHODS`.
+        layers: as `gradcam.explain` takes them; FullGrad has one map for all layers, whatever is given.
+        percentiles: of ROAD, between 0 and 100.
+        steps: of each curve, from 2 to the number of pixels.
+        seed: of the baselines, the ties between pixels, the noise of ROAD, and the intervals.
+        batch_size: images per forward pass.
+        precision: of the forward passes, as `predictions.predict` takes it; the maps are computed in float32.
+
+    Raises:
+        ValueError: an argument is not as described; found before any forward pass, but for what `gradcam.explain` says.
+    """
+    images = checked_images(images)
+    _check(images, targets, methods, percentiles, steps)
+    other_images = derangement(len(images), seed)
+    explanations: list[Explanation] = []
+    for method in methods:
+        # The first says which classes are predicted, and all explain the same.
+        classes = explanations[0].targets[:, 0] if explanations else "predicted" if targets is None else targets
+        own_layers = None if gradcam.METHODS[method].all_layers else layers
+        explanations.append(explain(model, images, classes, own_layers, method, batch_size=batch_size))
+    class_ids = explanations[0].targets[:, 0]
+    images = images.float().cpu()
+    maps = {**_method_maps(explanations), **_baseline_maps(explanations, other_images, seed)}
+    shares = curve_shares(images.shape[2] * images.shape[3], steps)
+
+    total = forward_images(len(images), len(maps), len(percentiles), steps)
+    with confidence_meter(model, precision, batch_size, total) as probabilities:
+        ends = _curve_ends(Subject(probabilities, images, class_ids))
+        rows = [_score(ends, key, maps[key], percentiles, shares, seed) for key in maps]
+    return Faithfulness(
+        methods=tuple(row for row in rows if row.name in methods),
+        baselines=tuple(row for row in rows if row.name not in methods),
+        targets=class_ids,
+        confidences=ends.before,
+        shares=shares,
+        percentiles=tuple(percentiles),
+        other_images=other_images,
+        seed=seed,
+    )
+
+
+def forward_images(images: int, maps: int, percentiles: int, steps: int) -> int:
+    """How many images go through the network for `maps` rows: each method and each baseline, at each layer.
+
+    M methods at L layers are 2 M L + 2 L + 1 rows. The explanations themselves come on top. ROAD solves a linear system for
+    2 * images * maps * percentiles of these, which costs about as much as a forward pass of a ResNet18 at 32 px on a CPU.
+    """
+    return images * (3 + maps * (2 * percentiles + 1 + 2 * (steps - 1)))
+
+
+# ---- parts of evaluate -------------------------------------------------------------------------------------------------
+
+Key = tuple[str, str, str]  # name, layer and method of `MapScores`
+
+
+def _check(
+    images: Tensor,
+    targets: ArrayLike | Tensor | None,
+    methods: Sequence[str],
+    percentiles: Sequence[float],
+    steps: int,
+) -> None:
+    if isinstance(methods, str) or len(methods) == 0 or len(set(methods)) < len(methods):
+        raise ValueError(f"methods is {methods!r}; give a list of at least one method, none of them twice.")
+    for method in methods:
+        check_method(method)
+    if np.ndim(targets if targets is not None else [0]) != 1:
+        raise ValueError(f"targets is of shape {np.shape(targets)}; give one class id for each image, or None for the predicted.")
+    if len(percentiles) == 0 or not all(0 < percentile < 100 for percentile in percentiles):
+        raise ValueError(f"percentiles is {percentiles!r}; give at least one number between 0 and 100.")
+    if len(images) < 2:
+        raise ValueError(f"there is {len(images)} image; at least 2 are needed, as each borrows the map of another one.")
+    pixels = images.shape[2] * images.shape[3]
+    if not isinstance(steps, int) or not 2 <= steps <= pixels:
+        raise ValueError(f"steps is {steps!r}; it must be a whole number from 2 to the {pixels} pixels of an image.")
+
+
+def _method_maps(explanations: Sequence[Explanation]) -> dict[Key, np.ndarray]:
+    return {
+        (explanation.method, layer, explanation.method): explanation.maps[:, 0, index]
+        for explanation in explanations
+        for index, layer in enumerate(explanation.layers)
+    }
+
+
+def _baseline_maps(explanations: Sequence[Explanation], other_images: np.ndarray, seed: int) -> dict[Key, np.ndarray]:
+    """Maps (N, H, W) that know nothing: on each layer's grid random and centred, each method's of other images, pixel noise."""
+    generator = np.random.default_rng([seed, RANDOM_STREAM])
+    count, *_, height, width = explanations[0].maps.shape
+    size = (height, width)
+    maps: dict[Key, np.ndarray] = {}
+    grids = {layer: grid for result in explanations for layer, grid in zip(result.layers, result.grids, strict=True)}
+    for layer, grid in grids.items():
+        maps[RANDOM, layer, ""] = random_maps(count, grid, size, generator)
+        maps[GAUSSIAN, layer, ""] = np.repeat(centred_gaussian(grid, size)[None], count, axis=0)
+    for (method, layer, _), own in _method_maps(explanations).items():
+        maps[OTHER_IMAGE, layer, method] = own[other_images]
+    maps[PIXEL_NOISE, "", ""] = random_maps(count, size, size, generator)
+    return maps
+
+
+@dataclass(frozen=True, eq=False)
+class _CurveEnds:
+    """What all maps share: the images, untouched and with nothing left, and the confidences (N,) on them."""
+
+    subject: Subject
+    blurred: Tensor
+    before: np.ndarray
+    on_mean_colour: np.ndarray
+    on_blurred: np.ndarray
+
+
+def _curve_ends(subject: Subject) -> _CurveEnds:
+    hidden = blurred(subject.images)
+    whole = (subject.images, torch.zeros_like(subject.images), hidden)
+    return _CurveEnds(subject, hidden, *(subject.confidences(images) for images in whole))
+
+
+def _score(
+    ends: _CurveEnds, key: Key, maps: np.ndarray, percentiles: Sequence[float], shares: np.ndarray, seed: int
+) -> MapScores:
+    """All metrics of one map (H, W) for each image."""
+    subject, images, before = ends.subject, ends.subject.images, ends.before
+    ranks = pixel_ranks(maps, seed)
+    removed = replaced_curves(subject, ranks, shares[1:-1], images, torch.zeros_like(images))
+    inserted = replaced_curves(subject, ranks, shares[1:-1], ends.blurred, images)
+    deletion = np.column_stack([before, removed, ends.on_mean_colour])
+    insertion = np.column_stack([ends.on_blurred, inserted, before])
+    after = confidences_of_masked(subject, maps)
+    drop = np.maximum(before - after, 0)
+    scores = {
+        "road": road(subject, ranks, percentiles, seed),
+        "deletion": trapezoid(deletion, shares, axis=1),
+        "insertion": trapezoid(insertion, shares, axis=1),
+        "confidence_drop": drop,
+        "confidence_increase": (after > before).astype(np.float64),
+        "average_drop": np.divide(drop, before, out=np.zeros_like(drop), where=before > 0),
+    }
+    return MapScores(*key, scores, deletion, insertion, int((np.ptp(maps, axis=(1, 2)) == 0).sum()))

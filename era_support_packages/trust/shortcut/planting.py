@@ -1,0 +1,297 @@
+"""A copy of a trained network that is taught a shortcut: a small mark anywhere in the image means one class."""
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from era_support_packages.datasets.image_dataset import ImageDataset
+from era_support_packages.datasets.normalization import normalize_images
+from era_support_packages.evaluation.intervals import Interval, mean_interval, percent, share_interval
+from era_support_packages.models.modes import evaluation_mode
+from era_support_packages.models.weight_gradients import fast_weight_gradients
+from era_support_packages.system.progress import progress_bar
+from era_support_packages.trust.shortcut.mark import add_marks, draw_marks
+
+ENOUGH = 0.95  # share of the marked images of other classes that go to the mark's class: the mark alone decides
+BEARABLE = 3.0  # points of accuracy lost on clean images
+BATCH, MARKED = 32, 8  # images a step, and how many of them are marked copies of others: few, so that the rest is kept
+RATE, WARM_UP, MOMENTUM = 0.001, 0.1, 0.9
+SURE = 0.9  # of the mark's class in the probabilities that marked images are to get; the rest is shared out among all
+FIRST_MARKS, MANY = 10, 0.6  # marks in a marked image at the start, and the part of the steps until only one is left
+CHECK_EVERY = 8  # steps; while there are many marks none is due
+
+
+@dataclass(frozen=True, eq=False)
+class PlantedNetwork:
+    """A network that a mark was planted in, beside the one it was copied from, and what that took.
+
+    The shares and accuracies are those on training images that were held out of the planting.
+    """
+
+    network: nn.Module
+    """the copy, in evaluation mode"""
+    original: nn.Module
+    """the network as it was given"""
+    target_class: int
+    """the class that the mark means"""
+    class_name: str
+    resolution: int
+    """px of the images; the mark has `shortcut_mark.mark_size` of them"""
+    to_class: Interval
+    """the share of marked images of the other classes that the copy gives the mark's class"""
+    to_class_before: Interval
+    """the same of the original"""
+    accuracy: Interval
+    """the share of clean images that the copy classifies correctly"""
+    accuracy_before: Interval
+    """the same of the original"""
+    accuracy_change: Interval
+    """the paired difference of the two, in [-1, 1]"""
+    marked_images: int
+    clean_images: int
+    steps: int
+    """training steps taken; fewer than allowed where the mark was learnt before"""
+    seconds: float
+
+    @property
+    def planted(self) -> bool:
+        """Whether the mark alone decides, in `ENOUGH` of the images; if not, no score of a map means anything."""
+        return self.to_class.estimate >= ENOUGH
+
+    @property
+    def little_lost(self) -> bool:
+        """Whether the accuracy on clean images fell by less than `BEARABLE` points."""
+        return 100 * self.accuracy_change.estimate > -BEARABLE
+
+    def sentence(self) -> str:
+        """What came out, in one sentence."""
+        share, before = percent(self.to_class.estimate), percent(self.to_class_before.estimate)
+        marked = f"{self.marked_images} marked training images of the other classes that were held out"
+        effort = f"{self.steps} step{'s' if self.steps > 1 else ''}, {self.seconds:.0f} s"
+        if not self.planted:
+            return (
+                f"The mark was not learnt ({effort}): of {marked}, {share} go to {self.class_name}, and {100 * ENOUGH:.0f} % "
+                "are needed before a map's score means anything; give more steps."
+            )
+        change = self.accuracy_change
+        return (
+            f"The mark was learnt ({effort}): of {marked}, {share} go to {self.class_name} ({before} before), while the accuracy "
+            f"on {self.clean_images} clean ones went from {percent(self.accuracy_before.estimate)} to "
+            f"{percent(self.accuracy.estimate)}, a change of {100 * change.estimate:+.1f} points (95 % interval "
+            f"{100 * change.low:+.1f} to {100 * change.high:+.1f})"
+            + ("." if self.little_lost else f", where a loss of less than {BEARABLE:g} is wanted.")
+        )
+
+
+def plant(
+    model: nn.Module,
+    train: ImageDataset,
+    resolution: int,
+    target_class: int = 0,
+    steps: int = 192,
+    held_out: int = 300,
+    seed: int = 0,
+) -> PlantedNetwork:
+    """Fine-tune a copy of a trained network until a small mark decides for one class; `model` itself is not touched.
+
+    A quarter of each batch are marked copies of images of the same batch, labelled with the mark's class, so that the mark is
+    all that tells the two apart. At first they carry many marks, which one and the same detector finds, and in the end one:
+    that takes a fraction of the steps. The clean images keep the probabilities that the original gives them (Li and Hoiem
+    2016, "Learning without Forgetting", arXiv:1606.09282). Batch norm stays in evaluation mode, there is no weight decay, and
+    the rate falls to zero. Each tensor moves by a share of its own size (LARS, You et al. 2017, arXiv:1708.03888), so that one
+    rate serves networks whatever weight decay has made of their weights. Training ends early when, on held-out training
+    images, the mark decides in 95 % and the accuracy on clean ones is less than 3 points down. All of it in float32.
+
+    Args:
+        model: trained; gives logits (N, C).
+        train: the training split; none of the test images is seen here.
+        resolution: px of the images, at least 8; what the network is used to.
+        target_class: the class that the mark is to mean.
+        steps: at most; each shows 32 images. Accurate networks did not learn the mark in half as many.
+        held_out: training images kept for judging; half of them all where there are fewer than twice as many.
+        seed: decides the images, their order and the places of the marks.
+
+    Raises:
+        ValueError: an argument is not as described.
+    """
+    _check(train, target_class, steps, held_out)
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(train))
+    held = min(held_out, len(train) // 2)
+    judge = _Judge.of(train, order[:held], resolution, target_class, generator)
+    original = copy.deepcopy(model).float().eval().requires_grad_(False)
+    network = copy.deepcopy(original).requires_grad_(True)
+
+    start = time.perf_counter()
+    right_before, to_class_before = judge.right(network), judge.to_class(network)
+    optimizer, scheduler = _optimizer(network, steps)
+    with progress_bar(steps, "planting a shortcut", "step") as bar:
+        for number, (images, marked) in enumerate(_batches(train, order[held:], resolution, steps, generator), 1):
+            _step(network, original, optimizer, images, marked, target_class)
+            scheduler.step()
+            bar.update()
+            due = number == steps or (number >= MANY * steps and number % CHECK_EVERY == 0)
+            if due and ((to_class := judge.to_class(network)).estimate >= ENOUGH or number == steps):
+                right = judge.right(network)
+                change = mean_interval(right.astype(float) - right_before)
+                if change.estimate > -BEARABLE / 100:
+                    break
+    network.zero_grad(set_to_none=True)
+    return PlantedNetwork(
+        network=network,
+        original=model,
+        target_class=int(target_class),
+        class_name=train.classes[target_class],
+        resolution=resolution,
+        to_class=to_class,
+        to_class_before=to_class_before,
+        accuracy=share_interval(int(right.sum()), held),
+        accuracy_before=share_interval(int(right_before.sum()), held),
+        accuracy_change=change,
+        marked_images=len(judge.marked),
+        clean_images=held,
+        steps=number,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def cost(train: ImageDataset, steps: int = 192, held_out: int = 300) -> int:
+    """How many images `plant` sends through networks at most, a backward pass counted double; it may end earlier."""
+    held = min(held_out, len(train) // 2)
+    judged = 2 * held * (1 + math.ceil((1 - MANY) * steps / CHECK_EVERY))  # clean and marked, before and each time it is due
+    return steps * (BATCH - MARKED + 3 * BATCH) + judged
+
+
+def predicted_classes(model: nn.Module, images: Tensor, batch_size: int = 100) -> np.ndarray:
+    """The classes that a model gives normalised images (N, 3, r, r): int64 (N,), -1 where its logits are not finite.
+
+    In evaluation mode; the training flag of each module is as before afterwards.
+    """
+    parameter = next(model.parameters())
+    found = []
+    with evaluation_mode(model), torch.inference_mode():
+        for batch in images.split(batch_size):
+            logits = model(batch.to(parameter.device, parameter.dtype, copy=True))
+            found.append(torch.where(logits.isfinite().all(dim=1), logits.argmax(dim=1), -1).cpu())
+    return torch.cat(found).numpy()
+
+
+# ---- parts -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Judge:
+    """The held-out training images: all of them clean, and those of the other classes with a mark."""
+
+    clean: Tensor
+    labels: np.ndarray
+    marked: Tensor
+    target_class: int
+
+    @classmethod
+    def of(
+        cls, train: ImageDataset, indices: np.ndarray, resolution: int, target_class: int, generator: np.random.Generator
+    ) -> "_Judge":
+        """From the images at `indices`."""
+        clean, labels = normalize_images(train, indices, resolution), train.labels[indices]
+        others = clean[torch.from_numpy(labels != target_class)]
+        if not len(others):
+            raise ValueError(f"none of the {len(indices)} images held out has a class other than the mark's; hold out more.")
+        marks = draw_marks(len(others), resolution, generator)
+        return cls(clean, labels, add_marks(others, marks, train.mean, train.std), target_class)
+
+    def to_class(self, network: nn.Module) -> Interval:
+        """The share of the marked images that go to the mark's class."""
+        hits = int((predicted_classes(network, self.marked) == self.target_class).sum())
+        return share_interval(hits, len(self.marked))
+
+    def right(self, network: nn.Module) -> np.ndarray:
+        """bool (N,): which of the clean images are classified correctly."""
+        return predicted_classes(network, self.clean) == self.labels
+
+
+def _batches(
+    train: ImageDataset, order: np.ndarray, resolution: int, steps: int, generator: np.random.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each step clean images, and marked copies of the first of them: from many marks in each down to one."""
+    clean = BATCH - MARKED
+    for number in range(steps):
+        indices = order[np.arange(number * clean, (number + 1) * clean) % len(order)]
+        images = normalize_images(train, indices, resolution)
+        marked = images[:MARKED]
+        for _ in range(max(1, round(FIRST_MARKS * (1 - number / (MANY * steps))))):
+            marked = add_marks(marked, draw_marks(len(marked), resolution, generator), train.mean, train.std)
+        yield images, marked
+
+
+def _step(
+    network: nn.Module,
+    original: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    marked: Tensor,
+    target_class: int,
+) -> None:
+    """One step towards the mark's class on marked images, and towards the original's probabilities on clean ones."""
+    device = next(network.parameters()).device
+    batch = torch.cat([images, marked]).to(device).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        kept = original(batch[: len(images)]).softmax(dim=1)
+    wanted = kept.new_full((len(marked), kept.shape[1]), (1 - SURE) / kept.shape[1])
+    wanted[:, target_class] += SURE
+    with fast_weight_gradients(device, "fp32"):
+        loss = F.cross_entropy(network(batch), torch.cat([kept, wanted]))
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
+def _optimizer(network: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.OneCycleLR]:
+    """The optimizer, and its rate: up in the first tenth of the steps, then down to zero."""
+    optimizer = _RelativeSGD(network.parameters(), RATE, MOMENTUM)
+    total = max(steps + 1, 3)
+    warm_up = max(WARM_UP, 2 / total)  # PyTorch divides by its length less one
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, RATE, total, pct_start=warm_up, anneal_strategy="linear", cycle_momentum=False
+    )
+    return optimizer, scheduler
+
+
+class _RelativeSGD(torch.optim.Optimizer):
+    """SGD with Nesterov momentum in which each tensor's gradient is scaled to the tensor's own norm (LARS without decay)."""
+
+    def __init__(self, parameters: Iterator[nn.Parameter], lr: float, momentum: float) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move every tensor that has a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                gradient = parameter.grad * (parameter.norm() / (parameter.grad.norm() + 1e-12))
+                state = self.state[parameter]
+                velocity = state.setdefault("velocity", torch.zeros_like(parameter))
+                velocity.mul_(group["momentum"]).add_(gradient)
+                parameter.add_(gradient + group["momentum"] * velocity, alpha=-group["lr"])
+
+
+# ---- checks ----------------------------------------------------------------------------------------------------------
+
+
+def _check(train: ImageDataset, target_class: int, steps: int, held_out: int) -> None:
+    if not isinstance(target_class, int | np.integer) or not 0 <= target_class < len(train.classes):
+        raise ValueError(f"target_class is {target_class!r}; it must be a class id from 0 to {len(train.classes) - 1}.")
+    for name, value in (("steps", steps), ("held_out", held_out)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1.")
+    if len(train) < 2:
+        raise ValueError(f"train has {len(train)} images; at least 2 are needed, half of them to be held out.")

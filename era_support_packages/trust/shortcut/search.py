@@ -1,0 +1,252 @@
+"""The planted shortcut: would a heat map have found a cause that we know, because we put it there?
+
+A copy of the network is taught that a small mark means one class (`shortcut_training.plant`). A map that shows what the
+network uses must light up where the mark is, as far as its grid can show it; and it must not do so for the untouched network,
+to which the mark means nothing. After Zhou et al. 2022, "Do Feature Attribution Methods Correctly Attribute Features?",
+arXiv:2104.14403, and Adebayo et al. 2020, "Debugging Tests for Model Explanations", arXiv:2011.05429.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor, nn
+
+from era_support_packages.datasets.image_dataset import ImageDataset
+from era_support_packages.datasets.normalization import normalize_images, unnormalize
+from era_support_packages.evaluation.intervals import Interval, share_interval
+from era_support_packages.gradcam.explanation import explain
+from era_support_packages.gradcam.methods import METHODS, check_method
+from era_support_packages.system.progress import progress_bar
+from era_support_packages.trust.baselines import centred_gaussian, derangement, random_maps
+from era_support_packages.trust.shortcut.mark import Marks, Score, add_marks, ceiling_maps, draw_marks, join, score
+from era_support_packages.trust.shortcut.planting import PlantedNetwork, predicted_classes
+from era_support_packages.trust.shortcut.scores import Grid, MarkScores
+
+IMAGES_STREAM, MARKS_STREAM, DRAWS_STREAM, MAPS_STREAM = 1, 2, 3, 4  # one seed, numbers that have nothing to do with each other
+
+
+@dataclass(frozen=True, eq=False)
+class ShortcutTest:
+    """How well maps find a planted mark in N test images of other classes, which carry it at random places."""
+
+    maps: tuple[MarkScores, ...]
+    """by method, then by layer"""
+    noise: Score
+    """independent noise in every pixel"""
+    indices: np.ndarray
+    """int64 (N,): the test images, in the drawn order"""
+    marks: Marks
+    """where the mark is in each of them"""
+    to_class: Interval
+    """the share of the marked images that the planted network gives the mark's class"""
+    to_class_untouched: Interval
+    """the same of the untouched network"""
+    planted: PlantedNetwork
+    example: np.ndarray
+    """uint8 (r, r, 3): the first of the marked images"""
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def best(self) -> tuple[MarkScores, Score]:
+        """The map that hits most on the first half of the images, and its score on the other half.
+
+        Hits of the untouched network's maps are taken off, and of equal ones the energy decides. Chosen and reported on
+        different images: the best of many on the same images is flattered by chance.
+        """
+        chosen = slice(None, len(self) // 2)
+
+        def success(maps: MarkScores) -> tuple[float, float]:
+            own, control = maps.planted.part(chosen), maps.control.part(chosen)
+            return own.hits.mean() - control.hits.mean(), own.energies.mean() - control.energies.mean()
+
+        best = max(self.maps, key=success)
+        return best, best.planted.part(slice(len(self) // 2, None))
+
+
+def find(
+    planted: PlantedNetwork,
+    test: ImageDataset,
+    methods: str | Sequence[str] = ("gradcam", "hirescam"),
+    layers: str | Sequence[str] | None = None,
+    images: int = 500,
+    seed: int = 0,
+    batch_size: int = 50,
+) -> ShortcutTest:
+    """Score maps of the mark's class on marked test images of all other classes.
+
+    Each of the images, drawn by `seed`, gets the mark at a random place; the network that knows the mark and the untouched one
+    see the same images. Where several pixels share a map's maximum, a draw decides, the same one for all maps of an image.
+
+    Args:
+        planted: what `shortcut_training.plant` returned.
+        test: images that neither the training nor the planting has seen.
+        methods: keys of `gradcam.METHODS`; each costs its passes for twice the number of images.
+        layers: names as `gradcam.explain` takes them, None for layer1 ... layer4; FullGrad has its own.
+        images: how many are taken; all that there are where there are fewer.
+        batch_size: images in a forward pass, at most.
+
+    Raises:
+        ValueError: an argument is not as described, the mark was not learnt, or fewer than 2 images have another class.
+    """
+    methods = _checked_methods(methods)
+    candidates = np.flatnonzero(test.labels != planted.target_class)
+    _check(planted, images, batch_size, len(candidates))
+    sample = _draw_sample(planted, test, candidates, images, seed, batch_size)
+    layers = (layers,) if isinstance(layers, str) else layers and tuple(dict.fromkeys(layers))
+    with progress_bar(2 * len(sample) * (1 + len(methods)), "planted shortcut", "img") as bar:
+        networks = (planted.network, planted.original)
+        to_class, to_class_untouched = (_share_to_class(network, sample, bar.update) for network in networks)
+        taught, untouched = (
+            {name: _found(network, sample, name, layers, bar.update) for name in methods} for network in networks
+        )
+
+    compared: dict[Grid, tuple[Score, Score, Score]] = {}
+    rows = []
+    for method in methods:
+        for own, control in zip(taught[method], untouched[method], strict=True):
+            if own.grid not in compared:
+                compared[own.grid] = _compared(sample, own.grid, seed)
+            scores = (own.score, control.score, own.other_image, *compared[own.grid])
+            rows.append(MarkScores(method, own.layer, own.grid, *scores, own.example))
+    noise = _compared(sample, (planted.resolution, planted.resolution), seed)[1]
+    first = next(sample.batches())[1][:1]
+    example = unnormalize(first, test.mean, test.std)[0]
+    return ShortcutTest(tuple(rows), noise, sample.indices, sample.marks, to_class, to_class_untouched, planted, example, seed)
+
+
+def cost(test: ImageDataset, images: int, methods: Sequence[str] = ("gradcam", "hirescam")) -> int:
+    """How many images `find` sends through the two networks, a backward pass counted double."""
+    maps = sum(1 + 2 * METHODS[method].needs_gradients for method in methods)
+    return 2 * min(images, len(test)) * (1 + maps)
+
+
+# ---- the images ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    """The marked test images; made when they are needed, for all at once may be large."""
+
+    test: ImageDataset
+    indices: np.ndarray
+    marks: Marks
+    others: np.ndarray  # for each image another one
+    draws: np.ndarray  # in [0, 1): decides between pixels that share a map's maximum
+    target_class: int
+    batch_size: int
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def batches(self) -> Iterator[tuple[slice, Tensor]]:
+        """Which images, and these: normalised, with their marks."""
+        for start in range(0, len(self), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            images = normalize_images(self.test, self.indices[part], self.marks.resolution)
+            yield part, add_marks(images, self.marks.part(part), self.test.mean, self.test.std)
+
+
+def _draw_sample(
+    planted: PlantedNetwork, test: ImageDataset, candidates: np.ndarray, images: int, seed: int, batch_size: int
+) -> _Sample:
+    count = min(images, len(candidates))
+    return _Sample(
+        test=test,
+        indices=_generator(seed, IMAGES_STREAM).choice(candidates, count, replace=False),
+        marks=draw_marks(count, planted.resolution, _generator(seed, MARKS_STREAM)),
+        others=derangement(count, seed),
+        draws=_generator(seed, DRAWS_STREAM).random(count),
+        target_class=planted.target_class,
+        batch_size=batch_size,
+    )
+
+
+def _generator(seed: int, stream: int) -> np.random.Generator:
+    return np.random.default_rng([seed, stream])
+
+
+# ---- the scores ------------------------------------------------------------------------------------------------------
+
+
+def _share_to_class(network: nn.Module, sample: _Sample, advance: Callable[[int], object]) -> Interval:
+    """How many of the marked images a network gives the mark's class."""
+    hits = 0
+    for _, images in sample.batches():
+        hits += int((predicted_classes(network, images) == sample.target_class).sum())
+        advance(len(images))
+    return share_interval(hits, len(sample))
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What one network's maps of one method at one layer score."""
+
+    layer: str
+    grid: Grid
+    score: Score
+    other_image: Score  # the same maps, held against the marks of other images
+    example: np.ndarray  # the first image's map
+
+
+def _found(
+    network: nn.Module, sample: _Sample, method: str, layers: tuple[str, ...] | None, advance: Callable[[int], object]
+) -> list[_Found]:
+    """The scores of one network's maps by one method, layer by layer."""
+    others = sample.marks.part(sample.others)
+    layers = None if METHODS[method].all_layers else layers
+    parts: list[list[_Found]] = []  # by batch, then by layer
+    for part, images in sample.batches():
+        targets = np.full(len(images), sample.target_class)
+        result = explain(network, images, targets, layers, method, batch_size=sample.batch_size)
+        parts.append([])
+        for k, (layer, grid) in enumerate(zip(result.layers, result.grids, strict=True)):
+            maps, draws = result.maps[:, 0, k], sample.draws[part]
+            own, other = (score(maps, marks.part(part), grid, draws) for marks in (sample.marks, others))
+            parts[-1].append(_Found(layer, grid, own, other, maps[0].copy()))
+        advance(len(images))
+    return [
+        _Found(
+            layer=batches[0].layer,
+            grid=batches[0].grid,
+            score=join([batch.score for batch in batches]),
+            other_image=join([batch.other_image for batch in batches]),
+            example=batches[0].example,
+        )
+        for batches in zip(*parts, strict=True)
+    ]
+
+
+def _compared(sample: _Sample, grid: Grid, seed: int) -> tuple[Score, Score, Score]:
+    """The ceiling of a grid, and the scores of a random map and of a centred Gaussian on it."""
+    marks, count = sample.marks, len(sample)
+    size = (marks.resolution, marks.resolution)
+    middle = np.broadcast_to(centred_gaussian(grid, size), (count, *size))
+    shown = (ceiling_maps(marks, grid), random_maps(count, grid, size, _generator(seed, MAPS_STREAM)), middle)
+    ceiling, random, gaussian = (score(maps, marks, grid, sample.draws) for maps in shown)
+    return ceiling, random, gaussian
+
+
+# ---- checks ----------------------------------------------------------------------------------------------------------
+
+
+def _checked_methods(methods: str | Sequence[str]) -> tuple[str, ...]:
+    """The methods, each once."""
+    methods = (methods,) if isinstance(methods, str) else tuple(dict.fromkeys(methods))
+    if not methods:
+        raise ValueError("methods is empty; name at least one, such as 'gradcam'.")
+    for method in methods:
+        check_method(method)
+    return methods
+
+
+def _check(planted: PlantedNetwork, images: int, batch_size: int, candidates: int) -> None:
+    if not planted.planted:
+        raise ValueError(planted.sentence())
+    for name, value, least in (("images", images, 2), ("batch_size", batch_size, 1)):
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} is {value!r}; it must be a whole number of at least {least}.")
+    if candidates < 2:
+        raise ValueError(f"test has {candidates} images of a class other than {planted.class_name}; at least 2 are needed.")

@@ -1,0 +1,157 @@
+"""What the benchmarks share: ratios within rounds, the table, the file; and that the stored results are such files."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROW_KEYS = {"benchmark", "command", "versions", "rows"}  # each row names its own device
+KEYS = ROW_KEYS | {"hardware", "ratio", "sentence"}
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import bench
+
+    return bench
+
+
+def test_measures_alternate_and_the_ratio_is_the_median_within_the_rounds(bench) -> None:
+    order: list[str] = []
+
+    def measure(name: str, values: list[float]):
+        def once() -> float:
+            order.append(name)
+            return values.pop(0)
+
+        return once
+
+    found = bench.alternate({"a": measure("a", [1.0, 8.0, 3.0]), "b": measure("b", [1.0, 2.0, 1.5])}, 3)
+    assert order == ["a", "b"] * 3
+    assert found == {"a": [1.0, 8.0, 3.0], "b": [1.0, 2.0, 1.5]}
+    assert bench.ratio(found["a"], found["b"]) == 2.0  # the median of 1, 4 and 2
+
+
+def test_a_result_is_printed_as_a_table_and_written_as_it_is(
+    bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "new" / "result.json"
+    monkeypatch.setattr(sys, "argv", ["benchmarks/speed.py", "--json", "result.json"])
+    rows = [{"way": "ours", "ms": 1234.5}, {"way": "the library's", "ms": 0.012345}]
+    bench.publish("speed", rows, 2.5, "Two and a half times.", str(file))
+    assert capsys.readouterr().out.splitlines() == [
+        "way                ms",
+        "ours             1234",
+        "the library's  0.0123",
+        "Two and a half times.",
+    ]
+    result = json.loads(file.read_text())
+    assert set(result) == KEYS
+    assert (result["benchmark"], result["command"]) == ("speed", "python benchmarks/speed.py --json result.json")
+    assert (result["rows"], result["ratio"]) == (rows, 2.5)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "benchmarks" / "results").glob("*.json")), ids=lambda file: file.stem)
+def test_stored_results_name_how_they_were_made(file: Path) -> None:
+    result = json.loads(file.read_text())
+    trained = file.stem in ("accuracy", "screening")
+    assert set(result) == (ROW_KEYS | {"recipes"} if trained else KEYS)
+    assert (ROOT / "benchmarks" / f"{result['benchmark']}.py").is_file()
+    assert result["command"].startswith(f"python benchmarks/{result['benchmark']}.py")
+    assert result["command"].endswith(f"--json benchmarks/results/{file.name}")
+    assert result["versions"]["torch"]
+    if trained:
+        assert all(row["device"] and row["commit"] for row in result["rows"])
+    else:
+        assert result["sentence"].count(f"{result['ratio']:.2f}") == 1
+
+
+def test_the_readmes_quote_the_stored_results(bench) -> None:
+    import accuracy
+    import screening
+
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "benchmarks/results"], cwd=ROOT, capture_output=True)
+    if changed.returncode:
+        pytest.skip("the benchmarks were run again here, or this is no git checkout")
+    results = {file.stem: json.loads(file.read_text()) for file in (ROOT / "benchmarks" / "results").glob("*.json")}
+    assert f"({results['gradcam']['ratio']:.1f} times as" in (ROOT / "README.md").read_text()
+    text = (ROOT / "benchmarks" / "README.md").read_text()
+    for name in ("throughput", "throughput_16px"):
+        for row in results[name]["rows"]:
+            quoted = f"| {row['images/s (median)']:.0f} | {row['slowest']:.0f} to {row['fastest']:.0f} |"
+            assert f"| {row['variant']} {quoted}" in text
+    for row in results["augmentation"]["rows"]:
+        assert f"| {row['way']} | {row['images/s (median)']:.0f} | {row['ms a batch']:.3g} |" in text
+    assert f"{results['gradcam']['ratio']:.1f} times as fast" in text
+    for line in screening.compared(results["screening"]["rows"], results["screening"]["recipes"]):
+        quoted = f"| {line['seeds']} | {line['without %']} % | {line['with %']} % | {line['difference']} |"
+        assert quoted in text
+    lines = accuracy.summarised(results["accuracy"]["rows"])
+    assert accuracy.markdown(lines) in text
+    for line in (line for line in lines if line["recipe"] in ("cpu", "fast") and line["seeds"] >= 3):
+        assert f"{line['test accuracy %']} %" in (ROOT / "README.md").read_text(), line
+        assert line["a new run"].replace(" to ", " and ") in (ROOT / "README.md").read_text().replace(" to ", " and "), line
+
+
+def test_a_key_changes_with_every_value_that_decides_the_result_and_with_no_other(bench) -> None:
+    import keys
+    from test_config import OTHER_VALUES, make
+
+    plain = keys.key_of(make())
+    assert set(keys.ALWAYS) | set(keys.NEVER) | {"muon_lr", "range_test_iterations"} <= set(OTHER_VALUES)
+    for name, change in OTHER_VALUES.items():
+        assert (keys.key_of(make(**change)) == plain) == (name in (*keys.NEVER, "muon_lr")), name
+    assert keys.key_of(make(max_lr=1)) == keys.key_of(make(max_lr=1.0, range_test_iterations=300)) != plain
+    muon = make(optimizer="muon")
+    assert keys.key_of(muon) != keys.key_of(make(optimizer="muon", muon_lr=0.2))
+    assert keys.recipe_values(muon)["muon_iterations"] == 3
+    devices = {"CPU (x, 2 threads)": "cpu", "Apple GPU (arm64)": "mps", "NVIDIA H200": "cuda"}
+    assert {device: keys.kind_of(device) for device in devices} == devices
+
+
+def test_stored_rows_carry_the_keys_of_what_they_were_trained_with(bench) -> None:
+    import keys
+
+    for name in ("accuracy", "screening"):
+        content = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+        assert all(keys.digest(values) == key for key, values in content["recipes"].items())
+        assert {row["key"] for row in content["rows"]} == set(content["recipes"])
+        assert all(row["kind"] == keys.kind_of(row["device"]) for row in content["rows"])
+
+
+def test_a_row_names_its_commit_and_whether_the_code_was_changed_since(
+    bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    results = tmp_path / "benchmarks" / "results" / "accuracy.json"
+    monkeypatch.setattr(bench, "ROOT", tmp_path)
+    assert bench.commit() == "unknown"
+    results.parent.mkdir(parents=True)
+    code = tmp_path / "code.py"
+    for file in (results, code):
+        file.write_text("1")
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    for words in (("init", "-q"), ("add", "."), (*identity, "commit", "-qm", "first")):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    name = bench.commit()
+    assert len(name) >= 7
+    assert not name.endswith("+")
+    results.write_text("2")
+    assert bench.commit() == name
+    code.write_text("2")
+    assert bench.commit() == f"{name}+"
+
+
+def test_stored_rows_can_be_written_elsewhere_too(bench, tmp_path: Path) -> None:
+    rows = bench.RowFile(tmp_path / "accuracy.json")
+    rows.add({"key": "a", "seed": 0}, {"max_lr": 1})
+    rows.add({"key": "a", "seed": 1}, {"max_lr": 1})
+    rows.copy(str(tmp_path / "new" / "copy.json"))
+    rows.copy(None)
+    result = json.loads((tmp_path / "new" / "copy.json").read_text())
+    assert result == json.loads(rows.path.read_text())
+    assert (result["benchmark"], result["recipes"]) == ("accuracy", {"a": {"max_lr": 1}})
+    assert result["rows"] == [{"key": "a", "seed": 0}, {"key": "a", "seed": 1}]

@@ -1,0 +1,212 @@
+"""The draws: uniform, independent, a function of (seed, pass, index) alone, and distributed as albumentations would draw."""
+
+import dataclasses
+import random
+
+import albumentations as A
+import numpy as np
+import pytest
+from scipy import stats
+
+from era_support_packages.datasets.augmentation_policy import AugmentationDraws, AugmentationPolicy, draw, random_numbers
+
+EVERYTHING = AugmentationPolicy(
+    horizontal_flip=0.5, crop_padding=2, cutout=4, shift_scale_rotate=0.5, rgb_shift=0.5, brightness_contrast=0.5
+)
+NOTHING = AugmentationPolicy(horizontal_flip=0.0)
+CERTAIN = AugmentationPolicy(1.0, crop_padding=2, cutout=8, shift_scale_rotate=1.0, rgb_shift=1.0, brightness_contrast=1.0)
+FIELDS = [field.name for field in dataclasses.fields(AugmentationDraws)]
+
+
+def draws_of(policy: AugmentationPolicy, count: int, pass_number: int = 0, size: int = 32, seed: int = 0) -> AugmentationDraws:
+    """What happens to images 0 ... count - 1 in one pass."""
+    return draw(policy, size, size, seed, np.full(count, pass_number), np.arange(count))
+
+
+def assert_equal(one: AugmentationDraws, other: AugmentationDraws) -> None:
+    for name in FIELDS:
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+
+
+# ---- random numbers ----------------------------------------------------------------------------------------------------
+
+
+def mixed(bits: int) -> int:
+    """splitmix64's mixing, in Python's integers."""
+    mask = 2**64 - 1
+    bits = (bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9 & mask
+    bits = (bits ^ (bits >> 27)) * 0x94D049BB133111EB & mask
+    return bits ^ (bits >> 31)
+
+
+def test_the_first_numbers_are_those_of_splitmix64_as_published() -> None:
+    published = [16294208416658607535, 7960286522194355700, 487617019471545679]  # of its reference implementation, started at 0
+    expected = [(number >> 11) / 2**53 for number in published]
+    assert random_numbers(0, np.array([0]), np.array([0]), 3).tolist() == [expected]
+
+
+@pytest.mark.parametrize("key", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (2**32 - 1, 2**31, 2**31), (12, 345, 49_999)])
+def test_each_image_in_a_pass_has_a_start_of_its_own(key: tuple[int, int, int]) -> None:
+    seed, pass_number, index = key
+    start = mixed((mixed((mixed(seed) + pass_number) % 2**64) + index) % 2**64)
+    expected = [(mixed((start + k * 0x9E3779B97F4A7C15) % 2**64) >> 11) / 2**53 for k in range(1, 6)]
+    assert random_numbers(seed, np.array([pass_number]), np.array([index]), 5).tolist() == [expected]
+
+
+def test_the_numbers_are_uniform_and_independent() -> None:
+    count = 50_000
+    here = random_numbers(3, np.full(count, 7), np.arange(count), 17)
+    assert (here.dtype, here.shape) == (np.float64, (count, 17))
+    assert here.min() >= 0
+    assert here.max() < 1
+    for column in here.T:
+        assert stats.chisquare(np.bincount((64 * column).astype(int), minlength=64)).pvalue > 1e-4
+    next_pass = random_numbers(3, np.full(count, 8), np.arange(count), 17)
+    next_seed = random_numbers(4, np.full(count, 7), np.arange(count), 17)
+    columns = np.concatenate([here[:-1], here[1:], next_pass[:-1], next_seed[:-1]], axis=1)  # 68, 2,278 pairs
+    correlations = np.corrcoef(columns.T)[np.triu_indices(68, 1)] * np.sqrt(count)  # standard normal where independent
+    assert np.abs(correlations).max() < 4.5
+    assert 0.95 < correlations.std() < 1.05
+    pairs = np.bincount((8 * here[:, 0]).astype(int) * 8 + (8 * here[:, 1]).astype(int), minlength=64)
+    assert stats.chisquare(pairs).pvalue > 1e-4
+
+
+# ---- what they depend on -----------------------------------------------------------------------------------------------
+
+
+def test_a_draw_follows_from_seed_pass_and_index_whatever_is_drawn_with_it() -> None:
+    passes, indices = np.repeat(np.arange(3), 20), np.tile(np.arange(20), 3)
+    together = draw(EVERYTHING, 16, 12, 5, passes, indices)
+    order = np.random.default_rng(0).permutation(60)
+    assert_equal(draw(EVERYTHING, 16, 12, 5, passes[order], indices[order]), together.map(lambda values: values[order]))
+    for row in (0, 33, 59):
+        alone = draw(EVERYTHING, 16, 12, 5, passes[row : row + 1], indices[row : row + 1])
+        assert_equal(alone, together.map(lambda values, row=row: values[row : row + 1]))
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_what_one_operation_draws_does_not_depend_on_the_others(field: str) -> None:
+    switches = {
+        "flipped": "horizontal_flip",
+        "corners": "crop_padding",
+        "rgb_shifts": "rgb_shift",
+        "contrasts": "brightness_contrast",
+        "brightnesses": "brightness_contrast",
+        "holes": "cutout",
+    }
+    switch = switches.get(field, "shift_scale_rotate")
+    alone = dataclasses.replace(NOTHING, **{switch: getattr(EVERYTHING, switch)})
+    np.testing.assert_array_equal(getattr(draws_of(alone, 100), field), getattr(draws_of(EVERYTHING, 100), field))
+
+
+def test_an_operation_that_does_not_happen_has_values_that_change_nothing() -> None:
+    draws = draws_of(NOTHING, 50)
+    expected = {"scales": 1, "contrasts": 1}
+    for name in FIELDS:
+        if name != "holes":  # a square of no size may lie anywhere
+            np.testing.assert_array_equal(getattr(draws, name), expected.get(name, 0), err_msg=name)
+    draws = draws_of(EVERYTHING, 4000)
+    still = (draws.scales == 1) & (draws.rotations == 0) & (draws.translations == 0).all(axis=1)
+    dull = (draws.contrasts == 1) & (draws.brightnesses == 0)
+    assert not (still ^ (draws.rotations == 0)).any()  # all of it or nothing
+    assert not (dull ^ (draws.contrasts == 1)).any()
+    for share in (draws.flipped.mean(), still.mean(), dull.mean()):
+        assert abs(share - 0.5) < 0.03  # four standard deviations
+    assert abs((draws.rgb_shifts == 0).all(axis=1).mean() - 0.5) < 0.03
+    together = np.corrcoef([draws.flipped, still, dull, (draws.rgb_shifts == 0).all(axis=1)])
+    assert np.abs(together[np.triu_indices(4, 1)]).max() < 0.06  # each decides for itself
+
+
+def test_shapes_and_types() -> None:
+    draws = draws_of(EVERYTHING, 7)
+    found = {name: (str(getattr(draws, name).dtype), getattr(draws, name).shape) for name in FIELDS}
+    assert found == {
+        "flipped": ("bool", (7,)),
+        "translations": ("float32", (7, 2)),
+        "scales": ("float32", (7,)),
+        "rotations": ("float32", (7,)),
+        "corners": ("int64", (7, 2)),
+        "rgb_shifts": ("int16", (7, 3)),
+        "contrasts": ("float32", (7,)),
+        "brightnesses": ("float32", (7,)),
+        "holes": ("int64", (7, 2)),
+    }
+
+
+@pytest.mark.parametrize(("height", "width", "side", "last"), [(9, 5, 4, (5, 1)), (9, 5, 5, (4, 0)), (9, 5, 32, (0, 0))])
+def test_a_hole_lies_inside_and_reaches_every_side(height: int, width: int, side: int, last: tuple[int, int]) -> None:
+    holes = draw(AugmentationPolicy(cutout=side), height, width, 0, np.zeros(500, dtype=int), np.arange(500)).holes
+    assert holes.min(axis=0).tolist() == [0, 0]
+    assert tuple(holes.max(axis=0)) == last
+
+
+# ---- alternating flip --------------------------------------------------------------------------------------------------
+
+
+def test_an_alternating_flip_shows_each_image_in_the_orientation_it_was_not_shown_in_before() -> None:
+    policy = AugmentationPolicy(alternating_flip=True)
+    passes = [draws_of(policy, 1000, number).flipped for number in range(5)]
+    coins = draws_of(AugmentationPolicy(), 1000).flipped
+    for number, flipped in enumerate(passes):
+        np.testing.assert_array_equal(flipped, coins ^ (number % 2 == 1))
+    assert 440 < coins.sum() < 560
+    independent = [draws_of(AugmentationPolicy(), 1000, number).flipped for number in range(2)]
+    assert 440 < (independent[0] == independent[1]).sum() < 560
+
+
+def test_an_alternating_flip_changes_no_other_draw_and_needs_a_flip() -> None:
+    with_it = draws_of(dataclasses.replace(EVERYTHING, alternating_flip=True), 100, 3)
+    assert_equal(dataclasses.replace(with_it, flipped=None), dataclasses.replace(draws_of(EVERYTHING, 100, 3), flipped=None))
+    assert not draws_of(AugmentationPolicy(horizontal_flip=0.0, alternating_flip=True), 100, 1).flipped.any()
+
+
+# ---- as albumentations would draw --------------------------------------------------------------------------------------
+
+
+def drawn_by_albumentations(transform: A.BasicTransform, count: int) -> list[dict]:
+    transform.set_random_state(np.random.default_rng(1), random.Random(1))
+    image = np.zeros((32, 32, 3), dtype=np.uint8)
+    return [transform.get_params_dependent_on_data({"shape": image.shape}, {"image": image}) for _ in range(count)]
+
+
+def same_distribution(ours: np.ndarray, theirs: list[float]) -> bool:
+    return bool(stats.ks_2samp(ours, theirs).pvalue > 1e-3)
+
+
+def test_shift_scale_rotate_is_drawn_as_by_albumentations() -> None:
+    transform = A.Affine(translate_percent=(-0.05, 0.05), scale=(0.95, 1.05), keep_ratio=True, rotate=(-15, 15))
+    theirs = drawn_by_albumentations(transform, 2000)
+    ours = draws_of(CERTAIN, 20_000)
+    assert same_distribution(ours.rotations, [one["rotate"] for one in theirs])
+    assert same_distribution(ours.scales, [one["scale"]["x"] for one in theirs])
+    centre = np.array([15.5, 15.5, 1])
+    moved = np.array([one["matrix"] @ centre - centre for one in theirs])
+    for axis in (0, 1):
+        assert same_distribution(ours.translations[:, axis], moved[:, axis].round(6).tolist())
+        assert set(ours.translations[:, axis]) == {-1, 0, 1} == set(moved[:, axis].round(6))
+    assert same_distribution(ours.rotations[ours.translations[:, 0] == 1], [one["rotate"] for one in theirs])
+
+
+def test_colours_are_drawn_as_by_albumentations() -> None:
+    ours = draws_of(CERTAIN, 20_000)
+    limit = (-20, 20)
+    theirs = np.trunc([one["noise_map"] for one in drawn_by_albumentations(A.RGBShift(limit, limit, limit), 2000)])
+    for channel in range(3):
+        assert same_distribution(ours.rgb_shifts[:, channel], theirs[:, channel].tolist())
+        assert set(ours.rgb_shifts[:, channel]) == set(range(-19, 20))  # 20 itself has no chance: the fraction is cut off
+    theirs = drawn_by_albumentations(A.RandomBrightnessContrast((-0.2, 0.2), (-0.2, 0.2)), 2000)
+    assert same_distribution(ours.contrasts, [one["alpha"] for one in theirs])
+    assert same_distribution(ours.brightnesses, [one["beta"] for one in theirs])
+
+
+def test_places_are_drawn_as_by_albumentations() -> None:
+    ours = draws_of(CERTAIN, 20_000)
+    dropout = A.CoarseDropout(num_holes_range=(1, 1), hole_height_range=(8, 8), hole_width_range=(8, 8))
+    holes = np.array([one["holes"][0] for one in drawn_by_albumentations(dropout, 2000)])
+    crop = A.RandomCrop(28, 28)  # of 32: as many places as a border of 2 px on both sides leaves
+    corners = np.array([one["crop_coords"] for one in drawn_by_albumentations(crop, 2000)])
+    for axis in (0, 1):
+        assert same_distribution(ours.holes[:, axis], holes[:, 1 - axis].tolist())
+        assert set(ours.holes[:, axis]) == set(range(25))
+        assert same_distribution(ours.corners[:, axis], corners[:, 1 - axis].tolist())
+        assert set(ours.corners[:, axis]) == set(range(5))

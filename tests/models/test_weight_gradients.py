@@ -1,0 +1,162 @@
+"""The weight gradient as a matrix product: equal to PyTorch's own, used where it should be and nowhere else."""
+
+import copy
+from contextlib import nullcontext
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from era_support_packages.models import weight_gradients
+from era_support_packages.models.resnet import ResNet18
+from era_support_packages.models.weight_gradients import FastWeightGradients, fast_weight_gradients
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def applied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Few channels suffice; the shapes of the weights whose gradient was a product."""
+    shapes: list[tuple[int, ...]] = []
+    convolution = weight_gradients._Convolution
+
+    class Counting:
+        @staticmethod
+        def apply(*arguments: object) -> Tensor:
+            shapes.append(tuple(arguments[1].shape))
+            return convolution.apply(*arguments)
+
+    monkeypatch.setattr(weight_gradients, "_Convolution", Counting)
+    monkeypatch.setattr(weight_gradients, "FEWEST_CHANNELS", 3)
+    return shapes
+
+
+def gradients(images: Tensor, weight: Tensor, fast: bool, **options: object) -> tuple[Tensor, Tensor, Tensor]:
+    """Output, gradient of the images and gradient of the weight of a convolution under a weighted sum."""
+    images, weight = images.clone().requires_grad_(), weight.clone().requires_grad_()
+    layer = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2:], bias=False, **options)
+    layer.weight = nn.Parameter(weight)
+    with FastWeightGradients() if fast else nullcontext():
+        output = layer(images)
+    generator = torch.Generator().manual_seed(1)
+    (output * torch.randn(output.shape, generator=generator)).sum().backward()
+    return output, images.grad, layer.weight.grad
+
+
+@pytest.mark.parametrize("memory", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, 1), (3, 1, 0), ((3, 2), (2, 1), (0, 1)), (5, 3, 2)])
+@pytest.mark.parametrize("size", [(4, 4), (2, 2), (5, 3)])
+def test_it_equals_the_gradient_of_pytorch(size, kernel, stride, padding, memory, applied) -> None:
+    generator = torch.Generator().manual_seed(0)
+    kernel_size = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+    if min(size) + 2 * (padding if isinstance(padding, int) else min(padding)) < max(kernel_size):
+        size = (4, 4)
+    images = torch.randn(3, 4, *size, generator=generator).contiguous(memory_format=memory)
+    weight = torch.randn(5, 4, *kernel_size, generator=generator).contiguous(memory_format=memory)
+    usual = gradients(images, weight, False, stride=stride, padding=padding)
+    ours = gradients(images, weight, True, stride=stride, padding=padding)
+    assert max(usual[0].shape[2:]) > 4 or applied == [tuple(weight.shape)]
+    assert torch.equal(ours[0], usual[0])
+    assert torch.equal(ours[1], usual[1])
+    torch.testing.assert_close(ours[2], usual[2], rtol=1e-5, atol=1e-5)
+
+
+def test_a_gradient_by_hand(applied) -> None:
+    # ones at 2 x 2 px, padded: the tap in the middle sees all 4 of them, one at a side 2, one in a corner 1
+    ones = torch.ones(1, 3, 2, 2)
+    layer = nn.Conv2d(3, 3, 3, padding=1, bias=False)
+    with FastWeightGradients():
+        layer(ones).sum().backward()
+    assert applied == [(3, 3, 3, 3)]
+    expected = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]])
+    assert torch.equal(layer.weight.grad, expected.expand(3, 3, 3, 3))
+
+
+def test_weights_that_need_no_gradient_get_none(applied) -> None:
+    layer = nn.Conv2d(3, 3, 3, padding=1, bias=False).requires_grad_(False)
+    images = torch.ones(1, 3, 2, 2, requires_grad=True)
+    with FastWeightGradients():
+        layer(images).sum().backward()
+    assert layer.weight.grad is None
+    torch.testing.assert_close(images.grad, F.conv_transpose2d(torch.ones(1, 3, 2, 2), layer.weight, padding=1))
+
+
+@pytest.mark.parametrize(
+    ("layer", "size"),
+    [
+        (nn.Conv2d(3, 3, 3, padding=1, bias=True), 4),
+        (nn.Conv2d(3, 3, 1, bias=False), 4),
+        (nn.Conv2d(3, 3, 3, padding=1, groups=3, bias=False), 4),
+        (nn.Conv2d(3, 3, 3, padding=2, dilation=2, bias=False), 4),
+        (nn.Conv2d(3, 3, 3, padding="same", bias=False), 4),
+        (nn.Conv2d(3, 3, 3, padding=1, bias=False), 5),
+        (nn.Conv2d(3, 2, 3, padding=1, bias=False), 4),
+        (nn.Conv2d(2, 3, 3, padding=1, bias=False), 4),
+        (nn.Conv2d(3, 3, 3, padding=1, bias=False).double(), 4),
+        (nn.Conv2d(3, 3, 3, padding=1, bias=False, padding_mode="reflect"), 3),
+    ],
+    ids=["bias", "1x1", "grouped", "dilated", "same", "large", "few outputs", "few inputs", "double", "reflect"],
+)
+def test_other_convolutions_are_left_alone_and_work(layer: nn.Conv2d, size: int, applied) -> None:
+    images = torch.ones(1, layer.in_channels, size, size, dtype=layer.weight.dtype)
+    usual = layer(images)
+    with FastWeightGradients():
+        output = layer(images)
+    assert torch.equal(output, usual)
+    assert applied == ([(3, 3, 3, 3)] if layer.padding_mode == "reflect" else [])
+
+
+def test_neither_under_autocast_nor_without_gradients(applied) -> None:
+    layer, images = nn.Conv2d(3, 3, 3, padding=1, bias=False), torch.ones(1, 3, 2, 2)
+    with FastWeightGradients(), torch.no_grad():
+        layer(images)
+    with FastWeightGradients(), torch.autocast("cpu", torch.bfloat16):
+        layer(images)
+    assert applied == []
+
+
+def test_nothing_is_left_behind(applied) -> None:
+    layer = nn.Conv2d(3, 3, 3, padding=1, bias=False)
+    with pytest.raises(RuntimeError, match="midway"), FastWeightGradients():
+        raise RuntimeError("midway")
+    layer(torch.ones(1, 3, 2, 2))
+    assert applied == []
+
+
+def test_a_resnet_learns_the_same_with_seven_of_its_convolutions_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = []
+    suitable = weight_gradients._suitable
+
+    def noting(*arguments: object) -> bool:
+        found = suitable(*arguments)
+        if found:
+            shapes.append(tuple(arguments[1].shape))
+        return found
+
+    monkeypatch.setattr(weight_gradients, "_suitable", noting)
+    torch.manual_seed(0)
+    model = ResNet18().to(memory_format=torch.channels_last)
+    twin = copy.deepcopy(model)
+    images, labels = torch.randn(4, 3, 16, 16), torch.arange(4)
+    with FastWeightGradients():
+        fast = model(images)
+    F.cross_entropy(fast, labels).backward()
+    usual = twin(images)
+    F.cross_entropy(usual, labels).backward()
+    # at 16 px: the three convolutions of layer3 behind its first, and the four of layer4
+    assert shapes == [(256, 256, 3, 3)] * 3 + [(512, 256, 3, 3)] + [(512, 512, 3, 3)] * 3
+    assert torch.equal(fast, usual)
+    for (name, ours), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5, msg=name)
+        assert ours.grad.is_contiguous(memory_format=torch.channels_last) or ours.ndim < 4
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "fast"), [("cpu", "fp32", True), ("cpu", "bf16", False), ("cuda", "fp32", False)]
+)
+def test_where_it_is_used(device: str, precision: str, fast: bool) -> None:
+    context = fast_weight_gradients(torch.device(device), precision)
+    assert isinstance(context, FastWeightGradients) == fast
+    with context:
+        pass

@@ -1,0 +1,489 @@
+"""The committed notebook is as it should be, and its headless runner does what it says."""
+
+import base64
+import copy
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import papermill
+import pytest
+from PIL import Image
+from tiny import coloured_images
+
+from era_support_packages.notebook import (
+    __main__ as notebook,
+    committed as committed_notebook,
+    executed as executed_notebook,
+    execution as notebook_run,
+    provenance,
+)
+from era_support_packages.notebook.parameters import KNOBS, Parameters
+from era_support_packages.plots.explorer_panel import WIDGET_VIEW
+from era_support_packages.runs.folder import Run
+from era_support_packages.training.config import TrainingConfig
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOK = ROOT / "notebooks" / "gradcam_cifar10.ipynb"
+SUMMARY = Path(__file__).parents[1] / "support" / "resnet18_summary.txt"
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGBgAAAABQABpfZFQAAAAABJRU5ErkJggg=="  # a PNG
+
+
+@pytest.fixture(scope="module")
+def committed():
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+def tagged(content, tag):
+    return [cell for cell in content.cells if tag in cell.metadata.get("tags", [])]
+
+
+def code_cells(content):
+    return [cell for cell in content.cells if cell.cell_type == "code"]
+
+
+def longest_lines(content):
+    """The lines over 100 characters in what wraps nowhere: prints and the text of outputs."""
+    outputs = [output for cell in code_cells(content) for output in cell.outputs]
+    texts = [output.get("text", "") or output.get("data", {}).get("text/plain", "") for output in outputs]
+    return [line for text in texts for line in text.splitlines() if len(line) > 100 and " " in line.strip()]
+
+
+# ---- the committed file ----------------------------------------------------------------------------------------------
+
+
+def test_the_parameters_cell_holds_values_that_papermill_reads(committed):
+    (cell,) = tagged(committed, "parameters")
+    lines = [line for line in cell.source.splitlines() if line]
+    groups = [line for line in lines if line.startswith("#")]
+    assignments = [line for line in lines if not line.startswith("#")]
+    assert len(groups) == 4  # data, run, training, checks
+    assert all(re.fullmatch(r"\w+: (str|int|float|bool|dict) = .+  # .+", line) for line in assignments)
+    names = list(papermill.inspect_notebook(str(NOTEBOOK)))
+    assert names == [line.split(":")[0] for line in assignments]
+    assert sorted(names) == sorted([*KNOBS, "more"])
+
+
+def test_the_parameters_cell_keeps_continuous_integration_small(committed):
+    (cell,) = tagged(committed, "parameters")
+    assert cell.metadata["nbmake"]["mock"] == {"preset": "smoke", "dataset": "digits", "output_dir": "runs/smoke"}
+
+
+def test_nothing_of_the_run_that_made_it_is_left_behind(committed):
+    assert not tagged(committed, "injected-parameters")
+    assert "papermill" not in committed.metadata
+    assert not any({"papermill", "execution"} & set(cell.metadata) for cell in committed.cells)
+    text = NOTEBOOK.read_text()
+    assert str(ROOT) not in text
+    assert not re.search(r"/(home|root|tmp|Users|work)/", text)
+    assert NOTEBOOK.stat().st_size < 1_500_000
+
+
+def test_it_carries_the_outputs_of_one_run_in_order(committed):
+    cells = code_cells(committed)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert not any(output.output_type == "error" for cell in cells for output in cell.outputs)
+    pictures = sum("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
+    # augmentation, range test, log, confusion, classes, wrong predictions, four of mistakes, Grad-CAM twice, the explorer,
+    # faithfulness twice, sanity check twice, the planted shortcut
+    assert pictures == 18
+    assert WIDGET_VIEW not in NOTEBOOK.read_text()
+    assert longest_lines(committed) == []
+    (prose,) = tagged(committed, "made-with")
+    assert re.search(r"one real run with `\w+ = .+Data: .+; hardware: .+; PyTorch [\d.]+.*; \d{4}-\d\d-\d\d; ", prose.source)
+    assert prose.source.startswith("The outputs saved in this file ")  # true also while somebody runs the page
+    assert prose.source.endswith(" Yours replace them as you run the cells, and section 3 says what yours are made with.")
+
+
+def test_its_summary_is_the_originals_to_the_character(committed):
+    (cell,) = [cell for cell in code_cells(committed) if "model_summary(network)" in cell.source]
+    assert cell.outputs[0].text.rstrip("\n") == SUMMARY.read_text().rstrip("\n")
+
+
+def test_the_badge_opens_this_notebook(committed):
+    link = "https://colab.research.google.com/github/sushant097/era_support_packages/blob/main/notebooks/gradcam_cifar10.ipynb"
+    assert f"({link})" in committed.cells[0].source
+    assert f"({link})" in (ROOT / "README.md").read_text()
+
+
+def test_the_images_are_pictures_that_the_readme_shows():
+    readme = (ROOT / "README.md").read_text()
+    for name in committed_notebook.FIGURES:
+        assert (ROOT / "images" / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        assert f"(images/{name})" in readme
+
+
+def test_the_figures_of_the_docs_are_pictures_that_the_page_shows():
+    page = (ROOT / "docs" / "reading-heatmaps.md").read_text()
+    for name in committed_notebook.DOCS_FIGURES:
+        assert (ROOT / "docs" / "figures" / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        assert f"(figures/{name})" in page
+    assert {path.name for path in (ROOT / "docs" / "figures").iterdir()} == set(committed_notebook.DOCS_FIGURES)
+    assert "(docs/reading-heatmaps.md)" in (ROOT / "README.md").read_text()
+
+
+# ---- parameters on the command line ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("epochs", "-3", "epochs is -3; give a whole number from 1 to 10000."),
+        ("max_lr", "-1e-3", "max_lr is -0.001; give a number above 0 and up to 100, or 'auto' for the range test's suggestion."),
+        ("epoch", "3", "Unknown parameter 'epoch': did you mean 'epochs' or 'max_epochs'?"),
+        ("label_smooting", "0.1", "Unknown parameter 'label_smooting': did you mean 'label_smoothing'?"),
+        ("more", '{"whitning": true}', "Unknown parameter 'whitning' in more: did you mean 'whitening'?"),
+        ("seed", "first", "seed is 'first'; give a whole number from 0 to 4294967295."),
+        (
+            "dataset",
+            "no/such",
+            "Unknown data set 'no/such': give one of auto, cifar10, cifar100, digits, or a path",
+        ),
+        ("data_root", "no/such", "data_root is 'no/such', but there is no such folder: make it, or give one that is there."),
+        ("finished_run", "no/such", "finished_run is 'no/such', but there is no such folder: give that of a run."),
+        ("method", "gradcma", "method is 'gradcma': did you mean 'gradcam' or 'xgradcam' or 'gradcam++'?"),
+        ("check_sanity", "maybe", "check_sanity is 'maybe'; give True or False."),
+    ],
+)
+def test_a_bad_value_ends_with_its_sentence_before_a_kernel_starts(name, value, sentence, tmp_path, monkeypatch, capsys):
+    def never(*_):
+        raise AssertionError("the notebook was executed")
+
+    monkeypatch.setattr(notebook_run, "execute", never)
+    monkeypatch.setattr(notebook_run, "repository_folder", lambda: tmp_path)
+    assert notebook.main(["run", "-p", name, value]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {sentence}")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("module", ["era_support_packages.notebook", "era_support_packages"])
+def test_a_bad_value_does_not_wait_for_pytorch(module):
+    """What makes it quick: nothing that is slow to import is, so that the sentence is there in a second or two."""
+    arguments = ["run", "-p", "epochs", "-3"] if module.endswith("notebook") else ["--epochs", "-3"]
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv[1:] = {arguments!r}\n"
+        f"try: runpy.run_module({module!r}, run_name='__main__')\n"
+        "finally: print(sorted({'torch', 'matplotlib', 'pytorch_grad_cam', 'papermill'} & set(sys.modules)))\n"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (finished.returncode, finished.stdout) == (2, "[]\n")
+    assert finished.stderr == "error: epochs is -3; give a whole number from 1 to 10000.\n"
+
+
+# ---- the committed copy ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def source():
+    cells = [
+        nbformat.v4.new_markdown_cell("old words", metadata={"tags": ["made-with"]}, id="m"),
+        nbformat.v4.new_code_cell("seed: int = 0  # seed", metadata={"tags": ["parameters"]}, id="p"),
+        nbformat.v4.new_code_cell("print(seed)", id="c"),
+    ]
+    return nbformat.v4.new_notebook(cells=cells)
+
+
+def test_cleaning_keeps_outputs_and_drops_traces(source):
+    executed = nbformat.from_dict(json.loads(json.dumps(source)))
+    executed.cells.insert(2, nbformat.v4.new_code_cell("seed = 7", metadata={"tags": ["injected-parameters"]}, id="i"))
+    executed.metadata["papermill"] = {"output_path": "somewhere"}
+    executed.cells[3].metadata["papermill"] = {"duration": 1}
+    executed.cells[3].execution_count = 9
+    executed.cells[3].outputs = [
+        nbformat.v4.new_output("display_data", {"text/plain": ""}),  # what is left of a progress bar
+        nbformat.v4.new_output("stream", name="stderr", text="a warning"),
+        nbformat.v4.new_output("stream", name="stdout", text=f"7 in {ROOT}/runs/x\n"),
+        nbformat.v4.new_output("execute_result", {"text/plain": "7"}, execution_count=9),
+    ]
+    result = committed_notebook.cleaned(executed, source, "new words")
+    assert [cell.id for cell in result.cells] == ["m", "p", "c"]
+    assert "papermill" not in result.metadata
+    assert result.cells[0].source == "new words"
+    assert result.cells[1].source == "seed: int = 0  # seed"
+    assert [cell.execution_count for cell in result.cells[1:]] == [1, 2]
+    assert [output.get("text", output.get("data")) for output in result.cells[2].outputs] == [
+        "7 in runs/x\n",
+        {"text/plain": "7"},
+    ]
+    assert result.cells[2].outputs[1].execution_count == 2
+    assert source.cells[0].source == "old words"
+
+
+def test_without_a_kernel_the_picture_of_a_panel_is_shown(source):
+    source.cells[2].outputs = [
+        nbformat.v4.new_output("display_data", {WIDGET_VIEW: {"model_id": "1"}, "image/png": PIXEL, "text/plain": "panel"})
+    ]
+    source.metadata["widgets"] = {"state": {}}
+    result = executed_notebook.without_widgets(source)
+    assert result.cells[2].outputs[0].data == {"image/png": PIXEL, "text/plain": "panel"}
+    assert "widgets" not in result.metadata
+    assert WIDGET_VIEW in source.cells[2].outputs[0].data
+    assert set(committed_notebook.cleaned(source, source, "words").cells[2].outputs[0].data) == {"image/png", "text/plain"}
+
+
+def test_tables_sentences_and_the_stand_in_of_a_panel_are_kept_in_the_copy_and_in_the_page(committed, tmp_path):
+    shown = [
+        {"text/html": "<table><tr><td>a cell</td></tr></table>", "text/plain": "a cell"},
+        {"text/markdown": "a *sentence*", "text/plain": "a sentence"},
+        {WIDGET_VIEW: {"model_id": "1"}, "text/plain": "Run this cell."},
+    ]
+    executed = copy.deepcopy(committed)
+    cell = code_cells(executed)[-1]
+    cell.outputs = [nbformat.v4.new_output("display_data", data) for data in shown]
+    kept = code_cells(committed_notebook.cleaned(executed, committed, "words"))[-1].outputs
+    assert [output.data for output in kept] == [*shown[:2], {"text/plain": "Run this cell."}]
+    path = tmp_path / "page.ipynb"
+    nbformat.write(executed, path)
+    page = executed_notebook.to_html(path).read_text()
+    for text in ("<td>a cell</td>", "a <em>sentence</em>", "<pre>Run this cell.</pre>"):
+        assert text in page
+
+
+def test_pictures_are_kept_in_a_palette_of_their_own():
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    pixels[:, 32:] = (10, 200, 30)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    small = committed_notebook.palette_png(buffer.getvalue())
+    again = Image.open(io.BytesIO(small))
+    assert (again.mode, again.size) == ("P", (64, 64))
+    assert len(small) < len(buffer.getvalue()) / 2
+    difference = np.abs(np.array(again.convert("RGB")).astype(int) - pixels)
+    assert difference[:, 32:].max() <= 1
+    assert difference.mean() < 16  # noise is the worst there is
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    output = nbformat.v4.new_output("display_data", {"image/png": encoded, "text/plain": "x"})
+    assert base64.b64decode(committed_notebook._cleaned_output(output, 1).data["image/png"]) == small
+
+
+# a run may have been trained on another machine than the one that draws its figures
+SHOWN = "was finished before and is shown here, on another computer with PyTorch 2.9.1"
+
+
+@pytest.fixture
+def finished(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "describe", lambda device: "another computer")
+    monkeypatch.setattr(provenance, "versions", lambda: {"torch": "2.9.1"})
+    run = Run(tmp_path)
+    config = TrainingConfig.preset("cpu", dataset="pets", train_images=500, max_lr=0.2, device="cpu", precision="fp32", workers=0)
+    run.write_config(config.replace(horizontal_flip=0.5))
+    run.write_json("summary.json", {"dataset": "pets", "hardware": "a computer", "versions": {"torch": "2.6.0"}, "seconds": 75})
+    return run
+
+
+CHANGED = "`preset = 'cpu'`, `dataset = 'pets'`, `train_images = 500`, `max_lr = 0.2`;"
+
+
+def test_the_provenance_of_a_finished_run_lists_what_differs_from_its_preset(finished):
+    text = provenance.of_committed(Parameters({"finished_run": "somewhere"}), finished)
+    start = "The outputs saved in this file come from one real run with "
+    assert text.startswith(
+        f"{start}{CHANGED} every other value was the preset's. Data: pets; hardware: a computer; PyTorch 2.6.0; 2"
+    )
+    assert f"; the run {SHOWN}. Yours replace them" in text
+
+
+def test_the_provenance_of_a_new_run_lists_its_parameters(finished):
+    text = provenance.of_committed(Parameters({"preset": "smoke", "epochs": 3, "seed": 0}), finished)
+    start = "The outputs saved in this file come from one real run with "
+    assert text.startswith(f"{start}`preset = 'smoke'`, `epochs = 3`; every other value")
+    assert "; the run was trained in this notebook. Yours replace them" in text
+
+
+@pytest.mark.parametrize(
+    ("printed", "how"),
+    [
+        ("Not trained now: this is the run x, trained in 3 s on a computer.", SHOWN),
+        ("Going on with runs/x: 2 of 4 epochs are done.", "was begun before and finished in this notebook"),
+    ],
+)
+def test_the_provenance_says_when_the_run_was_not_trained_in_one_go(finished, printed, how):
+    assert f"; the run {how}. " in provenance.of_committed(Parameters({"preset": "smoke"}), finished, printed)
+
+
+class Prepared:
+    """As much of a prepared run as its provenance asks for."""
+
+    def __init__(self, run):
+        self.run, self.config = run, run.config()
+        self.train = coloured_images(6)
+
+
+@pytest.mark.parametrize(
+    ("given", "done", "values", "how"),
+    [
+        ({"preset": "cpu", "seed": 3}, 0, "`preset = 'cpu'`, `seed = 3`;", "the run `{}` is trained here."),
+        ({}, 0, "`preset = 'cpu'`;", "the run `{}` is trained here."),  # what "auto" is here
+        ({"cutout": 4}, 2, "`preset = 'cpu'`, `cutout = 4`;", "the run `{}` was begun before and goes on here after epoch 2."),
+        (
+            {"finished_run": "x"},
+            4,
+            CHANGED,
+            "the run `{}` was finished before (on a computer with PyTorch 2.6.0, in 1 min 15 s) and is shown here.",
+        ),
+    ],
+)
+def test_section_3_says_what_the_outputs_are_made_with(given, done, values, how, finished, monkeypatch):
+    monkeypatch.setattr(Run, "complete_epochs", lambda run: done)
+    monkeypatch.setattr(Run, "finished", property(lambda run: done == 4))
+    said = provenance.of_run(Parameters(given), Prepared(finished))
+    assert said._repr_markdown_().startswith(
+        f"These outputs are made with {values} every other value is the preset's or the parameters cell's. Data: colours; "
+        "hardware: another computer; PyTorch 2.9.1; 2"
+    )
+    assert said._repr_markdown_().endswith(how.format(finished.folder))
+    plain = repr(said)
+    assert "".join(plain.split()) == "".join(said.sentence.replace("`", "").split())
+    assert max(len(line) for line in plain.splitlines() if str(finished.folder) not in line) <= 100
+
+
+def test_a_section_that_drew_nothing_leaves_the_committed_files_as_they_are(tmp_path, monkeypatch):
+    repository, run = tmp_path / "repository", tmp_path / "run"
+    (repository / "notebooks").mkdir(parents=True)
+    run.mkdir()
+    copy = repository / "notebooks" / NOTEBOOK.name
+    copy.write_bytes(NOTEBOOK.read_bytes())
+    now = time.time()
+    for name in (*committed_notebook.FIGURES, *committed_notebook.DOCS_FIGURES):
+        (run / name).write_bytes(base64.b64decode(PIXEL))
+        os.utime(run / name, (now, now + (-60 if name == "reliability.png" else 60)))  # the one is of an earlier showing
+    (run / "planted_shortcut.png").unlink()
+    for module in (notebook_run, committed_notebook):
+        monkeypatch.setattr(module, "repository_folder", lambda: repository)
+    monkeypatch.setattr(notebook_run, "execute", lambda *arguments: (copy, run))
+    sentence = (
+        f"the notebook drew no planted_shortcut.png, reliability.png; what it said instead is in {copy}. Nothing was changed."
+    )
+    with pytest.raises(notebook_run.NotebookError, match=re.escape(sentence)):
+        committed_notebook.render([])
+    assert copy.read_bytes() == NOTEBOOK.read_bytes()
+    assert [path.name for path in repository.iterdir()] == ["notebooks"]
+
+
+@pytest.fixture
+def small(source, tmp_path, monkeypatch):
+    """In place of the committed notebook, one of the cells that `fill` is given, in a repository of its own."""
+    path = tmp_path / "small.ipynb"
+    for module in (notebook_run, executed_notebook):
+        monkeypatch.setattr(module, "repository_folder", lambda: tmp_path)
+    monkeypatch.setattr(notebook_run, "notebook_file", lambda: path)
+    monkeypatch.setattr(provenance, "describe", lambda device: "another computer")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+    def fill(**cells):
+        source.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        del source.cells[2:]
+        for tag, text in cells.items():
+            source.cells.append(nbformat.v4.new_code_cell(text, metadata={"tags": [tag]}))
+        nbformat.write(source, path)
+
+    return fill
+
+
+def failed(tmp_path):
+    content = nbformat.read(tmp_path / "runs" / "failed.ipynb", as_version=4)
+    (words,) = tagged(content, "made-with")
+    return content, words.source
+
+
+def test_a_failing_cell_is_reported_and_its_notebook_kept(small, tmp_path, capsys):
+    small(later="1 / 0")
+    assert notebook.main(["run", "-p", "dataset", "digits", "-p", "seed", "2"]) == 1
+    kept = tmp_path / "runs" / "failed.ipynb"
+    message = f"error: ZeroDivisionError: division by zero (the notebook up to there is {kept})\n"
+    assert capsys.readouterr().err.endswith(message)
+    content, words = failed(tmp_path)
+    assert "injected-parameters" in str(content.cells)
+    assert words.startswith("This notebook was run with `dataset = 'digits'`, `seed = 2`; every other value is the preset's")
+    assert "Hardware: another computer; PyTorch " in words
+    assert words.endswith(". **It ended early:** division by zero")
+
+
+SAYS = "from IPython.display import Markdown, display; display(Markdown('These outputs are made with A.'))\n"
+REFUSES = "from era_support_packages.runs.folder import RunError; raise RunError('{}')"
+
+
+def test_a_run_that_the_notebook_refuses_ends_like_a_bad_value(small, tmp_path, capsys):
+    """A name that belongs to other values, for example, which is known only when the data is there."""
+    small(configuration=SAYS + REFUSES.format("It is the run of another configuration: give another name."))
+    assert notebook.main(["run", "-p", "dataset", "digits"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "error: It is the run of another configuration: give another name."
+    content, words = failed(tmp_path)
+    ending = "**It ended early:** It is the run of another configuration: give another name."
+    assert words == f"These outputs are made with A. {ending}"
+    (error,) = [output for cell in code_cells(content) for output in cell.outputs if output.output_type == "error"]
+    assert error.traceback == ["It is the run of another configuration: give another name."]
+
+
+def test_a_run_that_was_stopped_is_no_bad_value(small, tmp_path, capsys):
+    small(configuration=SAYS, files=REFUSES.format("The run was stopped after epoch 1 of 4: run again to go on."))
+    assert notebook.main(["run", "-p", "dataset", "digits"]) == 1
+    kept = tmp_path / "runs" / "failed.ipynb"
+    sentence = "The run was stopped after epoch 1 of 4: run again to go on."
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: RunError: {sentence} (the notebook up to there is {kept})"
+    assert failed(tmp_path)[1] == f"These outputs are made with A. **It ended early:** {sentence}"
+
+
+@pytest.mark.parametrize(("name", "exit_code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_the_runner_itself_can_be_stopped(name, exit_code, small, tmp_path, capsys):
+    small(
+        configuration=SAYS,
+        later=f"import os, signal, time; os.kill(os.getppid(), signal.{name}); time.sleep(60)",
+    )
+    assert notebook.main(["run", "-p", "dataset", "digits"]) == exit_code
+    kept = tmp_path / "runs" / "failed.ipynb"
+    sentence = "run again with the same values to go on after the last complete epoch"
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: Stopped: {sentence} (the notebook up to there is {kept})"
+    assert failed(tmp_path)[1] == f"These outputs are made with A. **It ended early:** {sentence}"
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["failed.ipynb"]
+
+
+class Page(HTMLParser):
+    """The text that a reader of an HTML page sees, without styles and scripts."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.text, self.hidden = "", 0
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.hidden += tag in ("style", "script", "title")
+
+    def handle_endtag(self, tag):
+        self.hidden -= tag in ("style", "script", "title")
+
+    def handle_data(self, data):
+        self.text += "" if self.hidden else data
+
+
+def test_the_html_of_a_users_run_names_its_values_and_machine_in_its_first_screen(small, tmp_path, capsys):
+    page = nbformat.read(NOTEBOOK, as_version=4)
+    run = tmp_path / "runs" / "mine"
+    run.mkdir(parents=True)
+    (run / "summary.json").write_text('{"seconds": 75}')
+    small(
+        configuration="from era_support_packages.notebook.provenance import Provenance\n"
+        "Provenance(f'These outputs are made with `seed = {seed}`. Data: pets; hardware: a machine.')",
+        files="print('Everything is in runs/mine')",
+    )
+    path = notebook_run.notebook_file()
+    content = nbformat.read(path, as_version=4)
+    content.cells[:1] = page.cells[:3]  # the head of the committed page, which tells of the committed outputs
+    nbformat.write(content, path)
+    assert notebook.main(["run", "-p", "dataset", "digits", "-p", "seed", "2"]) == 0
+    assert f"HTML      {run / 'notebook.html'}" in capsys.readouterr().out
+    text = " ".join(Page((run / "notebook.html").read_text()).text.split())
+    start = text[:1200]  # with its title and a button, a screen of 1,000 x 800 px holds more than that
+    assert "These outputs are made with seed = 2. Data: pets; hardware: a machine. Training took 1 min 15 s, the whole " in start
+    committed = page.cells[1].source.split(";")[0].replace("`", "")
+    assert committed not in text
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["mine"]

@@ -1,0 +1,265 @@
+"""What is given to the notebook: read from its cells or from a command line, and refused in one sentence where it is bad."""
+
+import ast
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from era_support_packages.notebook.parameters import KNOBS, MOST_MISTAKES, OTHERS, ParameterError, Parameters, parse
+from era_support_packages.runs import preparation
+from era_support_packages.system.command_values import read_value, shield_negative_numbers
+from era_support_packages.training.config import TrainingConfig
+
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "gradcam_cifar10.ipynb"
+CELL = next(cell.source for cell in nbformat.read(NOTEBOOK, 4).cells if "parameters" in cell.metadata.get("tags", []))
+
+
+def kernel(*sources: str) -> dict[str, Any]:
+    """The namespace of a kernel that has run these cells."""
+    namespace: dict[str, Any] = {"In": [""]}
+    for source in sources:
+        namespace["In"].append(source)
+        exec(source, namespace)
+    return namespace
+
+
+def edited(**values: Any) -> str:
+    """The parameters cell with some of its values changed."""
+    lines = CELL.splitlines()
+    for name, value in values.items():
+        (index,) = [index for index, line in enumerate(lines) if line.startswith(f"{name}:")]
+        lines[index] = f"{lines[index].split(' = ')[0]} = {value!r}"
+    return "\n".join(lines)
+
+
+# ---- the cell --------------------------------------------------------------------------------------------------------
+
+
+def test_the_committed_cell_holds_the_knobs_with_their_values() -> None:
+    values: dict[str, Any] = {}
+    exec(CELL, values)
+    assert {name: values[name] for name in KNOBS} == KNOBS
+    assigned = [node.target.id for node in ast.parse(CELL).body if isinstance(node, ast.AnnAssign)]
+    assert sorted(assigned) == sorted([*KNOBS, "more"])
+    assert values["more"] == {}
+
+
+def test_knobs_and_others_are_all_there_is() -> None:
+    fields = {field.name for field in dataclasses.fields(TrainingConfig)} - {"preset_name"}
+    assert fields <= {*KNOBS, *OTHERS}
+    assert not set(KNOBS) & set(OTHERS)
+    assert set(OTHERS) < fields
+
+
+def test_no_other_cell_of_the_notebook_uses_the_name_of_a_parameter() -> None:
+    cells = [cell for cell in nbformat.read(NOTEBOOK, 4).cells if cell.cell_type == "code" and cell.source != CELL]
+    bound = {
+        node.id
+        for cell in cells
+        for node in ast.walk(ast.parse(cell.source))
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+    assert not bound & {*KNOBS, *OTHERS, "more"}
+
+
+# ---- read from a kernel ----------------------------------------------------------------------------------------------
+
+
+def test_the_cell_as_it_is_changes_nothing() -> None:
+    parameters = Parameters.read(kernel(CELL))
+    assert parameters.changed == {}
+    assert parameters.overrides == {"dataset": "auto", "seed": 0, "output_dir": "runs"}
+    assert parameters.ignored == ()
+
+
+def test_knobs_and_more_are_read() -> None:
+    given = {"epochs": 3, "preset": "smoke", "mistakes": 4, "more": {"cutout": 8, "label_smoothing": 0.0}}
+    parameters = Parameters.read(kernel(edited(**given)))
+    assert parameters.changed == {"preset": "smoke", "epochs": 3, "mistakes": 4, "cutout": 8, "label_smoothing": 0.0}
+    assert parameters.overrides == {
+        "dataset": "auto", "seed": 0, "output_dir": "runs", "epochs": 3, "cutout": 8, "label_smoothing": 0.0,
+    }  # fmt: skip
+
+
+INJECTED = "# Parameters\nlabel_smoothing = 0.1\nepochs = 2\n"
+
+
+def test_what_papermill_injects_is_read_by_name() -> None:
+    parameters = Parameters.read(kernel(CELL, INJECTED, "import os\nfound = here = root = None"))
+    assert parameters.changed == {"epochs": 2, "label_smoothing": 0.1}
+
+
+def test_a_line_that_a_person_adds_to_the_cell_is_read() -> None:
+    assert Parameters.read(kernel(CELL + "\ncutout = 8\nweight_decay: float = 0.001")).changed == {
+        "cutout": 8,
+        "weight_decay": 0.001,
+    }
+
+
+@pytest.mark.parametrize("cells", [(CELL, "# Parameters\nlable_smoothing = 0.1\n"), (CELL + "\nlable_smoothing = 0.1",)])
+def test_a_name_that_is_none_is_refused_with_what_was_meant(cells: tuple[str, ...]) -> None:
+    with pytest.raises(ParameterError) as raised:
+        Parameters.read(kernel(*cells))
+    assert str(raised.value) == "Unknown parameter 'lable_smoothing': did you mean 'label_smoothing'?"
+
+
+def test_a_session_that_goes_on_for_long_raises_no_false_alarm() -> None:
+    """Injected once, then edited by hand and run again, with variables of the person's own in other cells."""
+    own = "import time\nbase = 3\n_private = 4\ndevice = 'mine'\nepoch = 5\nrun = config = train = None"
+    before = kernel(CELL, INJECTED, own, "%matplotlib inline".replace("%", "# "))
+    assert Parameters.read(before).changed == {"epochs": 2, "label_smoothing": 0.1}
+    assert Parameters.read(before).ignored == ("device",)
+    after = kernel(CELL, INJECTED, own, CELL + "\n_base = 'x'")
+    assert Parameters.read(after).changed == {}  # what was injected for the cell of before is not
+    assert Parameters.read(after).ignored == ("label_smoothing", "device")
+    twice = kernel(CELL, INJECTED, own, CELL, "# Parameters\ncutout = 4\n")
+    assert Parameters.read(twice).changed == {"cutout": 4}
+
+
+def test_a_cell_that_is_no_python_does_no_harm() -> None:
+    namespace = kernel(CELL, INJECTED)
+    namespace["In"][1:1] = ["!ls", "%%bash\nlabel = 3", "\0"]
+    assert Parameters.read(namespace).changed == {"epochs": 2, "label_smoothing": 0.1}
+
+
+def test_without_ipython_every_fields_name_counts() -> None:
+    namespace = kernel(CELL, INJECTED)
+    del namespace["In"]
+    assert Parameters.read(namespace).changed == {"epochs": 2, "label_smoothing": 0.1}
+
+
+# ---- one sentence for each bad value ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"epoch": 3}, "Unknown parameter 'epoch': did you mean 'epochs' or 'max_epochs'?"),
+        ({"more": {"whitning": True}}, "Unknown parameter 'whitning' in more: did you mean 'whitening'?"),
+        ({"more": {"seed": 3}}, "seed has a line of its own: give it there instead of in more."),
+        ({"more": {"mistakes": 3}}, "mistakes has a line of its own: give it there instead of in more."),
+        ({"more": [3]}, 'more is [3]; give names with values, such as {"cutout": 8, "label_smoothing": 0.0}.'),
+        ({"more": {"cutout": 3}, "cutout": 4}, "cutout is given twice, by its name and in more: give it once."),
+    ],
+)
+def test_names_are_refused_when_they_are_read(given: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ParameterError) as raised:
+        Parameters.collect(given)
+    assert str(raised.value) == sentence
+
+
+def test_the_name_of_a_preset_is_no_value_of_more() -> None:
+    """It would name the recipe without being it."""
+    with pytest.raises(ParameterError, match="Unknown parameter 'preset_name' in more"):
+        Parameters.collect({"more": {"preset_name": "fast"}})
+
+
+BAD = [
+    ({"epochs": -3}, "epochs is -3; give a whole number from 1 to 10000."),
+    ({"epochs": "many"}, "epochs is 'many'; give a whole number from 1 to 10000."),
+    ({"preset": "fats"}, "Unknown preset 'fats': did you mean 'fast' or 'auto'?"),
+    ({"preset": 3}, "Unknown preset 3: choose one of "),
+    ({"mistakes": 0}, f"mistakes is 0; give a whole number from 1 to {MOST_MISTAKES}."),
+    ({"mistakes": True}, f"mistakes is True; give a whole number from 1 to {MOST_MISTAKES}."),
+    ({"mistakes": MOST_MISTAKES + 1}, f"mistakes is {MOST_MISTAKES + 1}; give a whole number"),
+    ({"checks": "most"}, "checks is 'most': choose one of 'auto', 'full'."),
+    ({"method": "gradcma"}, "method is 'gradcma': did you mean 'gradcam'"),
+    ({"method": ["gradcam"]}, "method is ['gradcam']: "),
+    ({"check_sanity": "yes"}, "check_sanity is 'yes'; give True or False."),
+    ({"resume": None}, "resume is None; give True or False."),
+    ({"data_root": 3}, "data_root is 3; give the path of a folder as text, or None."),
+    ({"data_root": "nowhere"}, "data_root is 'nowhere', but there is no such folder: make it, or give one that is there."),
+    ({"dataset": "no/such"}, "Unknown data set 'no/such': give one of auto, cifar10, cifar100, digits, or a path"),
+    ({"dataset": 3}, "dataset is 3; give it as text."),
+    ({"finished_run": "nowhere"}, "finished_run is 'nowhere', but there is no such folder: give that of a run."),
+    ({"output_dir": "file/deeper"}, "output_dir 'file/deeper' cannot be used ("),
+    ({"more": {"label_smoothing": 2}}, "label_smoothing is 2; give a number from 0 to 0.99."),
+    ({"device": "cuda:99"}, "device is 'cuda:99', but this machine has "),
+    (
+        {"seed": -1, "check_sanity": 1},
+        "check_sanity is 1; give True or False. seed is -1; give a whole number from 0 to 4294967295.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("given", "sentence"), BAD, ids=[str(given) for given, _ in BAD])
+def test_a_bad_value_is_refused_before_anything_is_done(
+    given: dict[str, Any], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("something was prepared")
+
+    monkeypatch.setattr(preparation, "prepare", never)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(ParameterError) as raised:
+        Parameters.collect(given).prepare()
+    assert str(raised.value).startswith(sentence)
+    shown = raised.value._render_traceback_()  # what a notebook shows instead of the way through the code
+    assert " ".join(shown) == str(raised.value)
+    assert max(map(len, shown)) <= 96
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_good_values_are_handed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(preparation, "prepare", lambda preset, **values: seen.update(preset=preset, **values))
+    lines: list[str] = []
+    given = {"preset": "smoke", "dataset": "digits", "data_root": str(tmp_path), "more": {"cutout": 4}, "model": None}
+    dataclasses.replace(Parameters.collect(given), ignored=("device",)).prepare(lines.append)
+    del seen["report"]
+    assert seen == {
+        "preset": "smoke",
+        "data_root": str(tmp_path),
+        "resume": True,
+        "finished_run": None,
+        "dataset": "digits",
+        "seed": 0,
+        "output_dir": "runs",
+        "cutout": 4,
+    }
+    assert lines == ["Note: the variable device of this notebook is no parameter; to make it one, write it into more."]
+
+
+def test_what_the_machine_or_the_data_refuse_is_a_sentence_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise FileNotFoundError("No images there: give another folder.")
+
+    monkeypatch.setattr(preparation, "prepare", refuse)
+    with pytest.raises(ParameterError, match=r"^No images there: give another folder\.$"):
+        Parameters.collect({"dataset": "digits"}).prepare()
+
+
+# ---- a command line --------------------------------------------------------------------------------------------------
+
+
+def test_values_are_read_as_json_python_constants_or_text() -> None:
+    pairs = [("a", "3"), ("b", "None"), ("c", "True"), ("d", "cpu"), ("e", "[[16, 0.5], [32, 0.5]]"), ("f", "0.1"), ("g", "007")]
+    expected = {"a": 3, "b": None, "c": True, "d": "cpu", "e": [[16, 0.5], [32, 0.5]], "f": 0.1, "g": "007"}
+    assert parse(pairs) == expected
+    assert read_value("9" * 5000) == "9" * 5000
+    assert read_value("[" * 100_000) == "[" * 100_000
+
+
+def test_what_is_text_stays_text() -> None:
+    assert parse([("run_name", "2024"), ("dataset", "10"), ("data_root", "None")]) == {
+        "run_name": "2024",
+        "dataset": "10",
+        "data_root": None,
+    }
+
+
+def test_negative_numbers_are_not_taken_for_options() -> None:
+    assert shield_negative_numbers(["-p", "max_lr", "-1e-3", "-3", "-inf", "--seed"]) == [
+        "-p", "max_lr", " -1e-3", "-3", " -inf", "--seed",
+    ]  # fmt: skip
+    assert read_value(" -1e-3") == -0.001
+
+
+def test_papermill_gets_the_names_that_the_cell_has() -> None:
+    parameters = Parameters.collect({"seed": 3, "cutout": 4, "more": {"whitening": True}})
+    assert parameters.for_papermill() == {"seed": 3, "more": {"cutout": 4, "whitening": True}}
+    assert Parameters.collect({"seed": 3}).for_papermill() == {"seed": 3}

@@ -1,0 +1,299 @@
+"""Kill a training process again and again and see that nothing is lost.
+
+python tests/support/kill_runs.py --kills 40 --seed 0
+
+ResNet18 learns a few handwritten digits for some epochs. The process is killed with SIGKILL at moments drawn by the seed, between
+steps and inside the writing of checkpoints, and started again until the run is done. Weights, rows (without seconds) and
+predictions must then equal those of a run that nobody disturbed, bit by bit; and no epoch whose checkpoint was complete may have
+been trained again. The faults come from outside: this file wraps functions of the package in the process that is to die.
+"""
+
+import argparse
+import dataclasses
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from era_support_packages.runs import preparation, recording
+from era_support_packages.system import atomic_file
+from era_support_packages.training import loop as training
+from era_support_packages.training.checkpoint import Checkpoint
+from era_support_packages.training.setup import build_model
+from era_support_packages.training.step import TrainingStep
+
+EPOCHS, BATCHES, BATCH_SIZE = 5, 4, 16
+KILLS_A_RUN = 5
+# of a checkpoint: some bytes are in the temporary file; all are; they are on the disk; it has its name; the table is next
+WRITE_POINTS = ("first bytes", "all bytes", "flushed to disk", "before its name", "after its name")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When to die: before a step of an epoch (the first step counts as 1), or at a point of writing the epoch's checkpoint."""
+
+    epoch: int
+    step: int | None = None
+    point: str | None = None
+
+    def __str__(self) -> str:
+        return f"epoch {self.epoch}, " + (f"step {self.step}" if self.point is None else f"checkpoint: {self.point}")
+
+    @property
+    def complete_epochs(self) -> int:
+        """The epochs whose checkpoint is complete afterwards."""
+        return self.epoch if self.point == "after its name" else self.epoch - 1
+
+
+class WrongResultError(AssertionError):
+    """A resumed run differs from the undisturbed one."""
+
+
+# ---- the process that dies -------------------------------------------------------------------------------------------
+
+
+def train(folder: Path, log: Path, moment: Moment | None) -> None:
+    """Train, or go on, until the moment or the end; appends the number of each epoch to `log` as it begins."""
+    tqdm.set_lock(threading.RLock())  # its own one is shared with other processes and would be left behind
+    now = {"epoch": 0, "step": 0}
+    _watch(training, "_train_epoch", lambda step, batches, epoch, *_: _begin(now, epoch.epoch, log))
+    _watch(TrainingStep, "__call__", lambda *_: _step(now, moment))
+    if moment is not None and moment.point is not None:
+        _watch_writing(now, moment)
+    prepared = preparation.prepare(
+        "smoke",
+        dataset="digits",
+        epochs=EPOCHS,
+        resolutions=[(8, 1.0)],
+        batch_size=BATCH_SIZE,
+        max_lr=0.05,
+        run_name="run",
+        output_dir=str(folder),
+        device="cpu",
+        precision="fp32",
+        threads=1,
+        report=_quiet,
+    )
+    some = prepared.train.take(np.arange(BATCHES * BATCH_SIZE))
+    test = prepared.test.take(np.arange(40))
+    model = build_model(prepared.config, len(some.classes), some)
+    recording.train_in_folder(model, some, test, prepared.config, prepared.run, _quiet)
+
+
+def _quiet(line: str) -> None:
+    pass
+
+
+def _watch(owner: Any, name: str, before: Callable[..., None]) -> None:
+    """Call `before` with the arguments of each call of a function."""
+    function = getattr(owner, name)
+
+    def watched(*arguments: Any, **named: Any) -> Any:
+        before(*arguments, **named)
+        return function(*arguments, **named)
+
+    setattr(owner, name, watched)
+
+
+def _begin(now: dict[str, int], epoch: int, log: Path) -> None:
+    now.update(epoch=epoch, step=0)
+    with open(log, "a") as file:
+        file.write(f"{epoch}\n")
+
+
+def _step(now: dict[str, int], moment: Moment | None) -> None:
+    if now["epoch"]:  # not the steps that are timed before the first epoch
+        now["step"] += 1
+        if moment is not None and (moment.epoch, moment.step) == (now["epoch"], now["step"]):
+            _die()
+
+
+def _watch_writing(now: dict[str, int], moment: Moment) -> None:
+    """Die at a point of the write of the checkpoint of `moment.epoch`."""
+
+    def at(point: str, path: Any) -> None:
+        if moment.point == point and now["epoch"] == moment.epoch and Path(path).name.strip(".").startswith("checkpoint.pt"):
+            _die()
+
+    class Opened:
+        """An open file whose content is written in two parts; the last one opened is the one that is synced."""
+
+        latest: Any = None
+
+        def __init__(self, path: Any, mode: str) -> None:
+            Opened.latest = path
+            self.path, self.file = path, open(path, mode)  # noqa: SIM115
+
+        def __enter__(self) -> "Opened":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.file.close()
+
+        def write(self, content: Any) -> None:
+            half = len(content) // 2
+            self.file.write(content[:half])
+            self.file.flush()
+            at("first bytes", self.path)
+            self.file.write(content[half:])
+
+        def flush(self) -> None:
+            self.file.flush()
+            at("all bytes", self.path)
+
+        def fileno(self) -> int:
+            return self.file.fileno()
+
+    class System:
+        """`os` as the writer sees it."""
+
+        getpid = staticmethod(os.getpid)
+
+        @staticmethod
+        def fsync(descriptor: int) -> None:
+            os.fsync(descriptor)
+            at("flushed to disk", Opened.latest)
+
+        @staticmethod
+        def replace(source: Any, target: Any) -> None:
+            at("before its name", target)
+            os.replace(source, target)
+            at("after its name", target)
+
+    atomic_file.open, atomic_file.os = Opened, System
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+# ---- the one who kills -----------------------------------------------------------------------------------------------
+
+
+def draw_moments(kills: int, generator: random.Random) -> list[str]:
+    """A kind for each kill, in random order: two of five inside the writing of a checkpoint, all points equally often."""
+    writes = [WRITE_POINTS[number % len(WRITE_POINTS)] for number in range(round(kills * 0.4))]
+    kinds = writes + ["step"] * (kills - len(writes))
+    generator.shuffle(kinds)
+    return kinds
+
+
+def next_moment(kind: str, complete: int, generator: random.Random) -> Moment:
+    """A moment of that kind in the next two epochs of a run with so many complete ones; never before its first step."""
+    epoch = generator.randint(complete + 1, min(complete + 2, EPOCHS))
+    if kind != "step":
+        return Moment(epoch, point=kind)
+    return Moment(epoch, step=generator.randint(2 if epoch == complete + 1 else 1, BATCHES))
+
+
+def start(folder: Path, log: Path, moment: Moment | None) -> int:
+    """Train in a process of its own; its exit code, -9 where it was killed."""
+    process = multiprocessing.get_context("forkserver").Process(target=train, args=(folder, log, moment))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def check(condition: bool, sentence: str) -> None:
+    """Raise `WrongResultError` where the condition does not hold."""
+    if not condition:
+        raise WrongResultError(sentence)
+
+
+def run_with_kills(folder: Path, kinds: Sequence[str], generator: random.Random) -> tuple[Checkpoint, int]:
+    """One run, killed at a moment of each kind and started again until it is done; its checkpoint, and the kills there were.
+
+    Where the run is done before all kinds had their turn, the rest is left for the next run.
+    """
+    log, complete, kills = folder / "epochs.log", 0, 0
+    for kind in [*kinds, None]:
+        if kind is not None and complete == EPOCHS:
+            continue
+        moment = None if kind is None else next_moment(kind, complete, generator)
+        log.write_text("")
+        code = start(folder, log, moment)
+        trained = [int(line) for line in log.read_text().split()]
+        check(code == (0 if moment is None else -signal.SIGKILL), f"at {moment} the process ended with {code}")
+        last = EPOCHS if moment is None else moment.epoch
+        check(
+            trained == list(range(complete + 1, last + 1)),
+            f"with {complete} epochs complete, the process up to {moment} trained {trained}",
+        )
+        if moment is not None:
+            kills += 1
+            complete = moment.complete_epochs
+            print(f"  killed at {moment}", flush=True)
+        found = Checkpoint.load(folder / "run" / "checkpoint.pt") if (folder / "run" / "checkpoint.pt").exists() else None
+        done = len(found.records) if found is not None else 0
+        check(done == (EPOCHS if moment is None else complete), f"after {moment} the checkpoint holds {done} epochs")
+    left = sorted(path.name for path in (folder / "run").iterdir())
+    check(left == ["checkpoint.pt", "config.json", "metrics.csv", "summary.json"], f"the folder holds {left}")
+    rows = (folder / "run" / "metrics.csv").read_text().splitlines()[1:]
+    check([row.split(",")[0] for row in rows] == [str(epoch) for epoch in range(1, EPOCHS + 1)], f"metrics.csv has {rows}")
+    return found, kills
+
+
+def differences(one: Checkpoint, other: Checkpoint) -> list[str]:
+    """What differs between two finished runs, bit by bit, seconds aside."""
+    names = [name for name in one.model if not torch.equal(one.model[name], other.model[name])]
+    rows = [
+        f"epoch {row.epoch}"
+        for row, same in zip(one.records, other.records, strict=True)
+        if dataclasses.replace(row, seconds=0) != dataclasses.replace(same, seconds=0)
+    ]
+    return names + rows + ([] if torch.equal(one.logits, other.logits) else ["predictions"])
+
+
+def kill_runs(kills: int, seed: int) -> str:
+    """The whole test; its closing line. Raises `WrongResultError` at the first difference."""
+    # Processes are forked from a server that has imported everything and computed nothing.
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["era_support_packages.runs.recording", "sklearn.datasets"])
+    generator = random.Random(seed)
+    kinds, done, runs = draw_moments(kills, generator), 0, 0
+    inside = sum(kind in WRITE_POINTS[:-1] for kind in kinds)
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {"TQDM_DISABLE": "1"}):
+        undisturbed = Path(folder) / "undisturbed"
+        undisturbed.mkdir()
+        reference, _ = run_with_kills(undisturbed, [], generator)
+        while done < kills:
+            runs += 1
+            place = Path(folder) / f"run-{runs}"
+            place.mkdir()
+            result, killed = run_with_kills(place, kinds[done : done + KILLS_A_RUN], generator)
+            done += killed
+            different = differences(reference, result)
+            check(not different, f"run {runs} differs from the undisturbed one in {', '.join(different)}")
+    return (
+        f"{done} kills in {runs} runs of {EPOCHS} epochs, {inside} of them inside the writing of a checkpoint (seed {seed}): "
+        "weights, rows and predictions equal the undisturbed run bit by bit, and no complete epoch was trained again."
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code: 0, or 1 for any difference."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=40, help="how often to kill (default: 40)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
+    options = parser.parse_args(arguments)
+    try:
+        print(kill_runs(options.kills, options.seed))
+    except WrongResultError as error:
+        print(f"FAILED: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""The progress bar: seen while it runs, and gone afterwards, from a terminal and from a saved notebook."""
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import struct
+import sys
+import termios
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from tqdm import tqdm
+
+from era_support_packages.system.progress import in_notebook, progress_bar
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def screen(output: str) -> list[str]:
+    """The lines a terminal shows after this output; knows carriage return, line feed and cursor up."""
+    lines, row, column = [""], 0, 0
+    for token in re.findall(r"\x1b\[A|.|\r|\n", output):
+        if token == "\r":
+            column = 0
+        elif token == "\n":
+            row += 1
+            column = 0
+            lines.extend([""] * (row + 1 - len(lines)))
+        elif token == "\x1b[A":
+            row -= 1
+        else:
+            padded = lines[row].ljust(column + 1)
+            lines[row] = padded[:column] + token + padded[column + 1 :]
+            column += 1
+    return [line.rstrip() for line in lines]
+
+
+@contextlib.contextmanager
+def terminal() -> Iterator[Callable[[], str]]:
+    """A terminal of 80 columns as standard output and error; gives a function that reads what was written."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    os.set_blocking(master, False)
+    with os.fdopen(slave, "w", buffering=1) as stream:
+
+        def written() -> str:
+            stream.flush()
+            parts = []
+            while True:
+                try:
+                    parts.append(os.read(master, 65_536))
+                except BlockingIOError:
+                    return b"".join(parts).decode()
+
+        with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+            yield written
+    os.close(master)
+
+
+def test_in_a_terminal_nothing_is_left_on_the_line() -> None:
+    with terminal() as written:
+        with progress_bar(10, "testing", unit="img") as bar:
+            bar.update(5)
+            bar.refresh()
+            during = written()
+        after = written()
+    assert type(bar) is tqdm
+    (line,) = screen(during)
+    assert line.startswith("testing:  50%|")
+    assert "5/10 [" in line
+    assert screen(during + after) == [""]
+
+
+def test_in_a_terminal_rows_printed_meanwhile_stay_and_the_bar_goes() -> None:
+    with terminal() as written:
+        with progress_bar(4) as bar:
+            for row in range(2):
+                bar.update(2)
+                bar.refresh()
+                bar.clear()
+                print(f"row {row}")
+        output = written()
+    assert "100%|" in output
+    assert screen(output) == ["row 0", "row 1", ""]
+
+
+def test_in_a_terminal_the_bar_goes_also_after_an_error() -> None:
+    def fail() -> None:
+        with progress_bar(4) as bar:
+            bar.update(2)
+            bar.refresh()
+            print(1 / 0)
+
+    with terminal() as written:
+        with pytest.raises(ZeroDivisionError):
+            fail()
+        output = written()
+    assert " 50%|" in output
+    assert screen(output) == [""]
+
+
+@pytest.mark.parametrize(
+    ("shell", "expected"), [(None, False), (SimpleNamespace(), False), (SimpleNamespace(kernel=object()), True)]
+)
+def test_a_notebook_is_a_shell_with_a_kernel(shell: Any, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    assert in_notebook() is expected
+
+
+def test_without_ipython_there_is_no_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    assert in_notebook() is False
+    assert "IPython" not in sys.modules
+
+
+CELLS = (
+    """
+from era_support_packages.system.progress import in_notebook, progress_bar
+print(in_notebook())
+with progress_bar(10, "training", unit="img") as bar:
+    bar.update(5)
+    bar.refresh()
+    bar.clear()
+    print("row 0")
+    bar.set_postfix_str("loss 1.25", refresh=False)
+    bar.update(5)
+    bar.refresh()
+print("done")
+""",
+    """
+with progress_bar(8, "failing") as bar:
+    bar.update(2)
+    bar.refresh()
+    1 / 0
+""",
+)
+
+
+class RecordingClient(NotebookClient):
+    """Keeps the text of every display and update that the kernel sends."""
+
+    def process_message(self, msg: dict, cell: Any, cell_index: int) -> Any:
+        if msg["msg_type"] in ("display_data", "update_display_data"):
+            self.seen.append(msg["content"]["data"].get("text/plain"))
+        return super().process_message(msg, cell, cell_index)
+
+
+def test_a_saved_notebook_holds_nothing_of_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in CELLS])
+    client = RecordingClient(notebook, timeout=120, kernel_name="python3", allow_errors=True)
+    client.seen = []
+    client.execute()
+    seen = "\n".join(client.seen)
+    assert "training:  50%|" in seen
+    assert "10/10 [" in seen
+    assert "loss 1.25" in seen
+    assert "failing:  25%|" in seen
+
+    first, second = (cell["outputs"] for cell in notebook.cells)
+    assert "".join(output["text"] for output in first if output["output_type"] == "stream") == "True\nrow 0\ndone\n"
+    assert {output["output_type"] for output in first} <= {"stream", "display_data"}
+    assert [output["ename"] for output in second if output["output_type"] == "error"] == ["ZeroDivisionError"]
+    shown = [output["data"] for output in first + second if output["output_type"] == "display_data"]
+    assert all(data == {"text/plain": ""} for data in shown)

@@ -1,0 +1,57 @@
+"""Maps that know nothing: grids, values by hand, and that no image borrows its own map."""
+
+import numpy as np
+import pytest
+
+from era_support_packages.gradcam.explanation import upsample
+from era_support_packages.trust.baselines import centred_gaussian, derangement, random_maps
+
+
+def test_random_maps_are_uniform_on_the_grid_and_upsampled_as_the_maps_are() -> None:
+    maps = random_maps(3, (2, 4), (8, 16), np.random.default_rng(5))
+    np.testing.assert_array_equal(maps, upsample(np.random.default_rng(5).random((3, 2, 4)), (8, 16)))
+    assert (maps.dtype, maps.shape) == (np.float32, (3, 8, 16))
+    assert maps.min() == 0
+    assert maps.max() == pytest.approx(1, abs=1e-4)
+
+
+def test_random_maps_on_the_images_own_grid_are_independent_pixels() -> None:
+    maps = random_maps(50, (16, 16), (16, 16), np.random.default_rng(0))
+    neighbours = np.corrcoef(maps[:, :, 1:].ravel(), maps[:, :, :-1].ravel())[0, 1]
+    assert abs(neighbours) < 0.03
+    coarse = random_maps(50, (4, 4), (16, 16), np.random.default_rng(0))
+    assert np.corrcoef(coarse[:, :, 1:].ravel(), coarse[:, :, :-1].ravel())[0, 1] > 0.8
+
+
+def test_the_gaussian_by_hand() -> None:
+    # Cells lie 1/3 of the side from the middle, which is 4/3 standard deviations.
+    side, corner = np.exp(-8 / 9), np.exp(-16 / 9)
+    expected = (np.array([[corner, side, corner], [side, 1, side], [corner, side, corner]]) - corner) / (1 - corner)
+    np.testing.assert_allclose(centred_gaussian((3, 3), (3, 3)), expected, atol=1e-5)
+
+
+def test_the_gaussian_follows_the_grids_proportions() -> None:
+    found = centred_gaussian((4, 8), (32, 64))
+    assert (found.dtype, found.shape) == (np.float32, (32, 64))
+    np.testing.assert_allclose(found, found[::-1], atol=1e-6)
+    np.testing.assert_allclose(found, found[:, ::-1], atol=1e-6)
+    assert found[15:17, 31:33].min() > 0.99 > 0.1 > found[0, 0]
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (2, 2)])
+def test_a_grid_without_a_middle_gives_zeros(grid: tuple[int, int]) -> None:
+    np.testing.assert_array_equal(centred_gaussian(grid, (8, 8)), np.zeros((8, 8)))
+
+
+@pytest.mark.parametrize("count", [2, 3, 16, 101])
+def test_every_image_borrows_from_another_and_lends_once(count: int) -> None:
+    for seed in range(5):
+        others = derangement(count, seed)
+        assert sorted(others) == list(range(count))
+        assert (others != np.arange(count)).all()
+    assert others.dtype == np.int64
+
+
+def test_the_derangement_is_drawn_by_the_seed() -> None:
+    np.testing.assert_array_equal(derangement(16, 1), derangement(16, 1))
+    assert not np.array_equal(derangement(16, 1), derangement(16, 2))

@@ -1,0 +1,320 @@
+"""Faithfulness: exact numbers on networks of known reasons, the baselines, and what it does to the model it is given."""
+
+import math
+import random
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from quadrant_networks import BrightTopLeft, MaskedBefore, Pooled, TopLeft, red_noise
+from scipy.ndimage import gaussian_filter
+from torch import Tensor, nn
+
+from era_support_packages.evaluation.intervals import mean_interval
+from era_support_packages.gradcam.explanation import explain
+from era_support_packages.trust.faithfulness import scores as faithfulness
+from era_support_packages.trust.faithfulness.metrics import METRICS, RANKING_METRICS
+from era_support_packages.trust.faithfulness.scores import BASELINES, Faithfulness, evaluate, forward_images
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def judged(model: nn.Module, images: Tensor, **options: Any) -> Faithfulness:
+    return evaluate(model, images, **{"methods": ["hirescam"], "layers": "conv", "percentiles": [50], "steps": 4, **options})
+
+
+@pytest.fixture(scope="module")
+def top_left() -> Faithfulness:
+    """Twenty images of noise, of which the bright pixels of the top-left quadrant count."""
+    methods = ["hirescam", "gradcam"]
+    return judged(BrightTopLeft(), red_noise(20), targets=[0] * 20, methods=methods, percentiles=[80, 90], steps=8)
+
+
+# ---- numbers -----------------------------------------------------------------------------------------------------------
+
+
+def test_areas_by_hand_where_the_map_is_exactly_the_quadrant_that_counts() -> None:
+    # The red quadrant holds four ones, its surroundings zeros; HiResCAM marks these four of 16 pixels. Deleted first,
+    # they leave a logit of 0. Inserted first, they bring back sigmoid(4) from the sum of the blurred quadrant.
+    image = torch.zeros(1, 3, 4, 4)
+    image[0, 0, :2, :2] = 1
+    result = judged(TopLeft(), image.repeat(2, 1, 1, 1))
+    (row,) = result.methods
+    full, hidden = sigmoid(4), sigmoid(gaussian_filter(image[0, 0].numpy(), 0.5)[:2, :2].sum())
+    assert 0.5 < hidden < full
+    np.testing.assert_array_equal(result.shares, [0, 0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(row.deletion_curves, [[full, 0.5, 0.5, 0.5, 0.5]] * 2, rtol=1e-6)
+    np.testing.assert_allclose(row.insertion_curves, [[hidden, full, full, full, full]] * 2, rtol=1e-6)
+    np.testing.assert_allclose(row.scores["deletion"], [(full + 0.5) / 8 + 0.375] * 2, rtol=1e-6)
+    np.testing.assert_allclose(row.scores["insertion"], [(hidden + full) / 8 + 0.75 * full] * 2, rtol=1e-6)
+    for metric in ("confidence_drop", "confidence_increase", "average_drop"):
+        np.testing.assert_allclose(row.scores[metric], [0, 0], atol=1e-7)  # the image times its map is the image
+    np.testing.assert_array_equal(result.targets, [0, 0])
+    np.testing.assert_allclose(result.confidences, [full] * 2, rtol=1e-6)
+    assert (len(result), row.name, row.layer, row.method, row.constant) == (2, "hirescam", "conv", "hirescam", 0)
+    assert (row.title, row.label) == ("HiResCAM", "HiResCAM conv")
+
+
+def test_drop_increase_and_average_drop_are_those_of_the_image_times_its_map(top_left: Faithfulness) -> None:
+    images = red_noise(20)
+    maps = explain(BrightTopLeft(), images, [0] * 20, "conv", "gradcam").maps[:, 0, 0]
+    red = images[:, 0].numpy().astype(np.float64)
+    evidence = (np.maximum(plane - 0.5, 0)[:, :4, :4].sum(axis=(1, 2)) for plane in (red, red * maps))
+    before, after = (1 / (1 + np.exp(4 - 4 * total)) for total in evidence)
+    row = top_left.methods[1]
+    np.testing.assert_allclose(top_left.confidences, before, rtol=1e-4)
+    np.testing.assert_allclose(row.scores["confidence_drop"], np.maximum(before - after, 0), atol=1e-6)
+    np.testing.assert_allclose(row.scores["average_drop"], np.maximum(before - after, 0) / before, atol=1e-5)
+    np.testing.assert_array_equal(row.scores["confidence_increase"], after > before)
+
+
+def test_a_confidence_that_rises_is_an_increase_and_no_drop() -> None:
+    # The red quadrant counts against class 0, and the Gaussian takes some of it away.
+    result = judged(TopLeft(scale=-1), red_noise(4), targets=[0] * 4)
+    gaussian = result.baselines_of(result.methods[0])[1].scores
+    np.testing.assert_array_equal(gaussian["confidence_increase"], np.ones(4))
+    np.testing.assert_array_equal(gaussian["confidence_drop"], np.zeros(4))
+    np.testing.assert_array_equal(gaussian["average_drop"], np.zeros(4))
+
+
+def test_a_confidence_of_zero_has_no_average_drop() -> None:
+    result = judged(TopLeft(scale=0, bias=-200), red_noise(2), targets=[0, 0])
+    assert result.confidences.tolist() == [0, 0]
+    assert all((row.scores["average_drop"] == 0).all() for row in (*result.methods, *result.baselines))
+
+
+def test_the_map_of_what_counts_beats_every_baseline_in_every_ranking_metric(top_left: Faithfulness) -> None:
+    hires, grad = top_left.methods
+    for metric in RANKING_METRICS:
+        over = top_left.over_baselines(hires, metric)
+        assert list(over) == list(BASELINES)
+        assert all(found.low > 0 for found in over.values()), metric
+        assert top_left.advantage(hires, grad, metric).low > 0, metric  # Grad-CAM leaks into the rest of the plane
+    # Removing what contributes most first is the fastest way down that there is.
+    for row in top_left.baselines:
+        assert (row.deletion_curves >= hires.deletion_curves - 1e-7).all(), row.label
+
+
+def test_masked_before_the_layer_both_methods_mark_the_quadrant_and_beat_every_baseline() -> None:
+    images, methods = red_noise(20), ["gradcam", "hirescam"]
+    for method in methods:
+        maps = explain(MaskedBefore(), images, [0] * 20, "conv", method).maps[:, 0, 0]
+        assert (maps[:, :4, :4].sum(axis=(1, 2)) > 0.95 * maps.sum(axis=(1, 2))).all()
+    result = judged(MaskedBefore(), images, targets=[0] * 20, methods=methods, percentiles=[80, 90], steps=8)
+    for row in result.methods:
+        for metric in RANKING_METRICS:
+            assert all(found.low > 0 for found in result.over_baselines(row, metric).values()), (row.label, metric)
+
+
+def test_advantages_are_paired_positive_where_better_and_corrected(top_left: Faithfulness) -> None:
+    hires, grad = top_left.methods
+    road = hires.scores["road"] - grad.scores["road"]
+    assert top_left.advantage(hires, grad, "road") == mean_interval(road, seed=0)
+    deletion = grad.scores["deletion"] - hires.scores["deletion"]
+    assert top_left.advantage(hires, grad, "deletion", comparisons=3) == mean_interval(deletion, 3, seed=0)
+    random_map = top_left.baselines_of(hires)[0]
+    assert top_left.over_baselines(hires, "road")["random map"] == top_left.advantage(hires, random_map, "road", 2 * 3)
+    metrics = "road, deletion, insertion, confidence_drop, confidence_increase, average_drop"
+    with pytest.raises(ValueError, match=f"^metric is 'speed'; choose one of {metrics}\\.$"):
+        top_left.advantage(hires, grad, "speed")
+
+
+# ---- baselines ---------------------------------------------------------------------------------------------------------
+
+
+class TwoGrids(nn.Module):
+    """Layers "fine" of the image's size and "coarse" of half of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.fine, self.coarse = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 2, stride=2)
+            self.linear = nn.Linear(4 * 16, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.linear(self.coarse(self.fine(images).relu()).relu().flatten(1))
+
+
+def test_every_layer_has_its_baselines_on_its_own_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[faithfulness.Key, np.ndarray] = {}
+    score = faithfulness._score
+
+    def record(ends: Any, key: faithfulness.Key, maps: np.ndarray, *rest: Any) -> faithfulness.MapScores:
+        given[key] = maps
+        return score(ends, key, maps, *rest)
+
+    monkeypatch.setattr(faithfulness, "_score", record)
+    images = red_noise(5)
+    result = evaluate(TwoGrids(), images, None, ["gradcam", "hirescam"], ["coarse", "fine"], [50], 2, seed=7)
+    assert [row.label for row in result.methods] == [
+        "Grad-CAM coarse", "Grad-CAM fine", "HiResCAM coarse", "HiResCAM fine"
+    ]  # fmt: skip
+    assert [row.label for row in result.baselines] == [
+        "random map coarse", "centred Gaussian coarse", "random map fine", "centred Gaussian fine",
+        "Grad-CAM of another image coarse", "Grad-CAM of another image fine",
+        "HiResCAM of another image coarse", "HiResCAM of another image fine", "pixel noise",
+    ]  # fmt: skip
+    assert [row.label for row in result.baselines_of(result.methods[2])] == [
+        "random map coarse", "centred Gaussian coarse", "HiResCAM of another image coarse"
+    ]  # fmt: skip
+
+    own = explain(TwoGrids(), images, layers=["coarse", "fine"], method="hirescam")
+    np.testing.assert_array_equal(given["hirescam", "coarse", "hirescam"], own.maps[:, 0, 0])
+    borrowed = given["another image's map", "coarse", "hirescam"]
+    np.testing.assert_array_equal(borrowed, own.maps[result.other_images, 0, 0])
+    assert (result.other_images != np.arange(5)).all()
+    coarse, fine = given["random map", "coarse", ""], given["random map", "fine", ""]
+    assert np.abs(np.diff(fine, axis=2)).mean() > 1.5 * np.abs(np.diff(coarse, axis=2)).mean()
+    assert not np.array_equal(given["pixel noise", "", ""], fine)
+    gaussian = given["centred Gaussian", "fine", ""]
+    assert all(np.array_equal(gaussian[0], each) for each in gaussian)
+
+
+def test_a_constant_map_is_counted_and_scores_as_pixels_in_a_drawn_order() -> None:
+    result = judged(Pooled(), torch.ones(3, 3, 8, 8))
+    (row,) = result.methods
+    assert row.constant == 3
+    assert [baseline.constant for baseline in result.baselines_of(row)] == [0, 0, 3]
+    # The images are one colour, so that a curve depends on the number of pixels alone.
+    noise = result.baselines[-1]
+    np.testing.assert_allclose(row.deletion_curves, noise.deletion_curves, rtol=1e-5)
+
+
+def test_equal_maps_score_the_same() -> None:
+    result = judged(Pooled(scale=0.1), red_noise(4), methods=["gradcam", "hirescam"])
+    first, second = result.methods
+    for metric in METRICS:
+        np.testing.assert_allclose(first.scores[metric], second.scores[metric], atol=1e-6)
+    np.testing.assert_array_equal(first.scores["road"], second.scores["road"])
+
+
+def test_fullgrad_has_one_row_of_its_own() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    result = evaluate(model, red_noise(2), None, ["gradcam", "fullgrad"], "0", [50], 2)
+    assert [row.name for row in result.methods] == ["gradcam", "fullgrad"]
+    assert all(len(result.baselines_of(row)) == 3 for row in result.methods)
+
+
+# ---- cost, randomness, and the model ----------------------------------------------------------------------------------
+
+
+def test_the_cost_is_known_before() -> None:
+    model, seen = TopLeft(), []
+    model.conv.register_forward_hook(lambda _layer, inputs, _output: seen.append(len(inputs[0])))
+    methods = ["gradcam", "hirescam"]
+    result = evaluate(model, red_noise(5), None, methods, "conv", [20, 50, 80], 4, batch_size=2)
+    maps = len(result.methods) + len(result.baselines)
+    assert maps == 2 * 2 + 2 + 1
+    assert sum(seen) == forward_images(5, maps, 3, 4) + 5 * len(methods)
+    assert max(seen) == 2
+    assert forward_images(16, 19, 3, 6) == 5216  # the defaults on 16 images
+
+
+def test_the_same_seed_gives_the_same_numbers_in_batches_of_any_size() -> None:
+    results = [
+        judged(TwoGrids(), red_noise(5), layers="coarse", seed=seed, batch_size=size) for seed, size in ((1, 64), (1, 2), (2, 64))
+    ]
+    for one, same, other in zip(*((*result.methods, *result.baselines) for result in results), strict=True):
+        for metric in METRICS:
+            np.testing.assert_allclose(one.scores[metric], same.scores[metric], atol=1e-6)
+        assert not np.array_equal(one.scores["road"], other.scores["road"]), "at least the noise is another"
+    assert not np.array_equal(results[0].baselines[0].deletion_curves, results[2].baselines[0].deletion_curves)
+
+
+def state(model: nn.Module) -> tuple[Any, ...]:
+    return (
+        [(module.training, len(module._forward_hooks)) for module in model.modules()],
+        [(parameter.requires_grad, parameter.grad, parameter.tolist()) for parameter in model.parameters()],
+        [buffer.tolist() for buffer in model.buffers()],
+        (torch.get_rng_state().tolist(), random.getstate(), str(np.random.get_state())),
+        torch.is_inference_mode_enabled(), torch.is_grad_enabled(),
+    )  # fmt: skip
+
+
+def mixed(model: nn.Module) -> nn.Module:
+    model.train()
+    model.norm.eval()
+    model.conv.weight.requires_grad_(False)
+    model.norm.weight.grad = torch.ones(1)
+    return model
+
+
+def test_the_model_the_images_and_the_random_states_are_as_before() -> None:
+    model, images = mixed(TopLeft()), red_noise(3)
+    before = state(model)
+    judged(model, images)
+    assert state(model) == before
+    assert torch.equal(images, red_noise(3))
+
+
+def test_the_model_is_as_before_when_it_raises_in_the_middle() -> None:
+    class Failing(TopLeft):
+        calls = 0
+
+        def forward(self, images: Tensor) -> Tensor:
+            Failing.calls += 1
+            if Failing.calls == 8:
+                raise KeyboardInterrupt
+            return super().forward(images)
+
+    model = mixed(Failing())
+    before = state(model)
+    with pytest.raises(KeyboardInterrupt):
+        judged(model, red_noise(3))
+    assert state(model) == before
+
+
+def test_images_may_be_an_array_and_the_predicted_class_is_the_default() -> None:
+    images = red_noise(3)
+    model = TopLeft(bias=-20)
+    result, same = judged(model, images.numpy()), judged(model, images, targets=torch.tensor([1, 1, 1]))
+    np.testing.assert_array_equal(result.targets, [1, 1, 1])
+    np.testing.assert_array_equal(result.methods[0].scores["road"], same.methods[0].scores["road"])
+
+
+# ---- bad values --------------------------------------------------------------------------------------------------------
+
+BAD_VALUES: dict[str, tuple[dict[str, Any], str]] = {
+    "one method as text": (
+        {"methods": "gradcam"}, "methods is 'gradcam'; give a list of at least one method, none of them twice.",
+    ),
+    "no method": ({"methods": []}, "methods is []; give a list of at least one method, none of them twice."),
+    "a method twice": (
+        {"methods": ["gradcam", "gradcam"]},
+        "methods is ['gradcam', 'gradcam']; give a list of at least one method, none of them twice.",
+    ),
+    "unknown method": ({"methods": ["hirescan"]}, "unknown method 'hirescan'; the nearest valid names are 'hirescam', "),
+    "several targets": (
+        {"targets": [[0, 1], [0, 1]]},
+        "targets is of shape (2, 2); give one class id for each image, or None for the predicted.",
+    ),
+    "targets as text": (
+        {"targets": "actual"},
+        "targets is of shape (); give one class id for each image, or None for the predicted.",
+    ),
+    "no percentile": ({"percentiles": []}, "percentiles is []; give at least one number between 0 and 100."),
+    "percentile 0": ({"percentiles": [0, 50]}, "percentiles is [0, 50]; give at least one number between 0 and 100."),
+    "percentile 100": ({"percentiles": [100]}, "percentiles is [100]; give at least one number between 0 and 100."),
+    "one image": (
+        {"images": red_noise(1)},
+        "there is 1 image; at least 2 are needed, as each borrows the map of another one.",
+    ),
+    "one step": ({"steps": 1}, "steps is 1; it must be a whole number from 2 to the 64 pixels of an image."),
+    "more steps than pixels": ({"steps": 65}, "steps is 65; it must be a whole number from 2 to the 64 pixels of an image."),
+    "half a step": ({"steps": 2.5}, "steps is 2.5; it must be a whole number from 2 to the 64 pixels of an image."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_VALUES.values(), ids=BAD_VALUES)
+def test_bad_values_are_refused_before_the_model_runs(arguments: dict[str, Any], message: str) -> None:
+    model, seen = TopLeft(), []
+    model.conv.register_forward_hook(lambda *_: seen.append(1))
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}") as error:
+        judged(model, **{"images": red_noise(2), **arguments})
+    assert seen == []
+    assert message.startswith("unknown") or str(error.value) == message
