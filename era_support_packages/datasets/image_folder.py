@@ -178,7 +178,7 @@ def _decode(name: str, files: list[str]) -> tuple[np.ndarray, str]:
         for index in range(start, min(start + CHUNK, len(files))):
             image = decode_image(files[index])
             sizes.add(image.shape[:2])
-            images[index] = _resize(image)
+            images[index] = resize_image(image)
         return sizes
 
     sizes: set[tuple[int, ...]] = set()
@@ -213,7 +213,8 @@ def decode_image(file: str | os.PathLike[str]) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _resize(image: np.ndarray) -> np.ndarray:
+def resize_image(image: np.ndarray) -> np.ndarray:
+    """An image (H, W, 3) brought to 32 x 32 px, as training has it."""
     if image.shape[:2] == (IMAGE_SIZE, IMAGE_SIZE):
         return image
     # Area averaging shrinks without aliasing, but would enlarge into blocks.

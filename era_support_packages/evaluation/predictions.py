@@ -1,11 +1,12 @@
 """Predictions of a whole split, computed once; everything asked of them afterwards is arithmetic."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.datasets.normalization import image_batches
@@ -17,15 +18,24 @@ from era_support_packages.system.machine import autocast
 class Predictions:
     """What a network says of each image of a split, in file order.
 
-    logits float32 (N, C); labels int64 (N,); classes: C names.
+    logits float32 (N, C); labels int64 (N,), or None where nobody knows them; classes: C names.
+
+    What compares with the labels (`losses`, `correct`, `accuracy`, `wrong`, ...) raises `ValueError` where there are none.
     """
 
     logits: np.ndarray
-    labels: np.ndarray
+    labels: np.ndarray | None
     classes: tuple[str, ...]
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.logits)
+
+    @property
+    def actual(self) -> np.ndarray:
+        """The labels. Raises `ValueError` where there are none."""
+        if self.labels is None:
+            raise ValueError("these images have no labels, so nothing can be said of right and wrong; predict a labelled split.")
+        return self.labels
 
     def check(self) -> None:
         """Raise `ValueError` where there is nothing to analyse: no image, or logits that are not finite."""
@@ -63,7 +73,7 @@ class Predictions:
     @cached_property
     def losses(self) -> np.ndarray:
         """Cross entropy of each image in nats, without label smoothing, float64 (N,)."""
-        return -np.take_along_axis(self.log_probabilities, self.labels[:, None], axis=1)[:, 0]
+        return -np.take_along_axis(self.log_probabilities, self.actual[:, None], axis=1)[:, 0]
 
     @property
     def mean_loss(self) -> float:
@@ -73,7 +83,7 @@ class Predictions:
     @property
     def correct(self) -> int:
         """How many images are classified correctly."""
-        return int((self.predicted == self.labels).sum())
+        return int((self.predicted == self.actual).sum())
 
     @property
     def accuracy(self) -> float:
@@ -87,7 +97,7 @@ class Predictions:
         """
         if order not in ("loss", "file"):
             raise ValueError(f"order is {order!r}; use 'loss' for the worst mistakes first, or 'file'.")
-        indices = np.flatnonzero(self.predicted != self.labels)
+        indices = np.flatnonzero(self.predicted != self.actual)
         return indices[np.argsort(-self.losses[indices], kind="stable")] if order == "loss" else indices
 
     def top_losses(self, count: int) -> np.ndarray:
@@ -140,7 +150,7 @@ class Predictions:
     def confusion_matrix(self) -> np.ndarray:
         """Counts, int64 (C, C): rows are actual classes, columns predicted ones."""
         count = len(self.classes)
-        cells = np.bincount(self.labels * count + self.predicted, minlength=count * count)
+        cells = np.bincount(self.actual * count + self.predicted, minlength=count * count)
         return cells.reshape(count, count).astype(np.int64)
 
     def class_accuracies(self) -> np.ndarray:
@@ -169,11 +179,19 @@ def predict(
     `flip` averages the logits of each image and of its mirror image (test-time augmentation). The training flag of each
     module is as before afterwards.
     """
+    batches = image_batches(dataset, batch_size, device, resolution)
+    return Predictions(predicted_logits(model, batches, device, precision, flip), dataset.labels, dataset.classes)
+
+
+def predicted_logits(
+    model: nn.Module, batches: Iterable[Tensor], device: torch.device, precision: str = "fp32", flip: bool = False
+) -> np.ndarray:
+    """The model's logits float32 (N, C) of batches of normalised images, in evaluation mode; `flip` as for `predict`."""
     logits = []
     with evaluation_mode(model), torch.inference_mode(), autocast(device, precision):
-        for images in image_batches(dataset, batch_size, device, resolution):
+        for images in batches:
             output = model(images).float()
             if flip:
                 output = (output + model(images.flip(3)).float()) / 2
             logits.append(output.cpu())
-    return Predictions(torch.cat(logits).numpy(), dataset.labels, dataset.classes)
+    return torch.cat(logits).numpy()

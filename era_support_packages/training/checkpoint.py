@@ -1,9 +1,6 @@
 """Checkpoints: all that a run needs to go on as if it had never stopped, in one file of tensors and plain values."""
 
 import dataclasses
-import io
-import pickle
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from era_support_packages.system.atomic_file import write_atomically
+from era_support_packages.classifier import FORMAT, WITHOUT_CLASSIFIER
 from era_support_packages.system.plain_error import PlainError
+from era_support_packages.system.tensor_file import TensorFileError, read_tensors, write_tensors
 from era_support_packages.training.config import TrainingConfig
 from era_support_packages.training.history import EpochRecord
-
-FORMAT = 2  # count up when the contents change
 
 
 class CheckpointError(PlainError, ValueError):
@@ -30,7 +26,8 @@ class Checkpoint:
     model: the network's state_dict. optimizer, scheduler, scaler: their state_dicts, None once the run is complete.
     records: the rows so far. logits: float32 (N, C) of the whole test split, None before the last epoch. random_state: the
     global generators by name ("cpu", "cuda"), uint8; order and augmentation need none, they follow from the seed, the pass and
-    the image's index.
+    the image's index. classifier: what its network needs to be used, as `Classifier.description` has it; None in a file of
+    format 2, which did not keep it.
     """
 
     config: TrainingConfig
@@ -42,6 +39,7 @@ class Checkpoint:
     scaler: dict[str, Any] | None
     random_state: dict[str, Tensor]
     logits: Tensor | None
+    classifier: dict[str, Any] | None = None
 
     @property
     def complete(self) -> bool:
@@ -57,9 +55,7 @@ class Checkpoint:
             "records": [dataclasses.asdict(record) for record in self.records],
             "model": {name: value.detach().cpu().contiguous() for name, value in self.model.items()},
         }
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        write_atomically(path, buffer.getbuffer())
+        write_tensors(path, content)
 
     @classmethod
     def load(cls, path: Path) -> "Checkpoint":
@@ -68,26 +64,16 @@ class Checkpoint:
         Raises `CheckpointError` for a file that is empty, cut short, of another kind, or of another version.
         """
         way_out = "the file is left as it is: move it away, or set resume=False to train in a new folder."
-        with open(path, "rb") as file:
-            try:
-                content = torch.load(file, map_location="cpu", weights_only=True)
-                with zipfile.ZipFile(file) as archive:  # PyTorch does not compare the checksums
-                    damaged = archive.testzip()
-            except pickle.UnpicklingError:
-                problem = "holds something other than tensors and plain values, and was not executed"
-                raise CheckpointError(f"{path} {problem}; {way_out}") from None
-            except Exception:  # broken bytes make PyTorch raise almost anything, OSError and IndexError among it
-                problem = "is empty" if path.stat().st_size == 0 else "is cut short or is no checkpoint"
-                raise CheckpointError(f"{path} {problem}; {way_out}") from None
-        if damaged is not None:
-            raise CheckpointError(f"{path} is damaged (the checksum of {damaged} does not fit); {way_out}")
         try:
-            if not isinstance(content, dict):
-                raise TypeError
-            if content["format"] != FORMAT:
-                problem = f"has format {content['format']!r}, and this version reads format {FORMAT}"
+            content = read_tensors(path)
+        except TensorFileError as error:
+            raise CheckpointError(f"{error}; {way_out}") from None
+        try:
+            if content["format"] not in (FORMAT, WITHOUT_CLASSIFIER):
+                problem = f"has format {content['format']!r}, and this version reads formats {WITHOUT_CLASSIFIER} and {FORMAT}"
                 raise CheckpointError(f"{path} {problem}; {way_out}")
-            values = {field.name: content[field.name] for field in dataclasses.fields(cls)}
+            values = {field.name: content[field.name] for field in dataclasses.fields(cls) if field.name != "classifier"}
+            values["classifier"] = content.get("classifier")
             values["config"] = TrainingConfig.from_dict(values["config"])
             values["records"] = tuple(EpochRecord(**record) for record in values["records"])
             if not all(isinstance(value, Tensor) for value in values["model"].values()):

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from era_support_packages.system.naming import nearest_names
-from era_support_packages.training.config_checks import MODELS, PRECISIONS, problems
+from era_support_packages.training.config_checks import problems
 from era_support_packages.training.presets import PRESETS
-
-__all__ = ["MODELS", "PRECISIONS", "PRESETS", "PlannedEpoch", "TrainingConfig", "nearest_names"]
 
 _NOT_IN_THE_NAME = ("run_name", "output_dir", "device", "workers", "threads", "cuda_graph")
 

@@ -5,13 +5,13 @@ import re
 from typing import TYPE_CHECKING
 
 from era_support_packages.datasets.augmentation_policy import ENGINES
+from era_support_packages.models.catalogue import MODELS
 from era_support_packages.system.naming import nearest_names
 from era_support_packages.training.presets import PRESETS
 
 if TYPE_CHECKING:
     from era_support_packages.training.config import TrainingConfig
 
-MODELS = ("ResNet18", "ResNet34", "ResNet50", "ResNet101", "ResNet152", "resnet_custom")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 CHECK_EXTENTS = ("auto", "full")
 CAM_METHODS = (  # the keys of gradcam_methods.METHODS, here because that module takes seconds to import

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from era_support_packages.classifier import description
 from era_support_packages.datasets.batches import TrainingBatches, batch_count
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.evaluation.predictions import Predictions, predict
@@ -137,7 +138,7 @@ def _train_epochs(
             )
             records.append(record)
             if keep is not None:
-                keep(_checkpoint(step, len(planned), records, predictions if last else None))
+                keep(_checkpoint(step, train, len(planned), records, predictions if last else None))
             bar.clear()
             report(log_row(record))
             if epoch is judged and accuracy <= largest_class:
@@ -148,7 +149,9 @@ def _train_epochs(
     return predictions
 
 
-def _checkpoint(step: TrainingStep, planned: int, records: list[EpochRecord], final: Predictions | None) -> Checkpoint:
+def _checkpoint(
+    step: TrainingStep, train: ImageDataset, planned: int, records: list[EpochRecord], final: Predictions | None
+) -> Checkpoint:
     """The state of the run as it is now; with its final predictions there is nothing left that needs the optimizer."""
     return Checkpoint(
         config=step.config,
@@ -160,6 +163,7 @@ def _checkpoint(step: TrainingStep, planned: int, records: list[EpochRecord], fi
         scaler=step.scaler.state_dict() if final is None else None,
         random_state=random_state(step.device),
         logits=None if final is None else torch.from_numpy(final.logits),
+        classifier=description(step.config.model, train, records[-1].resolution),
     )
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from era_support_packages.datasets.augmentation_policy import AugmentationPolicy
 from era_support_packages.datasets.batches import TrainingBatches
 from era_support_packages.datasets.image_dataset import ImageDataset
-from era_support_packages.models import custom_resnet, resnet
+from era_support_packages.models.catalogue import build_network
 from era_support_packages.models.initialization import start_residual_blocks, whiten_first_convolution
 from era_support_packages.system.machine import resolve_device, resolve_precision
 from era_support_packages.training.config import TrainingConfig
@@ -45,10 +45,7 @@ def build_model(config: TrainingConfig, classes: int, train: ImageDataset | None
     device = resolve_device(config.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        if config.model == "resnet_custom":
-            model: nn.Module = custom_resnet.resnet_custom(num_classes=classes)
-        else:
-            model = getattr(resnet, config.model)(classes)
+        model = build_network(config.model, classes)
     start_residual_blocks(model, config.residual_start)
     if config.whitening:
         whiten_first_convolution(model, train)

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
+from era_support_packages.models.catalogue import MODELS
 from era_support_packages.system.naming import nearest_names
 from era_support_packages.training import config as config_module
 from era_support_packages.training.config import PlannedEpoch, TrainingConfig
-from era_support_packages.training.config_checks import MODELS
 from era_support_packages.training.presets import PRESETS
 
 FIELDS = [field.name for field in dataclasses.fields(TrainingConfig)]
@@ -233,7 +233,10 @@ def test_the_run_name_is_a_digest_of_the_values_and_the_same_in_every_process() 
     values = {"preset_name": "cpu", "epochs": 3.0, "train_images": None}
     expected = "cpu-cifar10-" + hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:6]
     assert make().default_run_name("cifar10") == expected
-    code = "from era_support_packages.training.config import TrainingConfig as T; print(T('cpu', epochs=3).default_run_name('cifar10'))"
+    code = (
+        "from era_support_packages.training.config import TrainingConfig as T; "
+        "print(T('cpu', epochs=3).default_run_name('cifar10'))"
+    )
     root = str(Path(config_module.__file__).parents[1])
     for hash_seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": root}

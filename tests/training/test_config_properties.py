@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 from papermill.translators import PythonTranslator
 
+from era_support_packages.models.catalogue import MODELS
 from era_support_packages.training.config import TrainingConfig
-from era_support_packages.training.config_checks import MODELS
 from era_support_packages.training.presets import PRESETS
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "gradcam_cifar10.ipynb"

@@ -1,0 +1,224 @@
+"""The one value that travels: a network with all that its predictions depend on."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from era_support_packages.datasets.image_dataset import Channels, ImageDataset
+from era_support_packages.datasets.image_folder import decode_image, resize_image
+from era_support_packages.datasets.loading import load as load_dataset
+from era_support_packages.datasets.normalization import normalize, unnormalize
+from era_support_packages.evaluation.predictions import Predictions, predicted_logits
+from era_support_packages.gradcam.explanation import Explanation, explain
+from era_support_packages.models.catalogue import MODELS, build_network
+from era_support_packages.system.machine import resolve_device, resolve_precision
+from era_support_packages.system.plain_error import PlainError
+from era_support_packages.system.tensor_file import TensorFileError, read_tensors, write_tensors
+
+FORMAT = 3  # of the files; count up when their contents change
+WITHOUT_CLASSIFIER = 2  # the format of before, which kept neither class names nor statistics
+
+Images = ImageDataset | np.ndarray | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+class ClassifierError(PlainError, ValueError):
+    """A file that gives no classifier; the message says why and what to do. The file is left as it is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A network with all that its predictions depend on: class names, statistics, resolution, device and precision.
+
+    Images go in as they are (uint8 arrays, a split, image files) and are resized and normalised as in training.
+
+    Example:
+        >>> import numpy as np
+        >>> from era_support_packages import Classifier, ResNet18
+        >>> classifier = Classifier(ResNet18(2), ("cat", "dog"), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), resolution=32)
+        >>> photo = np.zeros((32, 32, 3), np.uint8)
+        >>> classifier.predict(photo).probabilities.shape
+        (1, 2)
+        >>> classifier.explain(photo, layers=["layer4"]).maps.shape
+        (1, 1, 1, 32, 32)
+    """
+
+    network: nn.Module
+    """maps normalised float images (N, 3, r, r) to logits (N, C)"""
+    classes: tuple[str, ...]
+    """the C names, in the order of the logits"""
+    mean: Channels
+    """of the training pixels, per channel, on the scale [0, 1]"""
+    std: Channels
+    resolution: int
+    """px at which the network was last trained and tested"""
+    precision: str = "fp32"
+    """of the forward pass: "fp32", "bf16" or "fp16"; explanations are computed in fp32 at least"""
+    model: str | None = None
+    """the name by which `build_network` makes the network; None for one made elsewhere, which cannot be loaded by name"""
+
+    # ---- what the network says ---------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    def predict(
+        self, images: Images, indices: Sequence[int] | np.ndarray | None = None, *, flip: bool = False, batch_size: int = 250
+    ) -> Predictions:
+        """What the network says of images, in the order given.
+
+        images: uint8 (N, H, W, 3) or (H, W, 3), RGB; a split, with `indices` (K,) for some of it; or a file or several.
+        flip: average the logits of each image and of its mirror image.
+        Labels are known for a split only. Raises `ValueError` for anything else, `FileNotFoundError` for a missing file, and
+        `DatasetError` for one that is no image.
+        """
+        pixels, labels = _pixels(images, indices)
+        logits = predicted_logits(self.network, self._batches(pixels, batch_size), self.device, self.precision, flip)
+        return Predictions(logits, labels, self.classes)
+
+    def explain(
+        self,
+        images: Images,
+        indices: Sequence[int] | np.ndarray | None = None,
+        targets: Any = "predicted",
+        layers: Any = None,
+        method: str = "gradcam",
+        **options: Any,
+    ) -> Explanation:
+        """Class activation maps of images, which are given as to `predict`; the rest as for `gradcam.explain`."""
+        pixels, labels = _pixels(images, indices)
+        if isinstance(targets, str) and targets == "actual" and labels is not None:
+            options.setdefault("labels", labels)
+        return explain(self.network, self._normalized(pixels), targets, layers, method, **options)
+
+    def inputs(self, images: Images, indices: Sequence[int] | np.ndarray | None = None) -> Tensor:
+        """Images as the network takes them: float32 (N, 3, r, r), resized and normalised, on the CPU."""
+        return self._normalized(_pixels(images, indices)[0])
+
+    def seen(self, images: Images, indices: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
+        """Images as the network sees them, as pictures: uint8 (N, r, r, 3)."""
+        return unnormalize(self.inputs(images, indices), self.mean, self.std)
+
+    def _normalized(self, pixels: np.ndarray) -> Tensor:
+        return normalize(torch.from_numpy(np.ascontiguousarray(pixels)), self.mean, self.std, self.resolution)
+
+    def _batches(self, pixels: np.ndarray, batch_size: int) -> Iterator[Tensor]:
+        for start in range(0, len(pixels), batch_size):
+            part = torch.from_numpy(np.ascontiguousarray(pixels[start : start + batch_size])).to(self.device)
+            yield normalize(part, self.mean, self.std, self.resolution)
+
+    # ---- files -------------------------------------------------------------------------------------------------------
+
+    def description(self) -> dict[str, Any]:
+        """What a file keeps of the classifier beside its weights: plain values."""
+        return {
+            "model": self.model,
+            "classes": list(self.classes),
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "resolution": self.resolution,
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write weights and description into one file, whole or not at all; returns its path.
+
+        Raises `ClassifierError` for a network made elsewhere, which no name could make again.
+        """
+        if self.model is None:
+            raise ClassifierError(
+                f"this network was made elsewhere, so that no name could make it again; give model= one of {', '.join(MODELS)}, "
+                "or keep its state_dict yourself."
+            )
+        weights = {name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}
+        write_tensors(Path(path), {"format": FORMAT, "classifier": self.description(), "model": weights})
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: str = "auto", precision: str = "auto") -> "Classifier":
+        """The classifier of a run's folder, of its checkpoint.pt, or of a file that `save` wrote.
+
+        Nothing else is needed, the data set neither. A checkpoint of before (format 2) kept no class names and no statistics:
+        its data set is loaded once, they are added to the file, and a line says so.
+
+        device, precision: as for `TrainingConfig`; "auto" is what this machine has.
+        Raises `FileNotFoundError` where there is no such file, and `ClassifierError` where it gives no classifier.
+        """
+        path = Path(path)
+        file = path / "checkpoint.pt" if path.is_dir() else path
+        if not file.is_file():
+            kind = "has no checkpoint.pt: no epoch of it is complete yet" if path.is_dir() else "is not there"
+            raise FileNotFoundError(f"{path} {kind}; give the folder of a run, or a file that Classifier.save wrote.")
+        try:
+            content = read_tensors(file)
+        except TensorFileError as error:
+            raise ClassifierError(f"{error}; give the folder of a run, or a file that Classifier.save wrote.") from None
+        described = content.get("classifier")
+        try:
+            if described is None and content.get("format") == WITHOUT_CLASSIFIER:
+                described = _completed(file, content)
+            values = dict(
+                described, classes=tuple(described["classes"]), mean=tuple(described["mean"]), std=tuple(described["std"])
+            )
+            network = build_network(values["model"], len(values["classes"]))
+            network.load_state_dict(content["model"])
+            where = resolve_device(device)
+            network = network.eval().to(where, memory_format=torch.channels_last)
+            return cls(network, precision=resolve_precision(precision, where), **values)
+        except (KeyError, TypeError, AttributeError, RuntimeError):
+            raise ClassifierError(
+                f"{file} holds no classifier; give the folder of a run, or a file that Classifier.save wrote."
+            ) from None
+
+
+def description(model: str, split: ImageDataset, resolution: int) -> dict[str, Any]:
+    """`Classifier.description` of a network that is trained on a data set, at a resolution in px."""
+    return {
+        "model": model,
+        "classes": list(split.classes),
+        "mean": list(split.mean),
+        "std": list(split.std),
+        "resolution": resolution,
+    }
+
+
+def _completed(file: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """What a file of format 2 lacks, from its data set; written into the file, so that it is asked for once."""
+    config = content["config"]
+    try:
+        train, _ = load_dataset(config["dataset"])
+    except (ValueError, OSError, RuntimeError) as error:
+        raise ClassifierError(
+            f"{file} was written by an earlier version, which kept no class names: its data set {config['dataset']!r} is needed "
+            f"once to add them, and cannot be loaded ({error})"
+        ) from None
+    described = description(config["model"], train, content["records"][-1]["resolution"])
+    write_tensors(file, {**content, "format": FORMAT, "classifier": described})
+    print(f"{file} of an earlier version was completed: class names and statistics come from the data set {train.name!r}.")
+    return described
+
+
+def _pixels(images: Images, indices: Sequence[int] | np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """uint8 (N, H, W, 3) and, for a split, its labels."""
+    if isinstance(images, ImageDataset):
+        part = images if indices is None else images.take(indices)
+        return part.images, part.labels
+    if indices is not None:
+        raise ValueError("indices go with a split of a data set; select the images themselves instead.")
+    if isinstance(images, np.ndarray):
+        batch = images[None] if images.ndim == 3 else images
+        if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[3] != 3 or len(batch) == 0:
+            raise ValueError(
+                f"images are {images.dtype} of shape {images.shape}; give uint8 pixels (N, H, W, 3) or (H, W, 3), not normalised."
+            )
+        return np.stack([resize_image(image) for image in batch]), None
+    files = [images] if isinstance(images, (str, os.PathLike)) else list(images)
+    if not files or not all(isinstance(file, (str, os.PathLike)) for file in files):
+        raise ValueError("images are no split, no uint8 array and no files; give one of these.")
+    return np.stack([resize_image(decode_image(file)) for file in files]), None

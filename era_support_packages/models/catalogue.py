@@ -1,0 +1,26 @@
+"""The networks by name."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MODELS = ("ResNet18", "ResNet34", "ResNet50", "ResNet101", "ResNet152", "resnet_custom")
+
+
+def build_network(name: str, classes: int) -> "nn.Module":
+    """The network of that name for a number of classes, with weights drawn from PyTorch's random state.
+
+    Raises `ValueError` for a name that is not in `MODELS`.
+    """
+    if name not in MODELS:
+        from era_support_packages.system.naming import nearest_names
+
+        raise ValueError(f"Unknown network {name!r}: {nearest_names(name, MODELS)}")
+    if name == "resnet_custom":
+        from era_support_packages.models.custom_resnet import resnet_custom
+
+        return resnet_custom(num_classes=classes)
+    from era_support_packages.models import resnet
+
+    return getattr(resnet, name)(classes)
