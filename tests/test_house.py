@@ -1,0 +1,148 @@
+"""The house: which room may import which, and how large anything may become."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "era_support_packages"
+NAME = PACKAGE.name
+# from the bottom to the top; a file imports from its own floor's room and from floors below
+FLOORS = (
+    ("system",),
+    ("bootstrap",),
+    ("datasets",),
+    ("models",),
+    ("evaluation",),
+    ("gradcam",),
+    ("classifier",),
+    ("training",),
+    ("trust",),
+    ("runs",),
+    ("plots",),
+    ("commands", "reports"),
+    ("notebook", "__main__", "utils", "resnet", "custom_resnet"),
+)
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def imports_at_run_time(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    """All imports but those for type checkers."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        else:
+            yield from imports_at_run_time(node)
+
+
+def imported_modules(source: str, package: Path) -> set[str]:
+    """The modules of the package that a source imports, without the package's name: "training.config"."""
+    found = set()
+    for node in imports_at_run_time(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == NAME:
+            module = node.module.removeprefix(NAME).lstrip(".")
+            for alias in node.names:
+                inner = f"{module}.{alias.name}".lstrip(".")
+                path = package / inner.replace(".", "/")
+                found.add(inner if path.with_suffix(".py").is_file() or path.is_dir() else module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.removeprefix(NAME + ".") for alias in node.names if alias.name.startswith(NAME + ".")}
+    return found - {""}
+
+
+def arrows(package: Path) -> dict[str, set[str]]:
+    """What each module of the package imports."""
+    return {
+        ".".join(file.relative_to(package).with_suffix("").parts).removesuffix(".__init__"): imported_modules(
+            file.read_text(encoding="utf-8"), package
+        )
+        for file in package.rglob("*.py")
+        if file != package / "__init__.py"
+    }
+
+
+def upward(graph: dict[str, set[str]]) -> list[str]:
+    """The arrows that lead to a higher floor, or to another room of the same."""
+    wrong = []
+    for module, targets in graph.items():
+        for target in targets:
+            here, there = module.split(".")[0], target.split(".")[0]
+            if here != there and FLOOR[there] >= FLOOR[here]:
+                wrong.append(f"{module} imports {target}")
+    return sorted(wrong)
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """The modules along one circle of imports, empty where there is none."""
+    done: set[str] = set()
+
+    def walk(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return [*path[path.index(module) :], module]
+        if module in done:
+            return []
+        for target in sorted(graph.get(module, ())):
+            if found := walk(target, [*path, module]):
+                return found
+        done.add(module)
+        return []
+
+    return next((found for module in sorted(graph) if (found := walk(module, []))), [])
+
+
+def test_every_import_points_down() -> None:
+    assert upward(arrows(PACKAGE)) == []
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    assert circle(arrows(PACKAGE)) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "problem"),
+    [
+        ("gradcam.maps", "from era_support_packages.runs.folder import Run", "gradcam.maps imports runs.folder"),
+        ("system.naming", "def f():\n    import era_support_packages.plots.style", "system.naming imports plots.style"),
+        ("classifier", "from era_support_packages import training", "classifier imports training"),
+    ],
+)
+def test_an_import_that_points_up_is_named(module: str, line: str, problem: str) -> None:
+    graph = arrows(PACKAGE)
+    graph[module] |= imported_modules(line, PACKAGE)
+    assert upward(graph) == [problem]
+
+
+def test_a_circle_is_named() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+
+
+def test_imports_for_type_checkers_do_not_count() -> None:
+    assert imported_modules("if TYPE_CHECKING:\n    from era_support_packages.runs.folder import Run", PACKAGE) == set()
+
+
+def test_the_package_shows_few_rooms_and_files() -> None:
+    rooms = [path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"]
+    files = [path.name for path in PACKAGE.iterdir() if path.suffix == ".py"]
+    assert len(rooms) <= 11 and len(files) <= 9, (rooms, files)
+    assert {*rooms, *(Path(file).stem for file in files)} - {"__init__"} <= FLOOR.keys()
+
+
+def test_no_file_is_long() -> None:
+    lengths = {str(file.relative_to(PACKAGE)): len(file.read_text(encoding="utf-8").splitlines()) for file in PACKAGE.rglob("*.py")}
+    assert {name: lines for name, lines in lengths.items() if lines > 300} == {}
+
+
+def test_no_function_is_called_like_a_module_beside_it() -> None:
+    """Else the room's face could hand on only one of the two."""
+    clashes = [
+        f"{file.relative_to(PACKAGE)}: {node.name}"
+        for file in PACKAGE.rglob("*.py")
+        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        and ((file.parent / f"{node.name}.py").is_file() or (file.parent / node.name).is_dir())
+    ]
+    assert clashes == []
