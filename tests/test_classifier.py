@@ -1,0 +1,208 @@
+"""The classifier: the same answers as the run it comes from, with nothing but the run."""
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from era_support_packages.classifier import FORMAT, WITHOUT_CLASSIFIER, Classifier, ClassifierError
+from era_support_packages.datasets.digits import load_digits
+from era_support_packages.datasets.image_dataset import ImageDataset
+from era_support_packages.datasets.image_folder import decode_image
+from era_support_packages.datasets.normalization import normalize_images, unnormalize
+from era_support_packages.evaluation.predictions import predict
+from era_support_packages.gradcam.explanation import explain
+from era_support_packages.models.catalogue import build_network
+from era_support_packages.runs.preparation import PreparedRun, prepare
+from era_support_packages.runs.recording import train_prepared
+from era_support_packages.system.tensor_file import read_tensors, write_tensors
+from era_support_packages.training.checkpoint import Checkpoint
+from era_support_packages.training.history import History
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[PreparedRun, History]:
+    """A run of two epochs on the digits, the second at another resolution."""
+    folder = tmp_path_factory.mktemp("runs")
+    values = {"dataset": "digits", "output_dir": str(folder), "resolutions": [(8, 0.5), (16, 0.5)], "train_images": 256}
+    prepared = prepare("smoke", **values, device="cpu", precision="fp32", report=lambda text: None)
+    return prepared, train_prepared(prepared, report=lambda text: None)
+
+
+@pytest.fixture(scope="module")
+def classifier(trained: tuple[PreparedRun, History]) -> Classifier:
+    return Classifier.load(trained[0].run.folder, device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def test_split() -> ImageDataset:
+    return load_digits()[1]
+
+
+def test_a_runs_folder_gives_what_the_run_used(classifier: Classifier, trained: tuple[PreparedRun, History]) -> None:
+    test = trained[0].test
+    assert (classifier.classes, classifier.mean, classifier.std) == (test.classes, test.mean, test.std)
+    assert (classifier.resolution, classifier.model, classifier.precision) == (16, "ResNet18", "fp32")
+    assert not classifier.network.training
+
+
+def test_it_predicts_what_the_run_ended_with(
+    classifier: Classifier, trained: tuple[PreparedRun, History], test_split: ImageDataset
+) -> None:
+    predictions = classifier.predict(test_split)
+    assert np.array_equal(predictions.logits, trained[1].predictions.logits)
+    assert predictions.correct == trained[1].records[-1].test_correct
+    some = classifier.predict(test_split, [5, 2])
+    assert np.allclose(some.logits, predictions.logits[[5, 2]], atol=1e-5)
+    assert np.array_equal(some.labels, test_split.labels[[5, 2]])
+
+
+def test_flips_are_averaged_as_predict_does(classifier: Classifier, test_split: ImageDataset) -> None:
+    expected = predict(classifier.network, test_split.take(range(4)), classifier.device, "fp32", 16, flip=True)
+    assert np.array_equal(classifier.predict(test_split, range(4), flip=True).logits, expected.logits)
+
+
+def test_arrays_files_and_a_split_give_the_same(classifier: Classifier, test_split: ImageDataset, tmp_path: Path) -> None:
+    files = []
+    for index in range(3):
+        files.append(tmp_path / f"{index}.png")
+        cv2.imwrite(str(files[-1]), cv2.cvtColor(test_split.images[index], cv2.COLOR_RGB2BGR))
+    of_split = classifier.predict(test_split, range(3)).logits
+    assert np.array_equal(classifier.predict(test_split.images[:3]).logits, of_split)
+    assert np.array_equal(classifier.predict(files).logits, of_split)
+    one = classifier.predict(str(files[1]))
+    assert np.allclose(one.logits, of_split[1:2], atol=1e-5)
+    assert one.labels is None
+    assert np.allclose(one.probabilities.sum(), 1)
+
+
+def test_a_large_photo_is_resized_as_training_does(classifier: Classifier, tmp_path: Path) -> None:
+    """To 32 px by area, then to the run's resolution: what a folder of images goes through."""
+    photo = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    file = tmp_path / "photo.png"
+    cv2.imwrite(str(file), photo)
+    small = cv2.resize(decode_image(file), (32, 32), interpolation=cv2.INTER_AREA)
+    split = ImageDataset(small[None], np.zeros(1, np.int64), classifier.classes, "x", "x", "test", classifier.mean, classifier.std)
+    assert torch.equal(classifier.inputs(file), normalize_images(split, np.array([0]), 16))
+    assert np.array_equal(classifier.seen(file), unnormalize(classifier.inputs(file), classifier.mean, classifier.std))
+    assert classifier.seen(file).shape == (1, 16, 16, 3)
+
+
+def test_it_explains_as_gradcam_does(classifier: Classifier, test_split: ImageDataset) -> None:
+    images = normalize_images(test_split, np.array([3, 4]), 16)
+    expected = explain(classifier.network, images, "actual", ["layer3"], "hirescam", labels=test_split.labels[[3, 4]])
+    found = classifier.explain(test_split, [3, 4], "actual", ["layer3"], "hirescam")
+    assert np.array_equal(found.maps, expected.maps)
+    assert np.array_equal(found.targets[:, 0], test_split.labels[[3, 4]])
+
+
+def test_what_needs_labels_says_so(classifier: Classifier, test_split: ImageDataset) -> None:
+    predictions = classifier.predict(test_split.images[:2])
+    for ask in (lambda: predictions.accuracy, lambda: predictions.losses, predictions.wrong, predictions.confusion_matrix):
+        with pytest.raises(ValueError, match="have no labels"):
+            ask()
+    with pytest.raises(ValueError, match="labels"):
+        classifier.explain(test_split.images[:2], targets="actual")
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_but_the_folder_is_needed(
+    trained: tuple[PreparedRun, History], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, test_split: ImageDataset
+) -> None:
+    shutil.copy(trained[0].run.checkpoint_file, tmp_path / "checkpoint.pt")
+    monkeypatch.setattr("era_support_packages.classifier.load_dataset", lambda name: pytest.fail("the data set was loaded"))
+    loaded = Classifier.load(tmp_path, device="cpu", precision="fp32")
+    assert loaded.predict(test_split, [0]).classes == test_split.classes
+
+
+def test_saved_and_loaded_it_says_the_same(classifier: Classifier, tmp_path: Path, test_split: ImageDataset) -> None:
+    file = classifier.save(tmp_path / "digits.pt")
+    again = Classifier.load(file, device="cpu", precision="fp32")
+    assert again.description() == classifier.description()
+    assert np.array_equal(again.predict(test_split).logits, classifier.predict(test_split).logits)
+
+
+def as_before(file: Path) -> None:
+    """A checkpoint in the format of before, which kept neither class names nor statistics."""
+    content = read_tensors(file)
+    del content["classifier"]
+    write_tensors(file, {**content, "format": WITHOUT_CLASSIFIER})
+
+
+def test_a_checkpoint_of_before_completes_itself_once(
+    classifier: Classifier, trained: tuple[PreparedRun, History], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "checkpoint.pt"
+    shutil.copy(trained[0].run.checkpoint_file, file)
+    as_before(file)
+    assert Checkpoint.load(file).classifier is None
+    assert Classifier.load(tmp_path, device="cpu").description() == classifier.description()
+    assert "digits" in capsys.readouterr().out
+    assert read_tensors(file)["format"] == FORMAT
+    assert Checkpoint.load(file).classifier == classifier.description()
+    Classifier.load(tmp_path, device="cpu")
+    assert capsys.readouterr().out == ""
+
+
+def test_where_the_data_set_of_such_a_file_is_gone_it_says_so(trained: tuple[PreparedRun, History], tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.pt"
+    shutil.copy(trained[0].run.checkpoint_file, file)
+    as_before(file)
+    content = read_tensors(file)
+    content["config"]["dataset"] = str(tmp_path / "gone")
+    write_tensors(file, content)
+    before = file.read_bytes()
+    with pytest.raises(ClassifierError, match="is needed once") as raised:
+        Classifier.load(tmp_path, device="cpu")
+    assert str(tmp_path / "gone") in str(raised.value)
+    assert file.read_bytes() == before
+
+
+# ---- bad input -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("images", "indices", "problem"),
+    [
+        (np.zeros((2, 32, 32, 3)), None, "uint8"),
+        (np.zeros((2, 32, 32), np.uint8), None, "uint8"),
+        (np.zeros((0, 32, 32, 3), np.uint8), None, "uint8"),
+        (np.zeros((2, 32, 32, 3), np.uint8), [0], "indices go with a split"),
+        ([], None, "no files"),
+        ([1, 2], None, "no files"),
+    ],
+)
+def test_what_are_no_images(classifier: Classifier, images: object, indices: object, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        classifier.predict(images, indices)
+
+
+def test_what_is_no_classifier(classifier: Classifier, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="is not there"):
+        Classifier.load(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint\.pt"):
+        Classifier.load(tmp_path)
+    for name, content in {"empty.pt": b"", "text.pt": b"hello"}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ClassifierError, match=name):
+            Classifier.load(tmp_path / name)
+    write_tensors(tmp_path / "other.pt", {"format": FORMAT, "weights": torch.zeros(1)})
+    with pytest.raises(ClassifierError, match="holds no classifier"):
+        Classifier.load(tmp_path / "other.pt")
+    unknown = {**classifier.description(), "model": "ResNet19"}
+    write_tensors(tmp_path / "unknown.pt", {"format": FORMAT, "classifier": unknown, "model": {}})
+    with pytest.raises(ValueError, match="ResNet18"):
+        Classifier.load(tmp_path / "unknown.pt")
+
+
+def test_a_network_made_elsewhere_cannot_be_saved_by_name(tmp_path: Path) -> None:
+    network = build_network("ResNet18", 2)
+    elsewhere = Classifier(network, ("a", "b"), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), 16)
+    with pytest.raises(ClassifierError, match="made elsewhere"):
+        elsewhere.save(tmp_path / "x.pt")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,39 @@
+"""The wheel holds every room: built, installed into an empty folder, and each module imported from there."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LIST = (
+    "import importlib, json, pkgutil, era_support_packages as package\n"
+    "names = [m.name for m in pkgutil.walk_packages(package.__path__, package.__name__ + '.') if not m.name.endswith('__main__')]\n"
+    "print(json.dumps({name: importlib.import_module(name).__file__ for name in names}))"
+)
+
+
+@pytest.mark.slow
+def test_each_module_can_be_imported_from_the_wheel(tmp_path: Path) -> None:
+    def pip(*arguments: str) -> None:
+        done = subprocess.run([sys.executable, "-m", "pip", "--quiet", *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+
+    pip("wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT))
+    (wheel,) = tmp_path.glob("*.whl")
+    assert "era_support_packages/py.typed" in zipfile.ZipFile(wheel).namelist()
+    pip("install", "--no-deps", "--target", str(tmp_path / "site"), str(wheel))
+    command = [sys.executable, "-c", LIST]
+    environment = {"PYTHONPATH": str(tmp_path / "site"), "PATH": "", "NO_ALBUMENTATIONS_UPDATE": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    modules = {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for file in (ROOT / "era_support_packages").rglob("*.py")
+    }
+    assert found.keys() == modules - {"era_support_packages", "era_support_packages.__main__"}
+    assert all(file.startswith(str(tmp_path)) for file in found.values())
