@@ -85,7 +85,8 @@ def test_a_large_photo_is_resized_as_training_does(classifier: Classifier, tmp_p
     file = tmp_path / "photo.png"
     cv2.imwrite(str(file), photo)
     small = cv2.resize(decode_image(file), (32, 32), interpolation=cv2.INTER_AREA)
-    split = ImageDataset(small[None], np.zeros(1, np.int64), classifier.classes, "x", "x", "test", classifier.mean, classifier.std)
+    labels, statistics = np.zeros(1, np.int64), (classifier.mean, classifier.std)
+    split = ImageDataset(small[None], labels, classifier.classes, "x", "x", "test", *statistics)
     assert torch.equal(classifier.inputs(file), normalize_images(split, np.array([0]), 16))
     assert np.array_equal(classifier.seen(file), unnormalize(classifier.inputs(file), classifier.mean, classifier.std))
     assert classifier.seen(file).shape == (1, 16, 16, 3)

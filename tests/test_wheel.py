@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LIST = (
     "import importlib, json, pkgutil, era_support_packages as package\n"
-    "names = [m.name for m in pkgutil.walk_packages(package.__path__, package.__name__ + '.') if not m.name.endswith('__main__')]\n"
+    "names = [m.name for m in pkgutil.walk_packages(package.__path__, package.__name__ + '.') if 'main' not in m.name]\n"
     "print(json.dumps({name: importlib.import_module(name).__file__ for name in names}))"
 )
 
