@@ -19,8 +19,8 @@ from era_support_packages.plots.style import HEAT_COLORMAP, INK, save, show
 
 __all__ = [
     "HEAT_COLORMAP",
-    "ExplorerPanel",
     "INK",
+    "ExplorerPanel",
     "advantage_over_baselines",
     "augmented_grid",
     "class_accuracies",

@@ -19,8 +19,6 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 @pytest.fixture
 def few_digits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """718 and 120 handwritten digits in place of every data set, and an empty folder to write into."""
-    load_digits = load_digits
-
     def first(split: ImageDataset, count: int) -> ImageDataset:
         every = len(split) // count
         return split.take(np.arange(count) * every)
