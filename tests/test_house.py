@@ -12,8 +12,8 @@ NAME = PACKAGE.name
 # from the bottom to the top; a file imports from its own floor's room and from floors below
 FLOORS = (
     ("system",),
-    ("bootstrap",),
     ("datasets",),
+    ("bootstrap",),
     ("models",),
     ("evaluation",),
     ("gradcam",),
@@ -23,7 +23,8 @@ FLOORS = (
     ("runs",),
     ("plots",),
     ("commands", "reports"),
-    ("notebook", "__main__", "utils", "resnet", "custom_resnet"),
+    ("notebook",),
+    ("__main__", "utils", "resnet", "custom_resnet"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
