@@ -99,7 +99,7 @@ def test_the_readmes_quote_the_stored_results(bench) -> None:
 
 def test_a_key_changes_with_every_value_that_decides_the_result_and_with_no_other(bench) -> None:
     import keys
-    from test_config import OTHER_VALUES, make
+    from other_values import OTHER_VALUES, make
 
     plain = keys.key_of(make())
     assert set(keys.ALWAYS) | set(keys.NEVER) | {"muon_lr", "range_test_iterations"} <= set(OTHER_VALUES)

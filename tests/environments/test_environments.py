@@ -15,8 +15,10 @@ from era_support_packages.bootstrap import requirements
 
 ROOT = Path(__file__).resolve().parents[2]
 EXTRAS = {  # what requirements-dev.txt declares: `make run` installs it too, and `to_frame` says what it lacks
-    "notebook.py": {"papermill", "nbformat", "nbconvert"},
-    "tables.py": {"pandas"},
+    "notebook/execution.py": {"papermill", "nbclient"},
+    "notebook/executed.py": {"nbformat", "nbconvert"},
+    "notebook/committed.py": {"nbformat"},
+    "evaluation/tables.py": {"pandas"},
 }
 MODULES = {  # distributions that are called otherwise than what they bring
     "cv2": "opencv-python-headless",
@@ -50,7 +52,8 @@ def declared(file: str) -> set[str]:
 
 def sources() -> dict[str, str]:
     """Every file of the package, and the notebook's code cells, by name."""
-    found = {file.name: file.read_text() for file in (ROOT / "era_support_packages").rglob("*.py")}
+    package = ROOT / "era_support_packages"
+    found = {file.relative_to(package).as_posix(): file.read_text() for file in package.rglob("*.py")}
     notebook = ROOT / "notebooks" / "gradcam_cifar10.ipynb"
     cells = json.loads(notebook.read_text())["cells"]
     found[notebook.name] = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")

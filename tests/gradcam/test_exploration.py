@@ -196,7 +196,9 @@ def test_any_image_can_be_chosen_by_its_number_and_the_list_names_only_its_own(
 def test_each_choice_of_image_is_drawn_once(panel: ExplorerPanel, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[int] = []
     original = overlay
-    monkeypatch.setattr(explorer, "overlay", lambda *arguments: drawn.append(1) or original(*arguments))
+    monkeypatch.setattr(
+        "era_support_packages.plots.explorer_panel.overlay", lambda *arguments: drawn.append(1) or original(*arguments)
+    )
     for number in (1, 0, 5):
         panel.number.value = number
     panel.image.value = 4

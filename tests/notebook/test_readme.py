@@ -19,6 +19,7 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 @pytest.fixture
 def few_digits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """718 and 120 handwritten digits in place of every data set, and an empty folder to write into."""
+
     def first(split: ImageDataset, count: int) -> ImageDataset:
         every = len(split) // count
         return split.take(np.arange(count) * every)
@@ -54,7 +55,7 @@ def test_a_python_block_runs_as_it_stands(block: str, few_digits: None, tmp_path
 def texts_of(*folders: Path) -> str:
     """All texts that stand in the code of some folders, a place for a value left out."""
     found = []
-    for file in (file for folder in folders for file in sorted(folder.glob("*.py"))):
+    for file in (file for folder in folders for file in sorted(folder.rglob("*.py"))):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
                 found.append("".join(part.value if isinstance(part, ast.Constant) else "\0" for part in node.values))

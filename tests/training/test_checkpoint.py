@@ -144,7 +144,7 @@ def test_saving_leaves_the_live_model_as_it_is(tmp_path: Path) -> None:
 def test_the_file_holds_tensors_and_plain_values_only(good: bytes) -> None:
     content = torch.load(io.BytesIO(good), weights_only=True)
     assert sorted(content) == sorted([*(field.name for field in dataclasses.fields(Checkpoint)), "format"])
-    assert content["format"] == FORMAT == 2
+    assert content["format"] == FORMAT == 3
     assert content["config"] == CONFIG.to_dict()
     assert content["records"][0] == {
         "epoch": 1,
@@ -343,6 +343,7 @@ def without(name: str) -> Callable[[dict[str, Any]], Any]:
     return lambda content: {key: value for key, value in content.items() if key != name}
 
 
+NEEDED = [field.name for field in dataclasses.fields(Checkpoint) if field.name != "classifier"]
 FOREIGN_CONTENT: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "weights only": (lambda content: content["model"], FOREIGN),
     "a dict of another kind": (lambda content: {"state_dict": content["model"], "epoch": 3}, FOREIGN),
@@ -353,11 +354,11 @@ FOREIGN_CONTENT: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a number": (lambda _: 2, FOREIGN),
     "text": (lambda _: "format", FOREIGN),
     "None": (lambda _: None, FOREIGN),
-    "an earlier format": (having(format=1), "has format 1, and this version reads format 2"),
-    "a later format": (having(format=3), "has format 3, and this version reads format 2"),
-    "a format as text": (having(format="2"), "has format '2', and this version reads format 2"),
+    "an earlier format": (having(format=1), "has format 1, and this version reads formats 2 and 3"),
+    "a later format": (having(format=4), "has format 4, and this version reads formats 2 and 3"),
+    "a format as text": (having(format="2"), "has format '2', and this version reads formats 2 and 3"),
     "a tensor as format": (having(format=torch.tensor([2, 2])), FOREIGN),
-    **{f"no {field.name}": (without(field.name), FOREIGN) for field in dataclasses.fields(Checkpoint)},
+    **{f"no {name}": (without(name), FOREIGN) for name in NEEDED},
     "a value of the configuration that is bad": (with_config(epochs=0), FOREIGN),
     "an unknown name in the configuration": (with_config(epoch=3), FOREIGN),
     "a configuration without its preset": (with_config(preset_name=...), FOREIGN),

@@ -12,7 +12,7 @@ from tiny import coloured_images, plan, quiet, tiny_network
 from torch import Tensor, nn
 
 from era_support_packages.models.resnet import ResNet18
-from era_support_packages.training import cuda_graph as step_graph, loop as training, setup as training_setup
+from era_support_packages.training import cuda_graph as step_graph, loop as training
 from era_support_packages.training.checkpoint import Checkpoint
 from era_support_packages.training.config import TrainingConfig
 from era_support_packages.training.cuda_graph import GraphedPass
@@ -36,7 +36,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GP
 def test_a_graph_is_for_gpus_and_can_be_switched_off(
     device: str, changes: dict[str, bool], drop: float, graphed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_setup, "resolve_device", lambda _: torch.device(device))
+    monkeypatch.setattr("era_support_packages.training.step.resolve_device", lambda _: torch.device(device))
     monkeypatch.setattr(torch, "compile", lambda model: model)
     model = tiny_network(drop=drop)
     step = TrainingStep(model, build_optimizer(model, plan()), plan(**changes))

@@ -1249,8 +1249,3 @@ def test_evenly_spread_images_keep_the_share_of_each_class() -> None:
     assert training._evenly_spread(ordered, None) is ordered
     assert training._evenly_spread(ordered, 30) is ordered
     assert training._evenly_spread(ordered, 31) is ordered
-
-
-def test_every_public_name_is_there() -> None:
-    assert all(hasattr(training, name) for name in training.__all__)
-    assert all(len(set(pair)) == 2 for pair in itertools.combinations(training.__all__, 2))

@@ -143,6 +143,7 @@ def test_the_notebooks_cell_of_the_planted_shortcut_runs_where_the_budget_pays_f
     made = budget(resnet18, history("fast", 50_000), test_images=400)
     plant = create_autospec(shortcut_training.plant, return_value=made_up_planted())
     find = create_autospec(shortcut_test.find, return_value=made_up_result(made_up_maps("gradcam", "layer1", 80, 100)))
+    reports = {name: getattr(shortcut_report, name) for name in ("verdict_table", "reading", "score_table")}
     told, shown = [], []
     names = {
         "budget": made,
@@ -153,9 +154,7 @@ def test_the_notebooks_cell_of_the_planted_shortcut_runs_where_the_budget_pays_f
         "history": made.history,
         "config": made.history.config,
         "about": "a run",
-        "shortcut_training": SimpleNamespace(plant=plant),
-        "shortcut_test": SimpleNamespace(find=find),
-        "shortcut_report": shortcut_report,
+        "trust": SimpleNamespace(shortcut=SimpleNamespace(plant=plant, find=find, **reports)),
         "plots": plots,
         "tables": SimpleNamespace(show=lambda *parts: told.extend(parts)),
         "show": lambda figure, name: shown.append(name),
