@@ -87,7 +87,7 @@ notebook() {
 }
 equality() {
     [[ -e $FOLDER/tests.xml ]] && return
-    local files=(tests/test_step_graph.py tests/test_device_augmentation.py tests/test_muon.py)
+    local files=(tests/training/test_cuda_graph.py tests/datasets/test_device_augmentation.py tests/training/test_muon.py)
     [[ -z $TINY ]] || files=("${files[0]}")
     step "equality tests" "$PYTHON" -m pytest -q --rootdir "$ROOT" "${files[@]/#/$ROOT/}" --junitxml "$WORK/runs/tests.xml" \
         && mv "$WORK/runs/tests.xml" "$FOLDER/tests.xml"

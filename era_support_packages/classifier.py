@@ -188,20 +188,25 @@ def description(model: str, split: ImageDataset, resolution: int) -> dict[str, A
     }
 
 
+def complete(file: Path, content: dict[str, Any], split: ImageDataset) -> dict[str, Any]:
+    """Add to a file of format 2 what it lacks, from a split of its data set, and say so; returns the description."""
+    described = description(content["config"]["model"], split, content["records"][-1]["resolution"])
+    write_tensors(file, {**content, "format": FORMAT, "classifier": described})
+    print(f"{file} of an earlier version was completed: class names and statistics come from the data set {split.name!r}.")
+    return described
+
+
 def _completed(file: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """What a file of format 2 lacks, from its data set; written into the file, so that it is asked for once."""
-    config = content["config"]
+    """`complete`, with the data set that the run's configuration names."""
+    name = content["config"]["dataset"]
     try:
-        train, _ = load_dataset(config["dataset"])
+        train, _ = load_dataset(name)
     except (ValueError, OSError, RuntimeError) as error:
         raise ClassifierError(
-            f"{file} was written by an earlier version, which kept no class names: its data set {config['dataset']!r} is needed "
-            f"once to add them, and cannot be loaded ({error})"
+            f"{file} was written by an earlier version, which kept no class names: its data set {name!r} is needed once to add "
+            f"them, and cannot be loaded ({error})"
         ) from None
-    described = description(config["model"], train, content["records"][-1]["resolution"])
-    write_tensors(file, {**content, "format": FORMAT, "classifier": described})
-    print(f"{file} of an earlier version was completed: class names and statistics come from the data set {train.name!r}.")
-    return described
+    return complete(file, content, train)
 
 
 def _pixels(images: Images, indices: Sequence[int] | np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:

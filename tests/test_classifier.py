@@ -16,11 +16,14 @@ from era_support_packages.datasets.normalization import normalize_images, unnorm
 from era_support_packages.evaluation.predictions import predict
 from era_support_packages.gradcam.explanation import explain
 from era_support_packages.models.catalogue import build_network
+from era_support_packages.runs.folder import Run
 from era_support_packages.runs.preparation import PreparedRun, prepare
 from era_support_packages.runs.recording import train_prepared
 from era_support_packages.system.tensor_file import read_tensors, write_tensors
 from era_support_packages.training.checkpoint import Checkpoint
 from era_support_packages.training.history import History
+from era_support_packages.training.loop import fit
+from era_support_packages.training.setup import build_model
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +151,41 @@ def test_a_checkpoint_of_before_completes_itself_once(
     assert Checkpoint.load(file).classifier == classifier.description()
     Classifier.load(tmp_path, device="cpu")
     assert capsys.readouterr().out == ""
+
+
+def test_a_run_of_before_that_is_shown_completes_itself_too(
+    classifier: Classifier, trained: tuple[PreparedRun, History], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / trained[0].run.name
+    shutil.copytree(trained[0].run.folder, folder)
+    as_before(folder / "checkpoint.pt")
+    network = build_network("ResNet18", 10)
+    history = Run(folder).load(network, trained[0].test)
+    assert np.array_equal(history.predictions.logits, trained[1].predictions.logits)
+    assert "completed" in capsys.readouterr().out
+    assert Checkpoint.load(folder / "checkpoint.pt").classifier == classifier.description()
+
+
+def test_a_run_of_before_goes_on_and_is_complete_then(trained: tuple[PreparedRun, History], tmp_path: Path) -> None:
+    """Stopped after its first epoch by an earlier version: the next epoch writes what is missing."""
+    config = trained[0].config.replace(output_dir=str(tmp_path))
+    train, test = trained[0].train, trained[0].test
+    kept: list[Path] = []
+
+    def keep(state: Checkpoint) -> None:
+        if not kept:
+            kept.append(tmp_path / "first.pt")
+            state.save(kept[0])
+            as_before(kept[0])
+
+    def network() -> torch.nn.Module:
+        return build_model(config, 10, train)
+
+    whole = fit(network(), train, test, config, lambda text: None, keep)
+    later: list[Checkpoint] = []
+    again = fit(network(), train, test, config, lambda text: None, later.append, Checkpoint.load(kept[0]))
+    assert np.array_equal(again.predictions.logits, whole.predictions.logits)
+    assert later[-1].classifier["classes"] == list(test.classes)
 
 
 def test_where_the_data_set_of_such_a_file_is_gone_it_says_so(trained: tuple[PreparedRun, History], tmp_path: Path) -> None:

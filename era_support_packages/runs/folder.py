@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from era_support_packages.classifier import complete
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.system.atomic_file import write_atomically
 from era_support_packages.system.machine import describe, versions
 from era_support_packages.system.plain_error import PlainError
+from era_support_packages.system.tensor_file import read_tensors
 from era_support_packages.training.checkpoint import Checkpoint, CheckpointError
 from era_support_packages.training.config import TrainingConfig
 from era_support_packages.training.history import EpochRecord, History
@@ -245,11 +247,15 @@ class Run:
     def load(self, model: nn.Module, test: ImageDataset) -> History:
         """Put a finished run's weights into the model; returns its history with the predictions it ended with.
 
+        A checkpoint of an earlier version is completed with the class names and statistics of the data set.
+
         Raises `CheckpointError` as `checkpoint` does, and `RunError` where the run is not finished; the model is as before then.
         """
         checkpoint = self.checkpoint(model, test)
         if checkpoint is None or not checkpoint.complete:
             raise RunError(f"{self.folder} holds no finished run: run it again with the same values to finish it.")
+        if checkpoint.classifier is None:
+            complete(self.checkpoint_file, read_tensors(self.checkpoint_file), test)
         model.load_state_dict(checkpoint.model)
         predictions = Predictions(checkpoint.logits.numpy(), test.labels, test.classes)
         return History(checkpoint.records, checkpoint.config, predictions, checkpoint.planned)

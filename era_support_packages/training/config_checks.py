@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 CHECK_EXTENTS = ("auto", "full")
-CAM_METHODS = (  # the keys of gradcam_methods.METHODS, here because that module takes seconds to import
+CAM_METHODS = (  # the keys of gradcam.methods.METHODS, here because that module takes seconds to import
     "gradcam",
     "gradcam++",
     "hirescam",
