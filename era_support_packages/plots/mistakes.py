@@ -91,7 +91,11 @@ def _draw_reliability(axes: Axes, result: Reliability) -> None:
         f"{bins} bin{'s' * (bins > 1)} of {each}",
     ]
     box = {"facecolor": "white", "edgecolor": FAINT, "boxstyle": "round,pad=0.4"}
-    axes.text(0.03, 0.97, "\n".join(lines), transform=axes.transAxes, va="top", bbox=box, zorder=3)
+    if np.mean(accuracies - confidences) > 0:  # the points lie in the upper left half, so the box goes into the lower right
+        place = {"x": 0.97, "y": 0.03, "ha": "right", "va": "bottom"}
+    else:
+        place = {"x": 0.03, "y": 0.97, "ha": "left", "va": "top"}
+    axes.text(**place, s="\n".join(lines), transform=axes.transAxes, bbox=box, zorder=3)
 
 
 def _draw_gaps(axes: Axes, result: Reliability) -> None:

@@ -63,6 +63,12 @@ def reading(result: Faithfulness, metric: str = "road") -> str:
     if constant := sum(row.constant for row in result.methods):
         total = len(result.methods) * len(result)
         sentences.append(f"{constant} of the {total} maps are constant: they mark nothing, and count as pixels in a drawn order.")
+    sentences += [
+        f"On the grid of {row.layer} the {row.name} marks nothing in {row.constant} of the {len(result)} images, and counts as pixels "
+        "in a drawn order: to beat it there says little."
+        for row in result.baselines
+        if row.constant and row.layer
+    ]
     return " ".join(sentences)
 
 
