@@ -1,12 +1,14 @@
 """Faithfulness in words: tables as printed, and a winner only where the numbers name one."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from quadrant_networks import BrightTopLeft, Pooled, TopLeft, red_noise
 
 from era_support_packages.trust.faithfulness.metrics import METRICS
 from era_support_packages.trust.faithfulness.report import comparison_table, needed_images, reading, score_table
-from era_support_packages.trust.faithfulness.scores import Faithfulness, MapScores, evaluate
+from era_support_packages.trust.faithfulness.scores import GAUSSIAN, Faithfulness, MapScores, evaluate
 
 ZIGZAG = np.array([0.01, -0.01] * 10)  # the values of a row, around its mean
 
@@ -107,6 +109,15 @@ def test_pixel_noise_that_scores_better_is_said() -> None:
         "Pixel noise, which knows nothing, scores better than all of them (0.400 against 0.300): here this metric rewards "
         "scattered pixels, so compare maps of one grid only."
     )
+
+
+def test_a_baseline_that_marks_nothing_is_said() -> None:
+    """A Gaussian in the middle of a grid of 2 x 2 is the same in all four cells."""
+    blind = result_of(GRADCAM, HIRESCAM)
+    baselines = [dataclasses.replace(each, constant=20) if each.name == GAUSSIAN else each for each in blind.baselines]
+    found = reading(dataclasses.replace(blind, baselines=tuple(baselines)))
+    assert "the centred Gaussian marks nothing in 20 of the 20 images" in found
+    assert "marks nothing" not in reading(blind)
 
 
 def test_constant_maps_are_said() -> None:

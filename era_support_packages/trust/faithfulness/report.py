@@ -64,10 +64,10 @@ def reading(result: Faithfulness, metric: str = "road") -> str:
         total = len(result.methods) * len(result)
         sentences.append(f"{constant} of the {total} maps are constant: they mark nothing, and count as pixels in a drawn order.")
     sentences += [
-        f"On the grid of {row.layer} the {row.name} marks nothing in {row.constant} of the {len(result)} images, and counts as pixels "
-        "in a drawn order: to beat it there says little."
+        f"On the grid of {row.layer} the {row.name} marks nothing in {row.constant} of the {len(result)} images, and counts as "
+        "pixels in a drawn order: to beat it there says little."
         for row in result.baselines
-        if row.constant and row.layer
+        if row.constant and row.layer and not row.method
     ]
     return " ".join(sentences)
 
