@@ -2,15 +2,12 @@
 
 import math
 import re
-from typing import TYPE_CHECKING
+from typing import Any
 
 from era_support_packages.datasets.augmentation_policy import ENGINES
 from era_support_packages.models.catalogue import MODELS
 from era_support_packages.system.naming import nearest_names
 from era_support_packages.training.presets import PRESETS
-
-if TYPE_CHECKING:
-    from era_support_packages.training.config import TrainingConfig
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 CHECK_EXTENTS = ("auto", "full")
@@ -28,8 +25,8 @@ CAM_METHODS = (  # the keys of gradcam.methods.METHODS, here because that module
 )
 
 
-def problems(config: "TrainingConfig") -> list[str]:
-    """One sentence for each bad value: what was given, and what is allowed."""
+def problems(config: Any) -> list[str]:
+    """One sentence for each bad value of a `TrainingConfig` (which imports this module): what was given, and what is allowed."""
     return [*_problems_with_names(config), *_problems_with_numbers(config), *_problems_with_length(config)]
 
 
@@ -81,7 +78,7 @@ def _is_number(value: object, kind: type) -> bool:
     return isinstance(value, int) or (kind is float and isinstance(value, float) and math.isfinite(value))
 
 
-def _problems_with_names(config: "TrainingConfig") -> list[str]:
+def _problems_with_names(config: Any) -> list[str]:
     problems = []
     if not isinstance(config.preset_name, str) or config.preset_name not in PRESETS:
         problems.append(f"Unknown preset {config.preset_name!r}: {nearest_names(config.preset_name, PRESETS)}")
@@ -114,7 +111,7 @@ def _problems_with_names(config: "TrainingConfig") -> list[str]:
     return problems
 
 
-def _problems_with_numbers(config: "TrainingConfig") -> list[str]:
+def _problems_with_numbers(config: Any) -> list[str]:
     problems = []
     for name, (kind, low, high) in _RANGES.items():
         value = getattr(config, name)
@@ -153,7 +150,7 @@ def _problems_with_numbers(config: "TrainingConfig") -> list[str]:
     return problems
 
 
-def _problems_with_length(config: "TrainingConfig") -> list[str]:
+def _problems_with_length(config: Any) -> list[str]:
     if (config.epochs is None) == (config.train_images is None):
         return [
             f"epochs is {config.epochs!r} and train_images is {config.train_images!r}; give exactly one of them: the passes over "
