@@ -39,7 +39,7 @@ bench: $(VENV)/.installed  ## Measure throughput, augmentation and Grad-CAM into
 	$(PY) benchmarks/accuracy.py
 
 browser: $(VENV)/.browser  ## The notebook in JupyterLab in a headless Chromium; pictures of the page go to runs/browser/
-	$(PY) -m pytest --override-ini python_files='check_*.py' tests/browser $(ARGS)
+	$(PY) -m pytest --import-mode=prepend --override-ini python_files='check_*.py' tests/browser $(ARGS)
 
 faults: $(VENV)/.installed  ## Kill a training process again and again; nothing may be lost (ARGS="--kills 40 --seed 0")
 	$(PY) tests/support/kill_runs.py $(ARGS)
