@@ -61,5 +61,5 @@ def key_of(config: TrainingConfig) -> str:
 
 
 def kind_of(device: str) -> str:
-    """The kind of a device from the words in which `hardware.describe` names it: "cpu", "mps" or "cuda"."""
+    """The kind of a device from the words in which `machine.describe` names it: "cpu", "mps" or "cuda"."""
     return "cpu" if device.startswith("CPU") else "mps" if device.startswith("Apple") else "cuda"

@@ -1,8 +1,8 @@
 """What may happen to a training image, and what does: the augmentation policy and its random draws.
 
-Both engines, `augmentation.Augmenter` (image by image) and `device_augmentation.augment` (by the batch), take their parameters
-from `draw`. Every draw is a function of (seed, pass over the data, image index) and of nothing else: neither the batch size, the
-number of worker processes nor a restart changes what an image looks like in a given pass.
+Both engines, `sample_augmentation.Augmenter` (image by image) and `device_augmentation.augment` (by the batch), take their
+parameters from `draw`. Every draw is a function of (seed, pass over the data, image index) and of nothing else: neither the
+batch size, the number of worker processes nor a restart changes what an image looks like in a given pass.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """The device engine of the augmentation policy: a whole batch at a time, in PyTorch, on the device the images lie on.
 
-The same draws give the pixels of the per-sample engine (`augmentation.Augmenter`), bit for bit, but for the interpolation of
-shift-scale-rotate (one grey level here and there with OpenCV 5; OpenCV 4 rounds places to 1/32 px). Nothing here waits for the
+The same draws give the pixels of the per-sample engine (`sample_augmentation.Augmenter`), bit for bit, but for the interpolation
+of shift-scale-rotate (one grey level here and there with OpenCV 5; OpenCV 4 rounds places to 1/32 px). Nothing here waits for the
 device or copies from the host.
 """
 

@@ -1,4 +1,7 @@
-"""Handwritten digits: the embedded default, which needs no network."""
+"""Handwritten digits: the embedded default, which needs no network.
+
+The test part of Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits" (UCI), as scikit-learn brings it along.
+"""
 
 import cv2
 import numpy as np

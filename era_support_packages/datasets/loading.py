@@ -1,9 +1,6 @@
 """Loading a data set by name or path.
 
-    train, test = load("cifar10")        also "cifar100", "digits", "auto", or a path to a folder of images
-
-Handwritten digits: the test part of Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits" (UCI), as
-scikit-learn brings it along.
+train, test = load("cifar10")        also "cifar100", "digits", "auto", or a path to a folder of images
 """
 
 import difflib

@@ -199,7 +199,7 @@ def _middle(drawn: list[float]) -> np.ndarray:
     return np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
 
 
-# ---- temperature -------------------------------------------------------------------------------------------------------
+# ---- before and after temperature scaling ------------------------------------------------------------------------------
 
 
 def calibrate(predictions: Predictions, bins: int = BINS, draws: int = DRAWS, seed: int = 0) -> Calibration:

@@ -1,4 +1,4 @@
-"""One image under every method: the maps as values, and a panel to turn the knobs without running cells again."""
+"""One image under every method: the maps as values, and how many passes through the network they take."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -156,7 +156,7 @@ class Parameters:
                 resolve_precision(self.values["precision"], device)
 
     def prepare(self, report: "Report | None" = None) -> "PreparedRun":
-        """Configuration, data and folder of the run (see `preparation.prepare`).
+        """Configuration, data and folder of the run (see `runs.prepare`).
 
         Raises `ParameterError`, or the error of a folder or a data set that cannot be used: all show as their sentence alone.
         """

@@ -1,4 +1,4 @@
-"""The parts of a run that follow from its configuration: network, optimizer, schedule, batches, and the single step."""
+"""The parts of a run that follow from its configuration: network, optimizer, schedule and batches."""
 
 import dataclasses
 

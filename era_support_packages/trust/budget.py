@@ -180,7 +180,7 @@ REMEDY = 'Set checks = "full" to run all of it.'
 
 
 def faithfulness_cost(images: int, methods: int, layers: int, percentiles: int = 3, steps: int = 6) -> int:
-    """Image passes of `faithfulness.evaluate` with gradient methods; each linear system of ROAD counts as one, being as dear."""
+    """Image passes of `scores.evaluate` with gradient methods; each linear system of ROAD counts as one, being as dear."""
     rows = 2 * methods * layers + 2 * layers + 1
     maps, removals = 3 * images * methods, 2 * images * rows * percentiles
     return faithfulness.forward_images(images, rows, percentiles, steps) + maps + removals

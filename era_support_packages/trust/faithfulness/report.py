@@ -30,7 +30,7 @@ def score_table(result: Faithfulness) -> Table:
 def comparison_table(result: Faithfulness, metric: str = "road") -> Table:
     """How much better each method's map is than each of its baselines, with intervals.
 
-    Raises `ValueError` where `metric` is not a key of `faithfulness.METRICS`.
+    Raises `ValueError` where `metric` is not a key of `METRICS`.
     """
     check_metric(metric)
     columns = (Column("map"), *(Column(f"over {baseline}", "+.3f", unless=0) for baseline in BASELINES))
@@ -50,7 +50,7 @@ def reading(result: Faithfulness, metric: str = "road") -> str:
     "Beats" means that the interval of the paired difference lies above zero, after correction for the number of comparisons:
     of every method's map with its baselines, and of all pairs of methods' maps.
 
-    Raises `ValueError` where `metric` is not a key of `faithfulness.METRICS`.
+    Raises `ValueError` where `metric` is not a key of `METRICS`.
     """
     check_metric(metric)
     sentences = [_verdict(result, metric)]

@@ -44,7 +44,7 @@ def sanity_check(
 ) -> SanityCheck:
     """Redraw a copy of the network stage by stage from the output back, and compare its maps with the trained network's.
 
-    How weights and batch-norm statistics are redrawn is told in `randomisation.cascade`. The network runs in evaluation mode
+    How weights and batch-norm statistics are redrawn is told in `randomization.cascade`. The network runs in evaluation mode
     and in float32; the model itself is not touched, nor is any global random state. The maps of
     1 + cascades x (stages - 1) + draws networks are computed.
 
@@ -57,7 +57,7 @@ def sanity_check(
         layers: names as for `gradcam.explain`; None means layer1 ... layer4.
         draws: how many fully random networks the verdicts rest on, at least 2; each pair of them is compared.
         cascades: how many of these, from 1, are reached stage by stage; the others are redrawn at once, which costs less.
-        stages: names of the modules to redraw, from the output back, as in `randomisation.checked_stages`. None: the
+        stages: names of the modules to redraw, from the output back, as in `randomization.checked_stages`. None: the
             top-level ones; for a ResNet18 linear, layer4, layer3, layer2, layer1, conv1 + bn1.
         seed: the weights are a function of it, of the draw and of the stage.
         batch_size: images per forward pass.

@@ -43,7 +43,7 @@ class PlantedNetwork:
     """the class that the mark means"""
     class_name: str
     resolution: int
-    """px of the images; the mark has `shortcut_mark.mark_size` of them"""
+    """px of the images; the mark has `mark.mark_size` of them"""
     to_class: Interval
     """the share of marked images of the other classes that the copy gives the mark's class"""
     to_class_before: Interval

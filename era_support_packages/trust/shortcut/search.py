@@ -1,6 +1,6 @@
 """The planted shortcut: would a heat map have found a cause that we know, because we put it there?
 
-A copy of the network is taught that a small mark means one class (`shortcut_training.plant`). A map that shows what the
+A copy of the network is taught that a small mark means one class (`planting.plant`). A map that shows what the
 network uses must light up where the mark is, as far as its grid can show it; and it must not do so for the untouched network,
 to which the mark means nothing. After Zhou et al. 2022, "Do Feature Attribution Methods Correctly Attribute Features?",
 arXiv:2104.14403, and Adebayo et al. 2020, "Debugging Tests for Model Explanations", arXiv:2011.05429.
@@ -81,7 +81,7 @@ def find(
     see the same images. Where several pixels share a map's maximum, a draw decides, the same one for all maps of an image.
 
     Args:
-        planted: what `shortcut_training.plant` returned.
+        planted: what `planting.plant` returned.
         test: images that neither the training nor the planting has seen.
         methods: keys of `gradcam.METHODS`; each costs its passes for twice the number of images.
         layers: names as `gradcam.explain` takes them, None for layer1 ... layer4; FullGrad has its own.
