@@ -6,7 +6,7 @@ The package behind `notebooks/gradcam_cifar10.ipynb` is also a library. A networ
     >>> from era_support_packages import Classifier, ResNet18, load
     >>> train, test = load("digits")
     >>> classifier = Classifier(ResNet18(10), test.classes, test.mean, test.std, resolution=16)  # not trained
-    >>> predictions = classifier.predict(test, range(20))
+    >>> predictions = classifier.predict(test)
     >>> explanation = classifier.explain(test, predictions.wrong()[:3], layers=["layer3", "layer4"])
     >>> explanation.maps.shape  # images, classes, layers, height, width
     (3, 1, 2, 16, 16)

@@ -18,7 +18,9 @@ from era_support_packages.training.presets import PRESETS
 
 def build_parser() -> argparse.ArgumentParser:
     """One option for each parameter of the configuration; values are read as JSON where they can be, else as text."""
-    parser = argparse.ArgumentParser(prog="python -m era_support_packages", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m era_support_packages", allow_abbrev=False, description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--preset", default="auto", help=f"auto, {', '.join(PRESETS)} (default: auto)")
     parser.add_argument("--data-root", help="folder that holds or receives the data set")
     parser.add_argument("--no-resume", dest="resume", action="store_false", help="train in a new folder")

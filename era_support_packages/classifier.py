@@ -62,6 +62,20 @@ class Classifier:
     model: str | None = None
     """the name by which `build_network` makes the network; None for one made elsewhere, which cannot be loaded by name"""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(self.classes))
+        problems = []
+        if not isinstance(self.resolution, int) or self.resolution < 1:
+            problems.append(
+                f"resolution is {self.resolution!r}; give the pixels that the network is used to, a whole number above 0."
+            )
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
+            problems.append(f"mean is {self.mean} and std {self.std}; give three numbers each, those of std above 0.")
+        if self.precision not in ("fp32", "bf16", "fp16"):
+            problems.append(f"precision is {self.precision!r}; give 'fp32', 'bf16' or 'fp16'.")
+        if problems:
+            raise ClassifierError(" ".join(problems))
+
     # ---- what the network says ---------------------------------------------------------------------------------------
 
     @property
@@ -79,8 +93,13 @@ class Classifier:
         Labels are known for a split only. Raises `ValueError` for anything else, `FileNotFoundError` for a missing file, and
         `DatasetError` for one that is no image.
         """
+        self._check_classes(images)
         pixels, labels = _pixels(images, indices)
         logits = predicted_logits(self.network, self._batches(pixels, batch_size), self.device, self.precision, flip)
+        if logits.shape[1] != len(self.classes):
+            raise ClassifierError(
+                f"the network has {logits.shape[1]} outputs for {len(self.classes)} class names; give one each."
+            )
         return Predictions(logits, labels, self.classes)
 
     def explain(
@@ -93,6 +112,7 @@ class Classifier:
         **options: Any,
     ) -> Explanation:
         """Class activation maps of images, which are given as to `predict`; the rest as for `gradcam.explain`."""
+        self._check_classes(images)
         pixels, labels = _pixels(images, indices)
         if isinstance(targets, str) and targets == "actual" and labels is not None:
             options.setdefault("labels", labels)
@@ -105,6 +125,15 @@ class Classifier:
     def seen(self, images: Images, indices: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
         """Images as the network sees them, as pictures: uint8 (N, r, r, 3)."""
         return unnormalize(self.inputs(images, indices), self.mean, self.std)
+
+    def _check_classes(self, images: Images) -> None:
+        """Refuse a split whose labels mean something else."""
+        if isinstance(images, ImageDataset) and tuple(images.classes) != self.classes:
+            theirs, ours = ", ".join(images.classes[:10]), ", ".join(self.classes[:10])
+            raise ClassifierError(
+                f"the split's classes are {theirs} and the classifier's {ours}, so that its labels mean something else; give a "
+                "split of the same classes, or its images alone (split.images)."
+            )
 
     def _normalized(self, pixels: np.ndarray) -> Tensor:
         return normalize(torch.from_numpy(np.ascontiguousarray(pixels)), self.mean, self.std, self.resolution)
@@ -153,13 +182,19 @@ class Classifier:
         path = Path(path)
         file = path / "checkpoint.pt" if path.is_dir() else path
         if not file.is_file():
-            kind = "has no checkpoint.pt: no epoch of it is complete yet" if path.is_dir() else "is not there"
+            kind = "has no checkpoint.pt: it is no run, or no epoch of it is complete yet" if path.is_dir() else "is not there"
             raise FileNotFoundError(f"{path} {kind}; give the folder of a run, or a file that Classifier.save wrote.")
         try:
             content = read_tensors(file)
         except TensorFileError as error:
             raise ClassifierError(f"{error}; give the folder of a run, or a file that Classifier.save wrote.") from None
         described = content.get("classifier")
+        if content.get("format") not in (FORMAT, WITHOUT_CLASSIFIER):
+            raise ClassifierError(
+                f"{file} has format {content.get('format')!r}, which this version does not read; update the package."
+            )
+        where = resolve_device(device)
+        used = resolve_precision(precision, where)
         try:
             if described is None and content.get("format") == WITHOUT_CLASSIFIER:
                 described = _completed(file, content)
@@ -168,10 +203,13 @@ class Classifier:
             )
             network = build_network(values["model"], len(values["classes"]))
             network.load_state_dict(content["model"])
-            where = resolve_device(device)
             network = network.eval().to(where, memory_format=torch.channels_last)
-            return cls(network, precision=resolve_precision(precision, where), **values)
-        except (KeyError, TypeError, AttributeError, RuntimeError):
+            return cls(network, precision=used, **values)
+        except ClassifierError:
+            raise
+        except ValueError as error:  # an unknown network, a value that no classifier has
+            raise ClassifierError(f"{file} cannot be used: {error}") from None
+        except (LookupError, TypeError, AttributeError, RuntimeError):
             raise ClassifierError(
                 f"{file} holds no classifier; give the folder of a run, or a file that Classifier.save wrote."
             ) from None
@@ -212,18 +250,38 @@ def _completed(file: Path, content: dict[str, Any]) -> dict[str, Any]:
 def _pixels(images: Images, indices: Sequence[int] | np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
     """uint8 (N, H, W, 3) and, for a split, its labels."""
     if isinstance(images, ImageDataset):
-        part = images if indices is None else images.take(indices)
-        return part.images, part.labels
+        return _taken(images, indices)
     if indices is not None:
         raise ValueError("indices go with a split of a data set; select the images themselves instead.")
     if isinstance(images, np.ndarray):
         batch = images[None] if images.ndim == 3 else images
-        if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[3] != 3 or len(batch) == 0:
+        if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[3] != 3 or 0 in batch.shape:
             raise ValueError(
                 f"images are {images.dtype} of shape {images.shape}; give uint8 pixels (N, H, W, 3) or (H, W, 3), not normalised."
             )
         return np.stack([resize_image(image) for image in batch]), None
-    files = [images] if isinstance(images, (str, os.PathLike)) else list(images)
+    one = isinstance(images, (str, os.PathLike))
+    files = [images] if one else list(images) if isinstance(images, Sequence) else []
     if not files or not all(isinstance(file, (str, os.PathLike)) for file in files):
-        raise ValueError("images are no split, no uint8 array and no files; give one of these.")
+        raise ValueError(
+            "images are no split, no uint8 array (N, H, W, 3) and no files; give one of these (np.stack makes a list one)."
+        )
+    for file in files:
+        if Path(file).is_dir():
+            raise ValueError(f"{os.fspath(file)} is a folder and no image; load it with datasets.load, or name the files in it.")
     return np.stack([resize_image(decode_image(file)) for file in files]), None
+
+
+def _taken(split: ImageDataset, indices: Sequence[int] | np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels and labels of some images of a split, of all without indices."""
+    if indices is None:
+        return split.images, split.labels
+    chosen = np.asarray(indices)
+    whole = chosen.ndim == 1 and chosen.size > 0 and (chosen.dtype == bool or np.issubdtype(chosen.dtype, np.integer))
+    try:
+        part = split.take(chosen) if whole else None
+    except IndexError:
+        part = None
+    if part is None or len(part) == 0:
+        raise ValueError(f"indices are {indices!r}; give at least one whole number from 0 to {len(split) - 1}.")
+    return part.images, part.labels

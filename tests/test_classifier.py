@@ -1,5 +1,6 @@
 """The classifier: the same answers as the run it comes from, with nothing but the run."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -214,11 +215,53 @@ def test_where_the_data_set_of_such_a_file_is_gone_it_says_so(trained: tuple[Pre
         (np.zeros((2, 32, 32, 3), np.uint8), [0], "indices go with a split"),
         ([], None, "no files"),
         ([1, 2], None, "no files"),
+        (None, None, "no files"),
+        ([np.zeros((32, 32, 3), np.uint8)], None, "np.stack"),
     ],
 )
 def test_what_are_no_images(classifier: Classifier, images: object, indices: object, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         classifier.predict(images, indices)
+
+
+def test_a_split_of_other_classes_is_refused(classifier: Classifier, test_split: ImageDataset) -> None:
+    """The same labels would mean other things: a right network would be called wrong without a word."""
+    other = dataclasses.replace(test_split, classes=tuple(reversed(test_split.classes)))
+    for ask in (classifier.predict, classifier.explain):
+        with pytest.raises(ClassifierError, match="mean something else"):
+            ask(other, [0])
+    assert classifier.predict(other.images[:1]).labels is None
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"resolution": 0}, "resolution is 0"),
+        ({"resolution": "16"}, "resolution is '16'"),
+        ({"std": (0.0, 0.2, 0.2)}, "above 0"),
+        ({"mean": (0.5,)}, "three numbers"),
+        ({"precision": "int8"}, "precision is 'int8'"),
+    ],
+)
+def test_values_that_no_classifier_has(classifier: Classifier, change: dict[str, object], problem: str) -> None:
+    with pytest.raises(ClassifierError, match=problem):
+        dataclasses.replace(classifier, **change)
+
+
+def test_there_is_a_name_for_each_output(classifier: Classifier, test_split: ImageDataset) -> None:
+    with pytest.raises(ClassifierError, match="10 outputs for 2 class names"):
+        dataclasses.replace(classifier, classes=("a", "b")).predict(test_split.images[:1])
+
+
+@pytest.mark.parametrize("indices", [[], [360], [0.5], ["a"], 3, [[0, 1]]])
+def test_indices_that_choose_nothing(classifier: Classifier, test_split: ImageDataset, indices: object) -> None:
+    with pytest.raises(ValueError, match="whole number from 0 to 359"):
+        classifier.predict(test_split, indices)
+
+
+def test_a_folder_is_no_image(classifier: Classifier, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"is a folder and no image; load it with datasets\.load"):
+        classifier.predict(tmp_path)
 
 
 def test_what_is_no_classifier(classifier: Classifier, tmp_path: Path) -> None:
@@ -233,6 +276,12 @@ def test_what_is_no_classifier(classifier: Classifier, tmp_path: Path) -> None:
     write_tensors(tmp_path / "other.pt", {"format": FORMAT, "weights": torch.zeros(1)})
     with pytest.raises(ClassifierError, match="holds no classifier"):
         Classifier.load(tmp_path / "other.pt")
+    write_tensors(tmp_path / "newer.pt", {"format": 9, "classifier": classifier.description(), "model": {}})
+    with pytest.raises(ClassifierError, match="format 9"):
+        Classifier.load(tmp_path / "newer.pt")
+    for device, precision in (("cpu", "int8"), ("cuda:7", "fp32")):
+        with pytest.raises(ValueError, match=f"is '{precision if device == 'cpu' else device}'"):
+            Classifier.load(classifier.save(tmp_path / "good.pt"), device, precision)
     unknown = {**classifier.description(), "model": "ResNet19"}
     write_tensors(tmp_path / "unknown.pt", {"format": FORMAT, "classifier": unknown, "model": {}})
     with pytest.raises(ValueError, match="ResNet18"):

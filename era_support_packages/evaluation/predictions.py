@@ -91,7 +91,7 @@ class Predictions:
         return 100 * self.correct / len(self)
 
     def wrong(self, order: str = "loss") -> np.ndarray:
-        """Indices of the misclassified images, int64 (K,): highest loss first, or in "file" order.
+        """Positions of the misclassified images in these predictions, int64 (K,): highest loss first, or in "file" order.
 
         Raises `ValueError` for another order.
         """

@@ -1,5 +1,6 @@
 """What both command lines share: how the text of a value is read."""
 
+import ast
 import contextlib
 import json
 import re
@@ -15,6 +16,9 @@ def read_value(text: str) -> Any:
     text = text.strip()
     with contextlib.suppress(ValueError, RecursionError):  # also thousands of digits or brackets
         return _CONSTANTS[text] if text in _CONSTANTS else json.loads(text)
+    if text[:1] in ("[", "(", "{"):
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            return ast.literal_eval(text)
     return text
 
 

@@ -37,6 +37,8 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     the processor has instructions for it and a timed convolution confirms that they are faster, else fp32.
     Raises `ValueError` for fp16 without a CUDA GPU.
     """
+    if precision not in ("auto", "fp32", "bf16", "fp16"):
+        raise ValueError(f"precision is {precision!r}: choose one of 'auto', 'fp32', 'bf16', 'fp16'.")
     if precision == "fp16" and device.type != "cuda":
         raise ValueError(f"precision is 'fp16' on {device.type}; it needs a CUDA GPU: use 'auto', 'fp32' or 'bf16'.")
     if precision != "auto":

@@ -263,3 +263,18 @@ def test_papermill_gets_the_names_that_the_cell_has() -> None:
     parameters = Parameters.collect({"seed": 3, "cutout": 4, "more": {"whitening": True}})
     assert parameters.for_papermill() == {"seed": 3, "more": {"cutout": 4, "whitening": True}}
     assert Parameters.collect({"seed": 3}).for_papermill() == {"seed": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("[(16, 0.7), (32, 0.3)]", [(16, 0.7), (32, 0.3)]),
+        ("{'cutout': 8, 'whitening': True}", {"cutout": 8, "whitening": True}),
+        ('{"whitening": True}', {"whitening": True}),
+        ("[[16, 1.0]]", [[16, 1.0]]),
+        ("(cats", "(cats"),
+        ("__import__('os')", "__import__('os')"),
+    ],
+)
+def test_a_value_is_written_as_in_python_or_as_json(text: str, value: object) -> None:
+    assert read_value(text) == value
