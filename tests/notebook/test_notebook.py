@@ -456,7 +456,8 @@ def test_the_runner_itself_can_be_stopped(name, exit_code, small, tmp_path):
     assert ended.returncode == exit_code, ended.stderr
     kept = tmp_path / "runs" / "failed.ipynb"
     sentence = "run again with the same values to go on after the last complete epoch"
-    assert ended.stderr.splitlines()[-1] == f"error: Stopped: {sentence} (the notebook up to there is {kept})"
+    # older versions of asyncio and zmq say more of what they left when the process ends
+    assert f"error: Stopped: {sentence} (the notebook up to there is {kept})" in ended.stderr.splitlines()
     assert failed(tmp_path)[1] == f"These outputs are made with A. **It ended early:** {sentence}"
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["failed.ipynb"]
 
