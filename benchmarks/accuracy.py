@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from bench import ROOT, RowFile, commit, merge, report, row_options, table
 from keys import OLDER, Values, digest, key_of, kind_of, recipe_values
 from recipes import BY_OTHERS, RECIPES
@@ -39,6 +40,8 @@ def trained(name: str, data: str, seed: int, kind: str, shared: bool = False) ->
     """
     recipe = RECIPES[name]
     options, values = recipe.overrides(kind), recipe_values(recipe.config(kind))
+    if kind == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     prepared = preparation.prepare(recipe.preset, dataset=data, seed=seed, report=report, **options)
     recording.train_prepared(prepared, report)
     summary, size = prepared.run.summary(), len(prepared.train)
@@ -58,6 +61,7 @@ def trained(name: str, data: str, seed: int, kind: str, shared: bool = False) ->
         "test_accuracy_tta": summary["test_accuracy_tta"],
         "seconds": summary["seconds"],
         "shared": shared,
+        **({"peak_gpu_gb": torch.cuda.max_memory_reserved() / 1e9} if kind == "cuda" else {}),
         "device": summary["hardware"],
         "precision": prepared.config.precision,
         "torch": summary["versions"]["torch"],

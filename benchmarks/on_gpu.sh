@@ -98,6 +98,7 @@ SEEDS=(0 1 2) MORE=({1..9})
 rows best 0
 rows "published, 26 epochs" "${SEEDS[@]}"
 rows fast "${SEEDS[@]}"
+rows "published, 8 epochs" "${SEEDS[@]}"
 rows "published, 80 epochs" 0
 profile
 notebook
