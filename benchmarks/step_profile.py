@@ -87,7 +87,8 @@ def kernels(steps: Steps, count: int) -> tuple[dict[str, tuple[float, int]], str
     found = {
         event.key: (getattr(event, clock) / 1000 / count, round(event.count / count))
         for event in averages
-        if event.device_type == wanted and getattr(event, clock) > 0
+        # "Optimizer.step#..." is no kernel: a name for the time from the first of the step's kernels to the last
+        if event.device_type == wanted and getattr(event, clock) > 0 and not event.key.startswith("Optimizer.step#")
     }
     return found, averages.table(sort_by=clock, row_limit=60, max_name_column_width=100)
 
