@@ -79,7 +79,7 @@ def _word(value: Any) -> str:
 # ---- what is printed -------------------------------------------------------------------------------------------------
 
 
-def summarised(rows: list[Values]) -> list[Values]:
+def summarized(rows: list[Values]) -> list[Values]:
     """A line for each recipe, data set and kind of device: means over the seeds, and where a new run would fall.
 
     A row of an older recipe has a line of its own, with its key.
@@ -183,7 +183,7 @@ def main() -> None:
     if not rows:
         raise SystemExit("No rows are stored yet: train them with --full.")
     drawn = markdown if chosen.markdown else table
-    print(drawn(summarised(rows)))
+    print(drawn(summarized(rows)))
     print(NOTE)
     if sentence := comparison(rows):
         print(sentence)

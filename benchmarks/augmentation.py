@@ -21,7 +21,7 @@ from torchvision.transforms import v2
 from era_support_packages.datasets.augmentation_policy import AugmentationPolicy
 from era_support_packages.datasets.batches import TrainingBatches
 from era_support_packages.datasets.image_dataset import ImageDataset
-from era_support_packages.datasets.normalization import mean_colour
+from era_support_packages.datasets.normalization import mean_color
 from era_support_packages.system.machine import keep_freed_memory
 
 SIZE, PADDING, CUTOUT = 32, 2, 8
@@ -92,7 +92,7 @@ def by_albumentations(data: ImageDataset, batch_size: int) -> Iterator[Tensor]:
             A.HorizontalFlip(p=0.5),
             A.Pad(padding=PADDING, border_mode=cv2.BORDER_REFLECT_101),
             A.RandomCrop(SIZE, SIZE),
-            A.CoarseDropout((1, 1), side, side, fill=mean_colour(data), p=1.0),
+            A.CoarseDropout((1, 1), side, side, fill=mean_color(data), p=1.0),
             A.Normalize(data.mean, data.std),
             A.ToTensorV2(),
         ]
@@ -108,7 +108,7 @@ def by_torchvision(data: ImageDataset, batch_size: int) -> Iterator[Tensor]:
         [
             v2.RandomHorizontalFlip(0.5),
             v2.RandomCrop(SIZE, padding=PADDING, padding_mode="reflect"),
-            v2.RandomErasing(1.0, scale=(area, area), ratio=(1, 1), value=list(mean_colour(data))),
+            v2.RandomErasing(1.0, scale=(area, area), ratio=(1, 1), value=list(mean_color(data))),
             v2.ToDtype(torch.float32, scale=True),
             v2.Normalize(data.mean, data.std),
         ]

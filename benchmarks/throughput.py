@@ -22,7 +22,7 @@ from bench import alternate, options, publish, ratio
 from torch.utils.data import DataLoader, Dataset
 
 from era_support_packages.datasets.image_dataset import ImageDataset
-from era_support_packages.datasets.normalization import mean_colour
+from era_support_packages.datasets.normalization import mean_color
 from era_support_packages.datasets.sample_augmentation import Augmenter
 from era_support_packages.models.weight_gradients import FastWeightGradients, fast_weight_gradients
 from era_support_packages.system import machine as hardware
@@ -53,9 +53,9 @@ def configuration(pixels: int, batch_size: int) -> TrainingConfig:
 class _Samples(Dataset):
     def __init__(self, data: ImageDataset, config: TrainingConfig) -> None:
         self.data, mean, std = data, np.array(data.mean), np.array(data.std)
-        self.augment = Augmenter(training_setup.augmentation_policy(config), 32, 32, mean_colour(data), 0)
+        self.augment = Augmenter(training_setup.augmentation_policy(config), 32, 32, mean_color(data), 0)
         self.pixels = config.resolutions[0][0]
-        self.normalise = lambda image: ((image / 255 - mean) / std).astype(np.float32)
+        self.normalize = lambda image: ((image / 255 - mean) / std).astype(np.float32)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -64,7 +64,7 @@ class _Samples(Dataset):
         image = self.augment(self.data.images[index], 0, index)
         if self.pixels != len(image):
             image = cv2.resize(image, (self.pixels, self.pixels), interpolation=cv2.INTER_AREA)
-        image = self.normalise(image)
+        image = self.normalize(image)
         return torch.from_numpy(image.transpose(2, 0, 1).copy()), int(self.data.labels[index])
 
 

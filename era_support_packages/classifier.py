@@ -16,7 +16,7 @@ from era_support_packages.datasets.loading import load as load_dataset
 from era_support_packages.datasets.normalization import normalize, unnormalize
 from era_support_packages.evaluation.predictions import Predictions, predicted_logits
 from era_support_packages.gradcam.explanation import Explanation, explain
-from era_support_packages.models.catalogue import MODELS, build_network
+from era_support_packages.models.catalog import MODELS, build_network
 from era_support_packages.system.machine import resolve_device, resolve_precision
 from era_support_packages.system.plain_error import PlainError
 from era_support_packages.system.tensor_file import TensorFileError, read_tensors, write_tensors

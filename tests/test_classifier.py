@@ -16,7 +16,7 @@ from era_support_packages.datasets.image_folder import decode_image
 from era_support_packages.datasets.normalization import normalize_images, unnormalize
 from era_support_packages.evaluation.predictions import predict
 from era_support_packages.gradcam.explanation import explain
-from era_support_packages.models.catalogue import build_network
+from era_support_packages.models.catalog import build_network
 from era_support_packages.runs.folder import Run
 from era_support_packages.runs.preparation import PreparedRun, prepare
 from era_support_packages.runs.recording import train_prepared

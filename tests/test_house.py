@@ -1,6 +1,8 @@
 """The house: which room may import which, and how large anything may become."""
 
 import ast
+import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -148,3 +150,17 @@ def test_no_function_is_called_like_a_module_beside_it() -> None:
         and ((file.parent / f"{node.name}.py").is_file() or (file.parent / node.name).is_dir())
     ]
     assert clashes == []
+
+
+def test_names_are_spelled_as_in_pytorch_and_numpy() -> None:
+    """US spelling, in the tests and benchmarks too; prose is free."""
+    british = re.compile(
+        r"colour|centre|centred|grey|behaviour|neighbour|labelled|catalogue|learnt|analys(e|ing)|(normal|random|optim|initial|summar|serial)is",
+        re.IGNORECASE,
+    )
+    found = set()
+    for file in (file for folder in (PACKAGE, ROOT / "tests", ROOT / "benchmarks") for file in folder.rglob("*.py")):
+        with file.open("rb") as source:
+            names = {token.string for token in tokenize.tokenize(source.readline) if token.type == tokenize.NAME}
+        found |= {f"{file.relative_to(ROOT)}: {name}" for name in {*names, file.stem} if british.search(name)}
+    assert sorted(found) == []

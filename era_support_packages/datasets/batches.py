@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from era_support_packages.datasets.augmentation_policy import ENGINES, AugmentationDraws, AugmentationPolicy, draw
 from era_support_packages.datasets.device_augmentation import augment
 from era_support_packages.datasets.image_dataset import ImageDataset
-from era_support_packages.datasets.normalization import mean_colour, scale_and_shift, scaled_pixels
+from era_support_packages.datasets.normalization import mean_color, scale_and_shift, scaled_pixels
 from era_support_packages.datasets.sample_augmentation import Augmenter
 from era_support_packages.system.naming import nearest_names
 
@@ -82,7 +82,7 @@ class TrainingBatches:
         if self.engine == "device":
             self.images = torch.from_numpy(np.ascontiguousarray(dataset.images)).to(device)
             self.labels = torch.from_numpy(np.ascontiguousarray(dataset.labels)).to(device)
-            self.fill = torch.tensor(mean_colour(dataset), dtype=torch.uint8, device=device)
+            self.fill = torch.tensor(mean_color(dataset), dtype=torch.uint8, device=device)
 
     def epoch(self, resolution: int, start: int, images: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of images number `start` to `start + images` of the run, at `resolution` px."""
@@ -106,7 +106,7 @@ class TrainingBatches:
 
     def _by_the_sample(self, start: int, images: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         height, width = self.dataset.images.shape[1:3]
-        augmenter = Augmenter(self.policy, height, width, mean_colour(self.dataset), self.seed)
+        augmenter = Augmenter(self.policy, height, width, mean_color(self.dataset), self.seed)
         loader = DataLoader(
             _AugmentedImages(self.dataset, augmenter, *self._drawn(start, images)),
             batch_size=size,
@@ -138,7 +138,7 @@ def augmented_variants(
 ) -> np.ndarray:
     """What the policy makes of some images in `count` passes: uint8 (len(indices), count, H, W, 3)."""
     height, width = dataset.images.shape[1:3]
-    augmenter = Augmenter(policy, height, width, mean_colour(dataset), seed)
+    augmenter = Augmenter(policy, height, width, mean_color(dataset), seed)
     return np.stack(
         [[augmenter(dataset.images[index], pass_number, int(index)) for pass_number in range(count)] for index in indices]
     )

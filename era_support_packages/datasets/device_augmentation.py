@@ -69,12 +69,12 @@ def shift_scale_rotate(images: Tensor, translations: Tensor, scales: Tensor, rot
     translations: float32 (B, 2), px to the right and down.  scales: float32 (B,).  rotations: float32 (B,), degrees.
     """
     height, width = images.shape[1:3]
-    centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
-    x = torch.arange(width, device=images.device)[None, None, :] - centre_x - translations[:, 0, None, None]
-    y = torch.arange(height, device=images.device)[None, :, None] - centre_y - translations[:, 1, None, None]
+    center_x, center_y = (width - 1) / 2, (height - 1) / 2
+    x = torch.arange(width, device=images.device)[None, None, :] - center_x - translations[:, 0, None, None]
+    y = torch.arange(height, device=images.device)[None, :, None] - center_y - translations[:, 1, None, None]
     angles = torch.deg2rad(rotations)[:, None, None]
     cos, sin = angles.cos() / scales[:, None, None], angles.sin() / scales[:, None, None]
-    from_x, from_y = cos * x - sin * y + centre_x, sin * x + cos * y + centre_y  # where each pixel comes from
+    from_x, from_y = cos * x - sin * y + center_x, sin * x + cos * y + center_y  # where each pixel comes from
     grid = torch.stack([(2 * from_x + 1) / width - 1, (2 * from_y + 1) / height - 1], dim=-1)
     background = fill.float()[:, None, None]  # taken off, since grid_sample knows no border but 0
     planes = F.grid_sample(images.permute(0, 3, 1, 2).float() - background, grid, mode="bilinear", align_corners=False)

@@ -19,8 +19,8 @@ def load_digits() -> tuple[ImageDataset, ImageDataset]:
     digits = sklearn_digits()
     small = (digits.images * (255 / 16)).astype(np.float32)
     large = [cv2.resize(image, (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_CUBIC) for image in small]
-    grey = np.clip(np.rint(large), 0, 255).astype(np.uint8)
-    images, labels = np.repeat(grey[..., None], 3, axis=-1), digits.target.astype(np.int64)
+    gray = np.clip(np.rint(large), 0, 255).astype(np.uint8)
+    images, labels = np.repeat(gray[..., None], 3, axis=-1), digits.target.astype(np.int64)
     train, test = stratified_split(labels)
     title = "handwritten digits (embedded default, not CIFAR-10)"
     classes = [str(digit) for digit in range(10)]

@@ -41,7 +41,7 @@ def unnormalize(images: Tensor, mean: Channels, std: Channels) -> np.ndarray:
     return images.mul(255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def mean_colour(dataset: ImageDataset) -> tuple[int, int, int]:
+def mean_color(dataset: ImageDataset) -> tuple[int, int, int]:
     """The mean of the training split as a uint8 colour."""
     red, green, blue = (round(255 * value) for value in dataset.mean)
     return red, green, blue

@@ -57,8 +57,8 @@ def palette_png(picture: bytes) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    colours = Image.open(io.BytesIO(picture)).convert("RGB")
-    palette = colours.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=4, dither=Image.Dither.NONE)
+    colors = Image.open(io.BytesIO(picture)).convert("RGB")
+    palette = colors.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=4, dither=Image.Dither.NONE)
     palette.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 

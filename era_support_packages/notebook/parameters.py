@@ -36,7 +36,7 @@ KNOBS: dict[str, Any] = {
     "max_lr": None,
     "mistakes": 10,
     "method": "gradcam",
-    "analyse_mistakes": True,
+    "analyze_mistakes": True,
     "explore_methods": True,
     "check_faithfulness": True,
     "check_sanity": True,

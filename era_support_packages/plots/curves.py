@@ -19,8 +19,8 @@ from era_support_packages.plots.style import (
     BLUE,
     FAINT,
     FONT,
+    GRAY,
     GREEN,
-    GREY,
     INK,
     LINE,
     ORANGE,
@@ -69,13 +69,13 @@ def range_test(result: RangeTest, title: str, chosen: float | None = None) -> Fi
     axes.plot(lrs, np.where(np.isfinite(losses), losses, np.nan), color=BLUE, alpha=0.35, linewidth=1, label="raw loss")
     axes.plot(lrs, np.where(finite, smoothed, np.nan), color=BLUE, linewidth=2.2, label="smoothed loss")
     looks = [(GREEN, "o", 11), (ORANGE, "D", 9), (PURPLE, "s", 8), (VERMILLION, "^", 9)]
-    for (name, lr), (colour, marker, size) in zip(result.suggestions.items(), itertools.cycle(looks), strict=False):
+    for (name, lr), (color, marker, size) in zip(result.suggestions.items(), itertools.cycle(looks), strict=False):
         if not math.isfinite(lr):  # listed all the same, so that nobody looks for its mark
-            axes.plot([], [], marker, color=colour, markerfacecolor="none", label=f"{name}: none")
+            axes.plot([], [], marker, color=color, markerfacecolor="none", label=f"{name}: none")
             continue
         height = np.interp(np.log(lr), np.log(lrs[finite]), smoothed[finite])
-        axes.axvline(lr, color=colour, linewidth=1, linestyle=":")
-        look = {"color": colour, "markersize": size, "markeredgewidth": 2, "markerfacecolor": "white"}
+        axes.axvline(lr, color=color, linewidth=1, linestyle=":")
+        look = {"color": color, "markersize": size, "markeredgewidth": 2, "markerfacecolor": "white"}
         axes.plot([lr], [height], marker, zorder=4, label=f"{name} {lr:.3g}", **look)
     if chosen is not None:
         axes.axvline(chosen, color=INK, linewidth=1.6, linestyle="--", zorder=1.5, label=f"chosen {chosen:.3g}")
@@ -90,7 +90,7 @@ def range_test(result: RangeTest, title: str, chosen: float | None = None) -> Fi
         diverged = lrs[np.flatnonzero(~np.isfinite(losses))[0]]
         axes.axvspan(diverged, lrs.max(), color=FAINT, alpha=0.5, linewidth=0)
         notes.append(f"shaded: no finite loss from {diverged:.3g} on")
-    axes.set_title("; ".join(notes), loc="right", color=GREY)
+    axes.set_title("; ".join(notes), loc="right", color=GRAY)
     axes.set_xscale("log")
     decades = np.log10(lrs.max() / lrs.min())
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if decades > 2 else (1.0, 2.0, 5.0), numticks=12))
@@ -246,10 +246,10 @@ def _draw_curves(loss_axes: Axes, accuracy_axes: Axes, records: Sequence[EpochRe
     epochs = [record.epoch for record in records]
     marked = len(records) <= 30
     for axes, quantity, unit in ((loss_axes, "loss", ""), (accuracy_axes, "accuracy", " %")):
-        for split, colour, marker in (("train", BLUE, "o"), ("test", VERMILLION, "s")):
+        for split, color, marker in (("train", BLUE, "o"), ("test", VERMILLION, "s")):
             values = [getattr(record, f"{split}_{quantity}") for record in records]
             last = f"{values[-1]:.2f}{unit}" if unit else f"{values[-1]:.3f}"
-            look = {"marker": marker if marked else "", "markersize": 4, "linewidth": 1.8, "color": colour}
+            look = {"marker": marker if marked else "", "markersize": 4, "linewidth": 1.8, "color": color}
             axes.plot(epochs, values, label=f"{split}: {last} at the end", **look)
         axes.grid(True, axis="y")
         axes.set(xlabel="epoch", ylabel=f"{quantity} (percent)" if unit else quantity)
@@ -276,7 +276,7 @@ def _mark_resolutions(axes: Axes, records: Sequence[EpochRecord]) -> None:
         if start:
             axes.axvline(edge, color=FAINT, linewidth=1, zorder=0.5)
         place = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
-        axes.annotate(text, (edge, 1), (1, 2 + level * LINE * FONT), color=GREY, va="bottom", ha="left", **place)
+        axes.annotate(text, (edge, 1), (1, 2 + level * LINE * FONT), color=GRAY, va="bottom", ha="left", **place)
 
 
 def _name_cells(axes: Axes, classes: Sequence[str], side: float) -> None:

@@ -24,7 +24,7 @@ def exploration(found: Exploration, title: str, opacity: float = 0.5) -> Figure:
     columns = 1 + len(layers)
     panel = panel_width([1] * columns, largest=1.05, left=left)
     lines = [1] + [int(each.layers == (ALL_LAYERS,) != layers) for each in found.explanations[1:]]
-    layout = panel_layout(title, panel, found.image.shape[:2], [1] * columns, lines, left=left, colour_bar=True)
+    layout = panel_layout(title, panel, found.image.shape[:2], [1] * columns, lines, left=left, color_bar=True)
     for row, each in enumerate(found.explanations):
         maps, captions = each.maps[0, 0], [_caption(name, size) for name, size in zip(each.layers, each.grids, strict=True)]
         first = columns - len(maps)
@@ -35,7 +35,7 @@ def exploration(found: Exploration, title: str, opacity: float = 0.5) -> Figure:
         for column, (heat, caption) in enumerate(zip(maps, captions, strict=True), start=first):
             named = row == 0 or each.layers == (ALL_LAYERS,)
             layout.draw_map(row, column, found.image, heat, opacity, caption if named else "")
-    layout.draw_colour_bar(f"class activation map over the input, {percent_text(opacity)} opaque")
+    layout.draw_color_bar(f"class activation map over the input, {percent_text(opacity)} opaque")
     return layout.figure
 
 

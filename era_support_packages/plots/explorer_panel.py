@@ -24,7 +24,7 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 PANEL_PIXELS = 240  # width of the panel's pictures on the screen, at most: two side by side in a notebook of 600
 
 
-COLOUR_BAR_PIXELS = 12
+COLOR_BAR_PIXELS = 12
 
 
 STAND_IN = "Run this cell to get the panel."
@@ -70,7 +70,7 @@ class ExplorerPanel:
         pixels = resolution or dataset.images.shape[2]
         width = min(PANEL_PIXELS, _enlargement(pixels) * pixels)
         self.input, self.picture = (ipywidgets.Image(format="png", width=width) for _ in range(2))
-        self.colour_bar = ipywidgets.Image(value=_colour_bar(width), format="png", width=width, height=COLOUR_BAR_PIXELS)
+        self.color_bar = ipywidgets.Image(value=_color_bar(width), format="png", width=width, height=COLOR_BAR_PIXELS)
         self.widget = self._arranged()
         self.image.observe(self._image_chosen, names="value")
         self.number.observe(self._number_changed, names="value")
@@ -85,7 +85,7 @@ class ExplorerPanel:
         ends = HBox([Label("0 = nothing"), Label("1 = strongest")], layout=Layout(justify_content="space-between"))
         margin = Layout(margin="0 1em 0 0")
         pictures = HBox(
-            [VBox([self.input, Label("input")], layout=margin), VBox([self.picture, self.colour_bar, ends], layout=margin)],
+            [VBox([self.input, Label("input")], layout=margin), VBox([self.picture, self.color_bar, ends], layout=margin)],
             layout=Layout(flex="0 0 auto"),
         )
         knobs = VBox([self.image, self.number, self.target, self.layer, self.method, self.opacity, self.caption])
@@ -163,12 +163,12 @@ def _png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _colour_bar(width: int) -> bytes:
+def _color_bar(width: int) -> bytes:
     """The colours of a map from 0 at the left to 1, as PNG of `width` pixels."""
     import matplotlib
     from PIL import Image
 
-    colours = matplotlib.colormaps[HEAT_COLORMAP](np.linspace(0, 1, width), bytes=True)[:, :3]
+    colors = matplotlib.colormaps[HEAT_COLORMAP](np.linspace(0, 1, width), bytes=True)[:, :3]
     buffer = io.BytesIO()
-    Image.fromarray(np.broadcast_to(colours, (COLOUR_BAR_PIXELS, width, 3)).copy()).save(buffer, format="PNG")
+    Image.fromarray(np.broadcast_to(colors, (COLOR_BAR_PIXELS, width, 3)).copy()).save(buffer, format="PNG")
     return buffer.getvalue()

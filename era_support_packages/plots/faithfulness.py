@@ -12,8 +12,8 @@ from era_support_packages.plots.style import (
     BLUE,
     FAINT,
     FONT,
+    GRAY,
     GREEN,
-    GREY,
     INK,
     LINE,
     ORANGE,
@@ -37,8 +37,8 @@ from era_support_packages.trust.faithfulness.scores import (
 METHOD_LOOKS = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "^"), (PURPLE, "D"), (ORANGE, "v"))
 BASELINE_LOOKS = {
     RANDOM: {"color": INK, "linestyle": "--", "linewidth": 1.6},
-    GAUSSIAN: {"color": GREY, "linestyle": ":", "linewidth": 1.8},
-    PIXEL_NOISE: {"color": GREY, "linestyle": "-.", "linewidth": 1.2},
+    GAUSSIAN: {"color": GRAY, "linestyle": ":", "linewidth": 1.8},
+    PIXEL_NOISE: {"color": GRAY, "linestyle": "-.", "linewidth": 1.2},
 }
 COMPARISON_LOOKS = {RANDOM: (BLUE, "o"), GAUSSIAN: (VERMILLION, "s"), OTHER_IMAGE: (GREEN, "^")}
 
@@ -63,10 +63,10 @@ def perturbation_curves(result: Faithfulness, title: str, layer: str | None = No
         for row in baselines:
             _draw_curve(axes, result, row, kind, band=row.name == RANDOM, **BASELINE_LOOKS[row.name])
         for index, row in enumerate(rows):
-            colour, marker = METHOD_LOOKS[index % len(METHOD_LOOKS)]
+            color, marker = METHOD_LOOKS[index % len(METHOD_LOOKS)]
             # Grad-CAM and HiResCAM agree at the last layer: the second of two equal curves leaves gaps for the first.
             equal = any(np.array_equal(_curves(row, kind), _curves(other, kind)) for other in rows[:index])
-            look = {"color": colour, "marker": marker, "markersize": 4, "linestyle": (0, (3, 3)) if equal else "-"}
+            look = {"color": color, "marker": marker, "markersize": 4, "linestyle": (0, (3, 3)) if equal else "-"}
             _draw_curve(axes, result, row, kind, band=True, linewidth=2, **look)
         better = "lower" if kind == "deletion" else "higher"
         axes.set_title(f"{kind} at {layer} ({better} is better)", loc="left")
@@ -77,7 +77,7 @@ def perturbation_curves(result: Faithfulness, title: str, layer: str | None = No
         axes.legend(ncols=2, title="area under the curve", alignment="left", **below)
     figure.axes[0].set_ylabel("mean confidence of the class explained")
     note = f"mean of {len(result)} images; bands: {100 * CONFIDENCE:.0f} % bootstrap interval at each point, not corrected"
-    figure.supxlabel(note, color=GREY, fontsize=FONT, x=0.01, ha="left")
+    figure.supxlabel(note, color=GRAY, fontsize=FONT, x=0.01, ha="left")
     return figure
 
 
@@ -95,10 +95,10 @@ def advantage_over_baselines(result: Faithfulness, title: str) -> Figure:
         axes.axvline(0, color=INK, linewidth=1)
         for place, row in enumerate(rows):
             for offset, (name, found) in zip((-0.25, 0, 0.25), result.over_baselines(row, metric).items(), strict=True):
-                colour, marker = COMPARISON_LOOKS[name]
-                axes.plot([found.low, found.high], [place + offset] * 2, color=colour, linewidth=1.6)
-                face = colour if found.excludes(0) else "white"
-                look = {"color": colour, "markerfacecolor": face, "markersize": 5, "linestyle": ""}
+                color, marker = COMPARISON_LOOKS[name]
+                axes.plot([found.low, found.high], [place + offset] * 2, color=color, linewidth=1.6)
+                face = color if found.excludes(0) else "white"
+                look = {"color": color, "markerfacecolor": face, "markersize": 5, "linestyle": ""}
                 axes.plot([found.estimate], [place + offset], marker, **look)
             if place:
                 axes.axhline(place - 0.5, color=FAINT, linewidth=0.8)
@@ -108,8 +108,8 @@ def advantage_over_baselines(result: Faithfulness, title: str) -> Figure:
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
     handles = [
-        figure.axes[0].plot([], [], marker, color=colour, linestyle="-", label=f"than {name}")[0]
-        for name, (colour, marker) in COMPARISON_LOOKS.items()
+        figure.axes[0].plot([], [], marker, color=color, linestyle="-", label=f"than {name}")[0]
+        for name, (color, marker) in COMPARISON_LOOKS.items()
     ]
     note = (
         f"{len(result)} images, paired; {100 * CONFIDENCE:.0f} % bootstrap intervals, corrected for "

@@ -141,14 +141,14 @@ def gradcam_panels(
         panel,
     )
     caption_lines = ([max(map(count_lines, captions))] + [0] * len(layers)) * blocks
-    layout = panel_layout(title, panel, images.shape[1:3], [1] * columns, caption_lines, left=left, colour_bar=True)
+    layout = panel_layout(title, panel, images.shape[1:3], [1] * columns, caption_lines, left=left, color_bar=True)
     for index, image in enumerate(images):
         block, column = divmod(index, columns)
         first_row = block * len(labels)
         layout.draw(first_row, column, image, captions[index], labels[0] if column == 0 else "")
         for layer, heat in enumerate(maps[index], start=1):
             layout.draw_map(first_row + layer, column, image, heat, opacity, "", labels[layer] if column == 0 else "")
-    layout.draw_colour_bar(f"class activation map over the input, {percent_text(opacity)} opaque")
+    layout.draw_color_bar(f"class activation map over the input, {percent_text(opacity)} opaque")
     return layout.figure
 
 
@@ -201,14 +201,14 @@ def gradcam_comparison(
     flat = fit_captions([caption for pair in names for caption in pair], panel)
     rows = math.ceil(len(images) / groups)
     caption_lines = [max(map(count_lines, flat))] * rows
-    layout = panel_layout(title, panel, images.shape[1:3], ratios, caption_lines, colour_bar=True)
+    layout = panel_layout(title, panel, images.shape[1:3], ratios, caption_lines, color_bar=True)
     for index, image in enumerate(images):
         row, group = divmod(index, groups)
         layout.draw(row, 3 * group, image, "INPUT")
         for target in range(2):
             caption = flat[2 * index + target]
             layout.draw_map(row, 3 * group + 1 + target, image, chosen[index, target], opacity, caption)
-    layout.draw_colour_bar(f"class activation map of {layer} over the input, {percent_text(opacity)} opaque")
+    layout.draw_color_bar(f"class activation map of {layer} over the input, {percent_text(opacity)} opaque")
     return layout.figure
 
 

@@ -16,8 +16,8 @@ from era_support_packages.plots.panels import check_images, panel_layout, panel_
 from era_support_packages.plots.style import (
     BLUE,
     FAINT,
+    GRAY,
     GREEN,
-    GREY,
     INK,
     MAX_IMAGES,
     ORANGE,
@@ -63,7 +63,7 @@ def reliability_diagram(calibration: Calibration, title: str) -> Figure:
     reach = max(np.abs(_gap_ends(result)).max() for _, result in columns)
     grid[1, 0].set_ylim(-1.05 * reach, 1.05 * reach)
     handles = [
-        Line2D([], [], color=GREY, linestyle="--", label="perfectly calibrated"),
+        Line2D([], [], color=GRAY, linestyle="--", label="perfectly calibrated"),
         Line2D([], [], color=INK, marker="o", markersize=4, linewidth=1, label="a bin, 95 % interval"),
         Patch(color=VERMILLION, label="gap: overconfident"),
         Patch(color=BLUE, label="gap: underconfident"),
@@ -76,8 +76,8 @@ def _draw_reliability(axes: Axes, result: Reliability) -> None:
     """Accuracy of each bin at its mean confidence, in percent, with the expected calibration error (ECE)."""
     confidences, accuracies = 100 * result.confidences, 100 * result.accuracies
     axes.grid(True)
-    axes.plot([0, 100], [0, 100], color=GREY, linestyle="--", linewidth=1.2)
-    axes.vlines(confidences, accuracies, confidences, colors=_gap_colours(result), linewidth=5, alpha=0.85)
+    axes.plot([0, 100], [0, 100], color=GRAY, linestyle="--", linewidth=1.2)
+    axes.vlines(confidences, accuracies, confidences, colors=_gap_colors(result), linewidth=5, alpha=0.85)
     ends = 100 * result.accuracy_intervals.T
     axes.vlines(confidences, *ends, color=INK, linewidth=1)
     axes.plot(confidences, accuracies, "o", color=INK, markersize=4)
@@ -101,9 +101,9 @@ def _draw_reliability(axes: Axes, result: Reliability) -> None:
 def _draw_gaps(axes: Axes, result: Reliability) -> None:
     """Confidence minus accuracy of each bin in points, bin beside bin, with the interval that the accuracy gives it."""
     places = np.arange(len(result.counts))
-    axes.bar(places, 100 * result.gaps, color=_gap_colours(result), width=0.8)
+    axes.bar(places, 100 * result.gaps, color=_gap_colors(result), width=0.8)
     axes.vlines(places, *_gap_ends(result), color=INK, linewidth=1)
-    axes.axhline(0, color=GREY, linewidth=1)
+    axes.axhline(0, color=GRAY, linewidth=1)
     axes.grid(True, axis="y")
     named = places[:: math.ceil(len(places) / 15)]
     axes.set_xticks(named, [f"{100 * confidence:.0f}" for confidence in result.confidences[named]])
@@ -115,7 +115,7 @@ def _gap_ends(result: Reliability) -> np.ndarray:
     return 100 * (result.confidences[:, None] - result.accuracy_intervals[:, ::-1]).T
 
 
-def _gap_colours(result: Reliability) -> list[str]:
+def _gap_colors(result: Reliability) -> list[str]:
     return [VERMILLION if gap > 0 else BLUE for gap in result.gaps]
 
 
@@ -135,12 +135,12 @@ def class_scores(scores: ClassScores, title: str) -> Figure:
     axes = figure.subplots()
     both = 100 * np.stack([scores.precision[shown], scores.recall[shown]])
     axes.hlines(rows, both.min(axis=0), both.max(axis=0), color=FAINT, linewidth=2, zorder=1)
-    for name, values, marker, colour in (
+    for name, values, marker, color in (
         ("precision", scores.precision, "<", BLUE),
         ("recall", scores.recall, ">", ORANGE),
         ("F1", scores.f1, "o", INK),
     ):
-        axes.plot(100 * values[shown], rows, marker, color=colour, markersize=6, label=name)
+        axes.plot(100 * values[shown], rows, marker, color=color, markersize=6, label=name)
     mean = 100 * scores.macro[2]
     axes.axvline(mean, color=GREEN, linewidth=1.4, label=f"mean F1 over classes {mean:.1f} %", zorder=0.5)
     names = [f"{scores.classes[index]} ({_image_count(int(scores.support[index]))})" for index in shown]
@@ -149,7 +149,7 @@ def class_scores(scores: ClassScores, title: str) -> Figure:
     axes.grid(True, axis="x")
     axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel="percent")
     if len(shown) < len(scores.classes):
-        axes.set_title(f"the {len(shown)} lowest of {len(scores.classes)} classes", loc="right", color=GREY)
+        axes.set_title(f"the {len(shown)} lowest of {len(scores.classes)} classes", loc="right", color=GRAY)
     figure.legend(loc="outside lower center", ncols=4)
     return figure
 

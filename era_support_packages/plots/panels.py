@@ -30,8 +30,8 @@ def overlay(image: np.ndarray, heat: np.ndarray, opacity: float = 0.5, colormap:
         raise ValueError(f"opacity is {opacity}; it must be from 0 (only the image) to 1 (only the map).")
     if colormap not in matplotlib.colormaps:
         raise ValueError(f"there is no colormap {colormap!r}; {nearest_text(colormap, list(matplotlib.colormaps))}.")
-    colours = 255.0 * matplotlib.colormaps[colormap](heat)[..., :3]
-    return np.rint((1 - opacity) * image + opacity * colours).astype(np.uint8)
+    colors = 255.0 * matplotlib.colormaps[colormap](heat)[..., :3]
+    return np.rint((1 - opacity) * image + opacity * colors).astype(np.uint8)
 
 
 class PanelLayout(NamedTuple):
@@ -60,7 +60,7 @@ class PanelLayout(NamedTuple):
         if not heat.any():
             axes.text(0.5, 0.5, "all zero", transform=axes.transAxes, ha="center", va="center", color="white")
 
-    def draw_colour_bar(self, label: str) -> None:
+    def draw_color_bar(self, label: str) -> None:
         """What the colours of the maps mean, in the last row of the grid."""
         middle = self.columns[(len(self.columns) - 1) // 2]
         axes = self.figure.add_subplot(self.grid[-1, : middle + 2])  # all of a narrow figure, half of a wide one
@@ -86,7 +86,7 @@ def panel_layout(
     ratios: Sequence[float],
     caption_lines: Sequence[int],
     left: float = 0.0,
-    colour_bar: bool = False,
+    color_bar: bool = False,
 ) -> PanelLayout:
     """A figure just large enough for its rows of panels, with `caption_lines` lines of text above each row.
 
@@ -101,7 +101,7 @@ def panel_layout(
     height = panel * image_shape[0] / image_shape[1]
     row_ratios = [1.0] * len(caption_lines)
     body = sum(height + 2 * PAD + ((lines * LINE * FONT + 4) / 72 if lines else 0) for lines in caption_lines)
-    if colour_bar:
+    if color_bar:
         row_ratios.append(0.12 / height)
         body += 0.12 + 2 * PAD + (2 * LINE * FONT + 14) / 72
     figure = new_figure(width, body, title)

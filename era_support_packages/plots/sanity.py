@@ -22,8 +22,8 @@ from era_support_packages.plots.panels import (
 from era_support_packages.plots.style import (
     BLUE,
     FONT,
+    GRAY,
     GREEN,
-    GREY,
     INK,
     LINE,
     ORANGE,
@@ -41,7 +41,7 @@ from era_support_packages.trust.sanity.verdict import MAX_CORRELATION, MAX_EXCES
 if TYPE_CHECKING:
     from era_support_packages.trust.sanity.verdict import SanityCheck, Verdict
 
-LOOKS = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "^"), (PURPLE, "D"), (ORANGE, "v"), (GREY, "P"))
+LOOKS = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "^"), (PURPLE, "D"), (ORANGE, "v"), (GRAY, "P"))
 MAX_PANEL_IMAGES = 10
 
 
@@ -71,7 +71,7 @@ def sanity_curves(check: SanityCheck, title: str) -> Figure:
         for row in (row for row in range(len(check.methods)) if check.layers[row] == layer):
             _draw_row(axes, check, row, methods.index(check.methods[row]), len(methods))
         axes.axhline(MAX_CORRELATION, color=INK, linestyle="--", linewidth=1)
-        axes.axhline(0, color=GREY, linewidth=0.8, zorder=0.5)
+        axes.axhline(0, color=GRAY, linewidth=0.8, zorder=0.5)
         axes.grid(True, axis="y")
         axes.set_title(heading, loc="left")
         lowest = index + columns >= len(layers)
@@ -120,14 +120,14 @@ def sanity_maps(
     texts = [["", "", *("constant" if np.isnan(value) else f"{value:.2f}" for value in row)] for row in values]
     texts[0] = [f"{heading}\n{text}" for heading, text in zip(fit_captions(headings, panel), texts[0], strict=True)]
     lines = [max(map(count_lines, row)) for row in texts]
-    layout = panel_layout(title, panel, images.shape[1:3], [1] * len(headings), lines, left=left, colour_bar=True)
+    layout = panel_layout(title, panel, images.shape[1:3], [1] * len(headings), lines, left=left, color_bar=True)
     for place, (row, label) in enumerate(zip(texts, labels, strict=True)):
         index, method = divmod(place, len(methods))
         layout.draw(place, 0, images[index], row[0], label)
         for stage, heat in enumerate(check.maps[rows[methods[method]], :, index], start=1):
             layout.draw_map(place, stage, images[index], heat, opacity, row[stage])
     what = f"map of {layer}" if layer else "map"
-    layout.draw_colour_bar(
+    layout.draw_color_bar(
         f"{what} over the input, {percent_text(opacity)} opaque; above it, its rank correlation with the trained network's"
     )
     return layout.figure
@@ -140,16 +140,16 @@ def _places(check: SanityCheck) -> list[float]:
 
 def _draw_row(axes: Axes, check: SanityCheck, row: int, number: int, methods: int) -> None:
     """The `number`-th of the methods at one layer, moved a little sideways, so that equal curves do not hide each other."""
-    colour, marker = LOOKS[number]
+    color, marker = LOOKS[number]
     aside = 0.1 * (number - (methods - 1) / 2)
     intervals, between = (Interval(1.0, 1.0, 1.0), *check.curve(row)), check.between_random(row)
     *places, apart = (place + aside for place in _places(check))
-    look = {"color": colour, "marker": marker, "markersize": 4}
+    look = {"color": color, "marker": marker, "markersize": 4}
     axes.plot(places, [interval.estimate for interval in intervals], linewidth=1.8, label=check.methods[row], **look)
     low, high = [interval.low for interval in intervals], [interval.high for interval in intervals]
-    axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.fill_between(places, low, high, color=color, alpha=0.15, linewidth=0)
     axes.errorbar([apart], [between.estimate], [[between.estimate - between.low], [between.high - between.estimate]], **look)
-    axes.plot([places[-1], apart], [between.estimate + MAX_EXCESS] * 2, color=colour, linewidth=1.2, linestyle=":")
+    axes.plot([places[-1], apart], [between.estimate + MAX_EXCESS] * 2, color=color, linewidth=1.2, linestyle=":")
 
 
 def _heading(check: SanityCheck, layer: str) -> str:
@@ -173,7 +173,7 @@ def _draw_legend(figure: Figure, methods: Sequence[str]) -> None:
     for axes in figure.axes:
         found.update(dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True)))
     handles = [found[method] for method in methods]
-    [example] = figure.axes[0].plot([], [], color=GREY, linewidth=1.2, linestyle=":")
+    [example] = figure.axes[0].plot([], [], color=GRAY, linewidth=1.2, linestyle=":")
     [limit] = figure.axes[0].plot([], [], color=INK, linewidth=1, linestyle="--")
     handles += [example, limit]
     names = [*methods, f"limit: {MAX_EXCESS} above two random networks", f"limit: {MAX_CORRELATION}"]

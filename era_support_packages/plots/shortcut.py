@@ -15,8 +15,8 @@ from era_support_packages.plots.panels import check_some, overlay
 from era_support_packages.plots.style import (
     BLUE,
     FONT,
+    GRAY,
     GREEN,
-    GREY,
     INK,
     LINE,
     MARGIN,
@@ -34,7 +34,7 @@ from era_support_packages.trust.shortcut.mark import Score
 from era_support_packages.trust.shortcut.scores import MarkScores
 from era_support_packages.trust.shortcut.search import ShortcutTest
 
-COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE)  # of the methods, of which one figure shows no more
+COLORS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE)  # of the methods, of which one figure shows no more
 OPACITY = 0.6
 CHARTS = 3.4  # inches
 PANEL = 1.3  # inches: the largest example
@@ -54,7 +54,7 @@ def planted_shortcut(result: ShortcutTest, title: str) -> Figure:
     check_some(result.maps, "result.maps")
     methods = list(dict.fromkeys(maps.method for maps in result.maps))
     layers = list(dict.fromkeys(maps.layer for maps in result.maps))
-    for what, names, limit in (("methods", methods, len(COLOURS)), ("layers", layers, MAX_LAYERS)):
+    for what, names, limit in (("methods", methods, len(COLORS)), ("layers", layers, MAX_LAYERS)):
         if len(names) > limit:
             raise ValueError(f"the result has {len(names)} {what}; one figure takes from 1 to {limit}.")
 
@@ -125,16 +125,16 @@ def _draw_scores(
         place = layers.index(maps.layer)
         number = methods.index(maps.method)
         beside = place - 0.1 + (SPREAD * (number / (len(methods) - 1) - 0.5) if len(methods) > 1 else 0)
-        colour = COLOURS[number]
+        color = COLORS[number]
         found = share(maps.planted)
         ends = [[100 * (found.estimate - found.low)], [100 * (found.high - found.estimate)]]
-        axes.errorbar(beside, 100 * found.estimate, ends, fmt="o", color=colour, markersize=6, capsize=3, zorder=4)
-        axes.plot(beside, 100 * share(maps.control).estimate, "o", color=colour, markerfacecolor="white", zorder=3)
-        axes.plot(beside, 100 * share(maps.other_image).estimate, "s", color=colour, markersize=3, zorder=3)
+        axes.errorbar(beside, 100 * found.estimate, ends, fmt="o", color=color, markersize=6, capsize=3, zorder=4)
+        axes.plot(beside, 100 * share(maps.control).estimate, "o", color=color, markerfacecolor="white", zorder=3)
+        axes.plot(beside, 100 * share(maps.other_image).estimate, "s", color=color, markersize=3, zorder=3)
         if maps.layer not in [other.layer for other in rows[: rows.index(maps)]]:  # the layer's own, drawn once
             axes.hlines(100 * share(maps.ceiling).estimate, place - 0.45, place + 0.45, color=INK, linewidth=1.5, zorder=2)
-            axes.plot(place + BASELINES_AT, 100 * share(maps.random).estimate, "x", color=GREY)
-            axes.plot(place + BASELINES_AT, 100 * share(maps.gaussian).estimate, "+", color=GREY, markersize=8)
+            axes.plot(place + BASELINES_AT, 100 * share(maps.random).estimate, "x", color=GRAY)
+            axes.plot(place + BASELINES_AT, 100 * share(maps.gaussian).estimate, "+", color=GRAY, markersize=8)
     axes.grid(True, axis="y")
     grids = {maps.layer: maps.grid for maps in rows}
     names = [wrap(f"{layer}\n{grids[layer][0]}x{grids[layer][1]}", 72, FONT) for layer in layers]
@@ -145,8 +145,8 @@ def _draw_scores(
 def _draw_legend(axes: Axes, methods: Sequence[str]) -> None:
     """What the marks of the charts mean."""
     axes.axis("off")
-    handles = [Line2D([], [], color=colour, marker="o", label=method) for method, colour in zip(methods, COLOURS, strict=False)]
-    hollow = {"color": GREY, "linestyle": "none"}
+    handles = [Line2D([], [], color=color, marker="o", label=method) for method, color in zip(methods, COLORS, strict=False)]
+    hollow = {"color": GRAY, "linestyle": "none"}
     handles += [
         Line2D([], [], marker="o", markerfacecolor="white", label="untouched network (control)", **hollow),
         Line2D([], [], marker="s", markersize=3, label="another image's mark", **hollow),

@@ -36,7 +36,7 @@ MAX_VARIANTS = 12
 MAX_BLOCK_COLUMNS = 10
 
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7"
-INK, GREY, FAINT = "#222222", "#666666", "#CCCCCC"
+INK, GRAY, FAINT = "#222222", "#666666", "#CCCCCC"
 
 STYLE: dict[str, Any] = {
     "figure.facecolor": "white",
@@ -52,9 +52,9 @@ STYLE: dict[str, Any] = {
     "figure.titlesize": TITLE_FONT,
     "text.color": INK,
     "axes.labelcolor": INK,
-    "axes.edgecolor": GREY,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
+    "axes.edgecolor": GRAY,
+    "xtick.color": GRAY,
+    "ytick.color": GRAY,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
     "axes.spines.top": False,

@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from era_support_packages.datasets.augmentation_policy import ENGINES
-from era_support_packages.models.catalogue import MODELS
+from era_support_packages.models.catalog import MODELS
 from era_support_packages.system.naming import nearest_names
 from era_support_packages.training.presets import PRESETS
 

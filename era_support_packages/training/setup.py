@@ -8,7 +8,7 @@ from torch import nn
 from era_support_packages.datasets.augmentation_policy import AugmentationPolicy
 from era_support_packages.datasets.batches import TrainingBatches
 from era_support_packages.datasets.image_dataset import ImageDataset
-from era_support_packages.models.catalogue import build_network
+from era_support_packages.models.catalog import build_network
 from era_support_packages.models.initialization import start_residual_blocks, whiten_first_convolution
 from era_support_packages.system.machine import resolve_device, resolve_precision
 from era_support_packages.training.config import TrainingConfig

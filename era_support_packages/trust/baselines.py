@@ -20,7 +20,7 @@ def random_maps(count: int, grid: tuple[int, int], size: tuple[int, int], genera
     return upsample(generator.random((count, *grid)), size)
 
 
-def centred_gaussian(grid: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+def centered_gaussian(grid: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
     """A Gaussian in the middle of a grid (h, w), of a quarter of its sides, brought to `size` (H, W): float32 (H, W) in [0, 1].
 
     Photographers centre what they take a picture of. A grid of one or two cells a side has no middle: zeros.

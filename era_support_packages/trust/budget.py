@@ -28,7 +28,7 @@ EXPLORER, FAITHFULNESS, SANITY, SHORTCUT = 0.1, 0.3, 0.2, 0.4
 """the share of the budget of each; what is left of a share goes to none of the others, so that each is decided by itself"""
 LEAST = 8e12
 """floating-point operations of the whole budget however short the training was: less than a minute on two cores"""
-LEARNT = 0.25
+LEARNED = 0.25
 """of the errors of always naming the most frequent class: a network that avoids fewer has hardly learnt"""
 FEWEST_IMAGES = 12
 """test images; corrected for the comparisons of four maps with three baselines, fewer than nine show no difference for sure"""
@@ -77,9 +77,9 @@ class CheckBudget:
         return max(self.training, int(LEAST / single))
 
     @cached_property
-    def learnt(self) -> bool:
+    def learned(self) -> bool:
         """Whether the network avoids at least a quarter of the errors of always naming the most frequent class."""
-        return self._accuracy - self._guess >= LEARNT * (1 - self._guess)
+        return self._accuracy - self._guess >= LEARNED * (1 - self._guess)
 
     def explorer(self, wanted: bool = True) -> CheckPlan:
         """Section 13. Never left out by itself; where its share is too small, the methods that take hundreds of passes are."""
@@ -151,7 +151,7 @@ class CheckBudget:
             return _unwanted(knob)
         if len(self.test) < FEWEST_IMAGES:
             return CheckPlan(f"Left out: of {len(self.test)} test images no map's figures are sure; {FEWEST_IMAGES} are needed.")
-        if self.learnt or self.extent == "full":
+        if self.learned or self.extent == "full":
             return None
         return CheckPlan(
             f"Left out: the network has hardly learnt, so that asking whether its map {what} can come to nothing. It gets "

@@ -23,7 +23,7 @@ def accuracy(bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The benchmark with a store of its own and one recipe that takes a second, on eight-pixel images of three colours."""
     import accuracy
     from recipes import Recipe
-    from tiny import coloured_images
+    from tiny import colored_images
 
     from era_support_packages.datasets import loading as datasets
 
@@ -31,7 +31,7 @@ def accuracy(bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     changes["precision"] = "fp32"
     monkeypatch.setattr(accuracy, "STORED", bench.RowFile(tmp_path / "results" / "accuracy.json"))
     monkeypatch.setattr(accuracy, "RECIPES", {"cpu": Recipe("smoke", changes)})
-    monkeypatch.setattr(datasets, "load", lambda name, root: (coloured_images(16), coloured_images(8, split="test", seed=1)))
+    monkeypatch.setattr(datasets, "load", lambda name, root: (colored_images(16), colored_images(8, split="test", seed=1)))
     monkeypatch.chdir(tmp_path)
     return accuracy
 
@@ -80,7 +80,7 @@ def test_a_changed_preset_is_trained_again_and_never_averaged_with_the_older_one
     old, new = accuracy.STORED.rows()
     assert (old["recipe"], old["data"], old["seed"]) == (new["recipe"], new["data"], new["seed"])
     assert [accuracy.STORED.recipes()[row["key"]]["momentum"] for row in (old, new)] == [0.9, 0.8]
-    first, second = accuracy.summarised([old, new])
+    first, second = accuracy.summarized([old, new])
     assert (first["recipe"], second["recipe"]) == ("cpu", f"cpu (older recipe {old['key']})")
     assert (first["seeds"], second["seeds"]) == (1, 1)
     assert f"cpu (older recipe {old['key']})" in capsys.readouterr().out
@@ -130,7 +130,7 @@ def test_rows_of_one_recipe_become_a_line_with_mean_and_where_a_new_run_falls(ac
     rows = [{**common, "test_accuracy": value, "seconds": seconds} for value, seconds in ((70.0, 10), (74.0, 20), (72.0, 60))]
     rows[2]["shared"] = True  # its seconds do not count
     rows.append({**common, "recipe": "gone", "test_accuracy": 60.0, "seconds": 1, "shared": True})
-    first, second = accuracy.summarised(rows)
+    first, second = accuracy.summarized(rows)
     # s = 2 and t(0.975, 2) = 4.3027: 4.3027 * 2 * the root of 4 / 3 = 9.94
     assert (first["test accuracy %"], first["a new run"]) == ("72.00", "62.06 to 81.94")
     assert (first["seeds"], first["seconds"]) == (3, "15")

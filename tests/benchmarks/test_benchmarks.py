@@ -90,7 +90,7 @@ def test_the_readmes_quote_the_stored_results(bench) -> None:
     for line in screening.compared(results["screening"]["rows"], results["screening"]["recipes"]):
         quoted = f"| {line['seeds']} | {line['without %']} % | {line['with %']} % | {line['difference']} |"
         assert quoted in text
-    lines = accuracy.summarised(results["accuracy"]["rows"])
+    lines = accuracy.summarized(results["accuracy"]["rows"])
     assert accuracy.markdown(lines) in text
     for line in (line for line in lines if line["recipe"] in ("cpu", "fast") and line["seeds"] >= 3):
         assert f"{line['test accuracy %']} %" in (ROOT / "README.md").read_text(), line

@@ -22,11 +22,11 @@ def bench(monkeypatch: pytest.MonkeyPatch):
 def screening(bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The benchmark with a store of its own, on eight-pixel images of three colours."""
     import screening
-    from tiny import coloured_images
+    from tiny import colored_images
 
     monkeypatch.setattr(screening, "STORED", bench.RowFile(tmp_path / "results" / "screening.json"))
-    test = coloured_images(8, split="test", seed=1)
-    monkeypatch.setattr(screening.datasets, "load", lambda name: (coloured_images(60), test))
+    test = colored_images(8, split="test", seed=1)
+    monkeypatch.setattr(screening.datasets, "load", lambda name: (colored_images(60), test))
     return screening
 
 

@@ -179,15 +179,15 @@ def test_shift_scale_rotate_is_drawn_as_by_albumentations() -> None:
     ours = draws_of(CERTAIN, 20_000)
     assert same_distribution(ours.rotations, [one["rotate"] for one in theirs])
     assert same_distribution(ours.scales, [one["scale"]["x"] for one in theirs])
-    centre = np.array([15.5, 15.5, 1])
-    moved = np.array([one["matrix"] @ centre - centre for one in theirs])
+    center = np.array([15.5, 15.5, 1])
+    moved = np.array([one["matrix"] @ center - center for one in theirs])
     for axis in (0, 1):
         assert same_distribution(ours.translations[:, axis], moved[:, axis].round(6).tolist())
         assert set(ours.translations[:, axis]) == {-1, 0, 1} == set(moved[:, axis].round(6))
     assert same_distribution(ours.rotations[ours.translations[:, 0] == 1], [one["rotate"] for one in theirs])
 
 
-def test_colours_are_drawn_as_by_albumentations() -> None:
+def test_colors_are_drawn_as_by_albumentations() -> None:
     ours = draws_of(CERTAIN, 20_000)
     limit = (-20, 20)
     theirs = np.trunc([one["noise_map"] for one in drawn_by_albumentations(A.RGBShift(limit, limit, limit), 2000)])

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from tiny import coloured_images
+from tiny import colored_images
 
 from era_support_packages.datasets import batches as batches_module
 from era_support_packages.datasets.augmentation_policy import AugmentationPolicy
@@ -20,7 +20,7 @@ from era_support_packages.datasets.batches import TrainingBatches, augmented_var
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.datasets.normalization import (
     image_batches,
-    mean_colour,
+    mean_color,
     normalize,
     normalize_images,
     random_images,
@@ -146,8 +146,8 @@ def test_the_images_own_resolution_is_not_resampled() -> None:
     assert normalize(images[:, :6], MEAN, STD).shape == (2, 3, 6, 8)
 
 
-def test_the_mean_colour() -> None:
-    assert mean_colour(plain_dataset(1)) == (125, 123, 114)  # 125.307, 122.961, 113.8575
+def test_the_mean_color() -> None:
+    assert mean_color(plain_dataset(1)) == (125, 123, 114)  # 125.307, 122.961, 113.8575
 
 
 def test_image_batches_are_all_images_in_file_order() -> None:
@@ -251,7 +251,7 @@ def test_each_label_belongs_to_its_image(engine: str) -> None:
         np.testing.assert_array_equal(values, np.broadcast_to(5 * labels.numpy()[:, None, None, None], values.shape))
 
 
-def test_pixels_are_augmented_with_pass_and_index_then_normalised(engine: str) -> None:
+def test_pixels_are_augmented_with_pass_and_index_then_normalized(engine: str) -> None:
     dataset, policy = noisy_dataset(6), WITHOUT_INTERPOLATION if engine == "device" else EVERYTHING
     augmenter = Augmenter(policy, 8, 8, (125, 123, 114), seed=9)
     keys = [(number, int(index)) for number in range(2) for index in shuffled_order(6, 9, number)]
@@ -359,7 +359,7 @@ def test_a_worker_has_one_thread_and_ends_on_sigterm_whatever_its_parent_does() 
 
 
 def test_random_images_are_drawn_by_a_seed_without_repeats() -> None:
-    dataset = coloured_images(20)
+    dataset = colored_images(20)
     indices, images = random_images(dataset, 8, seed=3)
     assert len(set(indices.tolist())) == 8
     assert torch.equal(images, normalize_images(dataset, indices))

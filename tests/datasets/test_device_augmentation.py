@@ -81,7 +81,7 @@ def test_every_contrast_and_brightness_is_rounded_as_by_albumentations() -> None
     np.testing.assert_array_equal(by_the_batch(images, draws, policy), by_the_sample(images, draws, policy))
 
 
-def test_shift_scale_rotate_differs_by_less_than_a_grey_level_on_average() -> None:
+def test_shift_scale_rotate_differs_by_less_than_a_gray_level_on_average() -> None:
     policy = policy_of(shift_scale_rotate=1.0)
     # Both interpolate alike with OpenCV 5 (one grey level in some pixels); OpenCV 4 places pixels to 1/32 px.
     for images, mean, largest in ((smooth(100), 0.4, 5), (noise(100, 32, 32), 1, 8), (noise(100, 21, 30), 1, 8)):
@@ -93,7 +93,7 @@ def test_shift_scale_rotate_differs_by_less_than_a_grey_level_on_average() -> No
         assert abs((batch - samples).mean()) < 0.02  # neither engine is brighter
 
 
-def test_the_whole_policy_differs_by_less_than_a_grey_level_on_average() -> None:
+def test_the_whole_policy_differs_by_less_than_a_gray_level_on_average() -> None:
     policy = policy_of(**EXACT["all of them"], shift_scale_rotate=0.5)
     images = smooth(200)
     draws = draws_of(policy, images)
@@ -107,7 +107,7 @@ def test_the_whole_policy_differs_by_less_than_a_grey_level_on_average() -> None
 # ---- by hand -----------------------------------------------------------------------------------------------------------
 
 
-def grey(rows: list[list[int]]) -> Tensor:
+def gray(rows: list[list[int]]) -> Tensor:
     """One grey image of these values, uint8 (1, H, W, 3)."""
     return torch.tensor(rows, dtype=torch.uint8)[None, :, :, None].repeat(1, 1, 1, 3)
 
@@ -125,7 +125,7 @@ SQUARE = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
 
 def moved(right: float = 0, down: float = 0, scale: float = 1, degrees: float = 0) -> list:
     result = device_augmentation.shift_scale_rotate(
-        grey(SQUARE), torch.tensor([[right, down]]).float(), torch.tensor([scale]).float(), torch.tensor([degrees]).float(), BLACK
+        gray(SQUARE), torch.tensor([[right, down]]).float(), torch.tensor([scale]).float(), torch.tensor([degrees]).float(), BLACK
     )
     return values(result)
 
@@ -140,7 +140,7 @@ def test_shift_scale_and_rotate_by_hand() -> None:
     assert moved(scale=0.5) == [[0, 0, 0], [0, 5, 0], [0, 0, 0]]
 
 
-def test_opened_corners_have_the_fill_colour() -> None:
+def test_opened_corners_have_the_fill_color() -> None:
     image = torch.full((1, 4, 4, 3), 7, dtype=torch.uint8)
     shifted = device_augmentation.shift_scale_rotate(
         image, torch.tensor([[0.0, 3.0]]), torch.ones(1), torch.zeros(1), torch.tensor(FILL, dtype=torch.uint8)
@@ -150,7 +150,7 @@ def test_opened_corners_have_the_fill_colour() -> None:
 
 
 def test_flip_and_crop_by_hand() -> None:
-    image = grey(SQUARE)
+    image = gray(SQUARE)
     both = device_augmentation.flip(image.repeat(2, 1, 1, 1), torch.tensor([True, False]))
     assert values(both[:1]) == [[3, 2, 1], [6, 5, 4], [9, 8, 7]]
     assert values(both[1:]) == SQUARE
@@ -158,17 +158,17 @@ def test_flip_and_crop_by_hand() -> None:
     assert values(device_augmentation.crop(image, torch.tensor([[0, 2]]), 1)) == [[5, 6, 5], [2, 3, 2], [5, 6, 5]]
 
 
-def test_colours_and_cutout_by_hand() -> None:
-    image = grey([[0, 100, 250]])
+def test_colors_and_cutout_by_hand() -> None:
+    image = gray([[0, 100, 250]])
     shifted = device_augmentation.rgb_shift(image, torch.tensor([[-19, 0, 19]], dtype=torch.int16))
     assert shifted[0, 0].tolist() == [[0, 0, 19], [81, 100, 119], [231, 250, 255]]
     lit = device_augmentation.brightness_contrast(image, torch.tensor([1.25]), torch.tensor([-10.5]))
     assert values(lit) == [[0, 114, 255]]  # -10.5, 114.5, 302
-    cut = device_augmentation.cutout(grey(SQUARE), torch.tensor([[1, 0]]), 2, BLACK)
+    cut = device_augmentation.cutout(gray(SQUARE), torch.tensor([[1, 0]]), 2, BLACK)
     assert values(cut) == [[1, 2, 3], [0, 0, 6], [0, 0, 9]]
-    coloured = device_augmentation.cutout(grey(SQUARE), torch.tensor([[2, 2]]), 5, torch.tensor(FILL, dtype=torch.uint8))
-    assert coloured[0, 2, 2].tolist() == list(FILL)
-    assert (coloured.flatten(1) != grey(SQUARE).flatten(1)).sum() == 3
+    colored = device_augmentation.cutout(gray(SQUARE), torch.tensor([[2, 2]]), 5, torch.tensor(FILL, dtype=torch.uint8))
+    assert colored[0, 2, 2].tolist() == list(FILL)
+    assert (colored.flatten(1) != gray(SQUARE).flatten(1)).sum() == 3
 
 
 def test_a_cut_out_before_the_crop_moves_with_it_and_is_mirrored_in_its_border() -> None:
@@ -176,7 +176,7 @@ def test_a_cut_out_before_the_crop_moves_with_it_and_is_mirrored_in_its_border()
     draws = AugmentationDraws(None, None, None, None, torch.tensor([[1, 0]]), None, None, None, torch.tensor([[0, 1]]))
     for first, top_row in ((True, [0, 1, 0]), (False, [2, 0, 2])):
         policy = policy_of(crop_padding=1, cutout=1, cutout_first=first)
-        found = values(device_augmentation.augment(grey(SQUARE), draws, policy, BLACK))
+        found = values(device_augmentation.augment(gray(SQUARE), draws, policy, BLACK))
         assert found == [top_row, [5, 4, 5], [8, 7, 8]]
 
 

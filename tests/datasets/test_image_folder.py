@@ -120,8 +120,8 @@ def test_a_class_may_lack_test_images(pets: Path, cache_dir: Path) -> None:
 
 @pytest.mark.parametrize("extension", [".jpg", ".jpeg", ".png", ".bmp", ".webp", ".JPG"])
 def test_every_extension_decodes_to_rgb(extension: str, pets: Path, cache_dir: Path) -> None:
-    colour = np.full((32, 32, 3), (200, 100, 50), dtype=np.uint8)
-    save(pets / "test" / "cat" / f"0{extension}", colour)
+    color = np.full((32, 32, 3), (200, 100, 50), dtype=np.uint8)
+    save(pets / "test" / "cat" / f"0{extension}", color)
     _, test = load_image_folder(pets, cache_dir)
     assert np.abs(test.images[0].astype(int) - (200, 100, 50)).max() <= 4
     assert test.labels.tolist() == [0, 0, 1]
@@ -134,9 +134,9 @@ def test_a_jpeg_decodes_as_pillow_decodes_it(tmp_path: Path) -> None:
     assert np.abs(ours.astype(int) - theirs).max() <= 2
 
 
-def test_grey_becomes_rgb_and_transparency_is_dropped(tmp_path: Path) -> None:
-    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
-    assert (decode_image(save(tmp_path / "grey.png", grey)) == grey[..., None]).all()
+def test_gray_becomes_rgb_and_transparency_is_dropped(tmp_path: Path) -> None:
+    gray = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    assert (decode_image(save(tmp_path / "grey.png", gray)) == gray[..., None]).all()
     rgba = np.random.default_rng(0).integers(0, 256, (8, 8, 4), dtype=np.uint8)
     assert np.array_equal(decode_image(save(tmp_path / "rgba.png", rgba)), rgba[..., :3])
 

@@ -80,7 +80,7 @@ def test_a_crop_is_a_window_of_the_reflected_image() -> None:
     assert len(set(corners)) > 40  # of 49: rows and columns are drawn apart
 
 
-def test_a_cutout_is_one_whole_square_of_the_fill_colour() -> None:
+def test_a_cutout_is_one_whole_square_of_the_fill_color() -> None:
     image = noise(16)
     image[image == FILL] = 0  # no pixel has it by chance
     corners = []
@@ -154,21 +154,21 @@ def test_shift_scale_rotate_stays_within_its_limits_and_reaches_them() -> None:
     for index in range(300):
         weights = augmenter(bar, 0, index)[..., 0] / FILL[0]
         total = weights.sum()
-        centre_x, centre_y = (weights * x).sum() / total, (weights * y).sum() / total
-        xx, yy = (weights * (x - centre_x) ** 2).sum(), (weights * (y - centre_y) ** 2).sum()
-        xy = (weights * (x - centre_x) * (y - centre_y)).sum()
+        center_x, center_y = (weights * x).sum() / total, (weights * y).sum() / total
+        xx, yy = (weights * (x - center_x) ** 2).sum(), (weights * (y - center_y) ** 2).sum()
+        xy = (weights * (x - center_x) * (y - center_y)).sum()
         angle = np.degrees(np.arctan2(2 * xy, xx - yy) / 2)
-        measured.append((centre_x - 31.5, centre_y - 31.5, angle, np.sqrt(total / 192)))
+        measured.append((center_x - 31.5, center_y - 31.5, angle, np.sqrt(total / 192)))
     lowest, highest = np.min(measured, axis=0), np.max(measured, axis=0)
     limits = np.array([0.05 * 64, 0.05 * 64, 15, 0.05])
-    centre = np.array([0, 0, 0, 1])
-    assert (lowest - centre >= -limits - 0.05).all()
-    assert (highest - centre <= limits + 0.05).all()
-    assert (lowest - centre <= -0.85 * limits).all()
-    assert (highest - centre >= 0.85 * limits).all()
+    center = np.array([0, 0, 0, 1])
+    assert (lowest - center >= -limits - 0.05).all()
+    assert (highest - center <= limits + 0.05).all()
+    assert (lowest - center <= -0.85 * limits).all()
+    assert (highest - center >= 0.85 * limits).all()
 
 
-def test_corners_that_a_rotation_opens_have_the_fill_colour() -> None:
+def test_corners_that_a_rotation_opens_have_the_fill_color() -> None:
     image = np.zeros((32, 32, 3), dtype=np.uint8)
     opened = 0
     for result in variants(image, 100, shift_scale_rotate=1.0):
@@ -221,7 +221,7 @@ def decisions(results: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return np.array(flipped), np.array(shifted)
 
 
-def test_flip_and_colour_shift_are_decided_independently() -> None:
+def test_flip_and_color_shift_are_decided_independently() -> None:
     image = np.full((16, 16, 3), 60, dtype=np.uint8)
     image[:, 8:] = 160
     policy = AugmentationPolicy(horizontal_flip=0.5, rgb_shift=0.5)

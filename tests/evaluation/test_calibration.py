@@ -200,7 +200,7 @@ def random_predictions(count: int = 200) -> Predictions:
     return Predictions(logits, labels, tuple("abcd"))
 
 
-def test_the_temperature_minimises_the_mean_cross_entropy() -> None:
+def test_the_temperature_minimizes_the_mean_cross_entropy() -> None:
     given = random_predictions()
 
     def cross_entropy(temperature: float) -> float:

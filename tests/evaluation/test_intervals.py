@@ -125,11 +125,11 @@ def test_unusable_samples_get_one_sentence(values: ArrayLike, options: dict[str,
 @pytest.mark.parametrize(("hits", "trials"), [(1, 2), (15, 20), (3, 1000), (81, 263)])
 def test_the_share_has_the_interval_of_wilson(hits: int, trials: int) -> None:
     share = hits / trials
-    centre = (share + Z**2 / (2 * trials)) / (1 + Z**2 / trials)
+    center = (share + Z**2 / (2 * trials)) / (1 + Z**2 / trials)
     half = Z / (1 + Z**2 / trials) * math.sqrt(share * (1 - share) / trials + Z**2 / (4 * trials**2))
     found = share_interval(hits, trials)
     assert found.estimate == share
-    assert (found.low, found.high) == pytest.approx((centre - half, centre + half), rel=1e-12)
+    assert (found.low, found.high) == pytest.approx((center - half, center + half), rel=1e-12)
 
 
 def test_the_value_that_wilsons_method_is_published_with() -> None:

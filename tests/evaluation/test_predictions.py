@@ -190,7 +190,7 @@ def test_logits_that_are_not_finite_are_found() -> None:
     )
 
 
-def test_no_predictions_are_nothing_to_analyse() -> None:
+def test_no_predictions_are_nothing_to_analyze() -> None:
     empty = Predictions(np.zeros((0, 2), dtype=np.float32), np.zeros(0, dtype=np.int64), ("a", "b"))
     with pytest.raises(ValueError, match=r"^there are no predictions to analyse; at least one image is needed\.$"):
         empty.check()

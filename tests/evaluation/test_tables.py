@@ -147,7 +147,7 @@ def test_as_html_it_has_the_same_cells_and_no_number_or_word_breaks(table: Table
     assert all("overflow-wrap:normal" in style for style in page.styles[0])
 
 
-def test_the_page_chooses_the_colours_and_no_dollar_begins_a_formula(table: Table) -> None:
+def test_the_page_chooses_the_colors_and_no_dollar_begins_a_formula(table: Table) -> None:
     page = table._repr_html_()
     assert not re.search(r"color|background", page)
     assert "$" not in page.replace("<span>$</span>", "")

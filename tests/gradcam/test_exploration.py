@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import coloured_images, tiny_network
+from tiny import colored_images, tiny_network
 from torch import nn
 
 from era_support_packages import plots
@@ -24,7 +24,7 @@ LAYERS = ("conv", "relu")
 
 @pytest.fixture
 def test_split() -> ImageDataset:
-    return coloured_images(6, split="test")
+    return colored_images(6, split="test")
 
 
 @pytest.fixture
@@ -205,8 +205,8 @@ def test_each_choice_of_image_is_drawn_once(panel: ExplorerPanel, monkeypatch: p
     assert len(drawn) == 4
 
 
-def test_the_colour_bar_has_the_colours_of_the_map_from_nothing_to_its_strongest(panel: ExplorerPanel) -> None:
-    bar = np.array(Image.open(io.BytesIO(panel.colour_bar.value)))
+def test_the_color_bar_has_the_colors_of_the_map_from_nothing_to_its_strongest(panel: ExplorerPanel) -> None:
+    bar = np.array(Image.open(io.BytesIO(panel.color_bar.value)))
     black = np.zeros((1, bar.shape[1], 3), np.uint8)
     heat = np.linspace(0, 1, bar.shape[1])[None]
     assert np.abs(bar.astype(int) - plots.overlay(black, heat, 1.0)).max() <= 1
@@ -217,7 +217,7 @@ def test_the_panel_holds_the_input_the_map_its_bar_and_every_knob(panel: Explore
         return [widget, *(each for child in getattr(widget, "children", ()) for each in descend(child))]
 
     inside = descend(panel.widget)
-    assert all(part in inside for part in (panel.input, panel.picture, panel.colour_bar, panel.caption))
+    assert all(part in inside for part in (panel.input, panel.picture, panel.color_bar, panel.caption))
     described = [part.description for part in inside if getattr(part, "description", "")]
     assert described == ["image", "number", "class", "layer", "method", "opacity"]
 

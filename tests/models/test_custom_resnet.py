@@ -55,7 +55,7 @@ def test_batch_norm_is_the_default_and_dropout_follows_each_block() -> None:
     assert [layer.p for layer in of_type(other, nn.Dropout)] == [0.25] * 8
 
 
-def test_ln_normalises_over_channels_and_pixels() -> None:
+def test_ln_normalizes_over_channels_and_pixels() -> None:
     norm = of_type(resnet_custom("LN"), nn.GroupNorm)[0]
     images = torch.randn(2, 64, 4, 4, generator=torch.Generator().manual_seed(0)) * 3 + 1
     torch.testing.assert_close(norm(images), F.layer_norm(images, (64, 4, 4)))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import coloured_images
+from tiny import colored_images
 from torch import nn
 
 from era_support_packages.datasets.image_dataset import ImageDataset, make_splits
@@ -144,7 +144,7 @@ def test_the_residual_layers_of_the_originals_second_network_start_so_too() -> N
 @pytest.mark.parametrize("name", ["ResNet18", "ResNet50", "resnet_custom"])
 def test_every_preset_can_start_every_kind_of_network(preset: str, name: str) -> None:
     config = TrainingConfig.preset(preset, model=name, device="cpu", precision="fp32")
-    model = build_model(config, 10, coloured_images(20, 32))
+    model = build_model(config, 10, colored_images(20, 32))
     build_optimizer(model, config.replace(max_lr=0.1))
 
 

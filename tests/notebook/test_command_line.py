@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import coloured_images, tiny_network
+from tiny import colored_images, tiny_network
 from torch import nn
 
 from era_support_packages import __main__ as command
@@ -42,7 +42,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
 
     def load(name: str, root: str | None) -> tuple[ImageDataset, ImageDataset]:
         asked.append((name, root))
-        return coloured_images(16), coloured_images(6, split="test", seed=1)
+        return colored_images(16), colored_images(6, split="test", seed=1)
 
     monkeypatch.setattr(datasets, "load", load)
     monkeypatch.setattr(datasets, "check", lambda *_: None)
@@ -98,7 +98,7 @@ def test_a_run_from_end_to_end(tmp_path: Path, loaded: list[tuple[Any, Any]], ca
     assert (summary["dataset"], summary["preset"], summary["epochs"], summary["seed"]) == ("colours", "smoke", 1, 6)
     model = build_model(config, 3)
     assert isinstance(model, CustomResNet)
-    history = run.load(model, coloured_images(6, split="test", seed=1))
+    history = run.load(model, colored_images(6, split="test", seed=1))
     assert history.records[0].images == 16
 
     output = capsys.readouterr()

@@ -99,7 +99,7 @@ def two_batches() -> list[tuple[Tensor, Tensor]]:
     return [(images[:3], torch.tensor([0, 1, 2])), (images[3:], torch.tensor([2, 1, 0]))]
 
 
-def colour_set(count: int, split: str) -> ImageDataset:
+def color_set(count: int, split: str) -> ImageDataset:
     """Noise with one bright colour plane, which is the class."""
     labels = np.arange(count) % 3
     images = np.random.default_rng(count).integers(0, 100, (count, 16, 16, 3), dtype=np.uint8)
@@ -335,7 +335,7 @@ def test_fault_06() -> None:
     assert np.abs(speckle.astype(int) - images[0]).max() > 200  # white became nearly black
 
 
-def check_colours_of_a_map(overlay: Callable) -> None:
+def check_colors_of_a_map(overlay: Callable) -> None:
     """Exact pixels of coldest and hottest place: the colour maps' published end points, times 255."""
     heat = np.array([[0.0, 1.0]])
     black, white = np.zeros((1, 2, 3), dtype=np.uint8), np.full((1, 2, 3), 255, dtype=np.uint8)
@@ -347,8 +347,8 @@ def check_colours_of_a_map(overlay: Callable) -> None:
 def check_hot_places_are_bright(package: ModuleType) -> None:
     maps = np.zeros((1, 8, 8), dtype=np.float32)
     maps[0, 2, 5] = 1
-    grey = np.full((1, 8, 8, 3), 100, dtype=np.uint8)
-    figure = draw_gradcam(package, [(normalized(grey)[0], 0, 1)], maps)
+    gray = np.full((1, 8, 8, 3), 100, dtype=np.uint8)
+    figure = draw_gradcam(package, [(normalized(gray)[0], 0, 1)], maps)
     (panel,) = [axes for axes in figure.axes if axes.images and not axes.get_title()]
     brightness = pixels(panel).astype(int).sum(axis=2)
     assert np.unravel_index(brightness.argmax(), brightness.shape) == (2, 5)
@@ -356,10 +356,10 @@ def check_hot_places_are_bright(package: ModuleType) -> None:
 
 def test_fault_07() -> None:
     """The heat map was inverted to make up for a BGR/RGB mix-up (in jet, a symmetric colour map, the two cancel out)."""
-    check_colours_of_a_map(plots.overlay)
+    check_colors_of_a_map(plots.overlay)
     check_hot_places_are_bright(utils)
     with pytest.raises(AssertionError):
-        check_colours_of_a_map(faulty.overlay)
+        check_colors_of_a_map(faulty.overlay)
     with pytest.raises(AssertionError):
         check_hot_places_are_bright(faulty)
 
@@ -462,7 +462,7 @@ def check_momentum_outlives_the_range_test(run: Callable[[], object]) -> None:
 
 
 def range_test_and_train() -> None:
-    train, test = colour_set(48, "train"), colour_set(6, "test")
+    train, test = color_set(48, "train"), color_set(6, "test")
     network = small_network()
     result = lr_finder.range_test(network, train, len(test), CONFIG)
     training.fit(network, train, test, CONFIG.replace(max_lr=result.suggestion()), report=lambda _: None)
@@ -640,12 +640,12 @@ def train_with_package(seed: int) -> nn.Module:
     """Weights, order, augmentation and dropout all come from the configuration's seed."""
     config = CONFIG.replace(seed=seed)
     network = build_model(config, 3)
-    training.fit(network, colour_set(24, "train"), colour_set(3, "test"), config, report=lambda _: None)
+    training.fit(network, color_set(24, "train"), color_set(3, "test"), config, report=lambda _: None)
     return network
 
 
 def train_unseeded(seed: int) -> nn.Module:
-    images = torch.from_numpy(colour_set(24, "train").images / 255).float()
+    images = torch.from_numpy(color_set(24, "train").images / 255).float()
     return faulty.train_once(images, torch.arange(24) % 3, seed)
 
 

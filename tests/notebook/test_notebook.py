@@ -17,7 +17,7 @@ import numpy as np
 import papermill
 import pytest
 from PIL import Image
-from tiny import coloured_images
+from tiny import colored_images
 
 from era_support_packages.notebook import (
     __main__ as notebook,
@@ -315,7 +315,7 @@ class Prepared:
 
     def __init__(self, run):
         self.run, self.config = run, run.config()
-        self.train = coloured_images(6)
+        self.train = colored_images(6)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks" / "gradcam_cifar10.ipynb"
-CHECKS = ("analyse_mistakes", "explore_methods", "check_faithfulness", "check_sanity", "plant_shortcut")
+CHECKS = ("analyze_mistakes", "explore_methods", "check_faithfulness", "check_sanity", "plant_shortcut")
 
 # Python imports a module of this name at its start, if it is on the path: the fault comes from outside of the package.
 SITECUSTOMIZE = """

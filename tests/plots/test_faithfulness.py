@@ -88,16 +88,16 @@ def test_every_advantage_is_drawn_with_its_interval_and_filled_where_it_excludes
 ) -> None:
     kinds = set()
     for axes, metric in zip(advantages.axes, RANKING_METRICS, strict=True):
-        colours = [colour for colour, _ in COMPARISON_LOOKS.values()]
-        lines = [line for line in axes.get_lines() if line.get_color() in colours and len(line.get_xdata())]
+        colors = [color for color, _ in COMPARISON_LOOKS.values()]
+        lines = [line for line in axes.get_lines() if line.get_color() in colors and len(line.get_xdata())]
         for place, row in enumerate(result.methods):
             for offset, (name, found) in zip((-0.25, 0, 0.25), result.over_baselines(row, metric).items(), strict=True):
                 bar, mark = (line for line in lines if line.get_ydata()[0] == place + offset)
                 np.testing.assert_array_equal(bar.get_xdata(), [found.low, found.high])
                 np.testing.assert_array_equal(mark.get_xdata(), [found.estimate])
-                colour, marker = COMPARISON_LOOKS[name]
-                assert (bar.get_color(), mark.get_color(), mark.get_marker()) == (colour, colour, marker)
-                assert mark.get_markerfacecolor() == (colour if found.excludes(0) else "white")
+                color, marker = COMPARISON_LOOKS[name]
+                assert (bar.get_color(), mark.get_color(), mark.get_marker()) == (color, color, marker)
+                assert mark.get_markerfacecolor() == (color if found.excludes(0) else "white")
                 kinds.add(found.excludes(0))
         assert axes.get_xlabel().endswith(": better by")
     assert kinds == {True, False}, "the fixture shows both"

@@ -86,8 +86,8 @@ def test_the_reliability_diagram_shows_each_bin_before_and_after() -> None:
         "gap: overconfident",
         "gap: underconfident",
     ]
-    colours = [handle.get_facecolor()[:3] for handle in figure.legends[0].legend_handles[2:]]
-    np.testing.assert_allclose(colours, [[0xD5 / 255, 0x5E / 255, 0], [0, 0x72 / 255, 0xB2 / 255]])
+    colors = [handle.get_facecolor()[:3] for handle in figure.legends[0].legend_handles[2:]]
+    np.testing.assert_allclose(colors, [[0xD5 / 255, 0x5E / 255, 0], [0, 0x72 / 255, 0xB2 / 255]])
     assert (VERMILLION, BLUE) == ("#D55E00", "#0072B2")
 
 
@@ -108,7 +108,7 @@ def test_the_reliability_diagram_gives_the_error_its_interval_and_the_bins() -> 
         assert axes.texts[0].get_text() == f"ECE {error}\nperfectly calibrated: {chance}\n15 bins of 13 or 14 images"
 
 
-def test_bars_are_of_the_colour_of_their_sign() -> None:
+def test_bars_are_of_the_color_of_their_sign() -> None:
     given = two_classes()  # bins of one image: 0.6, 0.6 and 0.8 right, 0.9 wrong
     figure = mistake_figures.reliability_diagram(calibrate(given, draws=5), "t")
     below = figure.axes[1]
@@ -154,8 +154,8 @@ def test_the_scores_are_rows_from_the_lowest_f1_to_the_highest() -> None:
     mean = 100 * scores.f1.mean()
     assert legend_of(figure) == ["precision", "recall", "F1", f"mean F1 over classes {mean:.1f} %"]
     assert line(axes, f"mean F1 over classes {mean:.1f} %")[0, 0] == pytest.approx(mean)
-    colours = [drawn.get_color() for drawn in axes.lines[:3]]
-    assert colours == [BLUE, ORANGE, INK]
+    colors = [drawn.get_color() for drawn in axes.lines[:3]]
+    assert colors == [BLUE, ORANGE, INK]
     assert axes.get_title(loc="right") == ""
 
 

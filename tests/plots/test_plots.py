@@ -154,7 +154,7 @@ def test_overlay_blends_in_rgb_exactly() -> None:
 
 
 @pytest.mark.parametrize(("name", "of_opencv"), [("inferno", cv2.COLORMAP_INFERNO), ("jet", cv2.COLORMAP_JET)])
-def test_overlay_colours_are_those_of_opencv_in_rgb_order(name: str, of_opencv: int) -> None:
+def test_overlay_colors_are_those_of_opencv_in_rgb_order(name: str, of_opencv: int) -> None:
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
     expected = cv2.applyColorMap(levels, of_opencv)[..., ::-1].astype(int)  # OpenCV gives BGR
     ours = plots.overlay(np.zeros((16, 16, 3), np.uint8), levels / 255, opacity=1, colormap=name)
@@ -257,7 +257,7 @@ def test_gradcam_panels_are_columns_of_images_and_rows_of_layers() -> None:
     assert [text.get_text() for text in bar.get_xticklabels()] == ["0 = no contribution", "1 = this panel's strongest"]
 
 
-def test_the_colour_bar_is_in_the_colours_of_the_overlay() -> None:
+def test_the_color_bar_is_in_the_colors_of_the_overlay() -> None:
     figure = panels(1)
     [mesh] = [drawn for drawn in figure.axes[-1].collections if drawn.get_array() is not None]
     assert mesh.get_cmap().name == plots.HEAT_COLORMAP
@@ -274,8 +274,8 @@ def test_more_than_ten_columns_continue_in_blocks(count: int, columns: int, bloc
     starts = [axes.get_subplotspec() for axes in drawn[::2]]
     assert [start.rowspan.start for start in starts] == [2 * (index // columns) for index in range(count)]
     assert [start.colspan.start for start in starts] == [index % columns for index in range(count)]
-    labelled = [axes.get_ylabel() for axes in drawn if axes.get_ylabel()]
-    assert labelled == ["INPUT", "layer1"] * blocks
+    labeled = [axes.get_ylabel() for axes in drawn if axes.get_ylabel()]
+    assert labeled == ["INPUT", "layer1"] * blocks
 
 
 def test_a_map_of_zeros_is_named_and_not_made_nan() -> None:
@@ -446,9 +446,9 @@ def test_confusion_matrix_gives_counts_and_row_percentages() -> None:
     assert not any(text.get_parse_math() for text in axes.get_xticklabels()), "a dollar is a dollar, not mathematics"
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "actual class")
     assert bar.get_ylabel() == "percent of the actual class (square-root scale)"
-    colours = {text.get_position()[::-1]: text.get_color() for text in axes.texts}
-    assert colours[0, 0] == "white", "legible on a dark cell"
-    assert colours[0, 2] == plots.INK
+    colors = {text.get_position()[::-1]: text.get_color() for text in axes.texts}
+    assert colors[0, 0] == "white", "legible on a dark cell"
+    assert colors[0, 2] == plots.INK
 
 
 @pytest.mark.parametrize(("number", "cell"), [(12, "97\n75 %"), (20, "97"), (21, None), (100, None)])
@@ -465,9 +465,9 @@ def test_confusion_matrix_names_each_of_100_classes_on_one_of_two_sides() -> Non
     axes = plots.confusion_matrix(confusion(100), names, "t").axes[0]
     right, top = axes.child_axes
     for near, far in ((axes.yaxis, right.yaxis), (axes.xaxis, top.xaxis)):
-        labelled = {round(tick.get_loc()): tick.label1.get_text() for tick in near.get_major_ticks()}
-        labelled |= {round(tick.get_loc()): tick.label2.get_text() for tick in far.get_major_ticks()}
-        assert labelled == dict(enumerate(names))
+        labeled = {round(tick.get_loc()): tick.label1.get_text() for tick in near.get_major_ticks()}
+        labeled |= {round(tick.get_loc()): tick.label2.get_text() for tick in far.get_major_ticks()}
+        assert labeled == dict(enumerate(names))
 
 
 def test_class_accuracies_are_sorted_bars() -> None:

@@ -74,10 +74,10 @@ def test_curves_are_the_means_from_the_trained_network_to_the_last_stage() -> No
     assert figure.get_suptitle().replace("\n", " ") == TITLE
     assert [axes.get_title(loc="left").split("\n")[0] for axes in figure.axes] == ["layer3", "layer4"]
     for column, axes in enumerate(figure.axes):
-        for number, (method, colour) in enumerate((("gradcam", BLUE), ("eigencam", VERMILLION))):
+        for number, (method, color) in enumerate((("gradcam", BLUE), ("eigencam", VERMILLION))):
             row = 2 * number + column
             [line] = [drawn for drawn in axes.lines if drawn.get_label() == method]
-            assert line.get_color() == colour
+            assert line.get_color() == color
             np.testing.assert_allclose(line.get_ydata(), [1, *(interval.estimate for interval in check.curve(row))])
             aside = (-0.05, 0.05)[number]
             np.testing.assert_allclose(line.get_xdata(), np.arange(4) + aside)
@@ -127,7 +127,7 @@ def test_curves_have_room_for_every_text(layers: tuple[str, ...]) -> None:
     assert outside(figure) == []
 
 
-def test_more_methods_than_there_are_colours_are_refused() -> None:
+def test_more_methods_than_there_are_colors_are_refused() -> None:
     message = "the check has 7 methods; one figure shows up to 6: check fewer at a time."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         sanity_curves(a_check(tuple("abcdefg")), TITLE)

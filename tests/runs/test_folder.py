@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import coloured_images, plan, tiny_network
+from tiny import colored_images, plan, tiny_network
 from torch import Tensor, nn
 
 from era_support_packages.datasets.image_dataset import ImageDataset
@@ -31,7 +31,7 @@ RECORDS = (
     EpochRecord(2, 16, 24, 4e-06, 1.0 / 3, 100.0, 0.1, 66.0, 132, 200, 2.25),
 )
 CONFIG = plan(epochs=2, seed=3)
-TEST = coloured_images(10, split="test", seed=1)
+TEST = colored_images(10, split="test", seed=1)
 LOGITS = torch.linspace(-3, 5, 30).reshape(10, 3)
 BROKEN = (
     "is cut short or is no checkpoint; the file is left as it is: move it away, or set resume=False to train in a new folder."
@@ -359,7 +359,7 @@ def test_a_run_that_was_stopped_is_not_finished(tmp_path: Path) -> None:
 
 def test_only_a_finished_run_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(RunError) as raised:
-        Run(tmp_path).load(tiny_network(), coloured_images(10, split="test"))
+        Run(tmp_path).load(tiny_network(), colored_images(10, split="test"))
     assert str(raised.value) == f"{tmp_path} holds no finished run: run it again with the same values to finish it."
 
 
@@ -440,9 +440,9 @@ def test_weights_of_another_network_are_refused(other: nn.Module, logits: Tensor
 @pytest.mark.parametrize(
     ("test", "has"),
     [
-        (coloured_images(9, split="test"), "9 of 3"),
-        (coloured_images(11, split="test"), "11 of 3"),
-        (coloured_images(10, split="test", classes=("a", "b", "c", "d")), "10 of 4"),
+        (colored_images(9, split="test"), "9 of 3"),
+        (colored_images(11, split="test"), "11 of 3"),
+        (colored_images(10, split="test", classes=("a", "b", "c", "d")), "10 of 4"),
     ],
 )
 def test_another_test_split_is_refused(test: ImageDataset, has: str, recorded: Run) -> None:

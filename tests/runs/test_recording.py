@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import coloured_images, plan, quiet, tiny_network
+from tiny import colored_images, plan, quiet, tiny_network
 from torch import Tensor, nn
 
 from era_support_packages.datasets import loading as datasets
@@ -87,7 +87,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
 
     def load(name: str, root: str | None = None) -> tuple[ImageDataset, ImageDataset]:
         asked.append((name, root))
-        return coloured_images(24), coloured_images(10, split="test", seed=1)
+        return colored_images(24), colored_images(10, split="test", seed=1)
 
     monkeypatch.setattr(datasets, "load", load)
     return asked
@@ -615,7 +615,7 @@ def test_the_range_test_is_made_once_and_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config, run = a_run(tmp_path, max_lr=asked)
-    model, train = tiny_network(), coloured_images(24)
+    model, train = tiny_network(), colored_images(24)
     first = choose_learning_rate(model, train, 10, config, run)
     assert first == (config.replace(max_lr=chosen), CURVE, sentence)
     assert range_tests == [(model, train, 10, config)]
@@ -645,7 +645,7 @@ def test_a_kept_range_test_that_is_damaged_is_made_again(
 ) -> None:
     config, run = a_run(tmp_path, max_lr="auto")
     (run.folder / "range_test.json").write_text(content)
-    chosen, result, sentence = choose_learning_rate(tiny_network(), coloured_images(24), 10, config, run)
+    chosen, result, sentence = choose_learning_rate(tiny_network(), colored_images(24), 10, config, run)
     assert (chosen.max_lr, result, sentence) == (0.03125, CURVE, SUGGESTED)
     assert len(range_tests) == 1
     assert run.range_test()[1] is True
@@ -657,7 +657,7 @@ def test_a_range_test_that_suggests_nothing_is_kept_too(tmp_path: Path, monkeypa
     message = "The loss never fell in the range test, so it suggests nothing; give max_lr as a number."
     for _ in range(2):
         with pytest.raises(ValueError, match=message):
-            choose_learning_rate(tiny_network(), coloured_images(24), 10, config, run)
+            choose_learning_rate(tiny_network(), colored_images(24), 10, config, run)
         monkeypatch.setattr(recording, "range_test", never)
 
 
@@ -666,7 +666,7 @@ def test_the_cost_of_a_resumed_run_includes_the_range_test_that_its_max_lr_came_
     asked: float | str, batches: int, tmp_path: Path, range_tests: list[tuple[Any, ...]]
 ) -> None:
     config, run = a_run(tmp_path, max_lr=asked, epochs=3)
-    train, test = coloured_images(24), coloured_images(10, split="test", seed=1)
+    train, test = colored_images(24), colored_images(10, split="test", seed=1)
     for step, done in ((5, 1), (4, 2)):  # steps of this attempt; an epoch has three
         model, _ = watched(tiny_network(), {step: press_stop})
         chosen, _, _ = choose_learning_rate(model, train, 10, config, run)
@@ -711,7 +711,7 @@ def fail() -> None:
 
 
 STOPS = {"exception": (fail, None), "stop button": (press_stop, 130), "SIGTERM": (terminate, 143)}
-TRAIN, TEST = coloured_images(24), coloured_images(10, split="test", seed=1)
+TRAIN, TEST = colored_images(24), colored_images(10, split="test", seed=1)
 HARD = {  # whatever could differ after a stop: order, augmentation, dropout, momentum, schedule, two resolutions
     "epochs": 4,
     "resolutions": ((8, 0.5), (10, 0.5)),

@@ -226,8 +226,8 @@ def plot_gradcam(
 
 def overlay(image: np.ndarray, heat: np.ndarray, opacity: float = 0.5, colormap: str = "inferno") -> np.ndarray:
     """Fault 7: the colours come as BGR and are taken for RGB, so the map was inverted until hot places looked red."""
-    colours = cv2.applyColorMap(np.rint(255 * (1 - heat)).astype(np.uint8), getattr(cv2, f"COLORMAP_{colormap.upper()}"))
-    return np.rint((1 - opacity) * image + opacity * colours).astype(np.uint8)
+    colors = cv2.applyColorMap(np.rint(255 * (1 - heat)).astype(np.uint8), getattr(cv2, f"COLORMAP_{colormap.upper()}"))
+    return np.rint((1 - opacity) * image + opacity * colors).astype(np.uint8)
 
 
 # ---- run today -------------------------------------------------------------------------------------------------------

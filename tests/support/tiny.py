@@ -31,7 +31,7 @@ def tiny_network(classes: int = 3, seed: int = 0, drop: float = 0.0, width: int 
         ).to(memory_format=torch.channels_last)
 
 
-def coloured_images(
+def colored_images(
     count: int, size: int = 8, split: str = "train", seed: int = 0, classes: tuple[str, ...] = CLASSES
 ) -> ImageDataset:
     """Red, green and blue noise, the class of image i being i modulo their number: separable by the mean of each channel."""

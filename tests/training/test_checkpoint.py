@@ -404,7 +404,7 @@ class CannotBeWritten:
 
 
 @pytest.mark.parametrize("earlier", [True, False], ids=["with an earlier one", "the first"])
-def test_a_value_that_cannot_be_serialised_leaves_the_earlier_checkpoint(earlier: bool, good: bytes, tmp_path: Path) -> None:
+def test_a_value_that_cannot_be_serialized_leaves_the_earlier_checkpoint(earlier: bool, good: bytes, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     if earlier:
         path.write_bytes(good)

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 from other_values import OTHER_VALUES, make
 
-from era_support_packages.models.catalogue import MODELS
+from era_support_packages.models.catalog import MODELS
 from era_support_packages.system.naming import nearest_names
 from era_support_packages.training import config as config_module
 from era_support_packages.training.config import PlannedEpoch, TrainingConfig

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 from papermill.translators import PythonTranslator
 
-from era_support_packages.models.catalogue import MODELS
+from era_support_packages.models.catalog import MODELS
 from era_support_packages.training.config import TrainingConfig
 from era_support_packages.training.presets import PRESETS
 

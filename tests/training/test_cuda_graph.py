@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny import coloured_images, plan, quiet, tiny_network
+from tiny import colored_images, plan, quiet, tiny_network
 from torch import Tensor, nn
 
 from era_support_packages.models.resnet import ResNet18
@@ -194,7 +194,7 @@ def test_a_network_that_waits_for_the_device_trains_without_a_graph() -> None:
 
 @needs_gpu
 def test_images_from_a_data_loaders_workers_train_as_those_of_the_device_do() -> None:
-    train, test = coloured_images(48, 32), coloured_images(6, 32, "test")
+    train, test = colored_images(48, 32), colored_images(6, 32, "test")
     weights = []
     for engine in ("samples", "device"):
         config = TrainingConfig.preset("smoke", device="cuda", deterministic=True, precision="fp32", batch_size=4, engine=engine)
@@ -207,7 +207,7 @@ def test_images_from_a_data_loaders_workers_train_as_those_of_the_device_do() ->
 
 @needs_gpu
 def test_the_same_seed_gives_the_same_bits_on_a_gpu_and_so_does_a_run_that_was_stopped() -> None:
-    train, test = coloured_images(24, 32), coloured_images(6, 32, "test")
+    train, test = colored_images(24, 32), colored_images(6, 32, "test")
     changes = {"batch_size": 2, "epochs": 4, "max_lr": 0.05, "resolutions": ((16, 0.5), (24, 0.5)), "whitening": False}
     config = resolve(TrainingConfig.preset("fast", device="cuda", deterministic=True, **changes), train)
     kept: list[Checkpoint] = []

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import MEAN, STD, coloured_images, plan, quiet, tiny_network
+from tiny import MEAN, STD, colored_images, plan, quiet, tiny_network
 from torch import Tensor, nn
 
 from era_support_packages.datasets.augmentation_policy import AugmentationPolicy
@@ -63,7 +63,7 @@ def same_weights(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def normalised(dataset: ImageDataset, indices: list[int] | np.ndarray) -> Tensor:
+def normalized(dataset: ImageDataset, indices: list[int] | np.ndarray) -> Tensor:
     """Images (N, 3, H, W) as the network should see them, worked out in numpy."""
     scaled = (dataset.images[indices] / 255 - np.array(MEAN)) / np.array(STD)
     return torch.from_numpy(scaled.transpose(0, 3, 1, 2).astype(np.float32))
@@ -91,11 +91,11 @@ def test_resolve_replaces_every_auto_but_max_lr_on_a_cpu(monkeypatch: pytest.Mon
     monkeypatch.setattr(hardware, "_bf16_is_faster", lambda: True)
     monkeypatch.setattr("torch.get_num_threads", lambda: 7)
     automatic = TrainingConfig.preset("original")
-    resolved = resolve(automatic, coloured_images(3))
+    resolved = resolve(automatic, colored_images(3))
     machine = {"device": "cpu", "precision": "bf16", "engine": "device", "workers": 0, "threads": 7}
     assert changed(automatic, resolved) == {"dataset": "colours", **machine}
     assert [name for name, value in resolved.to_dict().items() if value == "auto"] == ["max_lr"]
-    assert resolve(resolved, coloured_images(3)) == resolved
+    assert resolve(resolved, colored_images(3)) == resolved
     without_data = resolve(automatic)
     assert changed(automatic, without_data) == machine
     monkeypatch.setattr(hardware, "_bf16_is_faster", lambda: False)
@@ -107,24 +107,24 @@ def test_resolve_on_a_gpu_takes_two_workers_for_samples(engine: str, workers: in
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (7, 5))
     automatic = TrainingConfig.preset("original", threads=1, engine=engine)
-    resolved = resolve(automatic, coloured_images(3))
+    resolved = resolve(automatic, colored_images(3))
     expected = {"dataset": "colours", "device": "cuda:0", "precision": "fp16", "workers": workers}
     assert changed(automatic, resolved) == expected | ({"engine": "device"} if engine == "auto" else {})
 
 
 def test_resolve_mirrors_no_digits() -> None:
     automatic = plan(horizontal_flip="auto")
-    assert resolve(automatic, coloured_images(3)).horizontal_flip == 0.5
-    assert resolve(automatic, dataclasses.replace(coloured_images(3), name="digits")).horizontal_flip == 0.0
+    assert resolve(automatic, colored_images(3)).horizontal_flip == 0.5
+    assert resolve(automatic, dataclasses.replace(colored_images(3), name="digits")).horizontal_flip == 0.0
     assert resolve(automatic).horizontal_flip == "auto"
-    assert resolve(plan(horizontal_flip=0.3), coloured_images(3)).horizontal_flip == 0.3
-    digits = dataclasses.replace(coloured_images(3), name="digits")
+    assert resolve(plan(horizontal_flip=0.3), colored_images(3)).horizontal_flip == 0.3
+    digits = dataclasses.replace(colored_images(3), name="digits")
     assert resolve(plan(horizontal_flip="auto", alternating_flip=True), digits).horizontal_flip == 0.0
 
 
 def test_resolve_keeps_what_is_given() -> None:
     given = plan(dataset="data/some-folder", workers=3, threads=5, precision="bf16")
-    assert resolve(given, coloured_images(3)) == given
+    assert resolve(given, colored_images(3)) == given
 
 
 def test_build_model_gives_the_same_weights_for_the_same_seed() -> None:
@@ -341,14 +341,14 @@ def test_augmentation_policy_takes_its_values_from_the_configuration() -> None:
 
 
 def test_build_batches_follows_the_configuration() -> None:
-    train = coloured_images(20)
+    train = colored_images(20)
     assert build_batches(train, plan()).engine == "device"
     batches = build_batches(train, plan(batch_size=6, seed=9, engine="samples", workers=0))
     assert (batches.batch_size, batches.seed, batches.engine, batches.workers, batches.device) == (6, 9, "samples", 0, CPU)
     images, labels = next(batches.epoch(8, 0, 20))
     order = shuffled_order(20, 9, 0)[:6]
     assert labels.tolist() == train.labels[order].tolist()
-    torch.testing.assert_close(images, normalised(train, order))
+    torch.testing.assert_close(images, normalized(train, order))
 
 
 # ---- what a run will cost --------------------------------------------------------------------------------------------
@@ -510,7 +510,7 @@ def test_what_the_presets_cost_on_cifar10(preset: str, epochs: dict[int, int], m
 
 @pytest.mark.parametrize("preset", ["original", "fast", "best", "cpu"])
 def test_the_whole_plan_of_each_preset_runs(preset: str) -> None:
-    train, test = coloured_images(60), coloured_images(30, split="test", seed=1)
+    train, test = colored_images(60), colored_images(30, split="test", seed=1)
     config = TrainingConfig.preset(preset, device="cpu", batch_size=20, max_lr=0.1, cutout=2)
     config = resolve(config, train)
     history = fit(tiny_network(), train, test, config, quiet)
@@ -527,14 +527,14 @@ def test_fit_refuses_auto_before_anything_happens() -> None:
     before, reported = copy.deepcopy(model.state_dict()), []
     message = "max_lr is still 'auto'; run the range test first and take its suggestion, or give a number."
     with pytest.raises(ValueError, match="max_lr") as raised:
-        fit(model, coloured_images(8), coloured_images(4), plan(max_lr="auto"), reported.append)
+        fit(model, colored_images(8), colored_images(4), plan(max_lr="auto"), reported.append)
     assert str(raised.value) == message
     assert reported == []
     assert same_weights(model.state_dict(), before)
 
 
 def test_fit_learns_a_separable_set() -> None:
-    train, test = coloured_images(60), coloured_images(30, split="test", seed=1)
+    train, test = colored_images(60), colored_images(30, split="test", seed=1)
     history = fit(tiny_network(), train, test, plan(epochs=10, batch_size=10, max_lr=0.3), quiet)
     assert history.records[0].train_accuracy < 90  # it had something to learn
     last = history.records[-1]
@@ -546,13 +546,13 @@ def test_fit_learns_a_separable_set() -> None:
 
 
 def test_numbers_of_a_one_step_run_by_hand() -> None:
-    train, test = coloured_images(8), coloured_images(20, split="test", seed=1)
+    train, test = colored_images(8), colored_images(20, split="test", seed=1)
     model = tiny_network()
     twin = copy.deepcopy(model)
     config = plan(label_smoothing=0.2, weight_decay=0.05, momentum=0.8, max_lr=5.0, test_images=4)
     history = fit(model, train, test, config, quiet)
 
-    logits = twin(normalised(train, range(8)))
+    logits = twin(normalized(train, range(8)))
     loss = smoothed_cross_entropy(logits, torch.from_numpy(train.labels), 0.2)
     loss.backward()
     record = history.records[0]
@@ -566,7 +566,7 @@ def test_numbers_of_a_one_step_run_by_hand() -> None:
         torch.testing.assert_close(model.get_parameter(name).detach(), expected, rtol=1e-4, atol=1e-6)
 
     with torch.no_grad():
-        logits = copy.deepcopy(model).eval()(normalised(test, range(20)))
+        logits = copy.deepcopy(model).eval()(normalized(test, range(20)))
     assert record.test_loss == pytest.approx(smoothed_cross_entropy(logits, torch.from_numpy(test.labels), 0).item(), rel=1e-4)
     assert record.test_correct == int((logits.argmax(dim=1).numpy() == test.labels).sum())
     assert record.test_accuracy == 5 * record.test_correct
@@ -575,7 +575,7 @@ def test_numbers_of_a_one_step_run_by_hand() -> None:
 
 
 def test_training_numbers_are_means_over_the_images_of_all_full_batches() -> None:
-    train = coloured_images(20)
+    train = colored_images(20)
     model = tiny_network(seed=3)
     twin = copy.deepcopy(model)
     history = fit(model, train, train, plan(max_lr=1e-12, weight_decay=0.0, seed=4), quiet)  # the weights stand still
@@ -583,7 +583,7 @@ def test_training_numbers_are_means_over_the_images_of_all_full_batches() -> Non
     losses, hits = [], 0
     for batch in (order[:8], order[8:16]):  # four of the twenty are left over
         labels = torch.from_numpy(train.labels[batch])
-        logits = twin(normalised(train, batch))
+        logits = twin(normalized(train, batch))
         losses.append(F.cross_entropy(logits, labels).item())
         hits += int((logits.argmax(dim=1) == labels).sum())
     assert losses[0] != pytest.approx(losses[1], rel=1e-3)
@@ -592,7 +592,7 @@ def test_training_numbers_are_means_over_the_images_of_all_full_batches() -> Non
 
 
 def test_rows_follow_the_plan_and_test_numbers_equal_predictions() -> None:
-    train, test = coloured_images(24, size=16), coloured_images(21, size=16, split="test", seed=1)
+    train, test = colored_images(24, size=16), colored_images(21, size=16, split="test", seed=1)
     config = plan(train_images=60, resolutions=((8, 0.4), (16, 0.6)), batch_size=6, test_images=5)
     models: list[nn.Module] = []
     model = tiny_network()
@@ -619,7 +619,7 @@ def test_rows_follow_the_plan_and_test_numbers_equal_predictions() -> None:
 
 
 def test_last_epoch_is_tested_at_the_plans_last_resolution() -> None:
-    train, test = coloured_images(12, size=16), coloured_images(9, size=16, split="test", seed=1)
+    train, test = colored_images(12, size=16), colored_images(9, size=16, split="test", seed=1)
     model = tiny_network()
     history = fit(model, train, test, plan(), quiet)
     np.testing.assert_allclose(history.predictions.logits, predict(model, test, CPU, resolution=8).logits, rtol=1e-5, atol=1e-6)
@@ -627,7 +627,7 @@ def test_last_epoch_is_tested_at_the_plans_last_resolution() -> None:
 
 
 def test_scheduler_is_stepped_every_batch_over_the_whole_run() -> None:
-    train = coloured_images(26)
+    train = colored_images(26)
     history = fit(tiny_network(), train, train, plan(epochs=2, warmup=0.5, max_lr=0.1), quiet)
     # three batches an epoch: six steps, the peak at step 6 * 0.5 - 1 = 2, the last of epoch 1
     assert [record.lr for record in history.records] == pytest.approx([0.1, 0.1 / 250_000])
@@ -637,14 +637,14 @@ def test_scheduler_is_stepped_every_batch_over_the_whole_run() -> None:
 
 @pytest.mark.parametrize(("images", "warmup"), [(8, 0.25), (16, 0.25), (24, 0.25), (40, 1.0)])
 def test_fit_survives_the_shortest_runs(images: int, warmup: float) -> None:
-    train = coloured_images(images)
+    train = colored_images(images)
     history = fit(tiny_network(), train, train, plan(warmup=warmup), quiet)
     assert len(history.records) == 1
     assert math.isfinite(history.records[0].train_loss)
 
 
 def test_history_holds_the_resolved_configuration() -> None:
-    history = fit(tiny_network(), coloured_images(8), coloured_images(3), plan(workers="auto"), quiet)
+    history = fit(tiny_network(), colored_images(8), colored_images(3), plan(workers="auto"), quiet)
     threads = torch.get_num_threads()
     assert changed(plan(workers="auto"), history.config) == {"dataset": "colours", "workers": 0, "threads": threads}
 
@@ -669,7 +669,7 @@ def fingerprint(seed: int, disturb: Callable[[], Any]) -> tuple[list[EpochRecord
     disturb()
     model = tiny_network(drop=0.3)
     config = plan(epochs=2, seed=seed, threads=1, **EVERY_AUGMENTATION)
-    history = fit(model, coloured_images(24), coloured_images(9, seed=1), config, quiet)
+    history = fit(model, colored_images(24), colored_images(9, seed=1), config, quiet)
     return without_times(history.records), model.state_dict(), history.predictions.logits
 
 
@@ -692,7 +692,7 @@ def test_fit_computes_with_the_threads_and_algorithms_of_its_configuration(monke
     )
     threads = torch.get_num_threads()
     other = 2 if threads == 1 else 1
-    fit(model, coloured_images(8), coloured_images(3), plan(threads=other, deterministic=True), quiet)
+    fit(model, colored_images(8), colored_images(3), plan(threads=other, deterministic=True), quiet)
     assert len(noted) == 5  # three timed steps, a step, a batch of the test split
     assert set(noted) == {(other, True)}
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (threads, False)
@@ -716,8 +716,8 @@ def test_announcement_header_and_rows_are_reported_in_order_each_row_after_its_s
     config = plan(epochs=2, test_images=6, **LEARNS)
     history = fit(
         tiny_network(),
-        coloured_images(24),
-        coloured_images(12),
+        colored_images(24),
+        colored_images(12),
         config,
         events.append,
         lambda state: events.append(len(state.records)),
@@ -764,7 +764,7 @@ WARNING = (
 )
 def test_a_network_no_better_than_the_largest_class_after_the_warmup_is_warned_of_once(warmup: float, after_row: int) -> None:
     reported: list[str] = []
-    train = coloured_images(24)
+    train = colored_images(24)
     history = fit(Hopeless(), train, train, plan(epochs=3, warmup=warmup), reported.append)
     rows = [log_row(record) for record in history.records]
     assert reported[1:] == [log_header(), *rows[:after_row], WARNING, *rows[after_row:]]
@@ -774,7 +774,7 @@ def test_a_network_no_better_than_the_largest_class_after_the_warmup_is_warned_o
 @pytest.mark.usefixtures("instant")
 def test_the_warning_names_the_share_of_the_largest_class_of_an_unbalanced_set() -> None:
     reported: list[str] = []
-    train = dataclasses.replace(coloured_images(8), labels=np.array([1, 0, 1, 1, 2, 1, 0, 1]))
+    train = dataclasses.replace(colored_images(8), labels=np.array([1, 0, 1, 1, 2, 1, 0, 1]))
     fit(Hopeless(), train, train, plan(), reported.append)
     assert reported[-1] == (
         "Warning: after the warm-up the training accuracy is 25.00 %, no better than always naming the largest class (62.50 %); "
@@ -786,7 +786,7 @@ def test_the_warning_names_the_share_of_the_largest_class_of_an_unbalanced_set()
 @pytest.mark.parametrize("warmup", [0, 0.25, 1])
 def test_a_network_that_learns_is_not_warned_of(warmup: float) -> None:
     reported: list[str] = []
-    train = coloured_images(60)
+    train = colored_images(60)
     config = plan(epochs=6, batch_size=10, warmup=warmup, max_lr=0.3)
     history = fit(tiny_network(), train, train, config, reported.append)
     judged = {0: 0, 0.25: 2, 1: 5}[warmup]
@@ -796,7 +796,7 @@ def test_a_network_that_learns_is_not_warned_of(warmup: float) -> None:
 
 def test_fit_prints_nothing_but_its_report(capsys: pytest.CaptureFixture[str]) -> None:
     reported: list[str] = []
-    train, config = coloured_images(24), plan(epochs=2, **LEARNS)
+    train, config = colored_images(24), plan(epochs=2, **LEARNS)
     fit(tiny_network(), train, train, config, reported.append)
     assert capsys.readouterr().out == ""
     assert [len(line) for line in reported][1:] == [len(log_header())] * 3
@@ -806,7 +806,7 @@ def test_fit_prints_nothing_but_its_report(capsys: pytest.CaptureFixture[str]) -
 
 def test_model_is_in_training_mode_while_it_trains_and_holds_the_last_weights() -> None:
     model = Recording().eval()
-    train, test = coloured_images(16), coloured_images(6)
+    train, test = colored_images(16), colored_images(6)
     history = fit(model, train, test, plan(epochs=2), quiet)
     in_epochs = [training_flag for shape, training_flag in model.calls[3:]]  # three steps of the timing before
     assert in_epochs == [True, True, False, True, True, False]
@@ -863,7 +863,7 @@ class Kept:
 def test_a_loss_that_is_no_number_ends_the_run_and_its_state_is_not_kept(
     poison: float, loss: str, step: int, where: str, finished: list[int]
 ) -> None:
-    train, kept = coloured_images(24), Kept()
+    train, kept = colored_images(24), Kept()
     config = plan(epochs=2, warmup=0.5, max_lr=0.5, seed=1)  # an order in which every batch has an image of the first class
     with pytest.raises(TrainingDivergedError) as raised:
         fit(Diverging(step, poison), train, train, config, quiet, kept)
@@ -881,7 +881,7 @@ def test_the_loss_is_looked_at_when_the_bar_refreshes_and_at_the_end_of_an_epoch
     monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: seconds_a_look * next(clock)))
     model = Diverging(3, math.nan)
     with pytest.raises(TrainingDivergedError, match=r"^The loss became nan at step 3 of epoch 1, at a learning rate of "):
-        fit(model, coloured_images(48), coloured_images(3), plan(), quiet)
+        fit(model, colored_images(48), colored_images(3), plan(), quiet)
     assert model.steps == steps  # six an epoch
 
 
@@ -924,7 +924,7 @@ class SpoilingStatistics(Spoiling):
 def test_weights_that_are_not_finite_end_the_run_although_its_losses_are_and_are_not_kept(
     model: Spoiling, where: str, finished: list[int]
 ) -> None:
-    train, kept, reported = coloured_images(24), Kept(), []
+    train, kept, reported = colored_images(24), Kept(), []
     config = plan(epochs=2, warmup=0.5, max_lr=0.5)
     with pytest.raises(TrainingDivergedError) as raised:
         fit(model, train, train, config, reported.append, kept)
@@ -935,7 +935,7 @@ def test_weights_that_are_not_finite_end_the_run_although_its_losses_are_and_are
 
 
 def test_a_learning_rate_far_too_high_ends_the_run() -> None:
-    class Unnormalised(nn.Sequential):
+    class Unnormalized(nn.Sequential):
         def __init__(self) -> None:
             super().__init__(nn.Flatten(), nn.Linear(192, 64), nn.Linear(64, 64), nn.Linear(64, 3))
 
@@ -944,7 +944,7 @@ def test_a_learning_rate_far_too_high_ends_the_run() -> None:
         r"at a learning rate of \d[\d.e+-]*; lower max_lr and run again\.$"
     )
     with pytest.raises(TrainingDivergedError, match=sentence):
-        fit(Unnormalised(), coloured_images(64), coloured_images(3), plan(epochs=5, max_lr=100), quiet)
+        fit(Unnormalized(), colored_images(64), colored_images(3), plan(epochs=5, max_lr=100), quiet)
 
 
 # ---- memory that is full ---------------------------------------------------------------------------------------------
@@ -1000,7 +1000,7 @@ def test_full_memory_names_a_batch_size_that_may_fit_and_frees_what_the_step_hel
     before = copy.deepcopy(model.state_dict())
     computed = fail_at(model, number, failure)
     with pytest.raises(OutOfMemoryError) as raised:
-        fit(model, coloured_images(24), coloured_images(6), plan(batch_size=batch_size), quiet)
+        fit(model, colored_images(24), colored_images(6), plan(batch_size=batch_size), quiet)
     assert str(raised.value) == sentence
     assert raised.value.__cause__ is raised.value.__context__ is None  # a chained error would keep its frames
     assert same_weights(model.state_dict(), before) is not trained
@@ -1029,7 +1029,7 @@ def test_the_epochs_before_memory_was_full_are_kept() -> None:
     model, kept = tiny_network(), Kept()
     fail_at(model, 5, FULL["on a CPU"])  # three steps and a batch of the test split, then the second epoch
     with pytest.raises(OutOfMemoryError):
-        fit(model, coloured_images(24), coloured_images(6), plan(epochs=2), quiet, kept)
+        fit(model, colored_images(24), colored_images(6), plan(epochs=2), quiet, kept)
     assert kept.epochs == [1]
 
 
@@ -1052,7 +1052,7 @@ def test_any_other_error_passes_through_unchanged(error: BaseException) -> None:
     model = tiny_network()
     fail_at(model, 2, failure)
     with pytest.raises(type(error)) as raised:
-        fit(model, coloured_images(24), coloured_images(6), plan(), quiet)
+        fit(model, colored_images(24), colored_images(6), plan(), quiet)
     assert raised.value is error
     assert all(parameter.grad is not None for parameter in model.parameters())  # nothing was tidied up
 
@@ -1069,7 +1069,7 @@ def test_keep_gets_all_that_is_needed_to_go_on_and_after_the_last_epoch_the_pred
         states.append(copy.deepcopy(state))
 
     config = plan(epochs=3, warmup=1 / 3, max_lr=0.1, test_images=5)
-    history = fit(model, coloured_images(24), coloured_images(9), config, quiet, keep)
+    history = fit(model, colored_images(24), colored_images(9), config, quiet, keep)
     assert [state.records for state in states] == [history.records[:number] for number in (1, 2, 3)]
     assert [(state.config, state.planned, state.complete) for state in states] == [
         (history.config, 3, False),
@@ -1108,7 +1108,7 @@ RESUMED = {
 @pytest.mark.usefixtures("instant")
 @pytest.mark.parametrize("config", RESUMED.values(), ids=RESUMED)
 def test_a_run_resumed_after_any_epoch_equals_the_run_in_one_go_bit_for_bit(config: TrainingConfig, tmp_path: Path) -> None:
-    train, test = coloured_images(24, size=16), coloured_images(11, size=16, split="test", seed=1)
+    train, test = colored_images(24, size=16), colored_images(11, size=16, split="test", seed=1)
     planned = config.planned_epochs(24)
     model = tiny_network(drop=0.3)
     whole = fit(model, train, test, config, quiet, lambda state: state.save(tmp_path / f"{len(state.records)}.pt"))
@@ -1144,7 +1144,7 @@ class Stop(Exception):
 
 @pytest.mark.usefixtures("instant")
 def test_a_run_that_is_stopped_after_every_epoch_equals_the_run_in_one_go_bit_for_bit(tmp_path: Path) -> None:
-    train, test = coloured_images(24, size=16), coloured_images(11, size=16, split="test", seed=1)
+    train, test = colored_images(24, size=16), colored_images(11, size=16, split="test", seed=1)
     config, file = RESUMED["cosine schedule, several resolutions"], tmp_path / "checkpoint.pt"
     model = tiny_network(drop=0.3)
     whole = fit(model, train, test, config, quiet)
@@ -1167,7 +1167,7 @@ def test_a_run_that_is_stopped_after_every_epoch_equals_the_run_in_one_go_bit_fo
 
 @pytest.mark.usefixtures("instant")
 def test_a_resumed_run_reports_the_earlier_rows_again_under_the_header_and_announces_only_what_is_left(tmp_path: Path) -> None:
-    train, test, config = coloured_images(24), coloured_images(12), plan(epochs=3, test_images=6, **LEARNS)
+    train, test, config = colored_images(24), colored_images(12), plan(epochs=3, test_images=6, **LEARNS)
     whole = fit(tiny_network(), train, test, config, quiet, lambda state: state.save(tmp_path / f"{len(state.records)}.pt"))
     rows = [log_row(record) for record in whole.records]
     announced = {
@@ -1184,7 +1184,7 @@ def test_a_resumed_run_reports_the_earlier_rows_again_under_the_header_and_annou
 @pytest.mark.usefixtures("instant")
 @pytest.mark.parametrize(("done", "warned"), [(1, True), (2, False)])
 def test_a_run_resumed_after_it_was_warned_of_is_not_warned_of_again(done: int, warned: bool, tmp_path: Path) -> None:
-    train, config, reported = coloured_images(24), plan(epochs=3, warmup=0.25), []
+    train, config, reported = colored_images(24), plan(epochs=3, warmup=0.25), []
     fit(Hopeless(), train, train, config, quiet, lambda state: state.save(tmp_path / f"{len(state.records)}.pt"))
     fit(Hopeless(), train, train, config, reported.append, resume=Checkpoint.load(tmp_path / f"{done}.pt"))
     assert reported.count(WARNING) == warned
@@ -1192,7 +1192,7 @@ def test_a_run_resumed_after_it_was_warned_of_is_not_warned_of_again(done: int, 
 
 
 def test_a_finished_checkpoint_is_returned_without_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    train, test, config, file = coloured_images(24), coloured_images(9, split="test", seed=1), plan(epochs=2), tmp_path / "c.pt"
+    train, test, config, file = colored_images(24), colored_images(9, split="test", seed=1), plan(epochs=2), tmp_path / "c.pt"
     model = tiny_network()
     whole = fit(model, train, test, config, quiet, lambda state: state.save(file))
     other = tiny_network(seed=1)
@@ -1212,7 +1212,7 @@ def test_a_finished_checkpoint_is_returned_without_a_step(tmp_path: Path, monkey
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_run_goes_on_in_another_precision(precision: str, saved: dict[str, Any]) -> None:
     model, states = tiny_network(), []
-    fit(model, coloured_images(24), coloured_images(6), plan(epochs=2), quiet, lambda state: states.append(copy.deepcopy(state)))
+    fit(model, colored_images(24), colored_images(6), plan(epochs=2), quiet, lambda state: states.append(copy.deepcopy(state)))
     config = plan(epochs=2, precision=precision)
     optimizer = build_optimizer(model, config)
     step = TrainingStep(model, optimizer, config, build_scheduler(optimizer, config, 6))
@@ -1227,7 +1227,7 @@ def test_a_run_goes_on_in_another_precision(precision: str, saved: dict[str, Any
 
 
 def test_bf16_is_close_to_fp32_and_keeps_the_weights_in_fp32() -> None:
-    train, test = coloured_images(24), coloured_images(9, seed=1)
+    train, test = colored_images(24), colored_images(9, seed=1)
     histories, models = {}, {}
     for precision in ("fp32", "bf16"):
         models[precision] = tiny_network()
@@ -1243,7 +1243,7 @@ def test_bf16_is_close_to_fp32_and_keeps_the_weights_in_fp32() -> None:
 
 def test_evenly_spread_images_keep_the_share_of_each_class() -> None:
     labels = np.repeat(np.arange(3), 10)
-    ordered = dataclasses.replace(coloured_images(30), labels=labels)
+    ordered = dataclasses.replace(colored_images(30), labels=labels)
     spread = training._evenly_spread(ordered, 6)
     assert spread.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert training._evenly_spread(ordered, None) is ordered

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import MEAN, STD, coloured_images, plan as tiny_plan, tiny_network
+from tiny import MEAN, STD, colored_images, plan as tiny_plan, tiny_network
 from torch import Tensor, nn
 
 from era_support_packages.datasets.batches import shuffled_order
@@ -138,7 +138,7 @@ def test_choose_max_lr_takes_the_valley_or_keeps_a_number() -> None:
 # ---- smoothing -------------------------------------------------------------------------------------------------------
 
 
-def test_smoothing_is_a_centred_gaussian() -> None:
+def test_smoothing_is_a_centered_gaussian() -> None:
     losses = np.ones(121)
     losses[60] = 1.5
     offsets = np.arange(-60, 61)
@@ -156,7 +156,7 @@ def test_smoothing_does_not_shift_a_valley() -> None:
     assert smooth(1 + x**2).argmin() == 50
 
 
-def test_short_curves_are_smoothed_over_their_neighbours() -> None:
+def test_short_curves_are_smoothed_over_their_neighbors() -> None:
     losses = np.array([1.0, 1.0, 1.0, 1.0, 1.5, 1.0, 1.0, 1.0, 1.0])
     weights = np.exp(-(np.arange(-4, 5) ** 2) / 2)  # a standard deviation of one step at least
     assert smooth(losses) == pytest.approx(1 + 0.5 * weights / weights.sum(), abs=1e-9)
@@ -182,7 +182,7 @@ def test_smoothing_takes_any_length() -> None:
 
 
 def test_learning_rates_grow_exponentially_and_losses_are_those_of_real_steps() -> None:
-    train, model = coloured_images(60), tiny_network()
+    train, model = colored_images(60), tiny_network()
     config = plan(label_smoothing=0.1, weight_decay=0.01, momentum=0.9, range_test_iterations=16, seed=3)
     result = range_test(model, train, 30, config, start_lr=1e-3, end_lr=0.1)
     assert len(result.lrs) == 16
@@ -225,7 +225,7 @@ def test_the_groups_rise_in_the_proportions_of_the_recipe(max_lr: float | str, m
     network = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), *tiny_network(width=4)[2:])
     network.insert(1, nn.Conv2d(4, 4, 1, bias=False))
     config = plan(optimizer="muon", muon_lr=0.25, max_lr=max_lr, norm_bias_lr=16, range_test_iterations=16)
-    result = range_test(network, coloured_images(60), 30, config, start_lr=1e-3, end_lr=0.1)
+    result = range_test(network, colored_images(60), 30, config, start_lr=1e-3, end_lr=0.1)
     steps = np.array(rates)[-len(result.lrs) :]  # the first ones were timed
     assert steps == pytest.approx(np.outer(result.lrs, [1, 1, 16, 0.25]))
 
@@ -285,7 +285,7 @@ AUGMENTED = {"horizontal_flip": 0.5, "shift_scale_rotate": 0.5, "brightness_cont
 def test_nothing_of_the_callers_changes() -> None:
     model = prepared_model(drop=0.5)
     before = snapshot(model)
-    result = range_test(model, coloured_images(60), 30, plan(**AUGMENTED))
+    result = range_test(model, colored_images(60), 30, plan(**AUGMENTED))
     assert len(model.shapes) > 20  # it really ran
     assert len(result.losses) > 1
     assert snapshot(model) == before
@@ -296,7 +296,7 @@ def test_nothing_of_the_callers_changes_when_the_network_fails_midway(step: int)
     model = prepared_model(from_step=step, drop=0.5, action="raise")
     before = snapshot(model)
     with pytest.raises(RuntimeError, match="out of memory, midway"):
-        range_test(model, coloured_images(60), 30, plan(**AUGMENTED))
+        range_test(model, colored_images(60), 30, plan(**AUGMENTED))
     assert snapshot(model) == before
 
 
@@ -310,7 +310,7 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("action", ["nan", "inf"])
 def test_a_loss_that_is_not_a_number_stops_the_test(action: str) -> None:
     model = Watched(from_step=8, action=action)
-    result = range_test(model, coloured_images(60), 30, plan(range_test_iterations=30), end_lr=1e-2)
+    result = range_test(model, colored_images(60), 30, plan(range_test_iterations=30), end_lr=1e-2)
     assert len(model.shapes) == 8
     assert len(result.lrs) == len(result.losses) == len(result.smoothed) == 7
     assert np.isfinite(result.losses).all()
@@ -320,7 +320,7 @@ def test_a_loss_that_is_not_a_number_stops_the_test(action: str) -> None:
 
 @pytest.mark.usefixtures("instant")
 def test_a_network_that_never_gives_a_number_suggests_nothing() -> None:
-    result = range_test(Watched(from_step=1), coloured_images(60), 30, plan())
+    result = range_test(Watched(from_step=1), colored_images(60), 30, plan())
     assert (result.lrs.shape, result.losses.shape, result.smoothed.shape) == ((0,), (0,), (0,))
     assert result.suggestions == {}
     with pytest.raises(ValueError, match="never fell"):
@@ -334,7 +334,7 @@ def test_an_exploding_loss_stops_the_test() -> None:
             return super().forward(images) * (100 if self.steps >= 10 else 1)
 
     model = Exploding()
-    result = range_test(model, coloured_images(60), 30, plan(range_test_iterations=30))
+    result = range_test(model, colored_images(60), 30, plan(range_test_iterations=30))
     assert len(result.losses) == len(model.shapes) < 30
     assert result.losses[-1] > 5 * result.losses.min()
     assert np.isfinite(result.losses).all()
@@ -359,7 +359,7 @@ def test_an_exploding_loss_stops_the_test() -> None:
 @pytest.mark.usefixtures("instant")
 def test_on_a_cpu_it_takes_at_most_a_fifth_of_the_run(changes: dict[str, Any], test_size: int, iterations: int) -> None:
     model = Watched()
-    result = range_test(model, coloured_images(400), test_size, plan(**changes), end_lr=1e-2)
+    result = range_test(model, colored_images(400), test_size, plan(**changes), end_lr=1e-2)
     assert len(result.lrs) == len(model.shapes) == iterations
     assert set(model.shapes) == {(changes["batch_size"], 3, 8, 8)}
     assert result.lrs[-1] == pytest.approx(1e-2)
@@ -368,14 +368,14 @@ def test_on_a_cpu_it_takes_at_most_a_fifth_of_the_run(changes: dict[str, Any], t
 @pytest.mark.usefixtures("instant")
 def test_it_runs_at_the_first_resolution_of_the_plan() -> None:
     model = Watched()
-    range_test(model, coloured_images(60, size=16), 30, plan(resolutions=((12, 0.5), (16, 0.5))), end_lr=1e-2)
+    range_test(model, colored_images(60, size=16), 30, plan(resolutions=((12, 0.5), (16, 0.5))), end_lr=1e-2)
     assert set(model.shapes) == {(8, 3, 12, 12)}
 
 
 @pytest.mark.usefixtures("instant")
 def test_a_split_of_fewer_images_than_a_batch_is_one_batch() -> None:
     model = Watched()
-    result = range_test(model, coloured_images(6), 3, plan(batch_size=32), end_lr=1e-2)
+    result = range_test(model, colored_images(6), 3, plan(batch_size=32), end_lr=1e-2)
     assert len(result.losses) == 20
     assert set(model.shapes) == {(6, 3, 8, 8)}
 
@@ -384,7 +384,7 @@ def test_a_split_of_fewer_images_than_a_batch_is_one_batch() -> None:
 def test_a_bad_range_is_refused(start: float, end: float) -> None:
     model = Watched()
     with pytest.raises(ValueError, match="range is") as raised:
-        range_test(model, coloured_images(6), 3, plan(), start_lr=start, end_lr=end)
+        range_test(model, colored_images(6), 3, plan(), start_lr=start, end_lr=end)
     assert str(raised.value) == f"The range is {start!r} to {end!r}; give 0 < start_lr < end_lr."
     assert model.shapes == []
 
@@ -409,7 +409,7 @@ def test_it_prints_nothing_and_warns_of_nothing(capsys: pytest.CaptureFixture[st
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        range_test(tiny_network(), coloured_images(60), 30, plan(), end_lr=1e-2)
+        range_test(tiny_network(), colored_images(60), 30, plan(), end_lr=1e-2)
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err.lstrip("\r").startswith("range test:")  # the bar
@@ -420,14 +420,14 @@ def test_the_librarys_progress_bar_is_put_back() -> None:
     import tqdm.autonotebook
     from torch_lr_finder import lr_finder as library
 
-    range_test(tiny_network(), coloured_images(60), 30, plan(), end_lr=1e-2)
+    range_test(tiny_network(), colored_images(60), 30, plan(), end_lr=1e-2)
     assert library.tqdm is tqdm.autonotebook.tqdm
 
 
 @pytest.mark.usefixtures("instant")
 def test_bf16_gives_losses_close_to_fp32() -> None:
     results = {
-        precision: range_test(tiny_network(), coloured_images(60), 30, plan(precision=precision), end_lr=0.1)
+        precision: range_test(tiny_network(), colored_images(60), 30, plan(precision=precision), end_lr=0.1)
         for precision in ("fp32", "bf16")
     }
     # 8 significant bits: each loss is off by up to about 1 %
@@ -438,9 +438,9 @@ def test_bf16_gives_losses_close_to_fp32() -> None:
 @pytest.mark.usefixtures("instant")
 def test_the_same_seed_gives_the_same_curve() -> None:
     torch.manual_seed(1)
-    one = range_test(tiny_network(), coloured_images(60), 30, plan(**AUGMENTED, seed=1))
+    one = range_test(tiny_network(), colored_images(60), 30, plan(**AUGMENTED, seed=1))
     np.random.seed(5)
-    other = range_test(tiny_network(), coloured_images(60), 30, plan(**AUGMENTED, seed=1))
+    other = range_test(tiny_network(), colored_images(60), 30, plan(**AUGMENTED, seed=1))
     assert one.losses == pytest.approx(other.losses, rel=1e-4)
-    different = range_test(tiny_network(), coloured_images(60), 30, plan(**AUGMENTED, seed=2))
+    different = range_test(tiny_network(), colored_images(60), 30, plan(**AUGMENTED, seed=2))
     assert different.losses[:5] != pytest.approx(one.losses[:5], rel=1e-4)

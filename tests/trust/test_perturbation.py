@@ -103,7 +103,7 @@ def test_curve_shares_are_whole_pixels_from_none_to_all() -> None:
 # ---- metrics -----------------------------------------------------------------------------------------------------------
 
 
-class Centre(nn.Module):
+class Center(nn.Module):
     """The logit of class 0 is the centre of the red plane, that of class 1 is 0."""
 
     def forward(self, images: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class Centre(nn.Module):
         return torch.cat([logit, torch.zeros_like(logit)], dim=1)
 
 
-def centre_first() -> tuple[Tensor, np.ndarray]:
+def center_first() -> tuple[Tensor, np.ndarray]:
     """A centre of 5 between sides of 1 and corners of 0, and ranks with the centre last and a corner first."""
     return red_image([[0, 1, 0], [1, 5, 1], [0, 1, 0]]), np.array([[[0, 4, 1], [5, 8, 6], [2, 7, 3]]])
 
@@ -120,12 +120,12 @@ def test_road_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     # One pixel of nine is removed. First the centre: it becomes the mean of its neighbours, of weight 1/6 at the sides and
     # 1/12 at the corners, 4 (1/6) = 2/3. Then a corner: the centre stays, and so does the confidence, sigmoid(5).
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)  # the noise
-    image, ranks = centre_first()
-    found = road(subject_of(Centre(), image), ranks, [89], seed=0)
+    image, ranks = center_first()
+    found = road(subject_of(Center(), image), ranks, [89], seed=0)
     np.testing.assert_allclose(found, [(sigmoid(5) - sigmoid(2 / 3)) / 2], rtol=1e-6)
     assert found.dtype == np.float64
     # Backwards: all roles change.
-    np.testing.assert_allclose(road(subject_of(Centre(), image), 8 - ranks, [89], seed=0), -found, rtol=1e-6)
+    np.testing.assert_allclose(road(subject_of(Center(), image), 8 - ranks, [89], seed=0), -found, rtol=1e-6)
 
 
 def test_road_is_the_librarys_on_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,8 +140,8 @@ def test_road_is_the_librarys_on_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_noise_of_road_is_drawn_by_the_seed_and_leaves_the_global_state_alone() -> None:
-    image, ranks = centre_first()
-    subject = subject_of(Centre(), image)
+    image, ranks = center_first()
+    subject = subject_of(Center(), image)
     before = torch.get_rng_state()
     found = [road(subject, ranks, [50, 89], seed)[0] for seed in (0, 0, 1)]
     assert torch.equal(torch.get_rng_state(), before)

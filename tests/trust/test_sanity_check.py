@@ -71,8 +71,8 @@ def unit(maps: Tensor) -> np.ndarray:
 
 def edges(network: nn.Module, images: Tensor, class_ids: np.ndarray) -> np.ndarray:
     """The size of the grey image's gradient, whatever the network."""
-    grey = images.mean(dim=1)
-    return unit(grey.diff(dim=1, append=grey[:, -1:]).square() + grey.diff(dim=2, append=grey[:, :, -1:]).square())
+    gray = images.mean(dim=1)
+    return unit(gray.diff(dim=1, append=gray[:, -1:]).square() + gray.diff(dim=2, append=gray[:, :, -1:]).square())
 
 
 def remembers(network: nn.Module, images: Tensor, class_ids: np.ndarray) -> np.ndarray:
@@ -109,7 +109,7 @@ def verdict_on(method: str) -> Verdict:
 # ---- verdicts --------------------------------------------------------------------------------------------------------
 
 
-def test_the_network_learnt_its_task() -> None:
+def test_the_network_learned_its_task() -> None:
     network, (images, classes) = trained(), patches(200, seed=9)
     with torch.no_grad():
         assert (network(images).argmax(dim=1) == classes).float().mean() > 0.9

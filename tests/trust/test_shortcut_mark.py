@@ -41,8 +41,8 @@ def test_the_mark_is_a_checker_of_magenta_and_green_and_the_rest_stays() -> None
     green = (torch.tensor([104, 152, 104]) / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
     for image, top, left in ((0, 1, 3), (1, 4, 0)):
         for row, column in itertools.product(range(4), range(4)):
-            colour = magenta if (row < 2) == (column < 2) else green
-            torch.testing.assert_close(marked[image, :, top + row, left + column], colour)
+            color = magenta if (row < 2) == (column < 2) else green
+            torch.testing.assert_close(marked[image, :, top + row, left + column], color)
     outside = torch.from_numpy(~at([1, 4], [3, 0], 8).masks)[:, None].expand_as(images)
     assert torch.equal(marked[outside], before[outside])
     assert torch.equal(images, before)

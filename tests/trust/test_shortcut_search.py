@@ -19,10 +19,10 @@ from era_support_packages.trust.shortcut.search import ShortcutTest, find
 GRIDS = {"fine": (32, 32), "middle": (8, 8), "coarse": (4, 4)}
 
 
-def grey_images(count: int = 60) -> ImageDataset:
+def gray_images(count: int = 60) -> ImageDataset:
     """Grey noise of 32 px in three classes: no pixel is coloured but those of a mark."""
-    grey = np.random.default_rng(3).integers(0, 256, (count, 32, 32, 1))
-    images = np.repeat(grey, 3, axis=3).astype(np.uint8)
+    gray = np.random.default_rng(3).integers(0, 256, (count, 32, 32, 1))
+    images = np.repeat(gray, 3, axis=3).astype(np.uint8)
     return ImageDataset(images, np.arange(count) % 3, ("a", "b", "c"), "grey", "grey", "test", (0, 0, 0), (1, 1, 1))
 
 
@@ -63,7 +63,7 @@ def planted_in(model: nn.Module, original: nn.Module, target_class: int = 0) -> 
 
 def run(model: nn.Module, original: nn.Module | None = None, **changes: Any) -> ShortcutTest:
     values = {"methods": "gradcam", "layers": list(GRIDS), "images": 40, "batch_size": 16, **changes}
-    return find(planted_in(model, original or blind()), grey_images(), **values)
+    return find(planted_in(model, original or blind()), gray_images(), **values)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_images_are_drawn_once_from_the_other_classes(seen: ShortcutTest) -> Non
 
 def test_the_example_is_the_first_image_with_its_mark_and_map(seen: ShortcutTest) -> None:
     top, left = seen.marks.tops[0], seen.marks.lefts[0]
-    expected = grey_images().images[seen.indices[0]].copy()
+    expected = gray_images().images[seen.indices[0]].copy()
     expected[top : top + 4, left : left + 4] = (152, 104, 152)
     expected[top : top + 2, left + 2 : left + 4] = expected[top + 2 : top + 4, left : left + 2] = (104, 152, 104)
     np.testing.assert_array_equal(seen.example, expected)
@@ -284,11 +284,11 @@ def test_of_equal_hits_the_map_with_more_energy_in_the_mark_is_the_best() -> Non
         ({"batch_size": 0}, "batch_size is 0; it must be a whole number of at least 1."),
         ({"planted": made_up_planted(0.62)}, made_up_planted(0.62).sentence()),
         (
-            {"test": grey_images().take(np.arange(0, 60, 3))},
+            {"test": gray_images().take(np.arange(0, 60, 3))},
             "test has 0 images of a class other than a; at least 2 are needed.",
         ),
     ],
 )
 def test_bad_values_get_one_sentence(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        find(**{"planted": planted_in(seeing(), blind()), "test": grey_images(), "layers": "fine", **changes})
+        find(**{"planted": planted_in(seeing(), blind()), "test": gray_images(), "layers": "fine", **changes})

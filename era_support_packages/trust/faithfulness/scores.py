@@ -18,7 +18,7 @@ from era_support_packages.gradcam import explanation as gradcam
 from era_support_packages.gradcam.arguments import checked_images
 from era_support_packages.gradcam.explanation import Explanation, explain
 from era_support_packages.gradcam.methods import check_method
-from era_support_packages.trust.baselines import RANDOM_STREAM, centred_gaussian, derangement, random_maps
+from era_support_packages.trust.baselines import RANDOM_STREAM, centered_gaussian, derangement, random_maps
 from era_support_packages.trust.faithfulness.metrics import METRICS, check_metric
 from era_support_packages.trust.faithfulness.perturbation import (
     Subject,
@@ -234,7 +234,7 @@ def _baseline_maps(explanations: Sequence[Explanation], other_images: np.ndarray
     grids = {layer: grid for result in explanations for layer, grid in zip(result.layers, result.grids, strict=True)}
     for layer, grid in grids.items():
         maps[RANDOM, layer, ""] = random_maps(count, grid, size, generator)
-        maps[GAUSSIAN, layer, ""] = np.repeat(centred_gaussian(grid, size)[None], count, axis=0)
+        maps[GAUSSIAN, layer, ""] = np.repeat(centered_gaussian(grid, size)[None], count, axis=0)
     for (method, layer, _), own in _method_maps(explanations).items():
         maps[OTHER_IMAGE, layer, method] = own[other_images]
     maps[PIXEL_NOISE, "", ""] = random_maps(count, size, size, generator)
@@ -248,7 +248,7 @@ class _CurveEnds:
     subject: Subject
     blurred: Tensor
     before: np.ndarray
-    on_mean_colour: np.ndarray
+    on_mean_color: np.ndarray
     on_blurred: np.ndarray
 
 
@@ -266,7 +266,7 @@ def _score(
     ranks = pixel_ranks(maps, seed)
     removed = replaced_curves(subject, ranks, shares[1:-1], images, torch.zeros_like(images))
     inserted = replaced_curves(subject, ranks, shares[1:-1], ends.blurred, images)
-    deletion = np.column_stack([before, removed, ends.on_mean_colour])
+    deletion = np.column_stack([before, removed, ends.on_mean_color])
     insertion = np.column_stack([ends.on_blurred, inserted, before])
     after = confidences_of_masked(subject, maps)
     drop = np.maximum(before - after, 0)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-NORMALISATIONS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
+NORMALIZATIONS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
 JOINT = " + "
 """between the names of modules that one stage redraws together"""
 
@@ -133,7 +133,7 @@ def _default_stages(network: nn.Module, order: dict[str, int]) -> tuple[str, ...
     children = {name: child for name, child in network.named_children() if any(True for _ in child.parameters())}
     stages: list[str] = []
     for name in sorted(children, key=lambda name: order.get(name, -1)):
-        if stages and isinstance(children[name], NORMALISATIONS):
+        if stages and isinstance(children[name], NORMALIZATIONS):
             stages[-1] += JOINT + name
         else:
             stages.append(name)

@@ -13,7 +13,7 @@ from era_support_packages.gradcam.explanation import upsample
 
 # Muted magenta and green, side by side in hardly any photograph. Saturated ones stand out so much that maps of the first layers
 # mark them in a network to which they mean nothing: Grad-CAM at layer1 of a ResNet18 in 85 % of the images, and these in 34 %.
-COLOURS = ((152, 104, 152), (104, 152, 104))
+COLORS = ((152, 104, 152), (104, 152, 104))
 TIE = 1e-6  # of a map's maximum 1: values that differ by less do so by rounding
 
 
@@ -60,10 +60,10 @@ def draw_marks(count: int, resolution: int, generator: np.random.Generator) -> M
 
 
 def add_marks(images: Tensor, marks: Marks, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """A copy of normalised images (N, 3, r, r) with the mark drawn in: a checker of two by two squares in two `COLOURS`."""
-    colours = (images.new_tensor(COLOURS) / 255 - images.new_tensor(mean)) / images.new_tensor(std)
+    """A copy of normalised images (N, 3, r, r) with the mark drawn in: a checker of two by two squares in two `COLORS`."""
+    colors = (images.new_tensor(COLORS) / 255 - images.new_tensor(mean)) / images.new_tensor(std)
     second_half = torch.arange(marks.size) >= marks.size // 2
-    checker = colours[(second_half[:, None] ^ second_half).long()].permute(2, 0, 1)  # (3, size, size)
+    checker = colors[(second_half[:, None] ^ second_half).long()].permute(2, 0, 1)  # (3, size, size)
     marked = images.clone()
     for image, top, left in zip(marked, marks.tops.tolist(), marks.lefts.tolist(), strict=True):
         image[:, top : top + marks.size, left : left + marks.size] = checker

@@ -18,7 +18,7 @@ from era_support_packages.evaluation.intervals import Interval, share_interval
 from era_support_packages.gradcam.explanation import explain
 from era_support_packages.gradcam.methods import METHODS, check_method
 from era_support_packages.system.progress import progress_bar
-from era_support_packages.trust.baselines import centred_gaussian, derangement, random_maps
+from era_support_packages.trust.baselines import centered_gaussian, derangement, random_maps
 from era_support_packages.trust.shortcut.mark import Marks, Score, add_marks, ceiling_maps, draw_marks, join, score
 from era_support_packages.trust.shortcut.planting import PlantedNetwork, predicted_classes
 from era_support_packages.trust.shortcut.scores import Grid, MarkScores
@@ -223,7 +223,7 @@ def _compared(sample: _Sample, grid: Grid, seed: int) -> tuple[Score, Score, Sco
     """The ceiling of a grid, and the scores of a random map and of a centred Gaussian on it."""
     marks, count = sample.marks, len(sample)
     size = (marks.resolution, marks.resolution)
-    middle = np.broadcast_to(centred_gaussian(grid, size), (count, *size))
+    middle = np.broadcast_to(centered_gaussian(grid, size), (count, *size))
     shown = (ceiling_maps(marks, grid), random_maps(count, grid, size, _generator(seed, MAPS_STREAM)), middle)
     ceiling, random, gaussian = (score(maps, marks, grid, sample.draws) for maps in shown)
     return ceiling, random, gaussian

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from shortcut_results import exactly, made_up_planted
-from tiny import MEAN, STD, coloured_images, tiny_network
+from tiny import MEAN, STD, colored_images, tiny_network
 from torch import Tensor, nn
 
 from era_support_packages.datasets.image_dataset import ImageDataset
@@ -24,7 +24,7 @@ SIZE = 12
 
 def calm_images(count: int, split: str = "train", seed: int = 0) -> ImageDataset:
     """The three colours with little noise in them, so that a muted mark stands out."""
-    noisy = coloured_images(count, SIZE, split, seed)
+    noisy = colored_images(count, SIZE, split, seed)
     return replace(noisy, images=(100 + noisy.images // 8).astype(np.uint8))
 
 
@@ -147,7 +147,7 @@ def test_training_shows_pairs_that_differ_in_the_mark_alone_and_no_image_held_ou
 
 
 def test_few_images_are_shown_again_and_half_of_them_held_out(network: nn.Sequential) -> None:
-    planted = plant(network, coloured_images(12, SIZE), SIZE, steps=2)
+    planted = plant(network, colored_images(12, SIZE), SIZE, steps=2)
     assert planted.clean_images == 6
 
 
@@ -186,7 +186,7 @@ def test_the_sentence_owns_up_to_a_loss_on_clean_images() -> None:
     )
 
 
-def test_the_sentence_of_a_mark_that_was_not_learnt() -> None:
+def test_the_sentence_of_a_mark_that_was_not_learned() -> None:
     assert not made_up_planted(0.949).planted
     assert made_up_planted(0.62, steps=40).sentence() == (
         "The mark was not learnt (40 steps, 21 s): of 270 marked training images of the other classes that were held out, 62.0 % "
@@ -236,9 +236,9 @@ def test_predicted_classes_come_from_evaluation_mode_and_leave_the_flags() -> No
         ({"steps": 0}, "steps is 0; it must be a whole number of at least 1."),
         ({"held_out": 2.5}, "held_out is 2.5; it must be a whole number of at least 1."),
         ({"resolution": 4}, "images of 4 px have no room for a mark of 4 px; use 8 px or more."),
-        ({"train": coloured_images(1, SIZE)}, "train has 1 images; at least 2 are needed, half of them to be held out."),
+        ({"train": colored_images(1, SIZE)}, "train has 1 images; at least 2 are needed, half of them to be held out."),
         (
-            {"train": coloured_images(40, SIZE).take(np.arange(0, 40, 3))},
+            {"train": colored_images(40, SIZE).take(np.arange(0, 40, 3))},
             "none of the 7 images held out has a class other than the mark's; hold out more.",
         ),
     ],

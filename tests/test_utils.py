@@ -486,9 +486,9 @@ def test_plot_gradcam() -> None:
     assert [axes.get_title() for axes in inputs] == expected
     assert [axes.get_ylabel() for axes in shown[:3]] == ["INPUT", "layer1", "layer4"]
     np.testing.assert_array_equal([pixels(axes) for axes in inputs], images)
-    colours = 255 * colormaps["inferno"](maps)[..., :3]
+    colors = 255 * colormaps["inferno"](maps)[..., :3]
     np.testing.assert_array_equal(
-        [[pixels(axes) for axes in row] for row in layers], np.rint(0.5 * images + 0.5 * colours).astype(np.uint8)
+        [[pixels(axes) for axes in row] for row in layers], np.rint(0.5 * images + 0.5 * colors).astype(np.uint8)
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from era_support_packages import bootstrap
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:

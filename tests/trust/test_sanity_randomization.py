@@ -135,7 +135,7 @@ def test_each_stage_redraws_its_own_modules_and_the_trained_network_stays() -> N
     assert changed(before, network.state_dict()) == []
 
 
-def test_weights_are_those_of_the_modules_own_initialisation() -> None:
+def test_weights_are_those_of_the_modules_own_initialization() -> None:
     head, everything = states(settled_network(), ["linear", "conv + norm"], seed=(7, 1))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(np.random.SeedSequence((7, 1, 0)).generate_state(1)[0]))

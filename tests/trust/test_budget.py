@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from shortcut_results import made_up_maps, made_up_planted, made_up_result
-from tiny import coloured_images, tiny_network
+from tiny import colored_images, tiny_network
 from torch import Tensor, nn
 
 from era_support_packages import plots
@@ -48,7 +48,7 @@ def resnet18() -> nn.Module:
 
 
 def budget(network: nn.Module, run: History, test_images: int = 100, **changes: str) -> CheckBudget:
-    return CheckBudget(network, coloured_images(1500), coloured_images(test_images, split="test"), run, **changes)
+    return CheckBudget(network, colored_images(1500), colored_images(test_images, split="test"), run, **changes)
 
 
 def sizes(made: CheckBudget) -> tuple[int, int, tuple[int, int], int]:
@@ -105,12 +105,12 @@ def test_where_the_budget_is_small_the_checks_take_less_and_say_so(resnet18: nn.
     assert sizes(budget(resnet18, made.history, extent="full")) == FULL
 
 
-@pytest.mark.parametrize(("right", "learnt"), [(10, False), (32, False), (33, True)])  # 10 + 0.25 * 90 = 32.5
-def test_a_network_that_has_hardly_learnt_is_not_checked(resnet18: nn.Module, right: int, learnt: bool) -> None:
+@pytest.mark.parametrize(("right", "learned"), [(10, False), (32, False), (33, True)])  # 10 + 0.25 * 90 = 32.5
+def test_a_network_that_has_hardly_learned_is_not_checked(resnet18: nn.Module, right: int, learned: bool) -> None:
     made = budget(resnet18, history("fast", 50_000, right))
     plans = (made.faithfulness(), made.sanity(), made.shortcut())
-    assert [plan.runs for plan in plans] == [learnt] * 3
-    if not learnt:
+    assert [plan.runs for plan in plans] == [learned] * 3
+    if not learned:
         assert all(f"It gets {right}.0 % of the test images right" in plan.sentence for plan in plans)
         assert all("the most frequent class 10.0 %" in plan.sentence for plan in plans)
     assert made.explorer().runs, "maps are shown in any case"
@@ -197,7 +197,7 @@ class Counted(nn.Module):
         return twin
 
 
-TRAIN, TEST = coloured_images(90), coloured_images(40, split="test")
+TRAIN, TEST = colored_images(90), colored_images(40, split="test")
 
 
 def test_the_cost_of_the_sanity_check_is_what_it_takes() -> None:

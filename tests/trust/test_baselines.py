@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from era_support_packages.gradcam.explanation import upsample
-from era_support_packages.trust.baselines import centred_gaussian, derangement, random_maps
+from era_support_packages.trust.baselines import centered_gaussian, derangement, random_maps
 
 
 def test_random_maps_are_uniform_on_the_grid_and_upsampled_as_the_maps_are() -> None:
@@ -17,8 +17,8 @@ def test_random_maps_are_uniform_on_the_grid_and_upsampled_as_the_maps_are() -> 
 
 def test_random_maps_on_the_images_own_grid_are_independent_pixels() -> None:
     maps = random_maps(50, (16, 16), (16, 16), np.random.default_rng(0))
-    neighbours = np.corrcoef(maps[:, :, 1:].ravel(), maps[:, :, :-1].ravel())[0, 1]
-    assert abs(neighbours) < 0.03
+    neighbors = np.corrcoef(maps[:, :, 1:].ravel(), maps[:, :, :-1].ravel())[0, 1]
+    assert abs(neighbors) < 0.03
     coarse = random_maps(50, (4, 4), (16, 16), np.random.default_rng(0))
     assert np.corrcoef(coarse[:, :, 1:].ravel(), coarse[:, :, :-1].ravel())[0, 1] > 0.8
 
@@ -27,11 +27,11 @@ def test_the_gaussian_by_hand() -> None:
     # Cells lie 1/3 of the side from the middle, which is 4/3 standard deviations.
     side, corner = np.exp(-8 / 9), np.exp(-16 / 9)
     expected = (np.array([[corner, side, corner], [side, 1, side], [corner, side, corner]]) - corner) / (1 - corner)
-    np.testing.assert_allclose(centred_gaussian((3, 3), (3, 3)), expected, atol=1e-5)
+    np.testing.assert_allclose(centered_gaussian((3, 3), (3, 3)), expected, atol=1e-5)
 
 
 def test_the_gaussian_follows_the_grids_proportions() -> None:
-    found = centred_gaussian((4, 8), (32, 64))
+    found = centered_gaussian((4, 8), (32, 64))
     assert (found.dtype, found.shape) == (np.float32, (32, 64))
     np.testing.assert_allclose(found, found[::-1], atol=1e-6)
     np.testing.assert_allclose(found, found[:, ::-1], atol=1e-6)
@@ -40,7 +40,7 @@ def test_the_gaussian_follows_the_grids_proportions() -> None:
 
 @pytest.mark.parametrize("grid", [(1, 1), (2, 2)])
 def test_a_grid_without_a_middle_gives_zeros(grid: tuple[int, int]) -> None:
-    np.testing.assert_array_equal(centred_gaussian(grid, (8, 8)), np.zeros((8, 8)))
+    np.testing.assert_array_equal(centered_gaussian(grid, (8, 8)), np.zeros((8, 8)))
 
 
 @pytest.mark.parametrize("count", [2, 3, 16, 101])
