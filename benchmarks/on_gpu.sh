@@ -70,7 +70,11 @@ profile() {
     local small=()
     [[ -z $TINY ]] || small=(--batch-size 16 --pixels 8 --rounds 2 --side 128)
     step "profile of a step" "$PYTHON" "$ROOT/benchmarks/step_profile.py" "${small[@]}" \
-        --table "$FOLDER/step_profile.txt" --json "$FOLDER/step_profile.json"
+        --table "$WORK/runs/step_profile.txt" --json "$FOLDER/step_profile.json" && cat "$WORK/runs/step_profile.txt"
+}
+variants() {
+    [[ -n $TINY || -e $FOLDER/step_variants.json ]] && return # they are ways to drive a GPU
+    step "ways to drive a step" timeout 150 "$PYTHON" "$ROOT/benchmarks/step_variants.py" --json "$FOLDER/step_variants.json"
 }
 notebook() {
     [[ -e $FOLDER/notebook_sections.json ]] && return
@@ -101,6 +105,7 @@ rows fast "${SEEDS[@]}"
 rows "published, 8 epochs" "${SEEDS[@]}"
 rows "published, 80 epochs" 0
 profile
+variants
 notebook
 equality
 for seed in "${MORE[@]}"; do

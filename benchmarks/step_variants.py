@@ -52,20 +52,69 @@ def reduced_overhead(steps: Steps) -> None:
     steps.step.forward_backward = single(steps, torch.compile(steps.model, mode="reduce-overhead"))
 
 
-VARIANTS = {
-    "recorded": recorded,
-    "recorded, no trials": recorded_without_trials,
-    "kernel by kernel": plain,
-    "compiled, recorded": compiled_and_recorded,
-    "compiled, reduce-overhead": reduced_overhead,
-    "compiled": compiled,
-}
+class WholeStep:
+    """Forward and backward pass and the update, to be recorded as one graph.
+
+    While it runs each group's rate is a number on the device, which is written before each step: a graph would keep the first.
+    """
+
+    def __init__(self, steps: Steps) -> None:
+        self.single, self.scaler, self.optimizer = single(steps), steps.step.scaler, steps.step.optimizer
+        self.rates = torch.zeros(len(self.optimizer.param_groups), device=steps.step.device)
+
+    def write_rates(self) -> None:
+        """The rates as the schedule has them now."""
+        self.rates.copy_(torch.tensor([group["lr"] for group in self.optimizer.param_groups]))
+
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        results, groups = self.single(images, labels), self.optimizer.param_groups
+        kept = [group["lr"] for group in groups]
+        try:
+            for group, rate in zip(groups, self.rates, strict=True):
+                group["lr"] = rate
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        finally:
+            for group, rate in zip(groups, kept, strict=True):
+                group["lr"] = rate
+        return results
+
+
+class RecordedStep:
+    """Stands for the training step: everything but the schedule in one graph."""
+
+    def __init__(self, steps: Steps) -> None:
+        self.whole, self.scheduler = WholeStep(steps), steps.step.scheduler
+        self.graphed = GraphedPass(self.whole)
+
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.whole.write_rates()
+        results = self.graphed(images, labels)
+        if self.scheduler is not None:
+            self.scheduler.step()
+        return results
+
+
+def update_recorded(steps: Steps) -> None:
+    """The update in the graph too."""
+    steps.step = RecordedStep(steps)
 
 
 def single(steps: Steps, forward: Callable[[torch.Tensor], torch.Tensor] | None = None) -> ForwardBackward:
     """The forward and backward pass of these steps, not recorded."""
     step = steps.step
     return ForwardBackward(step.model if forward is None else forward, step.optimizer, step.scaler, step.device, step.config)
+
+
+VARIANTS = {
+    "recorded": recorded,
+    "update recorded too": update_recorded,
+    "recorded, no trials": recorded_without_trials,
+    "kernel by kernel": plain,
+    "compiled, recorded": compiled_and_recorded,
+    "compiled, reduce-overhead": reduced_overhead,
+    "compiled": compiled,
+}
 
 
 def measured(name: str, config: TrainingConfig, count: int) -> dict[str, float | str]:
