@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from scipy.special import log_softmax
 from torch import Tensor, nn
 
 from era_support_packages.datasets.image_dataset import ImageDataset
@@ -51,9 +52,7 @@ class Predictions:
     @cached_property
     def log_probabilities(self) -> np.ndarray:
         """Log-softmax of the logits, float64 (N, C)."""
-        logits = self.logits.astype(np.float64)
-        logits -= logits.max(axis=1, keepdims=True)
-        return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        return log_softmax(self.logits.astype(np.float64), axis=1)
 
     @cached_property
     def probabilities(self) -> np.ndarray:
@@ -149,9 +148,12 @@ class Predictions:
 
     def confusion_matrix(self) -> np.ndarray:
         """Counts, int64 (C, C): rows are actual classes, columns predicted ones."""
-        count = len(self.classes)
-        cells = np.bincount(self.actual * count + self.predicted, minlength=count * count)
-        return cells.reshape(count, count).astype(np.int64)
+        from sklearn.metrics import confusion_matrix  # takes a second to import
+
+        classes = np.arange(len(self.classes))
+        if len(self) == 0:  # scikit-learn refuses these
+            return np.zeros((len(classes), len(classes)), dtype=np.int64)
+        return confusion_matrix(self.actual, self.predicted, labels=classes)
 
     def class_accuracies(self) -> np.ndarray:
         """Percent of each actual class that is classified correctly, float64 (C,); NaN for a class without images."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import os
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 
 from era_support_packages.classifier import complete
@@ -115,30 +117,29 @@ class Run:
     def locked(self) -> Iterator[None]:
         """Only one process at a time trains into the folder (where the file system knows locks).
 
-        Raises `RunError` while another one does.
+        Raises `RunError` while another one does, and for a folder that cannot be written.
         """
+        lock = FileLock(self.folder / ".lock", timeout=0, fallback_to_soft=False)  # lifted when the process ends, however it ends
         try:
-            import fcntl
-        except ImportError:  # Windows
-            yield
-            return
-        lock = self.folder / ".lock"
-        with open(lock, "w") as file:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lifts it when the process ends, however it ends
-                if not lock.exists() or os.fstat(file.fileno()).st_ino != lock.stat().st_ino:  # just removed by its holder
-                    raise BlockingIOError
-            except (BlockingIOError, PermissionError):
+            lock.acquire()
+        except Timeout:
+            raise RunError(
+                f"{self.folder} is being trained by another process: wait until it is done, give another run_name, or set "
+                "resume=False to train in a new folder."
+            ) from None
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise RunError(
-                    f"{self.folder} is being trained by another process: wait until it is done, give another run_name, or set "
-                    "resume=False to train in a new folder."
-                ) from None
-            except OSError:  # no locks there, as on some mounted drives
-                pass
-            try:
-                yield
-            finally:
-                lock.unlink(missing_ok=True)
+                    f"{self.folder} cannot be written ({error.strerror}): give another run_name, or set resume=False to train "
+                    "in a new folder."
+                ) from None  # any other: no locks there, as on some mounted drives
+        try:
+            yield
+        finally:
+            # The file goes while it is held: who waits for it sees that, and takes a new one.
+            with contextlib.suppress(OSError):
+                os.unlink(lock.lock_file)
+            lock.release()
 
     # ---- files -------------------------------------------------------------------------------------------------------
 

@@ -2,12 +2,11 @@
 
 import contextlib
 import copy
-import io
 import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from unittest import mock
+from types import FunctionType, MethodType
 
 import numpy as np
 import torch
@@ -113,7 +112,7 @@ def _library_range_test(
     """Learning rates and raw losses up to the last finite one, float64."""
     with warnings.catch_warnings():  # without ipywidgets its import warns into the notebook
         warnings.simplefilter("ignore")
-        from torch_lr_finder import LRFinder, TrainDataLoaderIter, lr_finder as library
+        from torch_lr_finder import LRFinder, TrainDataLoaderIter
 
     def criterion(logits: Tensor, labels: Tensor) -> Tensor:
         loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
@@ -134,12 +133,9 @@ def _library_range_test(
     optimizer = build_optimizer(model, config)
     _raise_together(optimizer)
     finder = LRFinder(model, optimizer, criterion, device=device, **amp)
-    with (
-        mock.patch.object(library, "tqdm", _bar),  # the library offers no other way to choose or silence its bar
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.suppress(_NotFiniteError),
-    ):
-        finder.range_test(TrainDataLoaderIter(epoch), start_lr=start_lr, end_lr=end_lr, num_iter=iterations, smooth_f=0)
+    run = _with_our_bar(finder.range_test)
+    with contextlib.suppress(_NotFiniteError):
+        run(TrainDataLoaderIter(epoch), start_lr=start_lr, end_lr=end_lr, num_iter=iterations, smooth_f=0)
     lrs, losses = np.array(finder.history["lr"]), np.array(finder.history["loss"])
     return lrs[: len(losses)], losses
 
@@ -154,6 +150,13 @@ def _raise_together(optimizer: torch.optim.Optimizer) -> None:
             group["lr"] = share * first["lr"]
 
     optimizer.register_step_pre_hook(scale)
+
+
+def _with_our_bar(method: MethodType) -> MethodType:
+    """The library's own range test with our bar as its `tqdm` and nothing printed; it offers no way to choose either."""
+    function = method.__func__
+    names = {**function.__globals__, "tqdm": _bar, "print": lambda *_: None}
+    return MethodType(FunctionType(function.__code__, names, argdefs=function.__defaults__), method.__self__)
 
 
 def _bar(iterations: range) -> Iterator[int]:

@@ -3,6 +3,7 @@
 import copy
 import errno
 import json
+import os
 import re
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from tiny import colored_images, plan, tiny_network
 from torch import Tensor, nn
 
@@ -517,14 +519,14 @@ def test_the_lock_is_given_back_after_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [errno.EAGAIN, errno.EACCES])  # POSIX allows either
 def test_a_lock_that_is_held_is_refused(error: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fcntl = pytest.importorskip("fcntl")
-    monkeypatch.setattr(fcntl, "lockf", raising(OSError(error, "held")))
+    monkeypatch.setattr(fcntl, "flock", raising(OSError(error, "held")))
     assert refused(Run(tmp_path)) == busy(tmp_path)
 
 
 @pytest.mark.parametrize("error", [errno.ENOLCK, errno.ENOTSUP, errno.EINVAL])
 def test_where_the_file_system_knows_no_locks_it_goes_on(error: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fcntl = pytest.importorskip("fcntl")
-    monkeypatch.setattr(fcntl, "lockf", raising(OSError(error, "no locks here")))
+    monkeypatch.setattr(fcntl, "flock", raising(OSError(error, "no locks here")))
     went_on = False
     with Run(tmp_path).locked():
         went_on = True
@@ -532,12 +534,40 @@ def test_where_the_file_system_knows_no_locks_it_goes_on(error: int, tmp_path: P
     assert files(tmp_path) == []
 
 
-def test_where_the_system_has_no_such_locks_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
-    went_on = False
-    with Run(tmp_path).locked():
-        went_on = files(tmp_path) == []
-    assert went_on
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_cannot_be_written_is_named(error: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FileLock, "acquire", raising(OSError(error, "cannot be written")))
+    assert re.match(rf"{re.escape(str(tmp_path))} cannot be written \(.*\): give another run_name", refused(Run(tmp_path)))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_what_a_killed_process_leaves_running_holds_no_lock(tmp_path: Path) -> None:
+    """As the loading processes that go on for some seconds."""
+    code = """
+import os, signal, sys, time
+from pathlib import Path
+from era_support_packages.runs.folder import Run
+with Run(Path(sys.argv[1])).locked():
+    child = os.fork()
+    if child == 0:
+        print(os.getpid(), flush=True)
+        time.sleep(60)
+    time.sleep(60)
+"""
+    command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        child = int(parent.stdout.readline())
+        try:
+            assert refused(Run(tmp_path)) == busy(tmp_path)
+            parent.kill()
+            parent.wait()
+            taken = False
+            with Run(tmp_path).locked():
+                taken = True
+            assert taken
+        finally:
+            os.kill(child, signal.SIGKILL)
+            parent.kill()
 
 
 def raising(error: OSError) -> Callable[..., None]:

@@ -416,12 +416,13 @@ def test_it_prints_nothing_and_warns_of_nothing(capsys: pytest.CaptureFixture[st
     assert "Learning rate search finished" not in output.err
 
 
-def test_the_librarys_progress_bar_is_put_back() -> None:
+def test_the_librarys_own_bar_and_lines_stay_as_they_are() -> None:
     import tqdm.autonotebook
     from torch_lr_finder import lr_finder as library
 
     range_test(tiny_network(), colored_images(60), 30, plan(), end_lr=1e-2)
     assert library.tqdm is tqdm.autonotebook.tqdm
+    assert not hasattr(library, "print")
 
 
 @pytest.mark.usefixtures("instant")
