@@ -37,6 +37,10 @@ class AugmentationPolicy:
     pass (Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU"); without `horizontal_flip` it does nothing.
     `cutout_first` cuts out before the crop, as the same author does: the crop moves the square, and its reflected border may
     show a part of it again. Else the cut-out is the last operation.
+
+    >>> from era_support_packages.datasets import AugmentationPolicy
+    >>> AugmentationPolicy(horizontal_flip=0.5, crop_padding=4).cutout
+    0
     """
 
     horizontal_flip: float = 0.5

@@ -62,6 +62,15 @@ class TrainingBatches:
     waits for the device nor copies anything to it but the next draws, once for tens of thousands of images. With "samples" each
     image goes through albumentations in `workers` processes, or in this one for 0. Both show the same images in the same order
     with the same draws. Raises `ValueError` for another engine.
+
+    >>> import torch
+    >>> from era_support_packages import load
+    >>> from era_support_packages.datasets import AugmentationPolicy, TrainingBatches
+    >>> train, _ = load("digits")
+    >>> batches = TrainingBatches(train, AugmentationPolicy(), 32, seed=0, device=torch.device("cpu"))
+    >>> images, labels = next(iter(batches.epoch(16, 0, 64)))
+    >>> images.shape, labels.shape
+    (torch.Size([32, 3, 16, 16]), torch.Size([32]))
     """
 
     def __init__(
@@ -136,7 +145,16 @@ def _start_worker(worker: int) -> None:
 def augmented_variants(
     dataset: ImageDataset, indices: np.ndarray, policy: AugmentationPolicy, count: int, seed: int
 ) -> np.ndarray:
-    """What the policy makes of some images in `count` passes: uint8 (len(indices), count, H, W, 3)."""
+    """What the policy makes of some images in `count` passes: uint8 (len(indices), count, H, W, 3).
+
+    >>> import numpy as np
+    >>> from era_support_packages import load
+    >>> from era_support_packages.datasets import AugmentationPolicy, augmented_variants
+    >>> train, _ = load("digits")
+    >>> policy = AugmentationPolicy(crop_padding=4)
+    >>> augmented_variants(train, np.array([0, 1]), policy, count=3, seed=0).shape
+    (2, 3, 32, 32, 3)
+    """
     height, width = dataset.images.shape[1:3]
     augmenter = Augmenter(policy, height, width, mean_color(dataset), seed)
     return np.stack(

@@ -27,6 +27,12 @@ class ImageDataset:
     name: short, for file names, e.g. "cifar10".  title: for figures, e.g. "CIFAR-10".
     mean, std: per channel, of the pixels of the *training* split, on the scale [0, 1]; both splits carry the same.
     Raises ValueError where shapes, dtypes or label values do not fit.
+
+    >>> from era_support_packages import load
+    >>> train, test = load("digits")
+    >>> few = test.take([0, 1, 2])
+    >>> len(few), few.labels
+    (3, array([4, 5, 6]))
     """
 
     images: np.ndarray

@@ -51,6 +51,18 @@ def load_image_folder(
     Raises FileNotFoundError (no images, an empty class folder, one of train/ and test/ missing), ValueError (fewer than
     two classes, a class in test/ that train/ lacks, too few images to split), DatasetError (a file that is no whole
     image). Warns, and goes on without a cache, where the cache file cannot be written.
+
+    >>> import numpy as np
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from era_support_packages.datasets import load_image_folder
+    >>> for name, gray in (("dark", 10), ("light", 240)):
+    ...     Path("photos", name).mkdir(parents=True)
+    ...     for number in range(5):
+    ...         Image.fromarray(np.full((32, 32, 3), gray + number, np.uint8)).save(f"photos/{name}/{number}.png")
+    >>> train, test = load_image_folder("photos", cache_dir="cache")
+    >>> len(train), len(test), test.classes
+    (8, 2, ('dark', 'light'))
     """
     folder = Path(folder).resolve()
     listing = _list_folder(folder)
@@ -199,7 +211,15 @@ def _decode(name: str, files: list[str]) -> tuple[np.ndarray, str]:
 
 
 def decode_image(file: str | os.PathLike[str]) -> np.ndarray:
-    """Decode one image file: uint8 (H, W, 3), RGB. Raises DatasetError if it is not a whole image."""
+    """Decode one image file: uint8 (H, W, 3), RGB. Raises DatasetError if it is not a whole image.
+
+    >>> import numpy as np
+    >>> from PIL import Image
+    >>> from era_support_packages.datasets import decode_image
+    >>> Image.fromarray(np.zeros((4, 6), np.uint8)).save("black.png")
+    >>> decode_image("black.png").shape
+    (4, 6, 3)
+    """
     with open(file, "rb") as stream:
         data = stream.read()
     # OpenCV 4 fills up a JPEG cut short with grey, and only warns: the last scan (FF DA) must reach the end (FF D9).

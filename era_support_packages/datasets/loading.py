@@ -29,6 +29,13 @@ def load(name_or_path: str | os.PathLike[str], root: str | os.PathLike[str] | No
 
     Raises ValueError (unknown name), FileNotFoundError (no data, and no way to download it), DatasetError (a corrupt
     file); for a folder of images also what `load_image_folder` raises.
+
+    >>> from era_support_packages import load
+    >>> train, test = load("digits")
+    >>> train.images.shape, train.images.dtype
+    ((1437, 32, 32, 3), dtype('uint8'))
+    >>> test.classes[:3]
+    ('0', '1', '2')
     """
     root = default_root() if root is None else Path(root).expanduser()
     folder = _image_folder(name_or_path, root)

@@ -14,6 +14,12 @@ def normalize(images: Tensor, mean: Channels, std: Channels, resolution: int | N
     """uint8 images (N, H, W, 3) to normalised float32 (N, 3, r, r), channels_last in memory, on the device they lie on.
 
     A resolution other than the images' own is reached by antialiased bilinear resampling.
+
+    >>> import torch
+    >>> from era_support_packages.datasets import normalize
+    >>> white = torch.full((1, 32, 32, 3), 255, dtype=torch.uint8)
+    >>> normalize(white, (0.5,) * 3, (0.25,) * 3).unique()
+    tensor([2.])
     """
     return scaled_pixels(images, *scale_and_shift(mean, std, images.device), resolution)
 
@@ -35,7 +41,13 @@ def scaled_pixels(images: Tensor, scale: Tensor, shift: Tensor, resolution: int 
 
 
 def unnormalize(images: Tensor, mean: Channels, std: Channels) -> np.ndarray:
-    """The inverse of `normalize` for pictures: float (N, 3, H, W) to uint8 (N, H, W, 3), rounded and clipped."""
+    """The inverse of `normalize` for pictures: float (N, 3, H, W) to uint8 (N, H, W, 3), rounded and clipped.
+
+    >>> import torch
+    >>> from era_support_packages.datasets import unnormalize
+    >>> unnormalize(torch.full((1, 3, 1, 1), 2.0), (0.5,) * 3, (0.25,) * 3)
+    array([[[[255, 255, 255]]]], dtype=uint8)
+    """
     images = images.detach().float().cpu()
     images = images * images.new_tensor(std)[None, :, None, None] + images.new_tensor(mean)[None, :, None, None]
     return images.mul(255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
@@ -48,13 +60,29 @@ def mean_color(dataset: ImageDataset) -> tuple[int, int, int]:
 
 
 def normalize_images(dataset: ImageDataset, indices: np.ndarray, resolution: int | None = None) -> Tensor:
-    """Some images as the network takes them: float32 (len(indices), 3, r, r) normalised, on the CPU; None keeps their size."""
+    """Some images as the network takes them: float32 (len(indices), 3, r, r) normalised, on the CPU; None keeps their size.
+
+    >>> import numpy as np
+    >>> from era_support_packages import load
+    >>> from era_support_packages.datasets import normalize_images
+    >>> _, test = load("digits")
+    >>> normalize_images(test, np.array([0, 5]), resolution=16).shape
+    torch.Size([2, 3, 16, 16])
+    """
     return normalize(torch.from_numpy(dataset.images[indices]), dataset.mean, dataset.std, resolution)
 
 
 def random_images(dataset: ImageDataset, count: int, seed: int, resolution: int | None = None) -> tuple[np.ndarray, Tensor]:
     """`count` images drawn by a seed, without repeats (all where there are fewer): their indices int64 (count,), and as
-    `normalize_images` gives them."""
+    `normalize_images` gives them.
+
+    >>> from era_support_packages import load
+    >>> from era_support_packages.datasets import random_images
+    >>> _, test = load("digits")
+    >>> indices, images = random_images(test, count=3, seed=0)
+    >>> indices.shape, images.shape
+    ((3,), torch.Size([3, 3, 32, 32]))
+    """
     indices = np.random.default_rng(seed).choice(len(dataset), min(count, len(dataset)), replace=False)
     return indices, normalize_images(dataset, indices, resolution)
 

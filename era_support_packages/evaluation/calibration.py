@@ -137,6 +137,16 @@ def reliability(predictions: Predictions, bins: int = BINS, draws: int = DRAWS, 
     mistakes know of none. In simulations with 360 and 2,000 images it held the true error in 88 to 97 % of the samples.
 
     Raises `ValueError` where there are no images, the logits are not finite, or `bins` or `draws` is below 1.
+
+    >>> import numpy as np
+    >>> from era_support_packages import Predictions
+    >>> from era_support_packages.evaluation import reliability
+    >>> labels = np.arange(200) % 2
+    >>> logits = np.random.default_rng(0).normal(1.5 * np.eye(2)[labels])
+    >>> said = Predictions(logits, labels, ("cat", "dog"))
+    >>> found = reliability(said, bins=4)
+    >>> found.counts
+    array([50, 50, 50, 50])
     """
     predictions.check()
     if bins < 1 or draws < 1:
@@ -206,6 +216,15 @@ def calibrate(predictions: Predictions, bins: int = BINS, draws: int = DRAWS, se
     """`reliability` before and after `temperature_scaling`; where no temperature can be fitted, before alone, and why.
 
     The interval of `gain` takes the two temperatures as given. Raises `ValueError` as `reliability` does.
+
+    >>> import numpy as np
+    >>> from era_support_packages import Predictions
+    >>> from era_support_packages.evaluation import calibrate
+    >>> labels = np.arange(200) % 2
+    >>> logits = np.random.default_rng(0).normal(1.5 * np.eye(2)[labels])
+    >>> said = Predictions(logits, labels, ("cat", "dog"))
+    >>> len(calibrate(said, bins=4).table().rows)
+    2
     """
     before = reliability(predictions, bins, draws, seed)
     try:

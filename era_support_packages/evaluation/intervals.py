@@ -11,7 +11,12 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with the ends of its confidence interval, in the unit of what was measured."""
+    """An estimate with the ends of its confidence interval, in the unit of what was measured.
+
+    >>> from era_support_packages.evaluation import Interval
+    >>> Interval(0.5, low=0.1, high=0.9).excludes(0)
+    True
+    """
 
     estimate: float
     low: float
@@ -37,6 +42,11 @@ def mean_interval(values: ArrayLike, comparisons: int = 1, draws: int = 2000, se
     lie beyond each end. The same seed gives the same interval; a single value is an interval of width 0.
 
     Raises `ValueError` for an empty sample, values that are not finite, or `comparisons` or `draws` below 1.
+
+    >>> from era_support_packages.evaluation import mean_interval
+    >>> interval = mean_interval([1.0, 2.0, 3.0, 4.0])
+    >>> interval.estimate, interval.excludes(0)
+    (2.5, True)
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or values.size == 0:
@@ -67,6 +77,11 @@ def share_interval(hits: int, trials: int) -> Interval:
     """The share of hits, in [0, 1], with its 95 % interval after Wilson 1927, which stays meaningful at 0 and at 1.
 
     Raises `ValueError` where there are no trials, or more hits than trials.
+
+    >>> from era_support_packages.evaluation import share_interval
+    >>> found = share_interval(hits=8, trials=10)
+    >>> f"{found.estimate} [{found.low:.2f}, {found.high:.2f}]"
+    '0.8 [0.49, 0.94]'
     """
     if not 0 <= hits <= trials or trials < 1:
         raise ValueError(f"{hits} hits in {trials} trials: there must be at least one trial, and no more hits than trials.")

@@ -63,6 +63,17 @@ def class_scores(predictions: Predictions) -> ClassScores:
     """Precision, recall, F1 and number of images of every class, by scikit-learn.
 
     Raises `ValueError` where there are no images or the logits are not finite.
+
+    >>> import numpy as np
+    >>> from era_support_packages import Predictions
+    >>> from era_support_packages.evaluation import class_scores
+    >>> logits = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 4.0]])
+    >>> said = Predictions(logits, np.array([0, 0, 1, 1]), ("cat", "dog"))
+    >>> print(class_scores(said).table())
+    class              precision  recall     F1  images  predicted
+    cat                    0.500   0.500  0.500       2          2
+    dog                    0.500   0.500  0.500       2          2
+    mean over classes      0.500   0.500  0.500
     """
     predictions.check()
     precision, recall, f1, support = precision_recall_fscore_support(
@@ -134,6 +145,15 @@ def most_confused(predictions: Predictions, count: int = 10) -> ConfusedPairs:
     """The `count` pairs (actual class, predicted class) with the most mistakes; fewer where there are not as many.
 
     Raises `ValueError` where there are no images, the logits are not finite, or `count` is below 1.
+
+    >>> import numpy as np
+    >>> from era_support_packages import Predictions
+    >>> from era_support_packages.evaluation import most_confused
+    >>> logits = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 4.0]])
+    >>> said = Predictions(logits, np.array([0, 0, 1, 1]), ("cat", "dog"))
+    >>> pairs = most_confused(said).pairs
+    >>> [(pair.actual, pair.predicted, pair.count) for pair in pairs]
+    [(0, 1, 1), (1, 0, 1)]
     """
     predictions.check()
     if count < 1:
@@ -207,6 +227,15 @@ def suspicious_labels(predictions: Predictions) -> LabelCandidates:
     network's mistakes. It says nothing on images that the network was trained on, whose labels it has learnt.
 
     Raises `ValueError` where there are no images or the logits are not finite.
+
+    >>> import numpy as np
+    >>> from era_support_packages import Predictions
+    >>> from era_support_packages.evaluation import suspicious_labels
+    >>> logits = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 4.0]])
+    >>> said = Predictions(logits, np.array([0, 0, 1, 1]), ("cat", "dog"))
+    >>> found = suspicious_labels(said)
+    >>> found.indices, found.suggested
+    (array([2, 1]), array([0, 1]))
     """
     predictions.check()
     labels, suggested, probabilities = predictions.labels, predictions.predicted, predictions.probabilities

@@ -22,6 +22,20 @@ class Predictions:
     logits float32 (N, C); labels int64 (N,), or None where nobody knows them; classes: C names.
 
     What compares with the labels (`losses`, `correct`, `accuracy`, `wrong`, ...) raises `ValueError` where there are none.
+
+    >>> import numpy as np
+    >>> from era_support_packages import Predictions
+    >>> logits = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 4.0]])
+    >>> said = Predictions(logits, np.array([0, 0, 1, 1]), ("cat", "dog"))
+    >>> said.predicted
+    array([0, 1, 0, 1])
+    >>> said.accuracy
+    50.0
+    >>> said.wrong()
+    array([2, 1])
+    >>> said.confusion_matrix()
+    array([[1, 1],
+           [1, 1]])
     """
 
     logits: np.ndarray
@@ -180,6 +194,14 @@ def predict(
 
     `flip` averages the logits of each image and of its mirror image (test-time augmentation). The training flag of each
     module is as before afterwards.
+
+    >>> import torch
+    >>> from era_support_packages import ResNet18, load
+    >>> from era_support_packages.evaluation import predict
+    >>> _, test = load("digits")
+    >>> said = predict(ResNet18(), test.take(range(8)), torch.device("cpu"), resolution=16)
+    >>> said.logits.shape
+    (8, 10)
     """
     batches = image_batches(dataset, batch_size, device, resolution)
     return Predictions(predicted_logits(model, batches, device, precision, flip), dataset.labels, dataset.classes)

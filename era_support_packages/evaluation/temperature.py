@@ -78,6 +78,16 @@ def temperature_scaling(predictions: Predictions, seed: int = 0) -> TemperatureS
     images. `seed` draws the halves.
 
     Raises `NoTemperatureError` (a `ValueError`) as `fit_temperature` does for either half, or where there is one image only.
+
+    >>> import numpy as np
+    >>> from era_support_packages import Predictions
+    >>> from era_support_packages.evaluation import temperature_scaling
+    >>> labels = np.arange(200) % 2
+    >>> logits = np.random.default_rng(0).normal(1.5 * np.eye(2)[labels])
+    >>> said = Predictions(logits, labels, ("cat", "dog"))
+    >>> first, second = temperature_scaling(said).temperatures
+    >>> 0 < first < 2 and 0 < second < 2
+    True
     """
     predictions.check()
     if len(predictions) < 2:

@@ -58,6 +58,11 @@ def resnet_custom(norm: str = "BN", groupsize: int = 1, drop: float = 0.02, num_
 
     `drop` is the dropout probability after each block. Raises `ValueError` for another norm, a number of groups that does
     not divide 64, or a probability outside [0, 1).
+
+    >>> import torch
+    >>> from era_support_packages.models import resnet_custom
+    >>> resnet_custom().eval()(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
     if norm not in NORMS:
         raise ValueError(f"norm is {norm!r}; choose one of 'BN', 'GN', 'LN'.")

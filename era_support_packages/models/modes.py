@@ -8,7 +8,17 @@ from torch import nn
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Within the block the model is in evaluation mode; afterwards, also after an exception, each module's flag is as before."""
+    """Within the block the model is in evaluation mode; afterwards, also after an exception, each module's flag is as before.
+
+    >>> from era_support_packages import ResNet18
+    >>> from era_support_packages.models import evaluation_mode
+    >>> model = ResNet18().train()
+    >>> with evaluation_mode(model):
+    ...     print(model.training)
+    False
+    >>> model.training
+    True
+    """
     flags = [(module, module.training) for module in model.modules()]
     try:
         model.eval()

@@ -97,25 +97,51 @@ class ResNet(nn.Module):
 
 
 def ResNet18(num_classes: int = 10) -> ResNet:
-    """ResNet-18 for CIFAR: 11,173,962 parameters at ten classes."""
+    """ResNet-18 for CIFAR: 11,173,962 parameters at ten classes.
+
+    >>> import torch
+    >>> from era_support_packages import ResNet18
+    >>> ResNet18(num_classes=3)(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 3])
+    """
     return ResNet(BasicBlock, [2, 2, 2, 2], num_classes)
 
 
 def ResNet34(num_classes: int = 10) -> ResNet:
-    """ResNet-34 for CIFAR: 21,282,122 parameters at ten classes."""
+    """ResNet-34 for CIFAR: 21,282,122 parameters at ten classes.
+
+    >>> from era_support_packages import ResNet34
+    >>> len(ResNet34().layer3)
+    6
+    """
     return ResNet(BasicBlock, [3, 4, 6, 3], num_classes)
 
 
 def ResNet50(num_classes: int = 10) -> ResNet:
-    """ResNet-50 for CIFAR: 23,520,842 parameters at ten classes."""
+    """ResNet-50 for CIFAR: 23,520,842 parameters at ten classes.
+
+    >>> from era_support_packages import ResNet50
+    >>> ResNet50().linear.in_features
+    2048
+    """
     return ResNet(Bottleneck, [3, 4, 6, 3], num_classes)
 
 
 def ResNet101(num_classes: int = 10) -> ResNet:
-    """ResNet-101 for CIFAR: 42,512,970 parameters at ten classes."""
+    """ResNet-101 for CIFAR: 42,512,970 parameters at ten classes.
+
+    >>> from era_support_packages import ResNet101
+    >>> len(ResNet101().layer3)
+    23
+    """
     return ResNet(Bottleneck, [3, 4, 23, 3], num_classes)
 
 
 def ResNet152(num_classes: int = 10) -> ResNet:
-    """ResNet-152 for CIFAR: 58,156,618 parameters at ten classes."""
+    """ResNet-152 for CIFAR: 58,156,618 parameters at ten classes.
+
+    >>> from era_support_packages import ResNet152
+    >>> len(ResNet152().layer3)
+    36
+    """
     return ResNet(Bottleneck, [3, 8, 36, 3], num_classes)

@@ -13,6 +13,14 @@ def model_summary(model: nn.Module, input_shape: tuple[int, int, int] = (3, 32, 
 
     torchsummary runs a training-mode forward pass on noise, which moves batch-norm statistics and the random state, and its
     hooks stay where that pass fails. It gets a float32 copy of the model on the CPU and a random state of its own.
+
+    >>> from era_support_packages import ResNet18
+    >>> from era_support_packages.models import model_summary
+    >>> print(model_summary(ResNet18()))
+    ----------------------------------------------------------------
+    ...
+    Total params: 11,173,962
+    ...
     """
     from torchsummary import summary
 
