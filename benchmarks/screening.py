@@ -47,7 +47,7 @@ def trained(
     report(f"{preset} {_words(base)}: {_words(change)}, seed {seed}")
     start = time.perf_counter()
     model = build_model(config, len(train.classes), train)
-    history = training.fit(model, train, held_out, config, report=report)
+    _, history = training.fit(model, train, held_out, config, report=report)
     device = describe(resolve_device(config.device))
     recipe = recipe_values(asked)
     row = {

@@ -40,7 +40,7 @@ def run(preset: str, data_root: str | None, resume: bool, overrides: dict[str, A
         print(line, flush=True)
 
     prepared = prepare(preset, data_root=data_root, resume=resume, report=report, **overrides)
-    history = train_prepared(prepared, report)
+    _, history = train_prepared(prepared, report)
     report(f"{history.predictions.accuracy:.2f} % of the test split; written to {prepared.run.folder}")
 
 

@@ -147,13 +147,7 @@ class Classifier:
 
     def description(self) -> dict[str, Any]:
         """What a file keeps of the classifier beside its weights: plain values."""
-        return {
-            "model": self.model,
-            "classes": list(self.classes),
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "resolution": self.resolution,
-        }
+        return description(self.model, self, self.resolution)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write weights and description into one file, whole or not at all; returns its path.
@@ -215,13 +209,13 @@ class Classifier:
             ) from None
 
 
-def description(model: str, split: ImageDataset, resolution: int) -> dict[str, Any]:
-    """`Classifier.description` of a network that is trained on a data set, at a resolution in px."""
+def description(model: str | None, source: "ImageDataset | Classifier", resolution: int) -> dict[str, Any]:
+    """`Classifier.description` of a network with the class names and statistics of a data set, at a resolution in px."""
     return {
         "model": model,
-        "classes": list(split.classes),
-        "mean": list(split.mean),
-        "std": list(split.std),
+        "classes": list(source.classes),
+        "mean": list(source.mean),
+        "std": list(source.std),
         "resolution": resolution,
     }
 

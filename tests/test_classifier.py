@@ -33,7 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[PreparedRun, Hist
     folder = tmp_path_factory.mktemp("runs")
     values = {"dataset": "digits", "output_dir": str(folder), "resolutions": [(8, 0.5), (16, 0.5)], "train_images": 256}
     prepared = prepare("smoke", **values, device="cpu", precision="fp32", report=lambda text: None)
-    return prepared, train_prepared(prepared, report=lambda text: None)
+    return prepared, train_prepared(prepared, report=lambda text: None).history
 
 
 @pytest.fixture(scope="module")
@@ -182,9 +182,9 @@ def test_a_run_of_before_goes_on_and_is_complete_then(trained: tuple[PreparedRun
     def network() -> torch.nn.Module:
         return build_model(config, 10, train)
 
-    whole = fit(network(), train, test, config, lambda text: None, keep)
+    _, whole = fit(network(), train, test, config, lambda text: None, keep)
     later: list[Checkpoint] = []
-    again = fit(network(), train, test, config, lambda text: None, later.append, Checkpoint.load(kept[0]))
+    _, again = fit(network(), train, test, config, lambda text: None, later.append, Checkpoint.load(kept[0]))
     assert np.array_equal(again.predictions.logits, whole.predictions.logits)
     assert later[-1].classifier["classes"] == list(test.classes)
 

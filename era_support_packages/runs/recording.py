@@ -1,5 +1,6 @@
 """A recorded run, which is never lost: train into its folder, go on where it stopped, stop so that it can go on."""
 
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -18,7 +19,7 @@ from era_support_packages.training.checkpoint import Checkpoint, CheckpointError
 from era_support_packages.training.config import TrainingConfig
 from era_support_packages.training.cost import duration, training_flops
 from era_support_packages.training.failures import device_failed, is_device_failure, is_out_of_memory, out_of_memory
-from era_support_packages.training.history import History, log_header, log_row
+from era_support_packages.training.history import History, Trained, log_header, log_row, trained
 from era_support_packages.training.loop import fit
 from era_support_packages.training.lr_finder import RangeTest, choose_max_lr, range_test
 from era_support_packages.training.resources import use_resources
@@ -38,38 +39,36 @@ class RunStopped(PlainError, KeyboardInterrupt):
 # ---- the learning rate -----------------------------------------------------------------------------------------------
 
 
-def choose_learning_rate(
-    model: nn.Module, train: ImageDataset, test_size: int, config: TrainingConfig, run: Run
-) -> tuple[TrainingConfig, RangeTest, str]:
-    """The run's range test (made once and kept in its folder), the configuration with a number for `max_lr`, and the sentence
-    that says where it came from."""
+def choose_learning_rate(network: nn.Module, prepared: PreparedRun) -> tuple[PreparedRun, RangeTest, str]:
+    """The run with a number for `max_lr`, its range test (made once and kept in its folder), and the sentence that says where
+    the number came from."""
+    run, config = prepared.run, prepared.config
     kept = run.range_test()
     if kept is not None:
         result, used = kept
     else:
-        result, used = _range_test(model, train, test_size, config), config.max_lr == "auto"
+        result, used = _range_test(network, prepared), config.max_lr == "auto"
         run.write_range_test(result, used)
     config, sentence = choose_max_lr(config.replace(max_lr="auto") if used else config, result)
-    return config, result, sentence
+    return replace(prepared, config=config), result, sentence
 
 
-def _range_test(model: nn.Module, train: ImageDataset, test_size: int, config: TrainingConfig) -> RangeTest:
+def _range_test(network: nn.Module, prepared: PreparedRun) -> RangeTest:
+    train, config = prepared.train, prepared.config
     try:
-        return range_test(model, train, test_size, config)
+        return range_test(network, train, len(prepared.test), config)
     except (RuntimeError, MemoryError) as error:
         if is_device_failure(error):
             raise device_failed(error, config, 0, len(config.planned_epochs(len(train)))) from None
         if not is_out_of_memory(error):
             raise
-    raise out_of_memory(model, config)
+    raise out_of_memory(network, config)
 
 
 # ---- training --------------------------------------------------------------------------------------------------------
 
 
-def train_in_folder(
-    model: nn.Module, train: ImageDataset, test: ImageDataset, config: TrainingConfig, run: Run, report: Report = print_wrapped
-) -> History:
+def train_in_folder(model: nn.Module, prepared: PreparedRun, report: Report = print_wrapped) -> Trained:
     """`training.fit`, with a checkpoint in the run's folder after each epoch; goes on from the one that is there.
 
     A finished run is loaded into the model and its log reported. Ctrl-C and SIGTERM stop within a batch or two and raise
@@ -78,6 +77,7 @@ def train_in_folder(
     Raises `CheckpointError` for a checkpoint that cannot be used, `RunError` where another process trains into the folder,
     `DeviceFailedError` where a GPU stopped working, and whatever `fit` raises; the last checkpoint stays in each case.
     """
+    run, config, train, test = prepared.run, prepared.config, prepared.train, prepared.test
     if run.finished:
         remove_leftovers(run.folder)
         history = run.load(model, test)
@@ -86,7 +86,7 @@ def train_in_folder(
             f"Not trained now: this is the run {run.name}, trained in {duration(summary['seconds'])} on {summary['hardware']}."
         )
         report("\n".join([log_header(), *map(log_row, history.records)]))
-        return history
+        return trained(model, test, history, config.precision)
     config = resolve(config, train)
     with run.locked(), sigterm_interrupts():
         before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -112,7 +112,7 @@ def train_in_folder(
 
 def _train(
     model: nn.Module, train: ImageDataset, test: ImageDataset, config: TrainingConfig, run: Run, report: Report
-) -> History:
+) -> Trained:
     """From the checkpoint, if there is one, to the summary."""
     planned = config.planned_epochs(len(train))
     remove_leftovers(run.folder)
@@ -136,7 +136,8 @@ def _train(
                 "there. Make room, and run again with the same values to go on from it."
             ) from None
 
-    history = fit(model, train, test, config, report, keep, checkpoint)
+    result = fit(model, train, test, config, report, keep, checkpoint)
+    history = result.history
     with use_resources(config):
         flipped = None
         if config.test_time_flip:
@@ -144,7 +145,7 @@ def _train(
             flipped = predict(model, test, device, config.precision, history.resolution, flip=True).accuracy
         flops = training_flops(model, config, planned, len(train), run.range_test_batches())
         run.write_summary(history.records, config, train.name, flops, test_accuracy_tta=flipped)
-    return history
+    return result
 
 
 def _stopped(model: nn.Module, train: ImageDataset, checkpoint: Checkpoint | None, config: TrainingConfig, run: Run) -> History:
@@ -158,37 +159,36 @@ def _stopped(model: nn.Module, train: ImageDataset, checkpoint: Checkpoint | Non
     return History(records, config, None, len(planned))
 
 
-def train_prepared(prepared: PreparedRun, report: Report = print_wrapped) -> History:
+def train_prepared(prepared: PreparedRun, report: Report = print_wrapped) -> Trained:
     """Train a prepared run from its first weights, with a range test where `max_lr` is "auto"; what the command line does.
 
     Raises what `train_in_folder` does.
     """
-    run, config, train, test = prepared.run, prepared.config, prepared.train, prepared.test
-    model = build_model(config, len(train.classes), train)
-    if config.max_lr == "auto":
-        config, _, sentence = choose_learning_rate(model, train, len(test), config, run)
+    train = prepared.train
+    model = build_model(prepared.config, len(train.classes), train)
+    if prepared.config.max_lr == "auto":
+        prepared, _, sentence = choose_learning_rate(model, prepared)
         report(sentence)
-    report(f"Run {run.folder}\n{config}")
-    return train_in_folder(model, train, test, config, run, report)
+    report(f"Run {prepared.run.folder}\n{prepared.config}")
+    return train_in_folder(model, prepared, report)
 
 
-def train_or_stop(
-    model: nn.Module, train: ImageDataset, test: ImageDataset, config: TrainingConfig, run: Run, report: Report = print_wrapped
-) -> History:
-    """`train_in_folder` for a notebook: after the stop button, the history of the complete epochs, so that they can be shown.
+def train_or_stop(model: nn.Module, prepared: PreparedRun, report: Report = print_wrapped) -> Trained:
+    """`train_in_folder` for a notebook: after the stop button, the classifier and the history as they were after the last
+    complete epoch, so that they can be shown.
 
     Its predictions are made now, from the weights of the last complete epoch. Raises `RunStopped` where no epoch is complete.
     """
     try:
-        return train_in_folder(model, train, test, config, run, report)
+        return train_in_folder(model, prepared, report)
     except RunStopped as stop:
         history = stop.history
         if not history.records:
             stop.args = (f"Training was {stop}. {NOTHING_YET}",)
             raise
     report("What follows shows the run as it was then.")
-    predictions = predict(model, test, resolve_device(config.device), history.config.precision, history.resolution)
-    return History(history.records, history.config, predictions, history.planned)
+    result = trained(model, prepared.test, history)
+    return Trained(result.classifier, replace(history, predictions=result.classifier.predict(prepared.test)))
 
 
 class NotTrainedError(PlainError, RuntimeError):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from era_support_packages.training.history import (
         EpochRecord as EpochRecord,
         History as History,
+        Trained as Trained,
         log_header as log_header,
         log_row as log_row,
     )

@@ -1,7 +1,12 @@
 """What a training run leaves behind: one row an epoch, and the whole as a value."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from torch import nn
+
+from era_support_packages.classifier import Classifier
+from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.training.config import TrainingConfig
 
@@ -55,6 +60,25 @@ class History:
     def stopped(self) -> str:
         """For the title of a figure: "" for a complete run, else ", stopped after epoch 3 of 8"."""
         return "" if self.complete else f", stopped after epoch {len(self.records)} of {self.planned}"
+
+
+class Trained(NamedTuple):
+    """What training returns: the network with all that its predictions depend on, and how it came to be."""
+
+    classifier: Classifier
+    history: History
+
+
+def trained(network: nn.Module, split: ImageDataset, history: History, precision: str | None = None) -> Trained:
+    """A network with its history, of at least one epoch, and with the class names and statistics of its data.
+
+    precision: of its forward passes from now on; None is that of the training.
+    """
+    precision = precision or history.config.precision
+    classifier = Classifier(
+        network, split.classes, split.mean, split.std, history.resolution, precision, model=history.config.model
+    )
+    return Trained(classifier, history)
 
 
 _COLUMNS = "{:>5}  {:>3}  {:>9}  {:>10}  {:>9}  {:>9}  {:>13}  {:>8}  {:>7}"

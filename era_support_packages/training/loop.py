@@ -19,7 +19,7 @@ from era_support_packages.training.checkpoint import Checkpoint, random_state, r
 from era_support_packages.training.config import PlannedEpoch, TrainingConfig
 from era_support_packages.training.cost import announce_duration, duration, predicted_seconds, seconds_per_image
 from era_support_packages.training.failures import TrainingDivergedError, diverged, is_out_of_memory, out_of_memory
-from era_support_packages.training.history import EpochRecord, History, log_header, log_row
+from era_support_packages.training.history import EpochRecord, History, Trained, log_header, log_row, trained
 from era_support_packages.training.resources import use_resources
 from era_support_packages.training.setup import (
     build_batches,
@@ -38,8 +38,10 @@ def fit(
     report: Callable[[str], None] = print,
     keep: Callable[[Checkpoint], None] | None = None,
     resume: Checkpoint | None = None,
-) -> History:
-    """Train the model as a resolved configuration says; the model holds the last epoch's weights afterwards.
+) -> Trained:
+    """Train the model as a resolved configuration says; returns it as a `Classifier`, with the `History` of the run.
+
+    The model itself is trained: it holds the last epoch's weights afterwards.
 
     `report` gets the announcement and one fixed-width row an epoch. `keep` gets the run's state after each epoch; it holds the
     live tensors, so it must be saved before `keep` returns. With `resume` the run goes on from such a state: on a CPU with the
@@ -53,7 +55,8 @@ def fit(
     config = resolve(config, train)
     try:
         with use_resources(config):
-            return _fit(model, train, test, config, report, keep, resume)
+            history = _fit(model, train, test, config, report, keep, resume)
+        return trained(model, test, history)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

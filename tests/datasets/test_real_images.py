@@ -23,7 +23,7 @@ def test_a_short_run_learns_and_its_mistakes_can_be_explained() -> None:
     config = TrainingConfig.preset("smoke", train_images=1600, max_lr=0.03, whitening=True)
     config = training.resolve(config.replace(device="cpu"), train)
     model = build_model(config, 10, train)
-    history = training.fit(model, train, test.take(np.arange(0, 10_000, 10)), config, report=lambda _: None)
+    _, history = training.fit(model, train, test.take(np.arange(0, 10_000, 10)), config, report=lambda _: None)
     assert history.predictions.accuracy > 22  # chance is 10 %; it reached 32 %, with a standard error of 1.5 % on 1,000 images
 
     worst = 10 * history.predictions.wrong()[:4]  # every tenth test image was looked at

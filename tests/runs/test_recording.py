@@ -23,7 +23,7 @@ from era_support_packages.datasets.normalization import normalize
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.runs import preparation, recording
 from era_support_packages.runs.folder import Run, RunError
-from era_support_packages.runs.preparation import prepare
+from era_support_packages.runs.preparation import PreparedRun, prepare
 from era_support_packages.runs.recording import (
     NotTrainedError,
     RunStopped,
@@ -33,7 +33,7 @@ from era_support_packages.runs.recording import (
     train_in_folder,
     train_or_stop,
 )
-from era_support_packages.system import machine as hardware
+from era_support_packages.system import machine
 from era_support_packages.system.machine import resolve_device
 from era_support_packages.training.checkpoint import Checkpoint, CheckpointError
 from era_support_packages.training.config import TrainingConfig
@@ -106,7 +106,7 @@ def set_machine(
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    monkeypatch.setattr(hardware, "_bf16_is_faster", bf16)
+    monkeypatch.setattr(machine, "_bf16_is_faster", bf16)
 
 
 def records(count: int) -> tuple[EpochRecord, ...]:
@@ -616,8 +616,10 @@ def test_the_range_test_is_made_once_and_kept(
 ) -> None:
     config, run = a_run(tmp_path, max_lr=asked)
     model, train = tiny_network(), colored_images(24)
-    first = choose_learning_rate(model, train, 10, config, run)
-    assert first == (config.replace(max_lr=chosen), CURVE, sentence)
+    prepared = PreparedRun(run, config, train, colored_images(10, split="test"))
+    first, curve, first_sentence = choose_learning_rate(model, prepared)
+    assert (first.config, first.run, first.test) == (config.replace(max_lr=chosen), run, prepared.test)
+    assert (curve, first_sentence) == (CURVE, sentence)
     assert range_tests == [(model, train, 10, config)]
     assert json.loads((run.folder / "range_test.json").read_text()) == {
         "used": asked == "auto",
@@ -629,9 +631,9 @@ def test_the_range_test_is_made_once_and_kept(
     before = snapshot(run.folder)
 
     monkeypatch.setattr(recording, "range_test", never)
-    for config_now in (config, first[0]):  # stopped before and after the number was written down
-        config_again, curve, sentence_again = choose_learning_rate(model, train, 10, config_now, run)
-        assert (config_again, sentence_again) == (config.replace(max_lr=chosen), sentence)
+    for now in (prepared, first):  # stopped before and after the number was written down
+        again, curve, sentence_again = choose_learning_rate(model, now)
+        assert (again.config, sentence_again) == (config.replace(max_lr=chosen), sentence)
         for name in ("lrs", "losses", "smoothed"):
             assert getattr(curve, name).tolist() == getattr(CURVE, name).tolist()
             assert getattr(curve, name).dtype == np.float64
@@ -645,8 +647,8 @@ def test_a_kept_range_test_that_is_damaged_is_made_again(
 ) -> None:
     config, run = a_run(tmp_path, max_lr="auto")
     (run.folder / "range_test.json").write_text(content)
-    chosen, result, sentence = choose_learning_rate(tiny_network(), colored_images(24), 10, config, run)
-    assert (chosen.max_lr, result, sentence) == (0.03125, CURVE, SUGGESTED)
+    chosen, result, sentence = choose_learning_rate(tiny_network(), PreparedRun(run, config, TRAIN, TEST))
+    assert (chosen.config.max_lr, result, sentence) == (0.03125, CURVE, SUGGESTED)
     assert len(range_tests) == 1
     assert run.range_test()[1] is True
 
@@ -657,7 +659,7 @@ def test_a_range_test_that_suggests_nothing_is_kept_too(tmp_path: Path, monkeypa
     message = "The loss never fell in the range test, so it suggests nothing; give max_lr as a number."
     for _ in range(2):
         with pytest.raises(ValueError, match=message):
-            choose_learning_rate(tiny_network(), colored_images(24), 10, config, run)
+            choose_learning_rate(tiny_network(), PreparedRun(run, config, TRAIN, TEST))
         monkeypatch.setattr(recording, "range_test", never)
 
 
@@ -669,11 +671,11 @@ def test_the_cost_of_a_resumed_run_includes_the_range_test_that_its_max_lr_came_
     train, test = colored_images(24), colored_images(10, split="test", seed=1)
     for step, done in ((5, 1), (4, 2)):  # steps of this attempt; an epoch has three
         model, _ = watched(tiny_network(), {step: press_stop})
-        chosen, _, _ = choose_learning_rate(model, train, 10, config, run)
+        chosen, _, _ = choose_learning_rate(model, PreparedRun(run, config, train, test))
         with pytest.raises(RunStopped):
-            train_in_folder(model, train, test, chosen, run, quiet)
+            train_in_folder(model, chosen, quiet)
         assert run.summary()["pflops"] == pytest.approx((24 * done + 8 * batches) * FLOPS_PER_IMAGE / 1e15, rel=1e-12)
-    train_in_folder(tiny_network(), train, test, chosen, run, quiet)
+    train_in_folder(tiny_network(), chosen, quiet)
     assert run.summary()["pflops"] == pytest.approx((24 * 3 + 8 * batches) * FLOPS_PER_IMAGE / 1e15, rel=1e-12)
     assert run.config().max_lr == (0.03125 if asked == "auto" else 0.1)
     assert len(range_tests) == 1
@@ -743,7 +745,7 @@ def reference() -> Reference:
     def keep(state: Checkpoint) -> None:
         weights.append({name: value.clone() for name, value in state.model.items()})
 
-    history = fit(network(), TRAIN, TEST, plan(dataset="colours", **HARD), quiet, keep)
+    _, history = fit(network(), TRAIN, TEST, plan(dataset="colours", **HARD), quiet, keep)
     assert [record.resolution for record in history.records] == [8, 8, 10, 10]
     assert len({record.train_loss for record in history.records}) == 4
     return Reference(weights, history)
@@ -804,7 +806,7 @@ def test_after_each_epoch_its_files_are_there(tmp_path: Path, reference: Referen
             seen.append((visible, len(checkpoint.records), same, checkpoint.complete, len(table(run))))
 
     model, steps = watched(network())
-    history = train_in_folder(model, TRAIN, TEST, config, run, report)
+    _, history = train_in_folder(model, PreparedRun(run, config, TRAIN, TEST), report)
     names = ["checkpoint.pt", "config.json", "metrics.csv"]
     assert seen == [(names, epoch, True, epoch == 4, epoch) for epoch in (1, 2, 3, 4)]
     assert steps == list(range(1, 13))
@@ -816,7 +818,7 @@ def test_after_each_epoch_its_files_are_there(tmp_path: Path, reference: Referen
 
 def test_what_is_still_automatic_is_resolved_and_written_down(tmp_path: Path) -> None:
     config, run = a_run(tmp_path, dataset="auto", workers="auto", threads="auto", horizontal_flip="auto")
-    history = train_in_folder(tiny_network(), TRAIN, TEST, config, run, quiet)
+    _, history = train_in_folder(tiny_network(), PreparedRun(run, config, TRAIN, TEST), quiet)
     resolved = config.replace(dataset="colours", workers=0, threads=torch.get_num_threads(), horizontal_flip=0.5)
     assert run.config() == history.config == resolved
 
@@ -831,7 +833,7 @@ def test_a_run_that_was_stopped_goes_on_to_what_it_would_have_been(
     model, steps = watched(network(), {step: stop})
     lines: list[str] = []
     with pytest.raises(RuntimeError if exit_code is None else RunStopped) as raised:
-        train_in_folder(model, TRAIN, TEST, config, run, lines.append)
+        train_in_folder(model, PreparedRun(run, config, TRAIN, TEST), lines.append)
     assert step <= len(steps) <= step + 1  # within a batch or two
     kept = Checkpoint.load(run.checkpoint_file)
     assert same_weights(kept.model, reference.weights[done - 1])
@@ -862,7 +864,7 @@ def test_a_run_that_was_stopped_goes_on_to_what_it_would_have_been(
 
     again, steps = watched(network(seed=5))  # its weights must come from the checkpoint
     lines.clear()
-    history = train_in_folder(again, TRAIN, TEST, config, run, lines.append)
+    _, history = train_in_folder(again, PreparedRun(run, config, TRAIN, TEST), lines.append)
     assert len(steps) == 12 - 3 * done
     assert history.records[:done] == kept.records  # with their seconds
     check_complete(run, again, history, reference)
@@ -877,11 +879,11 @@ def test_a_run_may_be_stopped_again_and_again(tmp_path: Path, reference: Referen
     for step, stop in ((5, press_stop), (2, fail), (4, terminate), (1, press_stop), (4, fail)):
         model, steps = watched(network(seed=step), {step: stop}) if counts else watched(network(), {step: stop})
         with pytest.raises((RunStopped, RuntimeError)):
-            train_in_folder(model, TRAIN, TEST, config, run, quiet)
+            train_in_folder(model, PreparedRun(run, config, TRAIN, TEST), quiet)
         counts.append((run.complete_epochs(), len(steps)))
     assert [epochs for epochs, _ in counts] == [1, 1, 2, 2, 3]
     model, steps = watched(network(seed=9))
-    history = train_in_folder(model, TRAIN, TEST, config, run, quiet)
+    _, history = train_in_folder(model, PreparedRun(run, config, TRAIN, TEST), quiet)
     assert len(steps) == 3
     check_complete(run, model, history, reference)
 
@@ -893,7 +895,7 @@ def test_a_run_stopped_before_its_first_epoch_is_complete_starts_again(
     config, run = a_run(tmp_path, **HARD)
     lines: list[str] = []
     with pytest.raises(RunStopped) as raised:
-        train_in_folder(watched(network(), {2: stop})[0], TRAIN, TEST, config, run, lines.append)
+        train_in_folder(watched(network(), {2: stop})[0], PreparedRun(run, config, TRAIN, TEST), lines.append)
     assert (str(raised.value), raised.value.exit_code) == ("stopped after epoch 0 of 4", exit_code)
     assert raised.value.history.records == ()
     assert lines[-1] == f"Stopped after epoch 0 of 4. Run again with the same values to go on from there ({run.folder})."
@@ -908,7 +910,7 @@ def test_a_run_stopped_before_its_first_epoch_is_complete_starts_again(
         "seconds": 0,
     }
     model, steps = watched(network())
-    history = train_in_folder(model, TRAIN, TEST, config, run, quiet)
+    _, history = train_in_folder(model, PreparedRun(run, config, TRAIN, TEST), quiet)
     assert len(steps) == 12
     check_complete(run, model, history, reference)
 
@@ -934,7 +936,7 @@ def test_a_run_stopped_in_its_final_test_trains_nothing_again(
 
     monkeypatch.setattr(recording, "predict", stopped_predict)
     with pytest.raises(RunStopped) as raised:
-        train_in_folder(network(), TRAIN, TEST, config, run, quiet)
+        train_in_folder(network(), PreparedRun(run, config, TRAIN, TEST), quiet)
     assert (str(raised.value), raised.value.exit_code) == ("stopped after epoch 4 of 4", exit_code)
     assert run.complete_epochs() == 4
     assert not run.finished
@@ -943,7 +945,7 @@ def test_a_run_stopped_in_its_final_test_trains_nothing_again(
 
     monkeypatch.undo()
     model, steps = watched(network(seed=5))
-    history = train_in_folder(model, TRAIN, TEST, config, run, quiet)
+    _, history = train_in_folder(model, PreparedRun(run, config, TRAIN, TEST), quiet)
     assert steps == []
     check_complete(run, model, history, reference)
     assert run.summary()["test_accuracy_tta"] == with_mirror_images(model)
@@ -951,13 +953,13 @@ def test_a_run_stopped_in_its_final_test_trains_nothing_again(
 
 def test_a_run_killed_before_its_summary_gets_one_without_training(tmp_path: Path, reference: Reference) -> None:
     config, run = a_run(tmp_path, **HARD)
-    train_in_folder(network(), TRAIN, TEST, config, run, quiet)
+    train_in_folder(network(), PreparedRun(run, config, TRAIN, TEST), quiet)
     summary = run.summary()
     (run.folder / "summary.json").unlink()
     (run.folder / "metrics.csv").unlink()
     assert not run.finished
     model, steps = watched(network(seed=5))
-    history = train_in_folder(model, TRAIN, TEST, config, run, quiet)
+    _, history = train_in_folder(model, PreparedRun(run, config, TRAIN, TEST), quiet)
     assert steps == []
     check_complete(run, model, history, reference)
     assert run.summary() == summary
@@ -977,12 +979,12 @@ def test_a_stop_between_checkpoint_and_table_loses_no_row(
 
     monkeypatch.setattr(Run, "write_metrics", write_metrics)
     with pytest.raises(RunStopped, match="stopped after epoch 2 of 4"):
-        train_in_folder(network(), TRAIN, TEST, config, run, quiet)
+        train_in_folder(network(), PreparedRun(run, config, TRAIN, TEST), quiet)
     assert [row[0] for row in table(run)] == ["1", "2"]
     assert run.summary()["epochs"] == run.complete_epochs() == 2
     monkeypatch.undo()
     model, steps = watched(network(seed=5))
-    history = train_in_folder(model, TRAIN, TEST, config, run, quiet)
+    _, history = train_in_folder(model, PreparedRun(run, config, TRAIN, TEST), quiet)
     assert len(steps) == 6
     check_complete(run, model, history, reference)
 
@@ -1003,12 +1005,12 @@ def test_a_stop_while_a_checkpoint_is_written_keeps_the_one_of_before(
     monkeypatch.setattr(os, "replace", stopped_replace)
     model = network()
     with pytest.raises(RunStopped, match="stopped after epoch 1 of 4"):
-        train_in_folder(model, TRAIN, TEST, config, run, quiet)
+        train_in_folder(model, PreparedRun(run, config, TRAIN, TEST), quiet)
     assert same_weights(model.state_dict(), reference.weights[0])
     assert files(run.folder) == ["checkpoint.pt", "config.json", "metrics.csv", "summary.json"]
     monkeypatch.undo()
     model, steps = watched(network(seed=5))
-    history = train_in_folder(model, TRAIN, TEST, config, run, quiet)
+    _, history = train_in_folder(model, PreparedRun(run, config, TRAIN, TEST), quiet)
     assert len(steps) == 9
     check_complete(run, model, history, reference)
 
@@ -1025,7 +1027,7 @@ def test_sigterm_is_caught_in_training_only(
         action()
 
     try:
-        train_in_folder(watched(tiny_network(), {2: look})[0], TRAIN, TEST, config, run, quiet)
+        train_in_folder(watched(tiny_network(), {2: look})[0], PreparedRun(run, config, TRAIN, TEST), quiet)
         ended = "done"
     except (RunStopped, RuntimeError) as error:
         ended = type(error).__name__
@@ -1038,12 +1040,12 @@ def test_sigterm_is_caught_in_training_only(
 
 def test_a_finished_run_is_loaded_and_said_to_be(tmp_path: Path, reference: Reference) -> None:
     config, run = a_run(tmp_path, **HARD)
-    history = train_in_folder(network(), TRAIN, TEST, config, run, quiet)
+    _, history = train_in_folder(network(), PreparedRun(run, config, TRAIN, TEST), quiet)
     run.write_json("summary.json", {**run.summary(), "seconds": 200.4, "hardware": "an abacus"})
     before = snapshot(run.folder)
     model, steps = watched(network(seed=5))
     lines: list[str] = []
-    shown = train_in_folder(model, TRAIN, TEST, config, run, lines.append)
+    _, shown = train_in_folder(model, PreparedRun(run, config, TRAIN, TEST), lines.append)
     assert steps == []
     assert same_weights(model.state_dict(), reference.weights[-1])
     assert shown.records == history.records
@@ -1071,7 +1073,7 @@ def test_divergence_keeps_the_checkpoint_of_the_epoch_before(tmp_path: Path, ref
             kept.append(run.checkpoint_file.read_bytes())
 
     with pytest.raises(TrainingDivergedError) as raised:
-        train_in_folder(model, TRAIN, TEST, config, run, report)
+        train_in_folder(model, PreparedRun(run, config, TRAIN, TEST), report)
     # twelve steps, up to 0.1 at the third and down to 0.1 / 25 / 10,000 at the last: 0.1 - 4/9 * 0.0999996 at the seventh
     assert str(raised.value) == (
         "The loss became nan at step 1 of epoch 3, at a learning rate of 0.05556; lower max_lr and run again."
@@ -1092,7 +1094,7 @@ def test_a_broken_checkpoint_is_refused_and_left(finished: bool, content: bytes,
     before = snapshot(run.folder)
     model, steps = watched(tiny_network())
     with pytest.raises(CheckpointError) as raised:
-        train_in_folder(model, TRAIN, TEST, config, run, quiet)
+        train_in_folder(model, PreparedRun(run, config, TRAIN, TEST), quiet)
     assert str(raised.value) == (
         f"{run.checkpoint_file} {problem}; the file is left as it is: move it away, or set resume=False to train in a new folder."
     )
@@ -1104,11 +1106,11 @@ def test_a_broken_checkpoint_is_refused_and_left(finished: bool, content: bytes,
 def test_a_checkpoint_of_another_network_is_refused_and_left(tmp_path: Path) -> None:
     config, run = a_run(tmp_path, epochs=2)
     with pytest.raises(RunStopped):
-        train_in_folder(watched(tiny_network(), {5: press_stop})[0], TRAIN, TEST, config, run, quiet)
+        train_in_folder(watched(tiny_network(), {5: press_stop})[0], PreparedRun(run, config, TRAIN, TEST), quiet)
     before = snapshot(run.folder)
     wider = tiny_network(width=9)
     with pytest.raises(CheckpointError) as raised:
-        train_in_folder(wider, TRAIN, TEST, config, run, quiet)
+        train_in_folder(wider, PreparedRun(run, config, TRAIN, TEST), quiet)
     assert str(raised.value) == (
         f"{run.checkpoint_file} holds the weights of another network; build the model of its config.json."
     )
@@ -1121,7 +1123,7 @@ def test_temporary_files_of_writers_that_were_killed_are_removed_at_the_start(tm
     for name in (".checkpoint.pt.123-456.tmp", ".metrics.csv.9-7.tmp", ".mine", "notes.tmp"):
         (run.folder / name).write_text("half a file")
     with pytest.raises(RuntimeError, match="a fault"):
-        train_in_folder(watched(tiny_network(), {1: fail})[0], TRAIN, TEST, config, run, quiet)
+        train_in_folder(watched(tiny_network(), {1: fail})[0], PreparedRun(run, config, TRAIN, TEST), quiet)
     assert files(run.folder) == [".mine", "config.json", "notes.tmp"]
 
 
@@ -1129,14 +1131,14 @@ def test_temporary_files_of_writers_that_were_killed_are_removed_at_the_start(tm
 def test_a_damaged_table_is_made_again_from_the_checkpoint(damage: str | None, tmp_path: Path) -> None:
     config, run = a_run(tmp_path, epochs=3)
     with pytest.raises(RuntimeError, match="a fault"):
-        train_in_folder(watched(tiny_network(), {7: fail})[0], TRAIN, TEST, config, run, quiet)
+        train_in_folder(watched(tiny_network(), {7: fail})[0], PreparedRun(run, config, TRAIN, TEST), quiet)
     before = (run.folder / "metrics.csv").read_bytes()
     assert [row[0] for row in table(run)] == ["1", "2"]
     (run.folder / "metrics.csv").unlink()
     if damage is not None:
         (run.folder / "metrics.csv").write_text(damage)
     with pytest.raises(RuntimeError, match="a fault"):  # before another epoch is complete
-        train_in_folder(watched(tiny_network(), {1: fail})[0], TRAIN, TEST, config, run, quiet)
+        train_in_folder(watched(tiny_network(), {1: fail})[0], PreparedRun(run, config, TRAIN, TEST), quiet)
     assert (run.folder / "metrics.csv").read_bytes() == before
 
 
@@ -1158,7 +1160,7 @@ def test_a_folder_that_another_process_trains_into_is_refused(tmp_path: Path) ->
         assert process.stdout.readline() == "locked\n"
         before = snapshot(run.folder)
         with pytest.raises(RunError) as raised:
-            train_in_folder(tiny_network(), TRAIN, TEST, config, run, quiet)
+            train_in_folder(tiny_network(), PreparedRun(run, config, TRAIN, TEST), quiet)
         names, after = before.keys(), snapshot(run.folder)
         process.stdin.close()
     assert str(raised.value) == (
@@ -1167,7 +1169,9 @@ def test_a_folder_that_another_process_trains_into_is_refused(tmp_path: Path) ->
     )
     assert names == after.keys()
     assert {name: after[name] for name in names if name != ".lock"} == {name: before[name] for name in names if name != ".lock"}
-    assert train_in_folder(tiny_network(), TRAIN, TEST, config, run, quiet).complete  # the other one has ended
+    assert train_in_folder(
+        tiny_network(), PreparedRun(run, config, TRAIN, TEST), quiet
+    ).history.complete  # the other one has ended
     assert files(run.folder) == ["checkpoint.pt", "config.json", "metrics.csv", "summary.json"]
 
 
@@ -1181,7 +1185,7 @@ def test_after_the_stop_button_the_complete_epochs_are_shown(
 ) -> None:
     config, run = a_run(tmp_path, **HARD)
     model, lines = network(), []
-    history = train_or_stop(watched(model, {step: stop})[0], TRAIN, TEST, config, run, lines.append)
+    _, history = train_or_stop(watched(model, {step: stop})[0], PreparedRun(run, config, TRAIN, TEST), lines.append)
     assert without_seconds(history) == without_seconds(reference.history)[:done]
     assert (history.planned, history.complete) == (4, False)
     assert history.stopped == f", stopped after epoch {done} of 4"
@@ -1202,7 +1206,7 @@ def test_after_the_stop_button_the_complete_epochs_are_shown(
     assert same_weights(model.state_dict(), reference.weights[done - 1])  # what the pictures that follow explain
 
     again = network(seed=5)
-    finished = train_or_stop(again, TRAIN, TEST, config, run, quiet)
+    _, finished = train_or_stop(again, PreparedRun(run, config, TRAIN, TEST), quiet)
     check_complete(run, again, finished, reference)
 
 
@@ -1210,7 +1214,7 @@ def test_without_a_complete_epoch_there_is_nothing_to_show(tmp_path: Path) -> No
     config, run = a_run(tmp_path)
     lines: list[str] = []
     with pytest.raises(RunStopped, match="stopped after epoch 0 of 1") as raised:
-        train_or_stop(watched(tiny_network(), {2: press_stop})[0], TRAIN, TEST, config, run, lines.append)
+        train_or_stop(watched(tiny_network(), {2: press_stop})[0], PreparedRun(run, config, TRAIN, TEST), lines.append)
     assert raised.value.exit_code == 130
     assert lines[-1].startswith("Stopped after epoch 0 of 1. ")
     assert " ".join(raised.value._render_traceback_()) == (
@@ -1222,7 +1226,7 @@ def test_without_a_complete_epoch_there_is_nothing_to_show(tmp_path: Path) -> No
 def test_faults_are_not_taken_for_the_stop_button(tmp_path: Path) -> None:
     config, run = a_run(tmp_path, epochs=2)
     with pytest.raises(RuntimeError, match="a fault"):
-        train_or_stop(watched(tiny_network(), {5: fail})[0], TRAIN, TEST, config, run, quiet)
+        train_or_stop(watched(tiny_network(), {5: fail})[0], PreparedRun(run, config, TRAIN, TEST), quiet)
 
 
 def test_a_run_that_was_stopped_fails_at_the_end_of_the_notebook(tmp_path: Path, reference: Reference) -> None:
@@ -1275,9 +1279,9 @@ def test_a_run_stopped_in_its_first_epoch_starts_again_with_the_same_model_as_at
     model = network()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(RunStopped):
-        train_in_folder(watched(model, {3: press_stop})[0], TRAIN, TEST, config, run, quiet)
+        train_in_folder(watched(model, {3: press_stop})[0], PreparedRun(run, config, TRAIN, TEST), quiet)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    check_complete(run, model, train_in_folder(model, TRAIN, TEST, config, run, quiet), reference)
+    check_complete(run, model, train_in_folder(model, PreparedRun(run, config, TRAIN, TEST), quiet).history, reference)
 
 
 def test_a_device_asked_for_is_used_where_the_stored_precision_does_not_fit_it(tmp_path, loaded, monkeypatch):
@@ -1325,7 +1329,7 @@ def test_a_stop_in_the_final_test_fails_at_the_end_of_the_notebook(tmp_path, mon
         return predict(*arguments)
 
     monkeypatch.setattr(recording, "predict", stopped_predict)
-    history = train_or_stop(network(), TRAIN, TEST, config, run, quiet)
+    _, history = train_or_stop(network(), PreparedRun(run, config, TRAIN, TEST), quiet)
     assert run.summary()["complete"] is False
     with pytest.raises(RunError):
         require_complete(run, history)
@@ -1346,7 +1350,7 @@ def test_a_name_too_long_for_a_folder_is_a_bad_value(tmp_path, loaded):
 
 def test_the_summary_names_the_threads_that_were_used(tmp_path):
     config, run = a_run(tmp_path, threads=2 if torch.get_num_threads() != 2 else 1)
-    train_in_folder(network(), TRAIN, TEST, config, run, quiet)
+    train_in_folder(network(), PreparedRun(run, config, TRAIN, TEST), quiet)
     assert run.summary()["hardware"].endswith(f", {config.threads} threads)")
 
 
@@ -1355,7 +1359,7 @@ def test_a_stop_while_the_checkpoint_is_read_says_so_too(tmp_path, monkeypatch):
     write = type(run).write_config
     monkeypatch.setattr(type(run), "write_config", lambda *_: press_stop())
     with pytest.raises(RunStopped):
-        train_in_folder(network(), TRAIN, TEST, config, run, quiet)
+        train_in_folder(network(), PreparedRun(run, config, TRAIN, TEST), quiet)
     monkeypatch.setattr(type(run), "write_config", write)
 
 
@@ -1370,14 +1374,14 @@ def test_a_gpu_that_stops_working_is_named_and_the_run_goes_on_after_its_last_ep
     model, _ = watched(network(), {8: broken})
     monkeypatch.setattr(model, "load_state_dict", lambda *_: fail())  # nothing can be copied to it any more
     with pytest.raises(DeviceFailedError) as raised:
-        train_in_folder(model, TRAIN, TEST, config, run, quiet)
+        train_in_folder(model, PreparedRun(run, config, TRAIN, TEST), quiet)
     again = " If it happens again, set cuda_graph=False." if graph else ""
     assert str(raised.value) == (
         "'cpu' stopped working (CUDA error: unspecified launch failure), and this process cannot use it any more. Restart it (on "
         "Colab: Runtime > Restart session) and run again with the same values: the run goes on after epoch 2 of 4." + again
     )
     model = network(seed=1)
-    check_complete(run, model, train_in_folder(model, TRAIN, TEST, config, run, quiet), reference)
+    check_complete(run, model, train_in_folder(model, PreparedRun(run, config, TRAIN, TEST), quiet).history, reference)
 
 
 def test_a_gpu_that_stops_working_before_the_first_epoch_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1392,11 +1396,11 @@ def test_a_gpu_that_stops_working_before_the_first_epoch_is_complete(tmp_path: P
     config, run = a_run(tmp_path, max_lr="auto", run_name="mine")
     monkeypatch.setattr(recording, "range_test", broken)
     with pytest.raises(DeviceFailedError) as raised:
-        choose_learning_rate(tiny_network(), TRAIN, len(TEST), config, run)
+        choose_learning_rate(tiny_network(), PreparedRun(run, config, TRAIN, TEST))
     assert str(raised.value) == expected
     model, _ = watched(network(), {1: broken})
     with pytest.raises(DeviceFailedError) as raised:
-        train_in_folder(model, TRAIN, TEST, config.replace(max_lr=0.1), run, quiet)
+        train_in_folder(model, PreparedRun(run, config.replace(max_lr=0.1), TRAIN, TEST), quiet)
     assert str(raised.value) == expected
 
 
@@ -1425,9 +1429,9 @@ def test_a_run_with_muon_that_was_stopped_ends_with_the_same_bits(tmp_path: Path
         model, _ = watched(two_convolutions(0), actions)
         if actions:
             with pytest.raises(RunStopped):
-                train_in_folder(model, TRAIN, TEST, config, run, quiet)
+                train_in_folder(model, PreparedRun(run, config, TRAIN, TEST), quiet)
             model = two_convolutions(1)
-        train_in_folder(model, TRAIN, TEST, config, run, quiet)
+        train_in_folder(model, PreparedRun(run, config, TRAIN, TEST), quiet)
         weights.append({key.replace("module.", ""): value for key, value in model.state_dict().items()})
     assert same_weights(*weights)
 
@@ -1442,14 +1446,14 @@ def test_a_range_test_that_does_not_fit_says_what_to_do(
     config, run = a_run(tmp_path, max_lr="auto")
     monkeypatch.setattr(recording, "range_test", full)
     with pytest.raises(OutOfMemoryError) as raised:
-        choose_learning_rate(tiny_network(), TRAIN, len(TEST), config, run)
+        choose_learning_rate(tiny_network(), PreparedRun(run, config, TRAIN, TEST))
     assert str(raised.value) == (
         "The memory of 'cpu' is full at batch_size=8: set batch_size=4 (and halve max_lr with it) and run again."
     )
     assert raised.value.__context__ is None  # nothing holds on to the step that did not fit
     monkeypatch.setattr(recording, "range_test", lambda *_: fail())
     with pytest.raises(RuntimeError, match="a fault"):
-        choose_learning_rate(tiny_network(), TRAIN, len(TEST), config, run)
+        choose_learning_rate(tiny_network(), PreparedRun(run, config, TRAIN, TEST))
     assert run.range_test() is None
 
 
@@ -1478,7 +1482,7 @@ def test_a_disk_that_fills_up_in_epoch_two_leaves_epoch_one_to_go_on_from(
 
     monkeypatch.setattr(Checkpoint, "save", full)
     with pytest.raises(RunError) as raised:
-        train_in_folder(network(), TRAIN, TEST, config, run, quiet)
+        train_in_folder(network(), PreparedRun(run, config, TRAIN, TEST), quiet)
     assert str(raised.value) == (
         f"The checkpoint cannot be written into {run.folder} (No space left on device): the one of before is still there. "
         "Make room, and run again with the same values to go on from it."
@@ -1486,4 +1490,4 @@ def test_a_disk_that_fills_up_in_epoch_two_leaves_epoch_one_to_go_on_from(
     assert run.complete_epochs() == 1
     monkeypatch.setattr(Checkpoint, "save", save)
     model = network()
-    check_complete(run, model, train_in_folder(model, TRAIN, TEST, config, run, quiet), reference)
+    check_complete(run, model, train_in_folder(model, PreparedRun(run, config, TRAIN, TEST), quiet).history, reference)

@@ -89,7 +89,7 @@ def train(folder: Path, log: Path, moment: Moment | None) -> None:
     some = prepared.train.take(np.arange(BATCHES * BATCH_SIZE))
     test = prepared.test.take(np.arange(40))
     model = build_model(prepared.config, len(some.classes), some)
-    recording.train_in_folder(model, some, test, prepared.config, prepared.run, _quiet)
+    recording.train_in_folder(model, dataclasses.replace(prepared, train=some, test=test), _quiet)
 
 
 def _quiet(line: str) -> None:

@@ -508,12 +508,23 @@ def test_what_the_presets_cost_on_cifar10(preset: str, epochs: dict[int, int], m
     assert training_flops(ResNet18(), config, planned, 50_000) <= most_pflops * 1e15
 
 
+def test_it_returns_the_network_with_all_that_its_predictions_depend_on():
+    train, test = colored_images(24), colored_images(6, split="test", seed=1)
+    model = tiny_network()
+    config = plan(epochs=2, resolutions=((8, 0.5), (12, 0.5)), batch_size=12)
+    classifier, history = fit(model, train, test, config, quiet)
+    assert classifier.network is model
+    assert (classifier.classes, classifier.mean, classifier.std) == (test.classes, test.mean, test.std)
+    assert (classifier.resolution, classifier.precision, classifier.model) == (12, "fp32", config.model)
+    assert np.array_equal(classifier.predict(test).logits, history.predictions.logits)
+
+
 @pytest.mark.parametrize("preset", ["original", "fast", "best", "cpu"])
 def test_the_whole_plan_of_each_preset_runs(preset: str) -> None:
     train, test = colored_images(60), colored_images(30, split="test", seed=1)
     config = TrainingConfig.preset(preset, device="cpu", batch_size=20, max_lr=0.1, cutout=2)
     config = resolve(config, train)
-    history = fit(tiny_network(), train, test, config, quiet)
+    _, history = fit(tiny_network(), train, test, config, quiet)
     planned = config.planned_epochs(len(train))
     assert [record.resolution for record in history.records] == [epoch.resolution for epoch in planned]
     assert history.records[-1].test_accuracy == 100
@@ -535,7 +546,7 @@ def test_fit_refuses_auto_before_anything_happens() -> None:
 
 def test_fit_learns_a_separable_set() -> None:
     train, test = colored_images(60), colored_images(30, split="test", seed=1)
-    history = fit(tiny_network(), train, test, plan(epochs=10, batch_size=10, max_lr=0.3), quiet)
+    _, history = fit(tiny_network(), train, test, plan(epochs=10, batch_size=10, max_lr=0.3), quiet)
     assert history.records[0].train_accuracy < 90  # it had something to learn
     last = history.records[-1]
     assert (last.epoch, last.train_accuracy, last.test_accuracy, last.test_correct, last.test_total) == (10, 100, 100, 30, 30)
@@ -550,7 +561,7 @@ def test_numbers_of_a_one_step_run_by_hand() -> None:
     model = tiny_network()
     twin = copy.deepcopy(model)
     config = plan(label_smoothing=0.2, weight_decay=0.05, momentum=0.8, max_lr=5.0, test_images=4)
-    history = fit(model, train, test, config, quiet)
+    _, history = fit(model, train, test, config, quiet)
 
     logits = twin(normalized(train, range(8)))
     loss = smoothed_cross_entropy(logits, torch.from_numpy(train.labels), 0.2)
@@ -578,7 +589,7 @@ def test_training_numbers_are_means_over_the_images_of_all_full_batches() -> Non
     train = colored_images(20)
     model = tiny_network(seed=3)
     twin = copy.deepcopy(model)
-    history = fit(model, train, train, plan(max_lr=1e-12, weight_decay=0.0, seed=4), quiet)  # the weights stand still
+    _, history = fit(model, train, train, plan(max_lr=1e-12, weight_decay=0.0, seed=4), quiet)  # the weights stand still
     order = shuffled_order(20, 4, 0)
     losses, hits = [], 0
     for batch in (order[:8], order[8:16]):  # four of the twenty are left over
@@ -596,7 +607,7 @@ def test_rows_follow_the_plan_and_test_numbers_equal_predictions() -> None:
     config = plan(train_images=60, resolutions=((8, 0.4), (16, 0.6)), batch_size=6, test_images=5)
     models: list[nn.Module] = []
     model = tiny_network()
-    history = fit(model, train, test, config, quiet, lambda state: models.append(copy.deepcopy(model)))
+    _, history = fit(model, train, test, config, quiet, lambda state: models.append(copy.deepcopy(model)))
 
     rows = [(record.epoch, record.resolution, record.images) for record in history.records]
     assert rows == [(1, 8, 24), (2, 16, 24), (3, 16, 12)]
@@ -621,30 +632,30 @@ def test_rows_follow_the_plan_and_test_numbers_equal_predictions() -> None:
 def test_last_epoch_is_tested_at_the_plans_last_resolution() -> None:
     train, test = colored_images(12, size=16), colored_images(9, size=16, split="test", seed=1)
     model = tiny_network()
-    history = fit(model, train, test, plan(), quiet)
+    _, history = fit(model, train, test, plan(), quiet)
     np.testing.assert_allclose(history.predictions.logits, predict(model, test, CPU, resolution=8).logits, rtol=1e-5, atol=1e-6)
     assert not np.allclose(history.predictions.logits, predict(model, test, CPU, resolution=16).logits, rtol=1e-3)
 
 
 def test_scheduler_is_stepped_every_batch_over_the_whole_run() -> None:
     train = colored_images(26)
-    history = fit(tiny_network(), train, train, plan(epochs=2, warmup=0.5, max_lr=0.1), quiet)
+    _, history = fit(tiny_network(), train, train, plan(epochs=2, warmup=0.5, max_lr=0.1), quiet)
     # three batches an epoch: six steps, the peak at step 6 * 0.5 - 1 = 2, the last of epoch 1
     assert [record.lr for record in history.records] == pytest.approx([0.1, 0.1 / 250_000])
-    three = fit(tiny_network(), train, train, plan(epochs=3, warmup=1 / 3, max_lr=0.1), quiet)
+    _, three = fit(tiny_network(), train, train, plan(epochs=3, warmup=1 / 3, max_lr=0.1), quiet)
     assert [record.lr for record in three.records] == pytest.approx([0.1, 0.1 / 2 + 0.1 / 500_000, 0.1 / 250_000])
 
 
 @pytest.mark.parametrize(("images", "warmup"), [(8, 0.25), (16, 0.25), (24, 0.25), (40, 1.0)])
 def test_fit_survives_the_shortest_runs(images: int, warmup: float) -> None:
     train = colored_images(images)
-    history = fit(tiny_network(), train, train, plan(warmup=warmup), quiet)
+    _, history = fit(tiny_network(), train, train, plan(warmup=warmup), quiet)
     assert len(history.records) == 1
     assert math.isfinite(history.records[0].train_loss)
 
 
 def test_history_holds_the_resolved_configuration() -> None:
-    history = fit(tiny_network(), colored_images(8), colored_images(3), plan(workers="auto"), quiet)
+    _, history = fit(tiny_network(), colored_images(8), colored_images(3), plan(workers="auto"), quiet)
     threads = torch.get_num_threads()
     assert changed(plan(workers="auto"), history.config) == {"dataset": "colours", "workers": 0, "threads": threads}
 
@@ -669,7 +680,7 @@ def fingerprint(seed: int, disturb: Callable[[], Any]) -> tuple[list[EpochRecord
     disturb()
     model = tiny_network(drop=0.3)
     config = plan(epochs=2, seed=seed, threads=1, **EVERY_AUGMENTATION)
-    history = fit(model, colored_images(24), colored_images(9, seed=1), config, quiet)
+    _, history = fit(model, colored_images(24), colored_images(9, seed=1), config, quiet)
     return without_times(history.records), model.state_dict(), history.predictions.logits
 
 
@@ -714,7 +725,7 @@ LEARNS = {"max_lr": 0.3, "momentum": 0.9}
 def test_announcement_header_and_rows_are_reported_in_order_each_row_after_its_state_is_kept() -> None:
     events: list[Any] = []
     config = plan(epochs=2, test_images=6, **LEARNS)
-    history = fit(
+    _, history = fit(
         tiny_network(),
         colored_images(24),
         colored_images(12),
@@ -765,7 +776,7 @@ WARNING = (
 def test_a_network_no_better_than_the_largest_class_after_the_warmup_is_warned_of_once(warmup: float, after_row: int) -> None:
     reported: list[str] = []
     train = colored_images(24)
-    history = fit(Hopeless(), train, train, plan(epochs=3, warmup=warmup), reported.append)
+    _, history = fit(Hopeless(), train, train, plan(epochs=3, warmup=warmup), reported.append)
     rows = [log_row(record) for record in history.records]
     assert reported[1:] == [log_header(), *rows[:after_row], WARNING, *rows[after_row:]]
     assert history.complete
@@ -788,7 +799,7 @@ def test_a_network_that_learns_is_not_warned_of(warmup: float) -> None:
     reported: list[str] = []
     train = colored_images(60)
     config = plan(epochs=6, batch_size=10, warmup=warmup, max_lr=0.3)
-    history = fit(tiny_network(), train, train, config, reported.append)
+    _, history = fit(tiny_network(), train, train, config, reported.append)
     judged = {0: 0, 0.25: 2, 1: 5}[warmup]
     assert history.records[judged].train_accuracy > 34
     assert reported[1:] == [log_header(), *map(log_row, history.records)]
@@ -807,7 +818,7 @@ def test_fit_prints_nothing_but_its_report(capsys: pytest.CaptureFixture[str]) -
 def test_model_is_in_training_mode_while_it_trains_and_holds_the_last_weights() -> None:
     model = Recording().eval()
     train, test = colored_images(16), colored_images(6)
-    history = fit(model, train, test, plan(epochs=2), quiet)
+    _, history = fit(model, train, test, plan(epochs=2), quiet)
     in_epochs = [training_flag for shape, training_flag in model.calls[3:]]  # three steps of the timing before
     assert in_epochs == [True, True, False, True, True, False]
     assert all(module.training for module in model.modules())
@@ -1069,7 +1080,7 @@ def test_keep_gets_all_that_is_needed_to_go_on_and_after_the_last_epoch_the_pred
         states.append(copy.deepcopy(state))
 
     config = plan(epochs=3, warmup=1 / 3, max_lr=0.1, test_images=5)
-    history = fit(model, colored_images(24), colored_images(9), config, quiet, keep)
+    _, history = fit(model, colored_images(24), colored_images(9), config, quiet, keep)
     assert [state.records for state in states] == [history.records[:number] for number in (1, 2, 3)]
     assert [(state.config, state.planned, state.complete) for state in states] == [
         (history.config, 3, False),
@@ -1111,7 +1122,7 @@ def test_a_run_resumed_after_any_epoch_equals_the_run_in_one_go_bit_for_bit(conf
     train, test = colored_images(24, size=16), colored_images(11, size=16, split="test", seed=1)
     planned = config.planned_epochs(24)
     model = tiny_network(drop=0.3)
-    whole = fit(model, train, test, config, quiet, lambda state: state.save(tmp_path / f"{len(state.records)}.pt"))
+    _, whole = fit(model, train, test, config, quiet, lambda state: state.save(tmp_path / f"{len(state.records)}.pt"))
     random_state = torch.get_rng_state()
     assert whole.complete
     assert len(whole.records) == len(planned) >= 3
@@ -1123,7 +1134,7 @@ def test_a_run_resumed_after_any_epoch_equals_the_run_in_one_go_bit_for_bit(conf
         resumed.register_forward_pre_hook(lambda module, inputs: images.append(len(inputs[0]) if module.training else 0))
         kept: list[int] = []
         checkpoint = Checkpoint.load(tmp_path / f"{done}.pt")
-        history = fit(resumed, train, test, config, quiet, lambda state: kept.append(len(state.records)), checkpoint)
+        _, history = fit(resumed, train, test, config, quiet, lambda state: kept.append(len(state.records)), checkpoint)
         assert kept == list(range(done + 1, len(planned) + 1))  # no epoch that was done is trained again
         assert sum(images) == sum(8 * batch_count(epoch.images, 8) for epoch in planned[done:])
         assert without_times(history.records) == without_times(whole.records)
@@ -1147,7 +1158,7 @@ def test_a_run_that_is_stopped_after_every_epoch_equals_the_run_in_one_go_bit_fo
     train, test = colored_images(24, size=16), colored_images(11, size=16, split="test", seed=1)
     config, file = RESUMED["cosine schedule, several resolutions"], tmp_path / "checkpoint.pt"
     model = tiny_network(drop=0.3)
-    whole = fit(model, train, test, config, quiet)
+    _, whole = fit(model, train, test, config, quiet)
 
     def keep(state: Checkpoint) -> None:
         state.save(file)
@@ -1168,7 +1179,7 @@ def test_a_run_that_is_stopped_after_every_epoch_equals_the_run_in_one_go_bit_fo
 @pytest.mark.usefixtures("instant")
 def test_a_resumed_run_reports_the_earlier_rows_again_under_the_header_and_announces_only_what_is_left(tmp_path: Path) -> None:
     train, test, config = colored_images(24), colored_images(12), plan(epochs=3, test_images=6, **LEARNS)
-    whole = fit(tiny_network(), train, test, config, quiet, lambda state: state.save(tmp_path / f"{len(state.records)}.pt"))
+    _, whole = fit(tiny_network(), train, test, config, quiet, lambda state: state.save(tmp_path / f"{len(state.records)}.pt"))
     rows = [log_row(record) for record in whole.records]
     announced = {
         1: "This run will take about 1 min 48 s on this machine.",  # 2 * (24 + 6 / 3 + 24 + 12 / 3)
@@ -1176,7 +1187,7 @@ def test_a_resumed_run_reports_the_earlier_rows_again_under_the_header_and_annou
     }
     for done, sentence in announced.items():
         reported: list[str] = []
-        history = fit(tiny_network(), train, test, config, reported.append, resume=Checkpoint.load(tmp_path / f"{done}.pt"))
+        _, history = fit(tiny_network(), train, test, config, reported.append, resume=Checkpoint.load(tmp_path / f"{done}.pt"))
         new = [log_row(record) for record in history.records[done:]]
         assert reported == [sentence, "\n".join([log_header(), *rows[:done]]), *new]
 
@@ -1194,10 +1205,10 @@ def test_a_run_resumed_after_it_was_warned_of_is_not_warned_of_again(done: int, 
 def test_a_finished_checkpoint_is_returned_without_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train, test, config, file = colored_images(24), colored_images(9, split="test", seed=1), plan(epochs=2), tmp_path / "c.pt"
     model = tiny_network()
-    whole = fit(model, train, test, config, quiet, lambda state: state.save(file))
+    _, whole = fit(model, train, test, config, quiet, lambda state: state.save(file))
     other = tiny_network(seed=1)
     other.register_forward_pre_hook(lambda *_: pytest.fail("there is nothing left to compute"))
-    history = fit(
+    _, history = fit(
         other, train, test, config, quiet, lambda state: pytest.fail("there is nothing new to keep"), Checkpoint.load(file)
     )
     assert history.records == whole.records
@@ -1231,7 +1242,9 @@ def test_bf16_is_close_to_fp32_and_keeps_the_weights_in_fp32() -> None:
     histories, models = {}, {}
     for precision in ("fp32", "bf16"):
         models[precision] = tiny_network()
-        histories[precision] = fit(models[precision], train, test, plan(epochs=2, max_lr=0.05, precision=precision), quiet)
+        histories[precision] = fit(
+            models[precision], train, test, plan(epochs=2, max_lr=0.05, precision=precision), quiet
+        ).history
     assert all(parameter.dtype == torch.float32 for parameter in models["bf16"].parameters())
     for exact, rounded in zip(histories["fp32"].records, histories["bf16"].records, strict=True):
         for name in ("train_loss", "test_loss"):
