@@ -54,8 +54,8 @@ def default_root() -> Path:
     """The folder that the environment variable ERA_DATA_ROOT names, else `data` in the current folder.
 
     >>> from era_support_packages.datasets import default_root
-    >>> default_root() / "cifar-10-batches-py"  # where CIFAR-10 is looked for
-    ...Path('...cifar-10-batches-py')
+    >>> print(default_root() / "cifar-10-batches-py")  # where CIFAR-10 is looked for
+    data...cifar-10-batches-py
     """
     return Path(os.environ.get("ERA_DATA_ROOT") or "data").expanduser()
 
