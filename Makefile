@@ -28,7 +28,7 @@ lint: $(VENV)/.installed  ## Check style
 	$(PY) -m ruff format --check .
 
 render: $(VENV)/.installed  ## Make the notebook's outputs and images/ again (ARGS="-p finished_run runs/NAME")
-	$(PY) -m era_support_packages.notebook render $(ARGS)
+	$(PY) tools/render.py $(ARGS)
 
 bench: $(VENV)/.installed  ## Measure throughput, augmentation and Grad-CAM into benchmarks/results/; print the stored accuracies
 	$(PY) benchmarks/throughput.py --steps 1 --json benchmarks/results/throughput.json

@@ -24,7 +24,9 @@ def test_each_module_can_be_imported_from_the_wheel(tmp_path: Path) -> None:
 
     pip("wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT))
     (wheel,) = tmp_path.glob("*.whl")
-    assert "era_support_packages/py.typed" in zipfile.ZipFile(wheel).namelist()
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "era_support_packages/py.typed" in names
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"era_support_packages"}  # no tools, no tests
     pip("install", "--no-deps", "--target", str(tmp_path / "site"), str(wheel))
     command = [sys.executable, "-c", LIST]
     environment = {"PYTHONPATH": str(tmp_path / "site"), "PATH": "", "NO_ALBUMENTATIONS_UPDATE": "1"}

@@ -1,4 +1,4 @@
-"""The notebook without a browser: its parameters, its execution, the committed copy."""
+"""The notebook without a browser: its parameters, its execution, what its outputs are made with."""
 
 from typing import TYPE_CHECKING
 

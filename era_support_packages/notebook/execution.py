@@ -6,7 +6,7 @@ A bad value is refused before a kernel starts, so what is slow to import is impo
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from era_support_packages.bootstrap import repository_folder
@@ -114,3 +114,19 @@ def run(pairs: Sequence[Sequence[str]]) -> str:
     os.replace(executed, target)
     figures = "\n".join(f"  {path}" for path in sorted(folder.glob("*.png")))
     return f"\nnotebook  {target}\nHTML      {to_html(target)}\nfigures\n{figures}"
+
+
+def ended(work: Callable[[], str]) -> int:
+    """Do the work of a command line and print what it returns, or the sentence of its error.
+
+    Returns the exit code: 0, 1 where a cell failed, 2 for a bad value, 130 or 143 when stopped.
+    """
+    try:
+        print(work())
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except NotebookError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0

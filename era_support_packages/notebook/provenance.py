@@ -7,7 +7,6 @@ from typing import Any
 
 from era_support_packages.evaluation.tables import wrapped
 from era_support_packages.notebook.parameters import Parameters
-from era_support_packages.runs.folder import Run
 from era_support_packages.runs.preparation import PreparedRun
 from era_support_packages.system.machine import describe, resolve_device, versions
 from era_support_packages.training.config import TrainingConfig
@@ -49,7 +48,7 @@ def of_run(parameters: Parameters, prepared: PreparedRun) -> Provenance:
         how = f"the run `{run.folder}` is trained here"
     return Provenance(
         f"These outputs are made with {listed(values)}; every other value is the preset's or the parameters cell's. "
-        f"Data: {prepared.train.title}; hardware: {here}; {_today()}; {how}."
+        f"Data: {prepared.train.title}; hardware: {here}; {today()}; {how}."
     )
 
 
@@ -57,27 +56,7 @@ def of_failed(parameters: Parameters) -> str:
     """What is known of a notebook that ended before it could say what it is made with."""
     return (
         f"This notebook was run with {listed(parameters.changed)}; every other value is the preset's or the parameters cell's. "
-        f"Hardware: {describe(resolve_device())}; PyTorch {versions()['torch']}; {_today()}."
-    )
-
-
-def of_committed(parameters: Parameters, run: Run, printed: str = "") -> str:
-    """The words above the committed outputs, which stay true while somebody runs the page."""
-    summary = run.summary()
-    shown = f"the run was finished before and is shown here, on {describe(resolve_device())} with PyTorch {versions()['torch']}"
-    if parameters.knobs["finished_run"] is not None:
-        how, values = shown, changed_values(run.config())
-    else:
-        how, values = "the run was trained in this notebook", parameters.changed
-        if "Not trained now:" in printed:
-            how = shown
-        elif "Going on with" in printed:
-            how = "the run was begun before and finished in this notebook"
-    return (
-        f"The outputs saved in this file come from one real run with {listed(values)}; every other value was the preset's. "
-        f"Data: {summary['dataset']}; hardware: {summary['hardware']}; PyTorch {summary['versions']['torch']}; {_today()}; "
-        f"{how}. "
-        "Yours replace them as you run the cells, and section 3 says what yours are made with."
+        f"Hardware: {describe(resolve_device())}; PyTorch {versions()['torch']}; {today()}."
     )
 
 
@@ -95,5 +74,6 @@ def listed(values: Mapping[str, Any]) -> str:
     return ", ".join(f"`{name} = {value!r}`" for name, value in values.items()) or "`preset = 'auto'`"
 
 
-def _today() -> str:
+def today() -> str:
+    """The day, as 2026-07-31."""
     return datetime.date.today().isoformat()

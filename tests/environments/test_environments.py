@@ -17,7 +17,6 @@ ROOT = Path(__file__).resolve().parents[2]
 EXTRAS = {  # what requirements-dev.txt declares: `make run` installs it too, and `to_frame` says what it lacks
     "notebook/execution.py": {"papermill", "nbclient"},
     "notebook/executed.py": {"nbformat", "nbconvert"},
-    "notebook/committed.py": {"nbformat"},
     "evaluation/tables.py": {"pandas"},
 }
 MODULES = {  # distributions that are called otherwise than what they bring

@@ -1,27 +1,19 @@
 """The committed notebook is as it should be, and its headless runner does what it says."""
 
-import base64
 import copy
-import io
-import json
-import os
 import re
 import subprocess
 import sys
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
-import numpy as np
 import papermill
 import pytest
-from PIL import Image
 from tiny import colored_images
 
 from era_support_packages.notebook import (
     __main__ as notebook,
-    committed as committed_notebook,
     executed as executed_notebook,
     execution as notebook_run,
     provenance,
@@ -114,22 +106,6 @@ def test_the_badge_opens_this_notebook(committed):
     assert f"({link})" in (ROOT / "README.md").read_text()
 
 
-def test_the_images_are_pictures_that_the_readme_shows():
-    readme = (ROOT / "README.md").read_text()
-    for name in committed_notebook.FIGURES:
-        assert (ROOT / "images" / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-        assert f"(images/{name})" in readme
-
-
-def test_the_figures_of_the_docs_are_pictures_that_the_page_shows():
-    page = (ROOT / "docs" / "reading-heatmaps.md").read_text()
-    for name in committed_notebook.DOCS_FIGURES:
-        assert (ROOT / "docs" / "figures" / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-        assert f"(figures/{name})" in page
-    assert {path.name for path in (ROOT / "docs" / "figures").iterdir()} == set(committed_notebook.DOCS_FIGURES)
-    assert "(docs/reading-heatmaps.md)" in (ROOT / "README.md").read_text()
-
-
 # ---- parameters on the command line ----------------------------------------------------------------------------------
 
 
@@ -179,7 +155,7 @@ def test_a_bad_value_does_not_wait_for_pytorch(module):
     assert finished.stderr == "error: epochs is -3; give a whole number from 1 to 10000.\n"
 
 
-# ---- the committed copy ----------------------------------------------------------------------------------------------
+# ---- an executed copy -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -192,32 +168,6 @@ def source():
     return nbformat.v4.new_notebook(cells=cells)
 
 
-def test_cleaning_keeps_outputs_and_drops_traces(source):
-    executed = nbformat.from_dict(json.loads(json.dumps(source)))
-    executed.cells.insert(2, nbformat.v4.new_code_cell("seed = 7", metadata={"tags": ["injected-parameters"]}, id="i"))
-    executed.metadata["papermill"] = {"output_path": "somewhere"}
-    executed.cells[3].metadata["papermill"] = {"duration": 1}
-    executed.cells[3].execution_count = 9
-    executed.cells[3].outputs = [
-        nbformat.v4.new_output("display_data", {"text/plain": ""}),  # what is left of a progress bar
-        nbformat.v4.new_output("stream", name="stderr", text="a warning"),
-        nbformat.v4.new_output("stream", name="stdout", text=f"7 in {ROOT}/runs/x\n"),
-        nbformat.v4.new_output("execute_result", {"text/plain": "7"}, execution_count=9),
-    ]
-    result = committed_notebook.cleaned(executed, source, "new words")
-    assert [cell.id for cell in result.cells] == ["m", "p", "c"]
-    assert "papermill" not in result.metadata
-    assert result.cells[0].source == "new words"
-    assert result.cells[1].source == "seed: int = 0  # seed"
-    assert [cell.execution_count for cell in result.cells[1:]] == [1, 2]
-    assert [output.get("text", output.get("data")) for output in result.cells[2].outputs] == [
-        "7 in runs/x\n",
-        {"text/plain": "7"},
-    ]
-    assert result.cells[2].outputs[1].execution_count == 2
-    assert source.cells[0].source == "old words"
-
-
 def test_without_a_kernel_the_picture_of_a_panel_is_shown(source):
     source.cells[2].outputs = [
         nbformat.v4.new_output("display_data", {WIDGET_VIEW: {"model_id": "1"}, "image/png": PIXEL, "text/plain": "panel"})
@@ -227,10 +177,9 @@ def test_without_a_kernel_the_picture_of_a_panel_is_shown(source):
     assert result.cells[2].outputs[0].data == {"image/png": PIXEL, "text/plain": "panel"}
     assert "widgets" not in result.metadata
     assert WIDGET_VIEW in source.cells[2].outputs[0].data
-    assert set(committed_notebook.cleaned(source, source, "words").cells[2].outputs[0].data) == {"image/png", "text/plain"}
 
 
-def test_tables_sentences_and_the_stand_in_of_a_panel_are_kept_in_the_copy_and_in_the_page(committed, tmp_path):
+def test_tables_sentences_and_the_stand_in_of_a_panel_are_kept_in_the_page(committed, tmp_path):
     shown = [
         {"text/html": "<table><tr><td>a cell</td></tr></table>", "text/plain": "a cell"},
         {"text/markdown": "a *sentence*", "text/plain": "a sentence"},
@@ -239,8 +188,6 @@ def test_tables_sentences_and_the_stand_in_of_a_panel_are_kept_in_the_copy_and_i
     executed = copy.deepcopy(committed)
     cell = code_cells(executed)[-1]
     cell.outputs = [nbformat.v4.new_output("display_data", data) for data in shown]
-    kept = code_cells(committed_notebook.cleaned(executed, committed, "words"))[-1].outputs
-    assert [output.data for output in kept] == [*shown[:2], {"text/plain": "Run this cell."}]
     path = tmp_path / "page.ipynb"
     nbformat.write(executed, path)
     page = executed_notebook.to_html(path).read_text()
@@ -248,29 +195,9 @@ def test_tables_sentences_and_the_stand_in_of_a_panel_are_kept_in_the_copy_and_i
         assert text in page
 
 
-def test_pictures_are_kept_in_a_palette_of_their_own():
-    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    pixels[:, 32:] = (10, 200, 30)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    small = committed_notebook.palette_png(buffer.getvalue())
-    again = Image.open(io.BytesIO(small))
-    assert (again.mode, again.size) == ("P", (64, 64))
-    assert len(small) < len(buffer.getvalue()) / 2
-    difference = np.abs(np.array(again.convert("RGB")).astype(int) - pixels)
-    assert difference[:, 32:].max() <= 1
-    assert difference.mean() < 16  # noise is the worst there is
-    encoded = base64.b64encode(buffer.getvalue()).decode()
-    output = nbformat.v4.new_output("display_data", {"image/png": encoded, "text/plain": "x"})
-    assert base64.b64decode(committed_notebook._cleaned_output(output, 1).data["image/png"]) == small
-
-
-# a run may have been trained on another machine than the one that draws its figures
-SHOWN = "was finished before and is shown here, on another computer with PyTorch 2.9.1"
-
-
 @pytest.fixture
 def finished(tmp_path, monkeypatch):
+    """A run that may have been trained on another machine than the one that draws its figures."""
     monkeypatch.setattr(provenance, "describe", lambda device: "another computer")
     monkeypatch.setattr(provenance, "versions", lambda: {"torch": "2.9.1"})
     run = Run(tmp_path)
@@ -281,33 +208,6 @@ def finished(tmp_path, monkeypatch):
 
 
 CHANGED = "`preset = 'cpu'`, `dataset = 'pets'`, `train_images = 500`, `max_lr = 0.2`;"
-
-
-def test_the_provenance_of_a_finished_run_lists_what_differs_from_its_preset(finished):
-    text = provenance.of_committed(Parameters({"finished_run": "somewhere"}), finished)
-    start = "The outputs saved in this file come from one real run with "
-    assert text.startswith(
-        f"{start}{CHANGED} every other value was the preset's. Data: pets; hardware: a computer; PyTorch 2.6.0; 2"
-    )
-    assert f"; the run {SHOWN}. Yours replace them" in text
-
-
-def test_the_provenance_of_a_new_run_lists_its_parameters(finished):
-    text = provenance.of_committed(Parameters({"preset": "smoke", "epochs": 3, "seed": 0}), finished)
-    start = "The outputs saved in this file come from one real run with "
-    assert text.startswith(f"{start}`preset = 'smoke'`, `epochs = 3`; every other value")
-    assert "; the run was trained in this notebook. Yours replace them" in text
-
-
-@pytest.mark.parametrize(
-    ("printed", "how"),
-    [
-        ("Not trained now: this is the run x, trained in 3 s on a computer.", SHOWN),
-        ("Going on with runs/x: 2 of 4 epochs are done.", "was begun before and finished in this notebook"),
-    ],
-)
-def test_the_provenance_says_when_the_run_was_not_trained_in_one_go(finished, printed, how):
-    assert f"; the run {how}. " in provenance.of_committed(Parameters({"preset": "smoke"}), finished, printed)
 
 
 class Prepared:
@@ -344,29 +244,6 @@ def test_section_3_says_what_the_outputs_are_made_with(given, done, values, how,
     plain = repr(said)
     assert "".join(plain.split()) == "".join(said.sentence.replace("`", "").split())
     assert max(len(line) for line in plain.splitlines() if str(finished.folder) not in line) <= 100
-
-
-def test_a_section_that_drew_nothing_leaves_the_committed_files_as_they_are(tmp_path, monkeypatch):
-    repository, run = tmp_path / "repository", tmp_path / "run"
-    (repository / "notebooks").mkdir(parents=True)
-    run.mkdir()
-    copy = repository / "notebooks" / NOTEBOOK.name
-    copy.write_bytes(NOTEBOOK.read_bytes())
-    now = time.time()
-    for name in (*committed_notebook.FIGURES, *committed_notebook.DOCS_FIGURES):
-        (run / name).write_bytes(base64.b64decode(PIXEL))
-        os.utime(run / name, (now, now + (-60 if name == "reliability.png" else 60)))  # the one is of an earlier showing
-    (run / "planted_shortcut.png").unlink()
-    for module in (notebook_run, committed_notebook):
-        monkeypatch.setattr(module, "repository_folder", lambda: repository)
-    monkeypatch.setattr(notebook_run, "execute", lambda *arguments: (copy, run))
-    sentence = (
-        f"the notebook drew no planted_shortcut.png, reliability.png; what it said instead is in {copy}. Nothing was changed."
-    )
-    with pytest.raises(notebook_run.NotebookError, match=re.escape(sentence)):
-        committed_notebook.render([])
-    assert copy.read_bytes() == NOTEBOOK.read_bytes()
-    assert [path.name for path in repository.iterdir()] == ["notebooks"]
 
 
 @pytest.fixture

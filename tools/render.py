@@ -1,10 +1,16 @@
-"""The copy of the notebook that is committed with its outputs, and the pictures that README and docs show."""
+"""Make the notebook's committed outputs, images/ and docs/figures/ again from one real run.
 
+python tools/render.py -p preset fast -p dataset data/cifar10-jpeg
+python tools/render.py -p finished_run runs/NAME
+"""
+
+import argparse
 import base64
 import copy
 import io
 import os
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -14,8 +20,11 @@ import nbformat
 from era_support_packages.bootstrap import repository_folder
 from era_support_packages.notebook import execution as notebook_run, provenance
 from era_support_packages.notebook.executed import tags, without_widgets
+from era_support_packages.notebook.parameters import Parameters
 from era_support_packages.runs.folder import Run
 from era_support_packages.system.atomic_file import write_atomically
+from era_support_packages.system.command_values import shield_negative_numbers
+from era_support_packages.system.machine import describe, resolve_device, versions
 
 FIGURES = ("lr_finder.png", "training_log.png", "incorrect_classification.png", "gradCAM.png")
 DOCS_FIGURES = (
@@ -32,18 +41,18 @@ DOCS_FIGURES = (
 )
 
 
-def cleaned(notebook: Any, source: Any, provenance: str) -> Any:
+def cleaned(notebook: Any, source: Any, words: str) -> Any:
     """An executed notebook as it is committed: the source's cells and metadata with the new outputs.
 
     No injected cell, no papermill metadata, no empty outputs, execution counts 1 to n, no path of this machine; the cell
-    tagged `made-with` says which values made the outputs.
+    tagged `made-with` says `words`: which values made the outputs.
     """
     result = copy.deepcopy(source)
     executed = {cell["id"]: cell for cell in without_widgets(notebook).cells}
     count = 0
     for cell in result.cells:
         if "made-with" in tags(cell):
-            cell.source = provenance
+            cell.source = words
         if cell.cell_type != "code":
             continue
         count += 1
@@ -96,7 +105,7 @@ def render(pairs: Sequence[Sequence[str]]) -> str:
         raise notebook_run.NotebookError(
             f"the notebook drew no {', '.join(missing)}; what it said instead is in {executed}. Nothing was changed."
         )
-    result = cleaned(outputs, source, provenance.of_committed(parameters, Run(folder), _printed(outputs)))
+    result = cleaned(outputs, source, made_with(parameters, Run(folder), _printed(outputs)))
     executed.unlink()
     nbformat.validate(result)
     write_atomically(notebook_run.notebook_file(), (nbformat.writes(result) + "\n").encode())
@@ -111,6 +120,38 @@ def render(pairs: Sequence[Sequence[str]]) -> str:
     return f"{notebook_run.notebook_file()}, {images_and_figures}, from {folder}"
 
 
+def made_with(parameters: Parameters, run: Run, printed: str = "") -> str:
+    """The words above the committed outputs, which stay true while somebody runs the page."""
+    summary = run.summary()
+    shown = f"the run was finished before and is shown here, on {describe(resolve_device())} with PyTorch {versions()['torch']}"
+    if parameters.knobs["finished_run"] is not None:
+        how, values = shown, provenance.changed_values(run.config())
+    else:
+        how, values = "the run was trained in this notebook", parameters.changed
+        if "Not trained now:" in printed:
+            how = shown
+        elif "Going on with" in printed:
+            how = "the run was begun before and finished in this notebook"
+    return (
+        f"The outputs saved in this file come from one real run with {provenance.listed(values)}; every other value was the "
+        f"preset's. Data: {summary['dataset']}; hardware: {summary['hardware']}; PyTorch {summary['versions']['torch']}; "
+        f"{provenance.today()}; {how}. "
+        "Yours replace them as you run the cells, and section 3 says what yours are made with."
+    )
+
+
 def _printed(notebook: Any) -> str:
     """All that the cells printed."""
     return "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code, as `python -m era_support_packages.notebook` does."""
+    parser = argparse.ArgumentParser(prog="python tools/render.py", description=__doc__.splitlines()[0])
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter")
+    options = parser.parse_args(shield_negative_numbers(sys.argv[1:] if arguments is None else arguments))
+    return notebook_run.ended(lambda: render(options.p))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
