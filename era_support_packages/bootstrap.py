@@ -112,17 +112,16 @@ def start_download(
 
     `datasets.load` joins what is under way. For other data nothing happens, nor for bad values: the run names those.
     """
+    wanted: str | None = dataset
     try:
         if finished_run is not None:
-            dataset = _stored_dataset(Path(finished_run))
+            wanted = _stored_dataset(Path(finished_run))
         elif dataset == "auto":
-            known = _stored_dataset(Path(output_dir or "runs", run_name)) if run_name and resume else None
-            dataset = known or "cifar10"
-        archive = ARCHIVES.get(dataset)
+            wanted = (_stored_dataset(Path(output_dir or "runs", run_name)) if run_name and resume else None) or "cifar10"
         root = default_root() if data_root is None else Path(data_root).expanduser()
-        if archive is None or archive.is_here(root):
+        if wanted not in ARCHIVES or (archive := ARCHIVES[wanted]).is_here(root):
             return None
-        download = begin(root / archive.name, addresses(dataset, archive.url), archive.md5)
+        download = begin(root / archive.name, addresses(wanted, archive.url), archive.md5)
     except (TypeError, ValueError, OSError):
         return None
     print(f"Downloading {archive.title} into {root} in the background", flush=True)

@@ -7,7 +7,7 @@ A mistake is a tuple (image, predicted, actual) everywhere: a normalised tensor 
 
 import math
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from types import SimpleNamespace
 
 import numpy as np
@@ -86,10 +86,10 @@ def train(
     """
     if scheduler is not None and (isinstance(scheduler, type) or not hasattr(scheduler, "step")):
         raise ValueError(f"scheduler is {scheduler!r}; give a scheduler object made once before the first epoch, or None.")
-    every_batch = isinstance(scheduler, OneCycleLR | CyclicLR)
+    by_batch = scheduler if isinstance(scheduler, OneCycleLR | CyclicLR) else None
     model.train()
     loss_sum, correct, shown = 0.0, 0, 0
-    with progress_bar(len(train_loader), f"epoch {epoch}", "batch") as bar:
+    with progress_bar(len(train_loader) if isinstance(train_loader, Sized) else None, f"epoch {epoch}", "batch") as bar:
         for images, labels in train_loader:
             images, labels = images.to(device), labels.to(device)
             optimizer.zero_grad()
@@ -97,8 +97,8 @@ def train(
             loss = criterion(logits, labels)
             loss.backward()
             optimizer.step()
-            if every_batch:
-                scheduler.step()
+            if by_batch is not None:
+                by_batch.step()
             loss_sum += loss.item() * len(labels)
             correct += int((logits.argmax(dim=1) == labels).sum())
             shown += len(labels)
@@ -107,7 +107,7 @@ def train(
     loss_mean, accuracy = _means(loss_sum, correct, shown)
     if isinstance(scheduler, ReduceLROnPlateau):
         scheduler.step(loss_mean)
-    elif scheduler is not None and not every_batch:
+    elif scheduler is not None and by_batch is None:
         scheduler.step()
     _log.add_train(model, epoch, loss_mean, accuracy)
     print(f"Epoch {epoch}: Train set: Average loss: {loss_mean:.4f}, Accuracy: {correct}/{shown} ({accuracy:.2f}%)")
@@ -138,7 +138,7 @@ def test(
     return loss_mean, accuracy
 
 
-test.__test__ = False  # pytest would collect it where a test module imports *
+test.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it where a test module imports *
 
 
 def plot_losses() -> Figure:
@@ -253,5 +253,6 @@ def _means(loss_sum: float, correct: int, shown: int) -> tuple[float, float]:
 def _shown(figure: Figure) -> Figure:
     """Show a figure in a notebook at once, wherever in a cell the call stands."""
     plots.show(figure)
-    figure._ipython_display_ = lambda: None  # where the call is a cell's last line, its value would be shown once more
+    # where the call is a cell's last line, its value would be shown once more
+    figure._ipython_display_ = lambda: None  # type: ignore[attr-defined]
     return figure

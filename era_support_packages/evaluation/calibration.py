@@ -105,7 +105,7 @@ class Calibration(Readable):
 
     def reading(self) -> str:
         """What the figures say, in a few sentences; a change is claimed only where its 95 % interval excludes zero."""
-        if self.after is None:
+        if self.after is None or self.temperatures is None or self.gain is None:
             return f"{self.before.reading()} Temperature scaling is left out: {self.obstacle}"
         first, second = self.temperatures
         verb = "lowers" if self.gain.low > 0 else "raises" if self.gain.high < 0 else "does not clearly change"

@@ -32,7 +32,8 @@ class ClassScores(Readable):
     def macro(self) -> tuple[float, float, float]:
         """The means of precision, recall and F1 over the classes that have images, each class counting the same."""
         known = self.support > 0
-        return tuple(float(values[known].mean()) for values in (self.precision, self.recall, self.f1))
+        precision, recall, f1 = (float(values[known].mean()) for values in (self.precision, self.recall, self.f1))
+        return precision, recall, f1
 
     def order(self) -> np.ndarray:
         """The classes from the lowest F1 to the highest, int64 (C,); those without images last."""
@@ -77,12 +78,12 @@ def class_scores(predictions: Predictions) -> ClassScores:
     """
     predictions.check()
     precision, recall, f1, support = precision_recall_fscore_support(
-        predictions.labels, predictions.predicted, labels=range(len(predictions.classes)), zero_division=0
+        predictions.actual, predictions.predicted, labels=range(len(predictions.classes)), zero_division=0
     )
     missing = support == 0
-    scores = [np.where(missing, np.nan, values) for values in (precision, recall, f1)]
+    precision, recall, f1 = (np.where(missing, np.nan, values) for values in (precision, recall, f1))
     given = np.bincount(predictions.predicted, minlength=len(predictions.classes))
-    return ClassScores(tuple(predictions.classes), *scores, support.astype(np.int64), given.astype(np.int64))
+    return ClassScores(tuple(predictions.classes), precision, recall, f1, support.astype(np.int64), given.astype(np.int64))
 
 
 # ---- confused pairs ----------------------------------------------------------------------------------------------------
@@ -197,8 +198,8 @@ class LabelCandidates(Readable):
 
     def table(self) -> Table:
         """A row an image, the least probable label first."""
-        columns = (Column("label"), Column("suggested"), Column("image", "d"))
-        columns += tuple(Column(name, ".3f") for name in ("probability of the label", "probability of the suggestion"))
+        probabilities = ("probability of the label", "probability of the suggestion")
+        columns = (Column("label"), Column("suggested"), Column("image", "d"), *(Column(name, ".3f") for name in probabilities))
         labels, suggested = ([self.classes[label] for label in labels] for labels in (self.labels, self.suggested))
         return Table(columns, tuple(zip(labels, suggested, self.indices, *self.probabilities.T, strict=True)))
 
@@ -238,7 +239,7 @@ def suspicious_labels(predictions: Predictions) -> LabelCandidates:
     (array([2, 1]), array([0, 1]))
     """
     predictions.check()
-    labels, suggested, probabilities = predictions.labels, predictions.predicted, predictions.probabilities
+    labels, suggested, probabilities = predictions.actual, predictions.predicted, predictions.probabilities
     everywhere = np.arange(len(predictions))
     of_labels, of_suggested = probabilities[everywhere, labels], probabilities[everywhere, suggested]
     count = len(predictions.classes)

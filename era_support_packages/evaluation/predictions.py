@@ -127,12 +127,12 @@ class Predictions:
         Raises `ValueError` where `count` is below 1.
         """
         _check_count(count)
-        right = self.predicted == self.labels
+        right = self.predicted == self.actual
         return np.lexsort((-self.losses, right))[:count]  # stable, as all orders here
 
     def hardest_title(self, indices: np.ndarray) -> str:
         """What images from `hardest` are, for a title: how many of them are wrong."""
-        wrong = int((self.predicted[indices] != self.labels[indices]).sum())
+        wrong = int((self.predicted[indices] != self.actual[indices]).sum())
         right = len(indices) - wrong
         if not right:
             return "Wrong predictions with the highest loss"
@@ -143,7 +143,7 @@ class Predictions:
 
     def rivals_title(self, indices: np.ndarray) -> str:
         """What the `rivals` of images are, for a title."""
-        right = self.predicted[indices] == self.labels[indices]
+        right = self.predicted[indices] == self.actual[indices]
         if right.all():
             return "the runner-up"
         return "the actual class" + (" or, where that is predicted, the runner-up" if right.any() else "")
@@ -158,7 +158,7 @@ class Predictions:
             raise ValueError("there is only one class, so nothing else could have been predicted; at least 2 are needed.")
         others = self.logits.copy()
         np.put_along_axis(others, self.predicted[:, None], -np.inf, axis=1)
-        return np.where(self.predicted == self.labels, others.argmax(axis=1), self.labels)
+        return np.where(self.predicted == self.actual, others.argmax(axis=1), self.actual)
 
     def confusion_matrix(self) -> np.ndarray:
         """Counts, int64 (C, C): rows are actual classes, columns predicted ones."""

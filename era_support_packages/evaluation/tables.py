@@ -152,7 +152,7 @@ class Readable:
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         # IPython takes the `__repr__` of a dataclass before what its base class has.
-        cls._repr_pretty_ = Readable._repr_pretty_
+        cls._repr_pretty_ = Readable._repr_pretty_  # type: ignore[method-assign]
 
     def table(self) -> Table:
         """The numbers."""

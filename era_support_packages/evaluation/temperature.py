@@ -39,7 +39,7 @@ def fit_temperature(predictions: Predictions) -> float:
     """
     predictions.check()
     logits = predictions.logits.astype(np.float64)
-    of_labels = np.take_along_axis(logits, predictions.labels[:, None], axis=1).mean()
+    of_labels = np.take_along_axis(logits, predictions.actual[:, None], axis=1).mean()
 
     def slope(log_temperature: float) -> float:
         probabilities = softmax(logits / np.exp(log_temperature), axis=1)
@@ -92,9 +92,9 @@ def temperature_scaling(predictions: Predictions, seed: int = 0) -> TemperatureS
     predictions.check()
     if len(predictions) < 2:
         raise NoTemperatureError("one image cannot be halved; temperature scaling needs at least 2.")
-    second = stratified_halves(predictions.labels, seed)
+    second = stratified_halves(predictions.actual, seed)
     first_temperature, second_temperature = (
-        fit_temperature(Predictions(predictions.logits[half], predictions.labels[half], predictions.classes))
+        fit_temperature(Predictions(predictions.logits[half], predictions.actual[half], predictions.classes))
         for half in (~second, second)
     )
     temperatures = np.where(second, first_temperature, second_temperature)

@@ -1,5 +1,7 @@
 """Starting weights that know the data."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -64,11 +66,12 @@ def start_residual_blocks(model: nn.Module, start: str) -> None:
             nn.init.zeros_(norm.weight)
 
 
-def _last(block: BasicBlock | Bottleneck | ResidualLayer) -> tuple[nn.Conv2d, nn.Module]:
+def _last(block: BasicBlock | Bottleneck | ResidualLayer) -> tuple[Any, Any]:
     """The last convolution of a residual block and the norm behind it."""
     if isinstance(block, BasicBlock):
         return block.conv2, block.bn2
     if isinstance(block, Bottleneck):
         return block.conv3, block.bn3
-    convolution, norm, *_ = block.residual[-1]
+    last: Any = block.residual[-1]
+    convolution, norm, *_ = last
     return convolution, norm

@@ -26,7 +26,8 @@ def run_folder(notebook: Any) -> Path:
     for cell in notebook.cells:
         if "files" in tags(cell):
             text = "".join(output.get("text", "") for output in cell.outputs)
-            return repository_folder() / re.match(r"Everything is in\s(.+)", text).group(1)
+            if found := re.match(r"Everything is in\s(.+)", text):
+                return repository_folder() / found.group(1)
     raise ValueError("The notebook has no cell tagged 'files', so its run's folder is unknown.")
 
 

@@ -173,8 +173,8 @@ class Run:
         """The range test that was made for the run, and whether `max_lr` came from it; None where there was none."""
         try:
             values = json.loads((self.folder / "range_test.json").read_text())
-            curve = (np.array(values[name], dtype=np.float64) for name in ("lrs", "losses", "smoothed"))
-            return RangeTest(*curve, values["suggestions"]), values["used"]
+            lrs, losses, smoothed = (np.array(values[name], dtype=np.float64) for name in ("lrs", "losses", "smoothed"))
+            return RangeTest(lrs, losses, smoothed, values["suggestions"]), values["used"]
         except (OSError, ValueError, KeyError, TypeError):  # absent or broken: it can be made again
             return None
 
@@ -253,7 +253,7 @@ class Run:
         Raises `CheckpointError` as `checkpoint` does, and `RunError` where the run is not finished; the model is as before then.
         """
         checkpoint = self.checkpoint(model, test)
-        if checkpoint is None or not checkpoint.complete:
+        if checkpoint is None or checkpoint.logits is None:
             raise RunError(f"{self.folder} holds no finished run: run it again with the same values to finish it.")
         if checkpoint.classifier is None:
             complete(self.checkpoint_file, read_tensors(self.checkpoint_file), test)

@@ -147,10 +147,11 @@ class Download(threading.Thread):
         """Try the addresses in their order, then those that were only slow, the fastest first; None, or what went wrong."""
         if self._part.finish(self.file, self.md5):  # the process before this one ended just before it could do that
             return None
-        untried, slow, problems = list(self.addresses), {}, []
+        untried, problems = list(self.addresses), []
+        slow: dict[str, float] = {}
         while untried or slow:
             first_time = bool(untried)
-            address = untried.pop(0) if first_time else max(slow, key=slow.get)
+            address = untried.pop(0) if first_time else max(slow, key=slow.__getitem__)
             slow.pop(address, None)
             try:
                 self._fetch(address, hurry=first_time and bool(untried or slow))

@@ -1,5 +1,7 @@
 """Whether a person sits at the notebook."""
 
+from typing import Any
+
 
 def is_interactive() -> bool:
     """True where the cell that runs was sent by a front end that would answer `input()`.
@@ -10,5 +12,5 @@ def is_interactive() -> bool:
         from IPython import get_ipython
     except ImportError:
         return False
-    request = getattr(get_ipython(), "get_parent", dict)()  # the message of the protocol, only in a kernel
+    request: dict[str, Any] = getattr(get_ipython(), "get_parent", dict)()  # the message of the protocol, only in a kernel
     return bool(request.get("content", {}).get("allow_stdin", False))

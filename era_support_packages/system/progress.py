@@ -31,7 +31,7 @@ class _NotebookBar(tqdm):
 
     def close(self) -> None:
         if not self.disable:
-            self.disable = True
+            self.disable: bool = True
             self._decr_instances(self)
             self._handle.update({"text/plain": ""}, raw=True)
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,15 +24,16 @@ class GraphedPass:
 
     def __init__(self, forward_backward: Pass) -> None:
         self.forward_backward = forward_backward
-        self.capturable, self.graph = True, None
-        self._forget()
+        self.capturable = True
+        self.buffers: _Buffers | None = None
+        self.recorded: tuple[torch.cuda.CUDAGraph, tuple[Tensor, Tensor]] | None = None
+        self.calls = 0
 
     def _forget(self) -> None:
         """Give back the graph and its memory."""
-        if self.graph is not None:
+        if self.recorded is not None:
             torch.cuda.synchronize()  # nothing that still runs may lose its memory
-        self.graph: torch.cuda.CUDAGraph | None = None
-        self.stream = self.images = self.labels = self.results = None
+        self.recorded = self.buffers = None
         self.calls = 0
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,43 +44,55 @@ class GraphedPass:
     def _call(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if not self.capturable:
             return self.forward_backward(images, labels)
-        if self.images is not None and images.shape != self.images.shape:
+        if self.buffers is not None and images.shape != self.buffers.images.shape:
             self._forget()
-        if self.images is None:
-            self.images, self.labels, self.stream = torch.empty_like(images), torch.empty_like(labels), torch.cuda.Stream()
+        if self.buffers is None:
+            self.buffers = _Buffers(torch.empty_like(images), torch.empty_like(labels), torch.cuda.Stream())
         self.calls += 1
         if self.calls <= self.WARM_UP:
-            return self._warm_up(images, labels)
-        if self.graph is None:
-            self._record()
-            if not self.capturable:
-                return self.forward_backward(images, labels)
-        self.images.copy_(images)
-        self.labels.copy_(labels)
-        self.graph.replay()
-        first, second = self.results
+            return self._warm_up(self.buffers.stream, images, labels)
+        if self.recorded is None:
+            self.recorded = self._record(self.buffers)
+        if self.recorded is None:
+            return self.forward_backward(images, labels)
+        self.buffers.images.copy_(images)
+        self.buffers.labels.copy_(labels)
+        graph, (first, second) = self.recorded
+        graph.replay()
         return first.clone(), second.clone()
 
-    def _warm_up(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _warm_up(self, stream: torch.cuda.Stream, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """On a stream of its own: what autograd keeps of the default stream cannot be recorded."""
         current = torch.cuda.current_stream()
-        self.stream.wait_stream(current)
-        with torch.cuda.stream(self.stream):
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
             results = self.forward_backward(images, labels)
-        current.wait_stream(self.stream)
+        current.wait_stream(stream)
         return results
 
-    def _record(self) -> None:
-        """Record one pass; it is not run."""
+    def _record(self, buffers: "_Buffers") -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, Tensor]] | None:
+        """Record one pass, which is not run; None, with a warning, where it cannot be recorded."""
         graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
             # The first leads back on failure. Only this thread is watched: a DataLoader's may pin memory meanwhile.
-            with torch.cuda.stream(current), torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
-                self.results = self.forward_backward(self.images, self.labels)
+            with (
+                torch.cuda.stream(current),
+                torch.cuda.graph(graph, stream=buffers.stream, capture_error_mode="thread_local"),
+            ):
+                results = self.forward_backward(buffers.images, buffers.labels)
         except RuntimeError as error:
             self._forget()
             self.capturable = False
             reason = str(error).strip().splitlines()[0]
             warnings.warn(f"Training runs without a CUDA graph, which is slower: {reason}", stacklevel=2)
-            return
-        self.graph = graph
+            return None
+        return graph, results
+
+
+@dataclass(frozen=True)
+class _Buffers:
+    """What a graph reads, always at the same place in memory, and the stream it is recorded on."""
+
+    images: Tensor
+    labels: Tensor
+    stream: torch.cuda.Stream

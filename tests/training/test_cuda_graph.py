@@ -57,7 +57,8 @@ class ActedGpu:
 
     def replay(self) -> None:
         self.replays += 1
-        for result, value in zip(self.graphed.results, worked_out(self.graphed.images, self.graphed.labels), strict=True):
+        (_, results), buffers = self.graphed.recorded, self.graphed.buffers
+        for result, value in zip(results, worked_out(buffers.images, buffers.labels), strict=True):
             result.copy_(value)
 
     def device(self, _: torch.device) -> AbstractContextManager:
@@ -154,7 +155,7 @@ def trained(config: TrainingConfig, graphed: bool, network: nn.Module | None = N
     with use_resources(config):
         results = [step(images, labels) for images, labels in batches()]
     if graphed and network is None:
-        assert step.forward_backward.graph is not None
+        assert step.forward_backward.recorded is not None
     return [value.item() for pair in results for value in pair], {k: v.clone() for k, v in model.state_dict().items()}
 
 
