@@ -1,6 +1,7 @@
 """Muon: momentum whose steps for the filters of convolutions are made orthogonal."""
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -8,6 +9,8 @@ from torch import Tensor
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, chosen for a steep start (Jordan 2024)
 ITERATIONS = 3  # no worse than 5 where they were compared (benchmarks/README.md), at three fifths of the products
+
+TINY = 1e-12  # added to what is divided by
 
 
 def orthogonalized(matrices: Tensor, iterations: int = ITERATIONS) -> Tensor:
@@ -19,7 +22,7 @@ def orthogonalized(matrices: Tensor, iterations: int = ITERATIONS) -> Tensor:
     stays one.
     """
     a, b, c = COEFFICIENTS
-    x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-12)
+    x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + TINY)
     if x.device.type == "cuda":
         x = x.half()
     tall = x.shape[1] > x.shape[2]
@@ -30,69 +33,106 @@ def orthogonalized(matrices: Tensor, iterations: int = ITERATIONS) -> Tensor:
     return (x.mT if tall else x).float()
 
 
-def _without_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
-    """A class's step as it was before PyTorch wrapped the optimizer's hooks around it: they belong to the step as a whole."""
-    return step.__wrapped__ if getattr(step, "hooked", False) else step
+class Muon(torch.optim.Optimizer):
+    """Muon for the filters of convolutions: parameters (outputs, ...) of two dimensions or more, float32.
 
-
-class Muon(torch.optim.SGD):
-    """SGD with Nesterov momentum; in groups with `orthogonal=True`, which hold the filters of convolutions, Muon.
-
-    There each step turns the weight (outputs, ...) by about `lr` of its own length in the direction of the orthogonalized
-    momentum, and the length stays as it was: behind a batch norm it means nothing. So a weight of zeros stays one, and weight
-    decay does nothing. All other groups go by `torch.optim.SGD` (`fused` too). After Jordan 2024, airbench94_muon, which also
-    keeps the length.
+    Each step turns a weight by about `lr` of its own length in the direction of the orthogonalized Nesterov momentum, and the
+    length stays as it was: behind a batch norm it means nothing. So a weight of zeros stays one, and there is no weight decay.
+    After Jordan 2024, airbench94_muon, which also keeps the length.
     """
 
-    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, momentum: float, fused: bool | None = None) -> None:
-        super().__init__(
-            [{"orthogonal": False, **group} for group in groups], lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused
-        )
+    _step_supports_amp_scaling = True  # a gradient scaler hands over `grad_scale` and `found_inf` instead of skipping the step
+
+    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, momentum: float) -> None:
+        super().__init__(groups, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; `closure` as for every PyTorch optimizer."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        every_group = self.param_groups
-        try:
-            self.param_groups = [group for group in every_group if not group["orthogonal"]]
-            _without_hooks(torch.optim.SGD.step)(self)
-        finally:
-            self.param_groups = every_group
-        for group in every_group:
-            if group["orthogonal"]:
-                self._turn(group)
+        loss = _loss_of(closure)
+        for group in self.param_groups:
+            if weights := [weight for weight in group["params"] if weight.grad is not None]:
+                self._turn(weights, group["lr"], group["momentum"])
         return loss
 
-    def _turn(self, group: dict[str, Any]) -> None:
-        weights = [weight for weight in group["params"] if weight.grad is not None]
-        if not weights:
-            return
+    def _turn(self, weights: list[Tensor], lr: float, momentum: float) -> None:
+        """Turn the weights. What can be done for all of them at once is: on a GPU the launches take longer than the work."""
         gradients = [weight.grad for weight in weights]
-        skip = getattr(self, "found_inf", None)  # a gradient scaler sets it to 1 where a gradient is not finite: no step then
+        skip = getattr(self, "found_inf", None)  # 1 where a gradient is not finite: nothing may change then
         if skip is not None:
-            scale = 1.0 if self.grad_scale is None else self.grad_scale  # None: they have been unscaled before
-            gradients = [torch.where(skip.bool(), 0.0, gradient / scale) for gradient in gradients]
+            skip = skip.bool()
+            scale = getattr(self, "grad_scale", None)  # None: they have been unscaled before
+            gradients = [torch.where(skip, 0.0, gradient if scale is None else gradient / scale) for gradient in gradients]
+            lr = torch.where(skip, 0.0, lr)
         for weight in weights:
             if self.state[weight].get("momentum_buffer") is None:
                 self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
         buffers = [self.state[weight]["momentum_buffer"] for weight in weights]
-        kept = group["momentum"] if skip is None else torch.where(skip.bool(), 1.0, group["momentum"])
-        torch._foreach_mul_(buffers, kept)
+        torch._foreach_mul_(buffers, momentum if skip is None else torch.where(skip, 1.0, momentum))
         torch._foreach_add_(buffers, gradients)
-        directions = torch._foreach_add(gradients, buffers, alpha=group["momentum"])
-        by_shape: dict[tuple[int, int], list[int]] = {}
-        for number, weight in enumerate(weights):
-            by_shape.setdefault((len(weight), weight[0].numel()), []).append(number)
-        for shape, numbers in by_shape.items():  # those of one shape in one product
-            stacked = torch.stack([weights[number].reshape(shape) for number in numbers])
-            steps = orthogonalized(torch.stack([directions[number].reshape(shape) for number in numbers]))
-            lengths = stacked.norm(dim=(1, 2), keepdim=True)
-            share = group["lr"] if skip is None else torch.where(skip.bool(), 0.0, group["lr"])
-            steps = stacked - share * lengths * steps / (steps.norm(dim=(1, 2), keepdim=True) + 1e-12)
-            steps *= lengths / (steps.norm(dim=(1, 2), keepdim=True) + 1e-12)
-            for number, values in zip(numbers, steps, strict=True):
-                weights[number].copy_(values.view(weights[number].shape))  # whatever its memory format
+        directions = _orthogonalized_by_shape(weights, torch._foreach_add(gradients, buffers, alpha=momentum))
+        lengths = torch.stack(torch._foreach_norm(weights))
+        shares = lr * lengths / (torch.stack(torch._foreach_norm(directions)) + TINY)
+        for weight, direction, share in zip(weights, directions, shares.unbind(), strict=True):
+            weight.addcmul_(direction, share, value=-1)
+        torch._foreach_mul_(weights, list((lengths / (torch.stack(torch._foreach_norm(weights)) + TINY)).unbind()))
+
+
+def _orthogonalized_by_shape(weights: Sequence[Tensor], directions: Sequence[Tensor]) -> list[Tensor]:
+    """The directions orthogonalized as matrices (outputs, all else), those of one shape in one product; shaped as the weights.
+
+    A matrix has its columns in the order that the weights' memory has, so that nothing needs to be rearranged; to what comes out
+    of them their order makes no difference.
+    """
+    by_shape: dict[tuple[int, int], list[int]] = {}
+    for number, weight in enumerate(weights):
+        by_shape.setdefault((len(weight), math.prod(weight.shape[1:])), []).append(number)
+    found: dict[int, Tensor] = {}
+    for numbers in by_shape.values():
+        orders = [_order_in_memory(weights[number]) for number in numbers]
+        matrices = [directions[number].permute(order).flatten(1) for number, order in zip(numbers, orders, strict=True)]
+        for number, order, matrix in zip(numbers, orders, orthogonalized(torch.stack(matrices)), strict=True):
+            back = sorted(range(len(order)), key=order.__getitem__)
+            found[number] = matrix.view([weights[number].shape[axis] for axis in order]).permute(back)
+    return [found[number] for number in range(len(weights))]
+
+
+def _order_in_memory(weight: Tensor) -> list[int]:
+    """The axes of a weight, outputs first, then from the one with the longest stride to the one with the shortest."""
+    return [0, *sorted(range(1, weight.ndim), key=lambda axis: -weight.stride(axis))]
+
+
+class MuonWithSGD(torch.optim.Optimizer):
+    """Two optimizers behind one face: `Muon` for groups with `orthogonal=True`, SGD with Nesterov momentum for all others.
+
+    Schedulers, gradient scalers, hooks and checkpoints see one optimizer with all groups. `fused` is that of `torch.optim.SGD`.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, momentum: float, fused: bool | None = None) -> None:
+        groups = list(groups)
+        self.sgd = torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
+        self.muon = Muon(groups, lr, momentum)
+        super().__init__(groups, {**self.sgd.defaults, "orthogonal": False})
+        self._step_supports_amp_scaling = bool(fused)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy is made of: PyTorch's own method knows of no parts."""
+        own = {name: getattr(self, name) for name in ("sgd", "muon", "_step_supports_amp_scaling")}
+        return {**super().__getstate__(), **own}
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step; `closure` as for every PyTorch optimizer."""
+        loss = _loss_of(closure)
+        for part, orthogonal in ((self.sgd, False), (self.muon, True)):
+            part.param_groups = [group for group in self.param_groups if group["orthogonal"] == orthogonal]
+            part.state = self.state  # one for both, as a checkpoint has it
+            for name in ("grad_scale", "found_inf"):
+                setattr(part, name, getattr(self, name, None))
+            part.step()
+        return loss
+
+
+@torch.enable_grad()
+def _loss_of(closure: Callable[[], Any] | None) -> Any:
+    return None if closure is None else closure()

@@ -12,7 +12,7 @@ from era_support_packages.models.catalog import build_network
 from era_support_packages.models.initialization import start_residual_blocks, whiten_first_convolution
 from era_support_packages.system.machine import resolve_device, resolve_precision
 from era_support_packages.training.config import TrainingConfig
-from era_support_packages.training.muon import Muon
+from era_support_packages.training.muon import MuonWithSGD
 
 
 def resolve(config: TrainingConfig, dataset: ImageDataset | None = None) -> TrainingConfig:
@@ -52,7 +52,7 @@ def build_model(config: TrainingConfig, classes: int, train: ImageDataset | None
     return model.to(device, memory_format=torch.channels_last)
 
 
-def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.SGD:
+def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum; weight decay on convolutions and the output layer, on norms and biases where asked for.
 
     Batch-norm biases learn at `norm_bias_lr` times `max_lr`. With `optimizer="muon"` the filters of all convolutions but the
@@ -76,7 +76,7 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.SGD
     }
     if config.optimizer == "muon":
         rate = config.muon_lr * learning_rate
-        optimizer = Muon([*groups, {"params": filters, "orthogonal": True, "weight_decay": 0.0, "lr": rate}], **values)
+        optimizer = MuonWithSGD([*groups, {"params": filters, "orthogonal": True, "weight_decay": 0.0, "lr": rate}], **values)
     else:
         optimizer = torch.optim.SGD(groups, nesterov=config.momentum > 0, **values)
     if config.momentum:

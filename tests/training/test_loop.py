@@ -41,7 +41,7 @@ from era_support_packages.training.cost import (
 from era_support_packages.training.failures import OutOfMemoryError, TrainingDivergedError, out_of_memory
 from era_support_packages.training.history import EpochRecord, log_header, log_row
 from era_support_packages.training.loop import fit
-from era_support_packages.training.muon import Muon
+from era_support_packages.training.muon import MuonWithSGD
 from era_support_packages.training.setup import (
     augmentation_policy,
     build_batches,
@@ -214,7 +214,7 @@ def test_muon_turns_the_filters_of_all_convolutions_but_the_first() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.Conv2d(4, 5, 3, bias=False), nn.BatchNorm2d(5), nn.Linear(5, 2))
     config = plan(optimizer="muon", muon_lr=0.4, max_lr=0.5, norm_bias_lr=16, momentum=0.6, weight_decay=0.03)
     optimizer = build_optimizer(model, config)
-    assert isinstance(optimizer, Muon)
+    assert isinstance(optimizer, MuonWithSGD)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = [
         ([names[id(parameter)] for parameter in group["params"]], group["orthogonal"], group["lr"], group["weight_decay"])
