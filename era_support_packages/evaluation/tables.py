@@ -1,11 +1,13 @@
 """Results to read: a table that is HTML in a notebook, text elsewhere, a pandas DataFrame on request; sentences that wrap."""
 
 import html
+import itertools
 import math
 import numbers
 import re
 import sys
 import textwrap
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +58,7 @@ class Column:
             star = "* " if self.unless is not None and value.excludes(self.unless) else ""
             return f"{star}{format(self.factor * value.estimate, self.spec)} [{low}, {high}]"
         if not _is_number(value):
-            return str(value)
+            return _one_line(str(value))
         if isinstance(value, numbers.Integral) and self.factor == 1:
             return format(int(value), self.spec)
         return "-" if math.isnan(value) else format(self.factor * float(value), self.spec)
@@ -87,13 +89,14 @@ class Table:
 
     def __str__(self) -> str:
         """Fixed-width text of at most `WIDTH` characters a line; columns that find no room follow below, named again."""
-        headings, cells = [column.name for column in self.columns], self._cells(self.rows) + self._cells(self.footer)
+        headings, cells = self._headings(), self._cells(self.rows) + self._cells(self.footer)
         right = self._aligned_right()
         blocks = []
         for chosen in _folded(headings, cells, right):
             shown = [[row[i] for i in chosen] for row in cells]
             blocks.append("\n".join(_text_block([headings[i] for i in chosen], shown, [right[i] for i in chosen])))
-        return "\n\n".join(blocks) + (f"\n{wrapped(self.caption)}" if self.caption else "")
+        caption = [wrapped(self.caption)] if self.caption else []
+        return "\n".join(["\n\n".join(blocks), *caption] if blocks else caption)
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """What IPython shows where it shows no HTML."""
@@ -109,7 +112,7 @@ class Table:
             )
             return f"<tr>{''.join(cells)}</tr>"
 
-        head = row([column.name for column in self.columns], "th", _HEADING)
+        head = row(self._headings(), "th", _HEADING)
         body = "\n".join(row(texts, "td", _CELL) for texts in self._cells(self.rows))
         foot = "\n".join(row(texts, "td", _CELL, _LINE) for texts in self._cells(self.footer))
         table = f'<table style="{_TABLE}">\n<thead>\n{head}\n</thead>\n<tbody>\n{body}\n</tbody>'
@@ -120,8 +123,8 @@ class Table:
     def to_frame(self) -> Any:
         """The rows as a pandas DataFrame, with the values as they are: not rounded, shares from 0 to 1; no footer.
 
-        A column of intervals becomes three: the estimates under its name, and `NAME low` and `NAME high`. Raises `ImportError`
-        where pandas is not installed.
+        A column of intervals becomes three: the estimates under its name, and `NAME low` and `NAME high`. A name that is there
+        already gets a number: `NAME 2`. Raises `ImportError` where pandas is not installed.
         """
         try:
             import pandas
@@ -132,11 +135,15 @@ class Table:
             self.columns, zip(*self.rows, strict=True) if self.rows else [()] * len(self.columns), strict=True
         ):
             intervals = any(isinstance(value, Interval) for value in values)
-            series[column.name] = [getattr(value, "estimate", value) for value in values]
+            name = _new_name(column.name, series)
+            series[name] = [getattr(value, "estimate", value) for value in values]
             if intervals:
                 for end in ("low", "high"):
-                    series[f"{column.name} {end}"] = [getattr(value, end, None) for value in values]
+                    series[_new_name(f"{name} {end}", series)] = [getattr(value, end, None) for value in values]
         return pandas.DataFrame(series)
+
+    def _headings(self) -> list[str]:
+        return [_one_line(column.name) for column in self.columns]
 
     def _cells(self, rows: tuple[tuple[Any, ...], ...]) -> list[list[str]]:
         return [[column.text(value) for column, value in zip(self.columns, row, strict=True)] for row in rows]
@@ -211,6 +218,16 @@ def _glued(text: str) -> str:
     return re.sub(r" (?=%|[+-]$)", _NO_BREAK, text)
 
 
+def _one_line(text: str) -> str:
+    """Text without line breaks, which would tear a row of a table apart."""
+    return " ".join(text.split()) if len(text.splitlines()) > 1 else text
+
+
+def _new_name(name: str, taken: Container[str]) -> str:
+    """The name, with the first free number from 2 on behind it where it is taken."""
+    return next(new for new in itertools.chain([name], (f"{name} {number}" for number in itertools.count(2))) if new not in taken)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
@@ -229,6 +246,8 @@ def _folded(headings: list[str], cells: list[list[str]], right: list[bool]) -> l
     widths = [
         max(map(len, (*_heading_lines(heading, column), *column))) for heading, column in zip(headings, columns, strict=True)
     ]
+    if not headings:
+        return []
     keys = next((i for i, is_right in enumerate(right) if is_right), 1) or 1
     blocks = [list(range(keys))]
     for i in range(keys, len(headings)):

@@ -127,6 +127,18 @@ def test_a_row_needs_a_value_for_each_column() -> None:
         Table((Column("x"), Column("y")), (("a",),))
 
 
+def test_a_table_without_columns_is_its_caption() -> None:
+    assert str(Table((), ())) == ""
+    assert str(Table((), ((), ()), "Nothing was measured.")) == "Nothing was measured."
+    assert "Nothing was measured." in Table((), (), "Nothing was measured.")._repr_html_()
+
+
+def test_a_line_break_tears_no_row_apart() -> None:
+    table = Table((Column("class\r\nname"), Column("count")), (("guinea\n pig", 2), ("cat", 3)))
+    assert str(table).splitlines() == ["class name  count", "guinea pig      2", "cat             3"]
+    assert Parser(table._repr_html_()).rows == [["class name", "count"], ["guinea pig", "2"], ["cat", "3"]]
+
+
 # ---- HTML ----------------------------------------------------------------------------------------------------------------
 
 
@@ -220,6 +232,16 @@ def test_a_table_without_rows_is_a_frame_without_rows() -> None:
     frame = Table(COLUMNS, ()).to_frame()
     assert (list(frame.columns), len(frame)) == (["map", "images", "mean confidence", "advantage"], 0)
     assert Fruit().to_frame()["count"].tolist() == [2]
+
+
+def test_no_column_of_a_frame_hides_another_of_the_same_name() -> None:
+    pytest.importorskip("pandas")
+    columns = (Column("share"), Column("share low"), Column("share"), Column("share"))
+    frame = Table(columns, ((Interval(0.5, 0.25, 0.75), 7, 8, Interval(1.5, 1.25, 1.75)),)).to_frame()
+    assert frame.iloc[0].to_dict() == {
+        **{"share": 0.5, "share low": 0.25, "share high": 0.75, "share low 2": 7, "share 2": 8},
+        **{"share 3": 1.5, "share 3 low": 1.25, "share 3 high": 1.75},
+    }
 
 
 def test_without_pandas_the_remedy_is_named(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
