@@ -13,6 +13,7 @@ from era_support_packages.bootstrap import repository_folder
 from era_support_packages.notebook.parameters import Parameters, parse
 from era_support_packages.system.interrupts import Terminated, sigterm_interrupts
 
+GO_ON = "run again with the same values to go on after the last complete epoch"
 REFUSALS = ("ParameterError", "RunError", "CheckpointError", "DatasetError")
 """in the cell tagged `configuration`: a value, a folder or a data set that cannot be used"""
 
@@ -66,35 +67,41 @@ def execute(notebook: Path, parameters: Parameters, folder: Path) -> tuple[Path,
     folder.mkdir(parents=True, exist_ok=True)
     executed = folder / f"executed-{os.getpid()}.ipynb"
     try:
-        with printed(), sigterm_interrupts():
-            result = papermill.execute_notebook(
-                str(notebook),
-                str(executed),
-                parameters=parameters.for_papermill(),
-                cwd=str(repository_folder()),
-                progress_bar=False,
-                log_output=True,
-                kernel_name="python3",
-            )
+        with sigterm_interrupts():
+            with printed():
+                result = papermill.execute_notebook(
+                    str(notebook),
+                    str(executed),
+                    parameters=parameters.for_papermill(),
+                    cwd=str(repository_folder()),
+                    progress_bar=False,
+                    log_output=True,
+                    kernel_name="python3",
+                )
+            from era_support_packages.notebook.executed import run_folder, say_what_made_it, seconds
+
+            run = run_folder(result)
+            say_what_made_it(executed, parameters, seconds(run, result))
     except papermill.PapermillExecutionError as error:
         raise _failed(executed, parameters, error.ename, error.evalue) from None
     except DeadKernelError:
         sentence = "the kernel ended without a word, as it does when memory runs out; run again with the same values to go on"
         raise _failed(executed, parameters, "Dead kernel", sentence) from None
     except KeyboardInterrupt as stop:
-        sentence = "run again with the same values to go on after the last complete epoch"
-        raise _failed(executed, parameters, "Stopped", sentence, 143 if isinstance(stop, Terminated) else 130) from None
-    from era_support_packages.notebook.executed import run_folder, say_what_made_it, seconds
-
-    run = run_folder(result)
-    say_what_made_it(executed, parameters, seconds(run, result))
+        raise _failed(executed, parameters, "Stopped", GO_ON, _exit_code(stop)) from None
     return executed, run
+
+
+def _exit_code(stop: KeyboardInterrupt) -> int:
+    return 143 if isinstance(stop, Terminated) else 130
 
 
 def _failed(executed: Path, parameters: Parameters, name: str, sentence: str, exit_code: int = 1) -> NotebookError:
     """The error for a notebook that ended early, which is kept as failed.ipynb."""
     from era_support_packages.notebook.executed import failed_in, say_what_made_it
 
+    if not executed.exists():  # it ended before the first cell
+        return NotebookError(f"{name}: {sentence}", exit_code)
     kept = executed.with_name("failed.ipynb")
     os.replace(executed, kept)
     say_what_made_it(kept, parameters, f"**It ended early:** {sentence}")
@@ -107,13 +114,21 @@ def _failed(executed: Path, parameters: Parameters, name: str, sentence: str, ex
 def run(pairs: Sequence[Sequence[str]]) -> str:
     """Execute the notebook with these parameters into its run's folder; returns where everything is."""
     parameters = checked_parameters(pairs)
-    executed, folder = execute(notebook_file(), parameters, repository_folder() / parameters.knobs["output_dir"])
-    from era_support_packages.notebook.executed import to_html
+    with sigterm_interrupts():
+        executed, folder = execute(notebook_file(), parameters, repository_folder() / parameters.knobs["output_dir"])
+        target = folder / "notebook.ipynb"
+        try:
+            os.replace(executed, target)
+            from era_support_packages.notebook.executed import to_html
 
-    target = folder / "notebook.ipynb"
-    os.replace(executed, target)
+            page = to_html(target)
+        except KeyboardInterrupt as stop:
+            if executed.exists():
+                os.replace(executed, target)
+            sentence = f"Stopped: the run is done, and its notebook is {target}, but the HTML page was not made"
+            raise NotebookError(sentence, _exit_code(stop)) from None
     figures = "\n".join(f"  {path}" for path in sorted(folder.glob("*.png")))
-    return f"\nnotebook  {target}\nHTML      {to_html(target)}\nfigures\n{figures}"
+    return f"\nnotebook  {target}\nHTML      {page}\nfigures\n{figures}"
 
 
 def ended(work: Callable[[], str]) -> int:

@@ -311,13 +311,15 @@ def test_a_run_that_was_stopped_is_no_bad_value(small, tmp_path, capsys):
 
 
 RUNNER = """
-import sys
+import signal, sys
 from pathlib import Path
 from era_support_packages.notebook import __main__ as notebook, executed, execution
 folder = Path(sys.argv[1])
 for module in (execution, executed):
     module.repository_folder = lambda: folder
 execution.notebook_file = lambda: folder / "small.ipynb"
+if len(sys.argv) > 2:  # the function in which SIGTERM arrives
+    setattr(executed, sys.argv[2], lambda *_: signal.raise_signal(signal.SIGTERM))
 sys.exit(notebook.main(["run", "-p", "dataset", "digits"]))
 """
 
@@ -337,6 +339,25 @@ def test_the_runner_itself_can_be_stopped(name, exit_code, small, tmp_path):
     assert f"error: Stopped: {sentence} (the notebook up to there is {kept})" in ended.stderr.splitlines()
     assert failed(tmp_path)[1] == f"These outputs are made with A. **It ended early:** {sentence}"
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["failed.ipynb"]
+
+
+@pytest.mark.parametrize(
+    ("place", "kept", "sentence"),
+    [
+        ("seconds", "failed.ipynb", "run again with the same values to go on after the last complete epoch (the notebook up to"),
+        ("to_html", "mine/notebook.ipynb", "the run is done, and its notebook is"),
+    ],
+)
+def test_a_runner_stopped_after_the_last_cell_leaves_its_notebook_under_its_name(place, kept, sentence, small, tmp_path):
+    run = tmp_path / "runs" / "mine"
+    run.mkdir(parents=True)
+    (run / "summary.json").write_text('{"seconds": 75}')
+    small(configuration=SAYS, files="print('Everything is in runs/mine')")
+    command = [sys.executable, "-c", RUNNER, str(tmp_path), place]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 143, ended.stderr
+    assert f"error: Stopped: {sentence}" in ended.stderr
+    assert [path.relative_to(tmp_path / "runs").as_posix() for path in (tmp_path / "runs").rglob("*.ipynb")] == [kept]
 
 
 class Page(HTMLParser):
