@@ -28,6 +28,14 @@ def checked_images(images: Tensor | np.ndarray) -> Tensor:
     return images.detach()
 
 
+def checked_reshape_function(reshape: object) -> None:
+    """Raise `ValueError` where `reshape` is neither None nor a function."""
+    if reshape is not None and not callable(reshape):
+        raise ValueError(
+            f"reshape is {reshape!r}; give a function that brings what a layer gives to (N, channels, height, width), or None"
+        )
+
+
 def checked_batch_size(batch_size: int) -> None:
     """Raise `ValueError` where the batch size is no positive integer."""
     if not isinstance(batch_size, int) or batch_size < 1:
@@ -47,21 +55,19 @@ def class_ids(targets: Targets, labels: ArrayLike | Tensor | None, count: int) -
     return _integers("targets", targets, count, f"({count},) or ({count}, T)", dimensions=(1, 2))
 
 
-def layer_names(model: nn.Module, layers: Layers) -> tuple[str, ...]:
+def named_by_default(model: nn.Module) -> tuple[str, ...]:
+    """Those of layer1 ... layer4 that the model has."""
+    names = {name for name, _ in model.named_modules(remove_duplicate=False)}
+    return tuple(name for name in DEFAULT_LAYERS if name in names)
+
+
+def layer_names(model: nn.Module, layers: str | nn.Module | Iterable[str | nn.Module]) -> tuple[str, ...]:
     """The names of the target layers in the order asked for."""
     modules = {name: module for name, module in model.named_modules(remove_duplicate=False) if name}
-    if layers is None:
-        found = tuple(name for name in DEFAULT_LAYERS if name in modules)
-        if not found:
-            raise ValueError(
-                f"{type(model).__name__} has no layer1 ... layer4 to take by default; pass layers=, for example "
-                f"{', '.join(repr(name) for name in list(modules)[:3])}"
-            )
-        return found
     single = isinstance(layers, str | nn.Module) or not isinstance(layers, Iterable)
     layers = [layers] if single else list(layers)
     if not layers:
-        raise ValueError("layers is empty; name at least one layer, or pass None for layer1 ... layer4")
+        raise ValueError("layers is empty; name at least one layer, or pass None for the last of each resolution")
     own = {module: name for name, module in model.named_modules() if name}
     names = [own.get(layer) if isinstance(layer, nn.Module) else layer for layer in layers]
     for layer, name in zip(layers, names, strict=True):
@@ -85,6 +91,8 @@ def _integers(name: str, given: ArrayLike | Tensor, count: int, shape: str, dime
         ids = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given)
     except ValueError:
         raise ValueError(f"{name} must be integer class ids of shape {shape}, not lists of unequal lengths") from None
+    if ids.ndim == 2 and len(ids) == 1 and 2 in dimensions:
+        ids = np.repeat(ids, count, axis=0)
     if not np.issubdtype(ids.dtype, np.integer) or ids.ndim not in dimensions or len(ids) != count or ids.size == 0:
         raise ValueError(f"{name} must be integer class ids of shape {shape}, not {ids.dtype} of shape {ids.shape}")
     if ids.min() < 0:

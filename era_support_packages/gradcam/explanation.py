@@ -21,12 +21,16 @@ from era_support_packages.gradcam.arguments import (
     Targets,
     checked_batch_size,
     checked_images,
+    checked_reshape_function,
     class_ids,
     layer_names,
+    named_by_default,
 )
+from era_support_packages.gradcam.layouts import Reshape
 from era_support_packages.gradcam.maps import Batch
 from era_support_packages.gradcam.methods import GRADIENT_METHODS, METHODS, Method, check_method
-from era_support_packages.gradcam.passes import forward, prepared, to_network, unwrapped
+from era_support_packages.gradcam.passes import checked_logits, forward, prepared, to_network, unwrapped
+from era_support_packages.gradcam.resolutions import last_of_each_resolution
 from era_support_packages.system.progress import progress_bar
 
 __all__ = [
@@ -81,6 +85,7 @@ def explain(
     labels: ArrayLike | Tensor | None = None,
     batch_size: int = 64,
     progress: bool = True,
+    reshape: Reshape | None = None,
 ) -> Explanation:
     """Explain a classifier's decisions: class activation maps of all `layers` from one forward pass per batch.
 
@@ -94,14 +99,17 @@ def explain(
         images: float (N, channels, H, W), normalised as in training, on any device.
         targets: "predicted", "actual" (then `labels` are needed), or integer class ids (N,) or (N, T):
             T classes per image cost one forward and T backward passes. EigenCAM has no class: its maps are the same for each.
-        layers: names as in `model.named_modules()` or the modules themselves, in any order, repeats allowed; each gives
-            (N, channels, h, w) and runs once in a forward pass. None means those of layer1 ... layer4 that there are. FullGrad
-            makes one map from all layers and takes none.
+        layers: names as in `model.named_modules()` or the modules themselves, in any order, repeats allowed; each runs once in a
+            forward pass. None means those of layer1 ... layer4 that there are, else what `default_layers` finds. FullGrad makes
+            one map from all layers and takes none.
         method: a key of `METHODS`, where the source of each method stands. Score-CAM and Ablation-CAM take hundreds of
             forward passes an image: `forward_passes` says how many.
         labels: integer class ids (N,), used for the targets "actual" only.
         batch_size: images per forward pass, at least 1.
         progress: show a bar of the forward passes where there are hundreds an image.
+        reshape: selects and rearranges what each layer gives into (N, channels, h, w). None follows the axes of the images
+            through the network: channels first, channels last (Swin) and sequences of tokens with or without a class token (ViT)
+            are recognized, and what is not is refused.
 
     Raises:
         ValueError: an argument is not as described; found before any computation, except for what only a forward pass
@@ -112,37 +120,46 @@ def explain(
     images = checked_images(images)
     count, _, height, width = images.shape
     ids = class_ids(targets, labels, count)
+    checked_reshape_function(reshape)
     model = unwrapped(model)
-    names = _names(model, layers, method)
-
-    unique = tuple(dict.fromkeys(names))
+    asked = _asked(model, layers, method)
     columns = 1 if ids is None else ids.shape[1]
     explained = np.zeros((count, columns), np.int64)
     confidences = np.zeros((count, columns), np.float32)
-    maps = np.zeros((count, columns, len(unique), height, width), np.float32)
-    raw_ranges = np.zeros((count, columns, len(unique), 2), np.float32)
-    grids: dict[str, tuple[int, int]] = {}
 
-    with prepared(model) as network, _advance(network, images, unique, method, progress) as advance:
-        for start in range(0, count, batch_size):
-            part = slice(start, start + batch_size)
-            batch = Batch(network, to_network(images[part], network), unique, part, ids, batch_size, advance)
-            result = METHODS[method].maps(batch)
-            advance(len(batch.images))
-            explained[part] = result.classes.cpu().numpy()
-            confidences[part] = result.logits.softmax(dim=1).gather(1, result.classes).cpu().numpy()
-            for k, (name, raw) in enumerate(zip(unique, result.raw, strict=True)):
-                raw = np.maximum(np.nan_to_num(raw), 0)
-                grids[name] = raw.shape[2:]
-                raw_ranges[part, :, k] = np.stack([raw.min(axis=(2, 3)), raw.max(axis=(2, 3))], axis=2)
-                maps[part, :, k] = upsample(raw.reshape(-1, *grids[name]), (height, width)).reshape(-1, columns, height, width)
+    with prepared(model) as network:
+        names = asked or _found(network, images)
+        unique = tuple(dict.fromkeys(names))
+        maps = np.zeros((count, columns, len(unique), height, width), np.float32)
+        raw_ranges = np.zeros((count, columns, len(unique), 2), np.float32)
+        grids: dict[str, tuple[int, int]] = {}
+        with _advance(network, images, unique, method, progress, reshape) as advance:
+            for start in range(0, count, batch_size):
+                part = slice(start, start + batch_size)
+                batch = Batch(network, to_network(images[part], network), unique, part, ids, batch_size, advance, reshape)
+                result = METHODS[method].maps(batch)
+                advance(len(batch.images))
+                explained[part] = result.classes.cpu().numpy()
+                confidences[part] = result.logits.softmax(dim=1).gather(1, result.classes).cpu().numpy()
+                for k, (name, raw) in enumerate(zip(unique, result.raw, strict=True)):
+                    raw = np.maximum(np.nan_to_num(raw), 0)
+                    grids[name] = raw.shape[2:]
+                    raw_ranges[part, :, k] = np.stack([raw.min(axis=(2, 3)), raw.max(axis=(2, 3))], axis=2)
+                    resized = upsample(raw.reshape(-1, *grids[name]), (height, width))
+                    maps[part, :, k] = resized.reshape(-1, columns, height, width)
 
     order = [unique.index(name) for name in names]
     sizes = tuple(grids[name] for name in names)
     return Explanation(maps[:, :, order], explained, names, confidences, raw_ranges[:, :, order], method, sizes)
 
 
-def forward_passes(model: nn.Module, images: Tensor | np.ndarray, layers: Layers = None, method: str = "gradcam") -> int:
+def forward_passes(
+    model: nn.Module,
+    images: Tensor | np.ndarray,
+    layers: Layers = None,
+    method: str = "gradcam",
+    reshape: Reshape | None = None,
+) -> int:
     """How many images `explain` sends through the network with these arguments, known before it starts.
 
     One for each image; for Score-CAM and Ablation-CAM one more for each channel of each layer, whatever the number of classes:
@@ -150,20 +167,34 @@ def forward_passes(model: nn.Module, images: Tensor | np.ndarray, layers: Layers
     """
     check_method(method)
     images = checked_images(images)
+    checked_reshape_function(reshape)
     model = unwrapped(model)
-    names = tuple(dict.fromkeys(_names(model, layers, method)))
+    asked = _asked(model, layers, method)
     if not METHODS[method].pass_per_channel:
         return len(images)
     with prepared(model) as network:
-        return _passes_per_channel(network, images, names)
+        return _passes_per_channel(network, images, tuple(dict.fromkeys(asked or _found(network, images))), reshape)
 
 
-def default_layers(model: nn.Module) -> tuple[str, ...]:
-    """The layers that `explain` takes where none are named: those of layer1 ... layer4 that the model has.
+def default_layers(model: nn.Module, images: Tensor | np.ndarray | None = None) -> tuple[str, ...]:
+    """The layers that `explain` takes where none are named, in the order in which they run.
 
-    Raises `ValueError` where it has none of them.
+    Those of layer1 ... layer4 that the model has; else the last module of each resolution, the outermost where several end
+    there, which one pass of the first of `images` (N, channels, H, W) finds. A network that classifies by its class token has
+    one: the input of its last attention, since behind it the other tokens have no gradient.
+
+    Raises `ValueError` where there is none, and where `images` are needed and not given.
     """
-    return layer_names(unwrapped(model), None)
+    model = unwrapped(model)
+    if names := named_by_default(model):
+        return names
+    if images is None:
+        raise ValueError(
+            f"{type(model).__name__} has no layer1 ... layer4 to take by default; pass images=, and the last module of each "
+            "resolution is found"
+        )
+    with prepared(model) as network:
+        return _found(network, checked_images(images))
 
 
 def upsample(raw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -177,29 +208,34 @@ def upsample(raw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.clip(scale_cam_image(np.maximum(resized, 0)), 0, 1)
 
 
-def _names(model: nn.Module, layers: Layers, method: str) -> tuple[str, ...]:
-    """The names of the layers that get a map."""
+def _asked(model: nn.Module, layers: Layers, method: str) -> tuple[str, ...]:
+    """The names of the layers that get a map; empty where they are still to be found."""
     if not METHODS[method].all_layers:
-        return layer_names(model, layers)
+        return named_by_default(model) if layers is None else layer_names(model, layers)
     if layers is not None:
         raise ValueError(f"method {method!r} makes one map from all layers; leave layers out, or choose another method")
     return (ALL_LAYERS,)
 
 
+def _found(network: nn.Module, images: Tensor) -> tuple[str, ...]:
+    """The last module of each resolution."""
+    return last_of_each_resolution(network, to_network(images[:1], network), lambda image: checked_logits(network(image), 1))
+
+
 @torch.no_grad()
-def _passes_per_channel(network: nn.Module, images: Tensor, names: tuple[str, ...]) -> int:
+def _passes_per_channel(network: nn.Module, images: Tensor, names: tuple[str, ...], reshape: Reshape | None) -> int:
     """Images through the network where every channel takes a pass of its own."""
-    _, activations = forward(network, to_network(images[:1], network), names)
-    return len(images) * (1 + sum(activation.shape[1] for activation in activations.values()))
+    _, layers = forward(network, to_network(images[:1], network), names, reshape)
+    return len(images) * (1 + sum(layer.channels.shape[1] for layer in layers.values()))
 
 
 @contextmanager
 def _advance(
-    network: nn.Module, images: Tensor, names: tuple[str, ...], method: str, progress: bool
+    network: nn.Module, images: Tensor, names: tuple[str, ...], method: str, progress: bool, reshape: Reshape | None
 ) -> Iterator[Callable[[int], object]]:
     """A function that moves the progress bar by a number of forward passes; there is a bar only where there are many."""
     if not (progress and METHODS[method].pass_per_channel):
         yield lambda passes: None
         return
-    with progress_bar(_passes_per_channel(network, images, names), METHODS[method].title, " passes") as bar:
+    with progress_bar(_passes_per_channel(network, images, names, reshape), METHODS[method].title, " passes") as bar:
         yield bar.update

@@ -17,7 +17,9 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from era_support_packages.gradcam.passes import checked_logits, forward, gradients, hooked, recorded
+from era_support_packages.gradcam.axes import OTHER
+from era_support_packages.gradcam.layouts import Reshape, refusal
+from era_support_packages.gradcam.passes import Recorded, checked_logits, forward, full_precision, gradients, hooked, recorded
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,12 @@ class Batch:
     """images in a forward pass, at most"""
     advance: Callable[[int], object]
     """told how many images went through the network"""
+    reshape: Reshape | None = None
+    """brings what a layer gives to (B, channels, h, w); None follows the axes"""
+
+    def forward(self) -> tuple[Tensor, dict[str, Recorded]]:
+        """The logits (B, C), and what each layer gives by name."""
+        return forward(self.network, self.images, self.layers, self.reshape)
 
     def classes(self, logits: Tensor) -> Tensor:
         """The classes to explain, int64 (B, T); `ValueError` for one that the network does not have."""
@@ -64,26 +72,28 @@ class BatchMaps:
 @torch.enable_grad()
 def gradient_maps(batch: Batch, library: type[BaseCAM]) -> BatchMaps:
     """Activations combined with their gradients as a class of the library does it: one backward pass per class for all layers."""
-    logits, activations = forward(batch.network, batch.images, batch.layers)
+    logits, activations = batch.forward()
     classes = batch.classes(logits)
     cam = library(batch.network, [])
     raw: dict[str, list[np.ndarray]] = {name: [] for name in batch.layers}
     for t, score in enumerate(_scores(logits, classes)):
-        found = gradients(score, list(activations.values()), keep_graph=t + 1 < classes.shape[1])
+        found = gradients(score, [layer.output for layer in activations.values()], keep_graph=t + 1 < classes.shape[1])
         categories = [ClassifierOutputTarget(int(class_id)) for class_id in classes[:, t]]
-        for (name, activation), gradient in zip(activations.items(), found, strict=True):
+        for (name, layer), gradient in zip(activations.items(), found, strict=True):
             if gradient is None:
                 raise ValueError(f"no gradient flows from the logits to layer {name!r}; choose a layer on the way to them")
-            raw[name].append(_combined(cam, batch, name, categories, _array(activation), _array(gradient)))
+            _check_places(name, layer, gradient)
+            raw[name].append(_combined(cam, batch, name, categories, _array(layer.channels), _array(layer.places(gradient))))
     return BatchMaps(logits.detach(), classes, [np.stack(raw[name], axis=1) for name in batch.layers])
 
 
 @torch.no_grad()
 def eigen_maps(batch: Batch) -> BatchMaps:
     """The first principal component of the activations: no backward pass, and the same map for every class."""
-    logits, activations = forward(batch.network, batch.images, batch.layers)
+    logits, activations = batch.forward()
+    _check_all_places(batch, activations)
     classes = batch.classes(logits)
-    maps = [principal_component(_array(activations[name]))[:, None] for name in batch.layers]
+    maps = [principal_component(_array(activations[name].channels))[:, None] for name in batch.layers]
     return BatchMaps(logits, classes, [np.repeat(one, classes.shape[1], axis=1) for one in maps])
 
 
@@ -95,11 +105,13 @@ def score_maps(batch: Batch) -> BatchMaps:
     the library. The paper's increase over a black image differs from it by the same number in every channel, which the softmax
     takes away. One pass through the network per channel serves all classes.
     """
-    logits, activations = forward(batch.network, batch.images, batch.layers)
+    logits, activations = batch.forward()
+    _check_all_places(batch, activations)
     classes, raw = batch.classes(logits), []
     for name in batch.layers:
-        scores = _channel_scores(batch, activations[name], classes, partial(_masked_logits, batch, activations[name]))
-        raw.append(_weighted(scores.softmax(dim=2), activations[name]))
+        activation = full_precision(activations[name].channels)
+        scores = _channel_scores(batch, activation, classes, partial(_masked_logits, batch, activation))
+        raw.append(_weighted(scores.softmax(dim=2), activation))
     return BatchMaps(logits, classes, raw)
 
 
@@ -112,13 +124,15 @@ def ablation_maps(batch: Batch) -> BatchMaps:
     smallest activation is zero, and otherwise to ten million below it; here it is zero, as in the paper. One pass through the
     network per channel serves all classes.
     """
-    logits, activations = forward(batch.network, batch.images, batch.layers)
+    logits, activations = batch.forward()
+    _check_all_places(batch, activations)
     classes, raw = batch.classes(logits), []
     before = logits.gather(1, classes)[:, :, None]
     size = torch.where(before == 0, 1, before.abs())
     for name in batch.layers:
-        scores = _channel_scores(batch, activations[name], classes, partial(_ablated_logits, batch, name))
-        raw.append(_weighted((before - scores) / size, activations[name]))
+        activation = full_precision(activations[name].channels)
+        scores = _channel_scores(batch, activation, classes, partial(_ablated_logits, batch, name, activations[name]))
+        raw.append(_weighted((before - scores) / size, activation))
     return BatchMaps(logits, classes, raw)
 
 
@@ -135,7 +149,9 @@ def full_gradient_maps(batch: Batch) -> BatchMaps:
     terms: list[tuple[Tensor, Tensor]] = []
 
     def keep(name: str, output: Tensor) -> Tensor:
-        activation = recorded(name, output, len(images))
+        if not isinstance(output, Tensor) or output.ndim != 4 or len(output) != len(images):
+            raise refusal(name, output, OTHER, len(images))
+        activation = recorded(output)
         terms.append((biases[name], activation))
         return activation.clone()
 
@@ -209,16 +225,39 @@ def _masked_logits(batch: Batch, activation: Tensor, rows: Tensor, channels: Ten
     return batch.network(batch.images[rows] * ((masks - lowest) / (highest - lowest + 1e-8)))
 
 
-def _ablated_logits(batch: Batch, name: str, rows: Tensor, channels: Tensor) -> Tensor:
-    """Logits of images without a channel of a layer."""
+def _ablated_logits(batch: Batch, name: str, layer: Recorded, rows: Tensor, channels: Tensor) -> Tensor:
+    """Logits of images without a channel of a layer; what is no place, such as a class token, stays."""
 
     def without(_name: str, output: Tensor) -> Tensor:
-        ablated = output.clone()  # the layer may hand on a tensor that others use as well
-        ablated[torch.arange(len(rows), device=rows.device), channels] = 0
-        return ablated
+        places = torch.arange(output.numel(), device=output.device).view(output.shape)
+        chosen = layer.arrange(places)[torch.arange(len(rows), device=rows.device), channels]
+        ablated = torch.zeros(output.numel(), dtype=torch.bool, device=output.device)
+        ablated[chosen.flatten()] = True
+        return output.masked_fill(ablated.view(output.shape), 0)
 
     with hooked(batch.network, [name], without):
         return batch.network(batch.images[rows])
+
+
+def _check_places(name: str, layer: Recorded, gradient: Tensor) -> None:
+    """Raise `ValueError` where the score depends on what the layer gives, but on none of its places."""
+    if layer.leaves_out and gradient.any() and not layer.places(gradient).any():
+        raise ValueError(
+            f"layer {name!r} lies behind the last attention of a network that classifies by its class token: the other tokens "
+            "have no gradient there; choose the input of the last attention, which layers=None takes"
+        )
+
+
+@torch.enable_grad()
+def _check_all_places(batch: Batch, layers: dict[str, Recorded]) -> None:
+    """`_check_places` for methods without gradients: one more pass of one image, where a layer gives more than places."""
+    if batch.part.start or not any(layer.leaves_out for layer in layers.values()):
+        return
+    logits, found = forward(batch.network, batch.images[:1], batch.layers, batch.reshape)
+    slopes = gradients(logits.max(), [layer.output for layer in found.values()], keep_graph=False)
+    for (name, layer), gradient in zip(found.items(), slopes, strict=True):
+        if gradient is not None:
+            _check_places(name, layer, gradient)
 
 
 def _weighted(weights: Tensor, activation: Tensor) -> np.ndarray:
@@ -238,4 +277,4 @@ def _biases(network: nn.Module) -> dict[str, Tensor]:
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
+    return full_precision(tensor.detach()).cpu().numpy()

@@ -3,12 +3,39 @@
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from era_support_packages.gradcam.axis_tracker import AxisTracker
+from era_support_packages.gradcam.layouts import Reshape, checked_reshape, layout_of, refusal
 from era_support_packages.models.modes import evaluation_mode
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """What a layer gave in a forward pass."""
+
+    output: Tensor
+    """as the layer gave it, for one backward pass"""
+    arrange: Reshape
+    """brings it, and its gradient, to (N, channels, h, w)"""
+
+    @property
+    def channels(self) -> Tensor:
+        """The activation, (N, channels, h, w)."""
+        return self.arrange(self.output)
+
+    def places(self, gradient: Tensor) -> Tensor:
+        """The gradient at the activation, (N, channels, h, w)."""
+        return self.arrange(gradient)
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether the layer gives more than places, such as a class token."""
+        return self.channels.numel() < self.output.numel()
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -45,44 +72,56 @@ def to_network(images: Tensor, network: nn.Module) -> Tensor:
     return images.to(device, dtype, copy=True)
 
 
-def forward(network: nn.Module, images: Tensor, names: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
-    """One forward pass: logits (N, C) and each layer's activation (N, channels, h, w) by name, ready for gradients.
+def forward(
+    network: nn.Module, images: Tensor, names: Sequence[str], reshape: Reshape | None = None
+) -> tuple[Tensor, dict[str, Recorded]]:
+    """One forward pass: logits (N, C) and what each layer gives by name, ready for gradients.
 
-    Raises `ValueError` where a layer does not give one such activation, or the network no finite logits.
+    `reshape` brings a layer's output to (N, channels, h, w); without it the axes are followed from the images on. Raises
+    `ValueError` where a layer does not give one such activation, or the network no finite logits.
     """
-    activations: dict[str, Tensor] = {}
+    found: dict[str, Recorded] = {}
+    images = images.clone()
+    tracker = None if reshape else AxisTracker(images)
 
-    def keep(name: str, output: Tensor) -> Tensor:
-        if name in activations:
+    def keep(name: str, output: object) -> Tensor:
+        if name in found:
             raise ValueError(f"layer {name!r} runs more than once in a forward pass; choose a layer that runs once")
-        activations[name] = recorded(name, output, len(images))
-        return activations[name].clone()
+        axes = tracker.of(output) if tracker and isinstance(output, Tensor) else None
+        if not isinstance(output, Tensor):
+            raise refusal(name, output, None, len(images))
+        if reshape:
+            checked_reshape(reshape, name, output, len(images))
+        arrange = reshape or layout_of(axes, output.shape, len(images))
+        if arrange is None:
+            raise refusal(name, output, axes, len(images))
+        found[name] = Recorded(recorded(output), arrange)
+        return found[name].output.clone()
 
-    with hooked(network, names, keep):
-        logits = checked_logits(network(images.clone()), len(images))
+    with hooked(network, names, keep), tracker or nullcontext():
+        logits = checked_logits(network(images), len(images))
     for name in names:
-        if name not in activations:
+        if name not in found:
             raise ValueError(f"layer {name!r} does not run in the model's forward pass; choose a layer that does")
-    return logits, activations
+    return logits, found
 
 
-def recorded(name: str, output: object, count: int) -> Tensor:
-    """A copy of a layer's output (count, channels, h, w) that takes part in the backward pass.
+def full_precision(tensor: Tensor) -> Tensor:
+    """In float32 where the network computes in less, as under autocast."""
+    return tensor.float() if torch.finfo(tensor.dtype).bits < 32 else tensor
+
+
+def recorded(output: Tensor) -> Tensor:
+    """A copy of a layer's output that takes part in the backward pass.
 
     Hand on a copy of the copy: so in-place operations before and behind the layer leave it alone. With the parameters frozen,
     the first layer's activation is a leaf: the backward pass ends there.
     """
-    if not isinstance(output, Tensor) or output.ndim != 4 or len(output) != count:
-        given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise ValueError(
-            f"layer {name!r} gives {given}, but a class activation map needs ({count}, channels, height, width); "
-            "choose a convolutional layer"
-        )
     return output.clone() if output.requires_grad else output.detach().clone().requires_grad_()
 
 
 @contextmanager
-def hooked(network: nn.Module, names: Iterable[str], replace: Callable[[str, Tensor], Tensor]) -> Iterator[None]:
+def hooked(network: nn.Module, names: Iterable[str], replace: Callable[[str, object], Tensor]) -> Iterator[None]:
     """Within the block, what each named layer gives is replaced by `replace(name, output)`."""
     with ExitStack() as handles:
         for name in names:

@@ -30,10 +30,10 @@ BAD_VALUES = {
         {"layers": nn.Conv2d(1, 1, 1)},
         "the Conv2d in layers is not a layer of this model; pass one of its own",
     ),
-    "no layers": ({"layers": []}, "layers is empty; name at least one layer, or pass None for layer1 ... layer4"),
-    "no default layers": (
-        {"layers": None},
-        "Sequential has no layer1 ... layer4 to take by default; pass layers=, for example '0', '1', '2'",
+    "no layers": ({"layers": []}, "layers is empty; name at least one layer, or pass None for the last of each resolution"),
+    "no function": (
+        {"reshape": (8, 8)},
+        "reshape is (8, 8); give a function that brings what a layer gives to (N, channels, height, width), or None",
     ),
     "one image": (
         {"images": torch.zeros(3, 8, 8)},
@@ -124,13 +124,17 @@ class Branches(nn.Module):
         return self.linear(sequence + self.cut_off(features).detach().mean(dim=(2, 3)))
 
 
-NO_MAP = "but a class activation map needs (2, channels, height, width); choose a convolutional layer"
+NO_PLACES = "but a class activation map needs (2, channels, height, width); choose an earlier layer"
+OTHER_AXES = (
+    "axes that are not images, channels, height and width; choose another layer, or pass reshape=, a function that brings this "
+    "to (2, channels, height, width)"
+)
 BAD_LAYERS = {
     "never": "layer 'never' does not run in the model's forward pass; choose a layer that does",
     "twice": "layer 'twice' runs more than once in a forward pass; choose a layer that runs once",
-    "pair": f"layer 'pair' gives tuple, {NO_MAP}",
-    "linear": f"layer 'linear' gives (2, 2), {NO_MAP}",
-    "doubled": f"layer 'doubled' gives (4, 3, 8, 8), {NO_MAP}",
+    "pair": "layer 'pair' gives tuple and no tensor; choose a layer inside of it",
+    "linear": f"layer 'linear' gives (2, 2), which has no places, {NO_PLACES}",
+    "doubled": f"layer 'doubled' gives (4, 3, 8, 8): {OTHER_AXES}",
 }
 
 
@@ -153,7 +157,7 @@ def test_a_layer_that_no_gradient_reaches_is_refused_where_a_gradient_is_needed(
 
 
 def test_fullgrad_refuses_a_bias_layer_that_does_not_see_the_images_one_by_one() -> None:
-    refuses(f"layer 'doubled' gives (4, 3, 8, 8), {NO_MAP}", explain, Branches(), small_images(2), method="fullgrad")
+    refuses(BAD_LAYERS["doubled"], explain, Branches(), small_images(2), method="fullgrad")
 
 
 def test_a_network_that_detaches_everything_is_refused() -> None:

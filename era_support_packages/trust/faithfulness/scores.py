@@ -17,6 +17,7 @@ from era_support_packages.evaluation.intervals import Interval, mean_interval
 from era_support_packages.gradcam import explanation as gradcam
 from era_support_packages.gradcam.arguments import checked_images
 from era_support_packages.gradcam.explanation import Explanation, explain
+from era_support_packages.gradcam.layouts import Reshape
 from era_support_packages.gradcam.methods import check_method
 from era_support_packages.trust.baselines import RANDOM_STREAM, centered_gaussian, derangement, random_maps
 from era_support_packages.trust.faithfulness.metrics import METRICS, check_metric
@@ -123,6 +124,7 @@ def evaluate(
     seed: int = 0,
     batch_size: int = 64,
     precision: str = "fp32",
+    reshape: Reshape | None = None,
 ) -> Faithfulness:
     """Judge the maps of `methods` at `layers` on N images by ROAD, deletion, insertion and the image times its map.
 
@@ -147,6 +149,7 @@ def evaluate(
         seed: of the baselines, the ties between pixels, the noise of ROAD, and the intervals.
         batch_size: images per forward pass.
         precision: of the forward passes, as `predictions.predict` takes it; the maps are computed in float32.
+        reshape: as for `gradcam.explain`.
 
     Raises:
         ValueError: an argument is not as described; found before any forward pass, but for what `gradcam.explain` says.
@@ -159,7 +162,7 @@ def evaluate(
         # The first says which classes are predicted, and all explain the same.
         classes = explanations[0].targets[:, 0] if explanations else "predicted" if targets is None else targets
         own_layers = None if gradcam.METHODS[method].all_layers else layers
-        explanations.append(explain(model, images, classes, own_layers, method, batch_size=batch_size))
+        explanations.append(explain(model, images, classes, own_layers, method, batch_size=batch_size, reshape=reshape))
     class_ids = explanations[0].targets[:, 0]
     images = images.float().cpu()
     maps = {**_method_maps(explanations), **_baseline_maps(explanations, other_images, seed)}

@@ -8,6 +8,7 @@ import copy
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from era_support_packages.gradcam.arguments import checked_batch_size
-from era_support_packages.gradcam.explanation import explain
+from era_support_packages.gradcam.explanation import default_layers, explain
+from era_support_packages.gradcam.layouts import Reshape
 from era_support_packages.gradcam.methods import METHODS, check_method
 from era_support_packages.gradcam.passes import unwrapped
 from era_support_packages.system.progress import progress_bar
@@ -41,6 +43,7 @@ def sanity_check(
     stages: Sequence[str] | None = None,
     seed: int = 0,
     batch_size: int = 64,
+    reshape: Reshape | None = None,
 ) -> SanityCheck:
     """Redraw a copy of the network stage by stage from the output back, and compare its maps with the trained network's.
 
@@ -54,13 +57,14 @@ def sanity_check(
         train_images: float (M, 3, H, W), normalised, not augmented; a few hundred.
         methods: keys of `gradcam.METHODS`, or functions (network, images (N, 3, H, W), class ids int64 (N,)) -> maps
             (N, H, W) in [0, 1], known by their `__name__`.
-        layers: names as for `gradcam.explain`; None means layer1 ... layer4.
+        layers: names as for `gradcam.explain`; None means `gradcam.default_layers`.
         draws: how many fully random networks the verdicts rest on, at least 2; each pair of them is compared.
         cascades: how many of these, from 1, are reached stage by stage; the others are redrawn at once, which costs less.
         stages: names of the modules to redraw, from the output back, as in `randomization.checked_stages`. None: the
             top-level ones; for a ResNet18 linear, layer4, layer3, layer2, layer1, conv1 + bn1.
         seed: the weights are a function of it, of the draw and of the stage.
         batch_size: images per forward pass.
+        reshape: as for `gradcam.explain`.
 
     Raises:
         ValueError: an argument is not as described, or a method of the caller's gives anything but maps.
@@ -75,13 +79,16 @@ def sanity_check(
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     images, train_images = _checked(images, "images", device), _checked(train_images, "train_images", device)
     stages = checked_stages(network, images[:1], stages)
+    if layers is None and any(not callable(method) and not METHODS[method].all_layers for method in methods.values()):
+        layers = default_layers(network, images[:1])
     window = min(SSIM_WINDOW, *images.shape[2:])
     window -= 1 - window % 2  # an odd number
 
     networks = 1 + cascades * (len(stages) - 1) + draws
     with progress_bar(networks * len(methods), "sanity check", "method") as bar:
         targets = _predicted(network, images, batch_size)
-        maps_of = partial(_maps, images=images, targets=targets, methods=methods, layers=layers, batch_size=batch_size, bar=bar)
+        options = {"layers": layers, "batch_size": batch_size, "reshape": reshape}
+        maps_of = partial(_maps, images=images, targets=targets, methods=methods, options=options, bar=bar)
         rows, trained = maps_of(network)
         trained_ranks = _unit_ranks(trained)
         shape = (len(rows), len(stages), draws, len(images))
@@ -178,8 +185,7 @@ def _maps(
     images: Tensor,
     targets: np.ndarray,
     methods: dict[str, Method],
-    layers: str | Sequence[str] | None,
-    batch_size: int,
+    options: dict[str, Any],
     bar: tqdm,
 ) -> tuple[list[tuple[str, str]], np.ndarray]:
     """R pairs of a method's and a layer's name, and their maps, float32 (R, N, H, W)."""
@@ -190,8 +196,8 @@ def _maps(
             rows.append((name, ""))
             maps.append(_checked_maps(method(network, images, targets), name, images))
         else:
-            own = None if METHODS[method].all_layers else layers
-            found = explain(network, images, targets, own, method, batch_size=batch_size, progress=False)
+            own = {**options, "layers": None} if METHODS[method].all_layers else options
+            found = explain(network, images, targets, method=method, progress=False, **own)
             rows.extend((name, layer) for layer in found.layers)
             maps.extend(found.maps[:, 0].swapaxes(0, 1))
         bar.update()

@@ -1,0 +1,241 @@
+"""The axes of the images, followed through everything that a network does with them, operation by operation."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from era_support_packages.gradcam.axes import (
+    CHANNEL,
+    COLUMN,
+    IMAGE,
+    OTHER,
+    ROW,
+    Axes,
+    Axis,
+    Tokens,
+    broadcast,
+    image_axes,
+    is_channels,
+    joined,
+    reshaped,
+    sliced,
+    whole,
+)
+
+
+class AxisTracker(TorchDispatchMode):
+    """While it lasts, follows the axes of `images` through all operations; `of` tells those of a tensor made meanwhile."""
+
+    def __init__(self, images: Tensor) -> None:
+        super().__init__()
+        self.count = len(images)
+        self._axes: dict[object, Axes] = {_place(images): image_axes(images.shape)}
+
+    def of(self, tensor: Tensor) -> Axes | None:
+        """What each axis stands for; None where that is not known."""
+        return self._axes.get(_place(tensor))
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        result = operation(*args, **(kwargs or {}))
+        outputs = [part for part in (result if isinstance(result, tuple | list) else (result,)) if isinstance(part, Tensor)]
+        if outputs:
+            given = _bound(operation, args, kwargs or {})
+            found = self._followed(operation, given, outputs)
+            for position, output in enumerate(outputs):
+                # Always set: memory is used again, and what was known of it holds no longer.
+                self._axes.pop(_place(output), None)
+                if position < len(found) and found[position] is not None:
+                    self._axes[_place(output)] = found[position]
+        return result
+
+    def _followed(self, operation: Any, given: dict[str, Any], outputs: list[Tensor]) -> Sequence[Axes | None]:
+        """The axes of an operation's outputs, as far as they are known."""
+        tensors = [value for value in given.values() if isinstance(value, Tensor)]
+        name = operation.overloadpacket.__name__
+        shape = tuple(outputs[0].shape)
+        first = tensors[0] if tensors else None
+        axes = self.of(first) if first is not None else None
+        if name in _IN_A_GRID or "pool2d" in name or "upsample" in name or "batch_norm" in name:
+            return [self._grid(first, axes, outputs[0], "batch_norm" in name)]
+        if name in ("cat", "stack"):
+            inputs = [(self.of(part), tuple(part.shape)) for part in given["tensors"]]
+            return [joined(inputs, given.get("dim") or 0, shape, new=name == "stack")]
+        if name in ("mm", "bmm"):
+            return [self._product(first, given["mat2"], shape)]
+        if name in ("addmm", "baddbmm"):
+            return [self._product(tensors[1], tensors[2], shape)]
+        if name in _REARRANGING and axes:
+            return _REARRANGING[name](axes, tuple(first.shape), given, outputs)
+        if name in _REDUCING and axes:
+            return [_reduced(axes, given.get("dim"), bool(given.get("keepdim")))]
+        if name.startswith("_scaled_dot_product") and axes and len(axes) == len(shape):
+            return [(*axes[:-1], whole(CHANNEL, shape[-1]))]
+        if name in _KEEPING:
+            return [axes if axes is None or len(axes) in (0, len(shape)) else OTHER]
+        if name.endswith("_") or name in _ELEMENTWISE or torch.Tag.pointwise in operation.tags:
+            return [broadcast([(self.of(tensor), tuple(tensor.shape)) for tensor in tensors], shape)]
+        return [OTHER if any(self.of(tensor) is not None for tensor in tensors) and name in _MOVING else None] * len(outputs)
+
+    def _grid(self, first: Tensor | None, axes: Axes | None, output: Tensor, same: bool) -> Axes | None:
+        """Behind an operation that takes (N, channels, height, width) and nothing else."""
+        if axes == OTHER or first is None or output.ndim != 4:
+            return axes if same else OTHER if axes is not None else None
+        if axes is None:
+            return image_axes(output.shape) if len(output) == self.count else None
+        if not _is_grid(axes, self.count):
+            return axes if same else OTHER
+        return axes if same else (axes[0], *image_axes(output.shape)[1:])
+
+    def _product(self, left: Tensor, right: Tensor, shape: tuple[int, ...]) -> Axes | None:
+        """Of a matrix product (..., M, K) x (..., K, P)."""
+        first, second = self.of(left), self.of(right)
+        if not first and not second:
+            return OTHER if OTHER in (first, second) else None
+        rows = first[:-1] if first else (*second[:-2], whole(CHANNEL, shape[-2]))
+        return (*rows, second[-1] if second else whole(CHANNEL, shape[-1]))
+
+
+# ---- what single operations do to the axes ----
+
+
+def _is_grid(axes: Axes, count: int) -> bool:
+    """Whether axes are images, channels, height, width; those of size 1 may stand for nothing."""
+    if len(axes) != 4 or not is_channels(axes[1]):
+        return False
+    ends = zip((axes[0], axes[2], axes[3]), (IMAGE, ROW, COLUMN), strict=True)
+    return all(not axis or (len(axis) == 1 and axis[0].kind == kind and axis[0].complete) for axis, kind in ends)
+
+
+def _reduced(axes: Axes, dim: int | Sequence[int] | None, keep: bool) -> Axes:
+    dims = range(len(axes)) if dim is None or dim == [] else [dim] if isinstance(dim, int) else dim
+    gone = {position % len(axes) for position in dims}
+    return tuple(() if k in gone else axis for k, axis in enumerate(axes) if keep or k not in gone)
+
+
+def _resized(axes: Axes, before: tuple[int, ...], after: tuple[int, ...]) -> Axes:
+    """With places added or taken away at the ends of axes."""
+    found = [
+        axis if old == new else sliced(axis, old, 0, 0, 1, new) if not axis or not isinstance(axis[0].kind, Tokens) else None
+        for axis, old, new in zip(axes, before, after, strict=True)
+    ]
+    return OTHER if None in found else tuple(found)
+
+
+Rule = Callable[[Axes, tuple[int, ...], dict[str, Any], list[Tensor]], Sequence[Axes]]
+
+
+def _viewed(axes: Axes, _shape: tuple[int, ...], _given: dict[str, Any], outputs: list[Tensor]) -> list[Axes]:
+    return [axes if tuple(outputs[0].shape) == _shape else reshaped(axes, outputs[0].shape)]
+
+
+def _permuted(axes: Axes, _shape: tuple[int, ...], given: dict[str, Any], _outputs: list[Tensor]) -> list[Axes]:
+    return [tuple(axes[position] for position in given["dims"])]
+
+
+def _transposed(axes: Axes, _shape: tuple[int, ...], given: dict[str, Any], _outputs: list[Tensor]) -> list[Axes]:
+    order = list(axes)
+    first, second = given.get("dim0", 0), given.get("dim1", -1)
+    order[first], order[second] = order[second], order[first]
+    return [tuple(order)]
+
+
+def _squeezed(axes: Axes, shape: tuple[int, ...], given: dict[str, Any], outputs: list[Tensor]) -> list[Axes]:
+    dims = given.get("dim")
+    named = range(len(shape)) if dims is None else [dims] if isinstance(dims, int) else dims
+    gone = {position % len(shape) for position in named if shape[position] == 1}
+    return [tuple(axis for k, axis in enumerate(axes) if k not in gone)]
+
+
+def _unsqueezed(axes: Axes, shape: tuple[int, ...], given: dict[str, Any], _outputs: list[Tensor]) -> list[Axes]:
+    dim = given["dim"] % (len(shape) + 1)
+    return [(*axes[:dim], (), *axes[dim:])]
+
+
+def _sliced(axes: Axes, shape: tuple[int, ...], given: dict[str, Any], outputs: list[Tensor]) -> list[Axes]:
+    dim = (given.get("dim") or 0) % len(shape)
+    size, left = shape[dim], outputs[0].shape[dim]
+    start = given.get("start") or 0
+    start = max(start + size, 0) if start < 0 else start
+    step = given.get("step") or 1
+    return [_cut(axes, dim, sliced(axes[dim], size, start, start + left * step, step, left))]
+
+
+def _cut(axes: Axes, dim: int, axis: Axis | None) -> Axes | None:
+    """With another axis in one place; what a part of the images is used for is not known."""
+    if axis is None:
+        return None if any(part.kind == IMAGE for part in axes[dim]) else OTHER
+    return (*axes[:dim], axis, *axes[dim + 1 :])
+
+
+def _selected(axes: Axes, shape: tuple[int, ...], given: dict[str, Any], outputs: list[Tensor]) -> list[Axes]:
+    dim = (given.get("dim") or 0) % len(shape)
+    return [(*axes[:dim], *axes[dim + 1 :])] * len(outputs)
+
+
+def _split(axes: Axes, shape: tuple[int, ...], given: dict[str, Any], outputs: list[Tensor]) -> list[Axes]:
+    dim, start, result = (given.get("dim") or 0) % len(shape), 0, []
+    for output in outputs:
+        left = output.shape[dim]
+        result.append(_cut(axes, dim, sliced(axes[dim], shape[dim], start, start + left, 1, left)))
+        start += left
+    return result
+
+
+def _expanded(axes: Axes, shape: tuple[int, ...], _given: dict[str, Any], outputs: list[Tensor]) -> list[Axes | None]:
+    return [broadcast([(axes, shape)], tuple(outputs[0].shape))]
+
+
+def _padded(axes: Axes, shape: tuple[int, ...], _given: dict[str, Any], outputs: list[Tensor]) -> list[Axes]:
+    return [_resized(axes, shape, tuple(outputs[0].shape))]
+
+
+_REARRANGING: dict[str, Rule] = {
+    **dict.fromkeys(("view", "_unsafe_view", "reshape", "_reshape_alias", "flatten", "unflatten"), _viewed),
+    "permute": _permuted,
+    "transpose": _transposed,
+    "t": _transposed,
+    "squeeze": _squeezed,
+    "unsqueeze": _unsqueezed,
+    "slice": _sliced,
+    "select": _selected,
+    "unbind": _selected,
+    "split": _split,
+    "split_with_sizes": _split,
+    "expand": _expanded,
+    "constant_pad_nd": _padded,
+}
+_MOVING = {*_REARRANGING, "roll", "flip", "index", "gather", "as_strided", "repeat", "unfold", "im2col", "rot90"}
+_IN_A_GRID = {"convolution", "_convolution", "conv2d", "cudnn_convolution", "mkldnn_convolution", "slow_conv2d_forward"} | {
+    *("pixel_shuffle", "pixel_unshuffle", "grid_sampler_2d", "reflection_pad2d", "replication_pad2d")
+}
+_REDUCING = {"mean", "sum", "amax", "amin", "max", "min", "var", "std", "logsumexp", "linalg_vector_norm"}
+_KEEPING = {"native_layer_norm", "native_group_norm", "_fused_rms_norm", "native_dropout", "_softmax", "_log_softmax"} | {
+    *("_native_multi_head_attention", "_transformer_encoder_layer_fwd", "detach", "alias", "contiguous", "lift_fresh")
+}
+_ELEMENTWISE = {
+    "clone",
+    "_to_copy",
+    "where",
+    "masked_fill",
+    "hardswish",
+    "hardsigmoid",
+    "prelu",
+    "_prelu_kernel",
+    "rrelu_with_noise",
+}
+
+
+def _bound(operation: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """An operation's arguments by name."""
+    names = [argument.name for argument in operation._schema.arguments]
+    return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+def _place(tensor: Tensor) -> object:
+    """Where a tensor's numbers lie in memory and how they are read: the same for every view that reads them alike."""
+    if tensor.layout is not torch.strided:
+        return id(tensor)
+    return tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tuple(tensor.shape), tensor.stride()

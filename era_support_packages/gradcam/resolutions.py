@@ -1,0 +1,121 @@
+"""The layers to explain where a person names none: the last module of each resolution."""
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from era_support_packages.gradcam.axis_tracker import AxisTracker
+from era_support_packages.gradcam.layouts import Layout, layout_of
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """A module that gives a stack of channels."""
+
+    name: str
+    output: Tensor
+    layout: Layout
+    grid: tuple[int, int]
+
+    @property
+    def depth(self) -> int:
+        return self.name.count(".")
+
+    def behind_the_last_attention(self, gradient: Tensor) -> bool:
+        """Whether the score depends on further tokens, such as a class token, and on no place."""
+        return bool(gradient.any()) and not self.layout(gradient).any()
+
+
+@torch.enable_grad()
+def last_of_each_resolution(network: nn.Module, image: Tensor, logits: Callable[[Tensor], Tensor]) -> tuple[str, ...]:
+    """The names of the outermost modules that give the last stack of channels of each resolution, in the order in which they run.
+
+    Of a network that classifies by its class token only the input of its last attention: behind it the places have no part in
+    the logits. `image` (1, channels, H, W); `logits` runs the network and gives its logits. Raises `ValueError` where there is
+    no such module.
+    """
+    image = image.detach().clone().requires_grad_()
+    with AxisTracker(image) as tracker:
+        candidates, unread, score = _candidates(network, image, tracker, logits)
+    found = _gradients(score, [candidate.output for candidate in candidates])
+    used = [(c, g) for c, g in zip(candidates, found, strict=True) if g is not None]
+    if not used:
+        hint = ""
+        if unread:
+            name, shape = next(reversed(unread.items()))
+            hint = f"; layer {name!r} gives {shape}: name it with layers=, and bring this to (N, channels, h, w) with reshape="
+        raise ValueError(
+            f"no layer of {type(network).__name__} gives a grid of places on the way to its logits, as convolutions and vision "
+            f"transformers do{hint}"
+        )
+    ahead = [candidate for candidate, gradient in used if not candidate.behind_the_last_attention(gradient)]
+    if len(ahead) < len(used) and ahead:
+        return (ahead[-1].name,)
+    names: dict[tuple[int, int], _Candidate] = {}
+    for candidate in ahead:
+        best = names.get(candidate.grid)
+        if best is None or candidate.depth <= best.depth:
+            names[candidate.grid] = candidate
+    chosen = set(names.values())
+    return tuple(candidate.name for candidate in ahead if candidate in chosen)
+
+
+def _candidates(
+    network: nn.Module, image: Tensor, tracker: AxisTracker, logits: Callable[[Tensor], Tensor]
+) -> tuple[list[_Candidate], dict[str, tuple[int, ...]], Tensor]:
+    """Modules that give a stack of channels, in order; what others of three or four axes give; and a score with gradients."""
+    seen: list[_Candidate] = []
+    strided: dict[str, tuple[int, int]] = {}
+    before_zeros: list[Tensor] = []
+    unread: dict[str, tuple[int, ...]] = {}
+    runs: Counter[str] = Counter()
+    learnt = False
+
+    def note(name: str, module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+        nonlocal learnt
+        runs[name] += 1
+        own = next(module.parameters(), None) is not None
+        learnt = learnt or own
+        if isinstance(module, nn.Linear):
+            if not module.weight.any():
+                # A head that starts at zero passes no gradient on: what it is given stands for the score. Each entry counts
+                # differently, since the sum behind a layer norm is always the same.
+                before_zeros.append((inputs[0] * torch.linspace(0, 1, module.in_features).to(inputs[0])).sum())
+            return
+        if not learnt or not isinstance(output, Tensor) or not output.is_floating_point():
+            return
+        layout = layout_of(tracker.of(output), output.shape, 1)
+        if layout is None:
+            if output.ndim in (3, 4) and own:
+                unread[name] = tuple(output.shape)
+            return
+        grid = tuple(layout(output).shape[2:])
+        before = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
+        read = None if before is None else layout_of(tracker.of(before), before.shape, 1)
+        came = None if read is None else tuple(read(before).shape[2:])
+        if came not in (None, grid) and not isinstance(module, nn.Sequential) and before.shape[1:] != image.shape[1:]:
+            strided[name] = came
+        if grid != (1, 1) and (own or came in (None, grid)):
+            seen.append(_Candidate(name, output, layout, grid))
+
+    with ExitStack() as handles:
+        for name, module in network.named_modules():
+            if name:
+                hook = module.register_forward_hook(lambda module, inputs, output, name=name: note(name, module, inputs, output))
+                handles.callback(hook.remove)
+        score = sum(before_zeros, logits(image).max())
+    # Within a block that lowers the resolution, what still has the higher one is a part of the block, not the end of a stage.
+    parts = {c.name for c in seen for block, came in strided.items() if c.name.startswith(block + ".") and c.grid == came}
+    return [candidate for candidate in seen if runs[candidate.name] == 1 and candidate.name not in parts], unread, score
+
+
+def _gradients(score: Tensor, outputs: list[Tensor]) -> list[Tensor | None]:
+    if not outputs or not score.requires_grad:
+        return [None] * len(outputs)
+    known = [output.requires_grad for output in outputs]
+    found = iter(torch.autograd.grad(score, [o for o, k in zip(outputs, known, strict=True) if k], allow_unused=True))
+    return [next(found) if k else None for k in known]

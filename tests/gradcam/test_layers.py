@@ -1,0 +1,217 @@
+"""Layers of every kind: explained with the right values, or refused in one sentence. The page in docs lists the same."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from arranged_networks import MAP, RED, Arranged, from_windows, picture, sequence, windows, with_tokens
+from documented_rows import documented_rows
+from gradcam_networks import OneConvolution, red, small_images, small_network, state
+from torch import Tensor, nn
+
+from era_support_packages.gradcam import METHODS, default_layers, explain, forward_passes
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kind of layer: `target` of a network."""
+
+    network: Callable[[], nn.Module]
+    refused: str = ""
+    """a part of the sentence; empty where the map is `MAP`"""
+    plane: list[list[float]] = field(default_factory=lambda: RED)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def same(features: Any) -> Any:
+    return features
+
+
+FOUR_BY_FOUR = [[float(4 * row + column) for column in range(4)] for row in range(4)]
+
+LAYERS: dict[str, Case] = {
+    "channels first: (N, C, h, w)": Case(lambda: Arranged(same, same)),
+    "channels last: (N, h, w, C)": Case(lambda: Arranged(lambda f: f.permute(0, 2, 3, 1), lambda f: f.permute(0, 3, 1, 2))),
+    "a sequence of places: (N, h w, C)": Case(lambda: Arranged(sequence, picture)),
+    "places behind a class token: (N, 1 + h w, C)": Case(lambda: Arranged(with_tokens(1), lambda t: picture(t[:, 1:]))),
+    "places between other tokens: (N, k + h w + m, C)": Case(lambda: Arranged(with_tokens(2, 3), lambda t: picture(t[:, 2:-3]))),
+    "places first: (h w, N, C)": Case(
+        lambda: Arranged(lambda f: sequence(f).transpose(0, 1), lambda t: picture(t.transpose(0, 1)))
+    ),
+    "followed by an in-place operation": Case(lambda: Arranged(same, lambda f: f.mul_(1))),
+    "any other, with `reshape=`": Case(
+        lambda: Arranged(lambda f: f.flip(3), lambda f: f.flip(3)), options={"reshape": lambda f: f.flip(3)}
+    ),
+    "places split into windows or heads: (N, windows, places, C)": Case(
+        lambda: Arranged(windows, from_windows), "places split into windows or heads", FOUR_BY_FOUR
+    ),
+    "a single window: (N, 1, h w, C)": Case(lambda: Arranged(windows, from_windows), "places split into windows or heads"),
+    "places moved: rolled, flipped, gathered": Case(
+        lambda: Arranged(lambda f: f.roll(1, 3), lambda f: f.roll(-1, 3)), "axes that are not images, channels, height and width"
+    ),
+    "behind the last attention of a network with a class token": Case(
+        lambda: Arranged(with_tokens(1), lambda t: t[:, 0]), "lies behind the last attention"
+    ),
+    "no places: (N, C)": Case(lambda: Arranged(lambda f: f.mean(dim=(2, 3)), same), "has no places"),
+    "no tensor: a tuple, a dict": Case(lambda: Arranged(lambda f: (f, f), lambda pair: pair[0]), "gives tuple and no tensor"),
+    "more images than were given: (2 N, C, h, w)": Case(
+        lambda: Arranged(lambda f: torch.cat([f, f]), lambda f: f[:1]), "axes that are not images"
+    ),
+    "runs more than once": Case(lambda: Twice(), "runs more than once"),
+    "does not run": Case(lambda: Never(), "does not run"),
+    "no gradient reaches it": Case(lambda: Arranged(same, lambda f: f.detach()), "no gradient flows"),
+}
+
+
+class Twice(Arranged):
+    def __init__(self) -> None:
+        super().__init__(same, same)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.linear(self.target(self.target(self.conv(images))).mean(dim=(2, 3)))
+
+
+class Never(Arranged):
+    def __init__(self) -> None:
+        super().__init__(same, same)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return OneConvolution.forward(self, images)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("count", [1, 2])
+def test_layer(kind: str, count: int) -> None:
+    case, model = LAYERS[kind], LAYERS[kind].network()
+    if count == 2 and kind.startswith("more images"):
+        pytest.skip("its network is made for one image")
+    images, before = red(case.plane).repeat(count, 1, 1, 1), state(model)
+    if case.refused:
+        with pytest.raises(ValueError, match=re.escape(case.refused)):
+            explain(model, images, [0] * count, "target", **case.options)
+    else:
+        found = explain(model, images, [0] * count, "target", **case.options)
+        np.testing.assert_allclose(found.maps[:, 0, 0], np.repeat([MAP], count, axis=0), atol=1e-5)
+        assert found.grids == ((2, 2),)
+    assert state(model) == before
+
+
+def test_the_page_lists_these_layers() -> None:
+    assert documented_rows("Layers") == {kind: "refused" if case.refused else "served" for kind, case in LAYERS.items()}
+
+
+BY_LAYER = [name for name, method in METHODS.items() if not method.all_layers]
+
+
+@pytest.mark.parametrize("method", BY_LAYER)
+@pytest.mark.parametrize("kind", ["channels last: (N, h, w, C)", "places behind a class token: (N, 1 + h w, C)"])
+def test_every_method_gives_the_map_of_channels_first(method: str, kind: str) -> None:
+    images = small_images(3)
+    plain = explain(Arranged(same, same), images, [[0, 1]], "target", method)
+    found = explain(LAYERS[kind].network(), images, [[0, 1]], "target", method)
+    np.testing.assert_allclose(found.maps, plain.maps, atol=1e-5)
+    np.testing.assert_allclose(found.raw_ranges, plain.raw_ranges, atol=1e-5)
+    assert plain.maps.max() > 0.9
+    assert forward_passes(LAYERS[kind].network(), images, "target", method) == forward_passes(
+        Arranged(same, same), images, "target", method
+    )
+
+
+@pytest.mark.parametrize("method", BY_LAYER)
+def test_behind_the_last_attention_no_method_explains(method: str) -> None:
+    model = LAYERS["behind the last attention of a network with a class token"].network()
+    with pytest.raises(ValueError, match="choose the input of the last attention, which layers=None takes"):
+        explain(model, small_images(2), layers="target", method=method, progress=False)
+
+
+@pytest.mark.parametrize("method", BY_LAYER)
+def test_reshape_serves_every_method(method: str) -> None:
+    images = small_images(3)
+    model = Arranged(windows, from_windows)
+    plain = explain(Arranged(same, same), images, [0, 1, 0], "target", method)
+    found = explain(model, images, [0, 1, 0], "target", method, reshape=from_windows)
+    np.testing.assert_allclose(found.maps, plain.maps, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("reshape", "message"),
+    [
+        (lambda f: f.flatten(2), "reshape makes (2, 6, 64) of what layer '0' gives, (2, 6, 8, 8); it must give (2, channels,"),
+        (lambda f: f[:1], "reshape makes (1, 6, 8, 8)"),
+        (lambda f: f.mean(1, keepdim=True), "reshape changes the values of what layer '0' gives, repeats them or mixes images"),
+        (lambda f: f.flip(0), "repeats them or mixes images"),
+        (lambda f: f.repeat(1, 2, 1, 1), "repeats them or mixes images"),
+        (lambda f: f.view(2, 7, -1, 1), "reshape fails on what layer '0' gives, (2, 6, 8, 8): shape '[2, 7, -1, 1]' is invalid"),
+    ],
+)
+def test_what_reshape_may_not_do(reshape: Callable[[Tensor], Tensor], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        explain(small_network(), small_images(2), layers="0", reshape=reshape)
+
+
+# Default layers
+
+
+def test_the_last_module_of_each_resolution() -> None:
+    assert default_layers(small_network(), small_images()) == ("1", "3")
+    assert explain(small_network(), small_images()).layers == ("1", "3")
+    with pytest.raises(ValueError, match="pass images=, and the last module of each resolution is found"):
+        default_layers(small_network())
+
+
+def test_of_a_network_with_a_class_token_the_input_of_the_last_attention() -> None:
+    assert default_layers(ClassToken(), small_images()) == ("blocks.1.norm",)
+    zeros = ClassToken()
+    nn.init.zeros_(zeros.head.weight)  # as torchvision starts its ViT
+    assert default_layers(zeros, small_images()) == ("blocks.1.norm",)
+    assert explain(ClassToken(), small_images(), method="hirescam").maps.max() > 0.9
+
+
+def test_a_network_without_places_is_refused() -> None:
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(192, 8))
+    with pytest.raises(ValueError, match="no layer of Sequential gives a grid of places on the way to its logits"):
+        explain(flat, small_images())
+
+
+def test_layers_that_cannot_be_followed_are_suggested_with_reshape() -> None:
+    class Rolled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix, self.head = nn.PReLU(3), nn.Linear(3, 2)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.head(self.mix(images.roll(1, 3)).mean(dim=(2, 3)))
+
+    with pytest.raises(ValueError, match=re.escape("layer 'mix' gives (1, 3, 8, 8): name it with layers=, and bring this to")):
+        explain(Rolled(), small_images())
+
+
+class Attention(nn.Module):
+    """A block of a transformer: attention over the normalized tokens, added to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.mix = nn.LayerNorm(8), nn.Linear(8, 24)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        queries, keys, values = self.mix(self.norm(tokens)).chunk(3, dim=-1)
+        return tokens + nn.functional.scaled_dot_product_attention(queries, keys, values)
+
+
+class ClassToken(nn.Module):
+    """A small vision transformer that classifies by its class token: patches of 2 px, two blocks, eight classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches, self.token = nn.Conv2d(3, 8, 2, stride=2), nn.Parameter(torch.randn(1, 1, 8))
+        self.blocks, self.norm, self.head = nn.Sequential(Attention(), Attention()), nn.LayerNorm(8), nn.Linear(8, 8)
+
+    def forward(self, images: Tensor) -> Tensor:
+        places = self.patches(images).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.token.expand(len(images), -1, -1), places], dim=1)
+        return self.head(self.norm(self.blocks(tokens))[:, 0])
