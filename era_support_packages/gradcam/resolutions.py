@@ -73,20 +73,20 @@ def _candidates(
     before_zeros: list[Tensor] = []
     unread: dict[str, tuple[int, ...]] = {}
     runs: Counter[str] = Counter()
-    learnt = False
+    learned = False
 
     def note(name: str, module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
-        nonlocal learnt
+        nonlocal learned
         runs[name] += 1
         own = next(module.parameters(), None) is not None
-        learnt = learnt or own
+        learned = learned or own
         if isinstance(module, nn.Linear):
             if not module.weight.any():
                 # A head that starts at zero passes no gradient on: what it is given stands for the score. Each entry counts
                 # differently, since the sum behind a layer norm is always the same.
                 before_zeros.append((inputs[0] * torch.linspace(0, 1, module.in_features).to(inputs[0])).sum())
             return
-        if not learnt or not isinstance(output, Tensor) or not output.is_floating_point():
+        if not learned or not isinstance(output, Tensor) or not output.is_floating_point():
             return
         layout = layout_of(tracker.of(output), output.shape, 1)
         if layout is None:
