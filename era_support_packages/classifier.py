@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from era_support_packages.datasets.image_dataset import Channels, ImageDataset
-from era_support_packages.datasets.image_folder import decode_image, resize_image
+from era_support_packages.datasets.image_folder import decode_images
 from era_support_packages.datasets.loading import load as load_dataset
 from era_support_packages.datasets.normalization import normalize, unnormalize
+from era_support_packages.datasets.scanning import resize_image
 from era_support_packages.evaluation.predictions import Predictions, predicted_logits
 from era_support_packages.gradcam.explanation import Explanation, explain
 from era_support_packages.models.catalog import MODELS, build_network
@@ -263,7 +264,7 @@ def _pixels(images: Images, indices: Sequence[int] | np.ndarray | None) -> tuple
     for file in files:
         if Path(file).is_dir():
             raise ValueError(f"{os.fspath(file)} is a folder and no image; load it with datasets.load, or name the files in it.")
-    return np.stack([resize_image(decode_image(file)) for file in files]), None
+    return np.stack(decode_images(files)), None
 
 
 def _taken(split: ImageDataset, indices: Sequence[int] | np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

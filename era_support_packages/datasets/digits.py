@@ -6,6 +6,7 @@ The test part of Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten D
 import cv2
 import numpy as np
 
+from era_support_packages.datasets.fingerprint import Fingerprint
 from era_support_packages.datasets.image_dataset import IMAGE_SIZE, ImageDataset, make_splits, stratified_split
 
 
@@ -24,4 +25,8 @@ def load_digits() -> tuple[ImageDataset, ImageDataset]:
     train, test = stratified_split(labels)
     title = "handwritten digits (embedded default, not CIFAR-10)"
     classes = [str(digit) for digit in range(10)]
-    return make_splits((images[train], labels[train]), (images[test], labels[test]), classes, "digits", title)
+    # of the digits as they came, for OpenCV's versions may enlarge them to other pixels
+    raw = digits.images.astype(np.uint8)
+    fingerprints = [Fingerprint.of_arrays(classes, raw[part], labels[part]) for part in (train, test)]
+    pairs = (images[train], labels[train]), (images[test], labels[test])
+    return make_splits(*pairs, classes, "digits", title, fingerprints)

@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from era_support_packages.datasets.fingerprint import Fingerprint
 from era_support_packages.system.plain_error import PlainError
 
 IMAGE_SIZE = 32
@@ -26,6 +27,8 @@ class ImageDataset:
     images: uint8 (N, H, W, 3), RGB.  labels: int64 (N,), indices into `classes`.  split: "train" or "test".
     name: short, for file names, e.g. "cifar10".  title: for figures, e.g. "CIFAR-10".
     mean, std: per channel, of the pixels of the *training* split, on the scale [0, 1]; both splits carry the same.
+    fingerprint: of what the split was read from, None where it was made from arrays (see `fingerprint_of`).
+    bits: by which image files of 16 bits were scaled, None where there were none; both splits carry the same.
     Raises ValueError where shapes, dtypes or label values do not fit.
 
     >>> from era_support_packages import load
@@ -43,6 +46,8 @@ class ImageDataset:
     split: str
     mean: Channels
     std: Channels
+    fingerprint: Fingerprint | None = None
+    bits: int | None = None
 
     def __post_init__(self) -> None:
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[-1] != 3:
@@ -65,7 +70,18 @@ class ImageDataset:
         chosen = np.asarray(indices)
         if not chosen.size:
             chosen = chosen.astype(np.int64)  # numpy takes an empty list for floats
-        return replace(self, images=self.images[chosen], labels=self.labels[chosen])
+        return replace(self, images=self.images[chosen], labels=self.labels[chosen], fingerprint=None)
+
+
+def fingerprint_of(split: ImageDataset) -> Fingerprint:
+    """The fingerprint of what a split was read from; of its arrays where nobody knows that.
+
+    >>> from era_support_packages.datasets import fingerprint_of, load
+    >>> train, test = load("digits")
+    >>> fingerprint_of(train) == fingerprint_of(load("digits")[0])
+    True
+    """
+    return split.fingerprint or Fingerprint.of_arrays(split.classes, split.images, split.labels)
 
 
 def channel_statistics(images: np.ndarray) -> tuple[Channels, Channels]:
@@ -114,8 +130,17 @@ def make_splits(
     classes: Sequence[str],
     name: str,
     title: str,
+    fingerprints: Sequence[Fingerprint] | None = None,
+    bits: int | None = None,
 ) -> tuple[ImageDataset, ImageDataset]:
-    """(train, test) from (images, labels) of each, with the statistics of the training images."""
+    """(train, test) from (images, labels) of each, with the statistics of the training images.
+
+    fingerprints: of what each was read from; None takes them from the arrays.
+    """
     mean, std = channel_statistics(train[0])
-    shared: dict[str, Any] = {"classes": tuple(classes), "name": name, "title": title, "mean": mean, "std": std}
-    return ImageDataset(*train, split="train", **shared), ImageDataset(*test, split="test", **shared)
+    shared: dict[str, Any] = {"classes": tuple(classes), "name": name, "title": title, "mean": mean, "std": std, "bits": bits}
+    own = fingerprints or [Fingerprint.of_arrays(classes, *part) for part in (train, test)]
+    return (
+        ImageDataset(*train, split="train", fingerprint=own[0], **shared),
+        ImageDataset(*test, split="test", fingerprint=own[1], **shared),
+    )

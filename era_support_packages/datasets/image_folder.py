@@ -1,56 +1,49 @@
-"""A folder of images as a data set: decoded once, in parallel, and kept decoded in a cache file.
+"""A folder of images as a data set: each file read once, in parallel, and kept decoded in a cache file.
 
-A folder holds `train/<class>/` and `test/<class>/`, or only `<class>/`, with image files in each class folder. Its
-cache file is written beside the runs and is made again when a file of the folder is added, removed or changed.
+A folder holds `train/<class>/` and `test/<class>/`, or only `<class>/`, with image files in each class folder, at any depth. Its
+cache file is written beside the runs.
 """
 
-import hashlib
 import os
-import tempfile
+import textwrap
 import warnings
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
-from tqdm import tqdm
 
+from era_support_packages.datasets.decoding import smallest_bits, to_8_bits
+from era_support_packages.datasets.fingerprint import Fingerprint
+from era_support_packages.datasets.folder_cache import FolderScan, cache_file, scan_folder
+from era_support_packages.datasets.folder_listing import Candidate, Listing, list_folder
 from era_support_packages.datasets.image_dataset import IMAGE_SIZE, DatasetError, ImageDataset, make_splits, stratified_split
+from era_support_packages.datasets.scanning import scan
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-CACHE_FORMAT = 1  # count up when the same files would be decoded to other pixels
-CHUNK = 128  # images a task: large enough to hide the cost of a task, small enough for a smooth progress bar
-
-
-@dataclass(frozen=True, eq=False)
-class _Listing:
-    """The image files of a folder, training files first, with a fingerprint that changes when any of them does."""
-
-    files: list[str]
-    labels: np.ndarray
-    classes: tuple[str, ...]
-    train_size: int | None  # None: the folder has no splits of its own
-    fingerprint: str
+MOST_NAMES = 10  # of files in a sentence
 
 
 def load_image_folder(
-    folder: str | os.PathLike[str], cache_dir: str | os.PathLike[str] | None = None
+    folder: str | os.PathLike[str], cache_dir: str | os.PathLike[str] | None = None, skip_broken: bool = False
 ) -> tuple[ImageDataset, ImageDataset]:
     """Load a folder of images: (train, test), each uint8 (N, 32, 32, 3).
 
     folder: `train/<class>/` and `test/<class>/`, used as they are (test/ may lack a class, train/ may not); or class
         folders alone, of whose images a stratified choice of 20 %, the same every time, becomes the test split.
-        Classes are the names of the class folders, sorted; images are sorted by class, then by file name. Hidden
-        files, and files that do not end in .jpg .jpeg .png .bmp .webp, are ignored.
+        `training`, and `testing`, `val`, `valid`, `validation` where there is no `test`, are names of splits too, in any case.
+        Classes are the names of the class folders, sorted; images are sorted by class, then by name. Files in folders below a
+        class folder belong to its class. A file is an image where OpenCV or Pillow can read it, whatever its name.
     cache_dir: where the cache file lies; None is `default_cache_dir()`.
+    skip_broken: leave out images that are damaged, and say how many, instead of raising an error.
 
-    Grey images become RGB, transparency is dropped, and the orientation that a camera noted is applied. Images that are
-    not 32x32 are resized to it, without keeping the aspect ratio, and a printed line says so.
+    Gray images become RGB, transparency is composed on white, the orientation that a camera noted is applied, and of an
+    animation or several pages the first picture is taken. Files with 16 bits are scaled by the smallest of 8, 10, 12, 14 and 16
+    bits that holds the largest value among the training files. Images that are not 32x32 are resized to it, without keeping the
+    aspect ratio. Printed lines say so, and what is not used, with its number and the reason.
 
-    Raises FileNotFoundError (no images, an empty class folder, one of train/ and test/ missing), ValueError (fewer than
-    two classes, a class in test/ that train/ lacks, too few images to split), DatasetError (a file that is no whole
-    image). Warns, and goes on without a cache, where the cache file cannot be written.
+    Raises FileNotFoundError (no images, one of train/ and test/ missing), ValueError (fewer than two classes, a class in test/
+    that train/ lacks, too few images to split), DatasetError (damaged images, all of them named). Warns, and goes on without a
+    cache, where the cache file cannot be written.
 
     >>> import numpy as np
     >>> from pathlib import Path
@@ -65,15 +58,30 @@ def load_image_folder(
     (8, 2, ('dark', 'light'))
     """
     folder = Path(folder).resolve()
-    listing = _list_folder(folder)
-    images = _decoded(folder, listing, default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser())
-    labels = listing.labels
-    if listing.train_size is None:
+    listing = list_folder(folder)
+    found = _scanned(folder, listing, default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser())
+    if broken := [file.path for file, is_broken in zip(listing.candidates, found.damaged, strict=True) if is_broken]:
+        if not skip_broken:
+            raise DatasetError(_broken_sentence(broken, len(listing.candidates)))
+        listing.passed_over["damaged"] = len(broken)
+    used = [file for file, fine in zip(listing.candidates, found.fine, strict=True) if fine]
+    classes = _classes(folder, listing, used)
+    labels = np.array([classes.index(file.label) for file in used], dtype=np.int64)
+    if "" in listing.folders:
         train, test = stratified_split(labels)
     else:
-        train, test = slice(0, listing.train_size), slice(listing.train_size, None)
+        train_size = sum(file.split == "train" for file in used)
+        train, test = slice(0, train_size), slice(train_size, None)
+    images, bits, notes = _pixels(found, train)
+    for note in _notes(listing, used, found, notes):
+        print(textwrap.fill(f"{folder.name}: {note}", 120, break_long_words=False, break_on_hyphens=False))
+    names, hashes = [file.relative for file in used], [row.tobytes() for row in found.sha256[found.fine]]
+    fingerprints = [
+        Fingerprint.of_files(classes, _taken(names, part), labels[part], _taken(hashes, part)) for part in (train, test)
+    ]
     title = f"{folder.name} (folder of images)"
-    return make_splits((images[train], labels[train]), (images[test], labels[test]), listing.classes, folder.name, title)
+    pairs = (images[train], labels[train]), (images[test], labels[test])
+    return make_splits(*pairs, classes, folder.name, title, fingerprints, bits)
 
 
 def default_cache_dir() -> Path:
@@ -81,137 +89,10 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("ERA_CACHE_DIR") or "runs/.cache").expanduser()
 
 
-def _list_folder(folder: Path) -> _Listing:
-    parts = set(_class_folders(folder)) & {"train", "test"}
-    if len(parts) == 1:
-        there = parts.pop()
-        missing = "test" if there == "train" else "train"
-        raise FileNotFoundError(
-            f"{folder} has a folder {there}/ but no {missing}/: give it both, or class folders alone, without {there}/."
-        )
-    top = folder / "train" if parts else folder
-    classes = _class_folders(top)
-    if not classes:
-        raise FileNotFoundError(
-            f"{top} holds no class folders: a folder of images has <class>/ or train/<class>/ and test/<class>/ in it."
-        )
-    if len(classes) == 1:
-        raise ValueError(f"{top} holds only one class folder, {classes[0]!r}: a classifier needs at least two.")
-    images = {label: _image_files(top / name) for label, name in enumerate(classes)}
-    entries = [(label, entry) for label in images for entry in images[label]]
-    train_size = None
-    if parts:
-        train_size = len(entries)
-        entries += _list_test(folder / "test", classes)
-    elif too_small := [classes[label] for label in images if len(images[label]) < 2]:
-        raise ValueError(f"class folder {folder / too_small[0]} holds one image: it needs two, one to train and one to test.")
-    digest = hashlib.sha256(f"format {CACHE_FORMAT}, {IMAGE_SIZE} px\n".encode())
-    for _, entry in entries:
-        status = entry.stat()
-        digest.update(os.fsencode(f"{entry.path}\0{status.st_size}\0{status.st_mtime_ns}\n"))
-    return _Listing(
-        files=[entry.path for _, entry in entries],
-        labels=np.array([label for label, _ in entries], dtype=np.int64),
-        classes=tuple(classes),
-        train_size=train_size,
-        fingerprint=digest.hexdigest(),
-    )
+def decode_image(file: str | os.PathLike[str], bits: int | None = None) -> np.ndarray:
+    """Decode one image file: uint8 (H, W, 3), RGB; `bits` as for `decode_images`.
 
-
-def _list_test(folder: Path, classes: list[str]) -> list[tuple[int, os.DirEntry[str]]]:
-    names = _class_folders(folder)
-    if not names:
-        raise FileNotFoundError(f"{folder} holds no class folders: it needs the same ones as train/.")
-    if unknown := sorted(set(names) - set(classes)):
-        raise ValueError(f"{folder / unknown[0]} is a class that train/ lacks: train/ must have every class of test/.")
-    return [(classes.index(name), entry) for name in names for entry in _image_files(folder / name)]
-
-
-def _class_folders(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith((".", "__")))
-
-
-def _image_files(folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        files = [e for e in entries if e.name.lower().endswith(EXTENSIONS) and not e.name.startswith(".") and e.is_file()]
-    if not files:
-        raise FileNotFoundError(f"class folder {folder} holds no images ({' '.join(EXTENSIONS)}): fill it or remove it.")
-    return sorted(files, key=lambda entry: entry.name)
-
-
-def _decoded(folder: Path, listing: _Listing, cache_dir: Path) -> np.ndarray:
-    """All images of the listing, from the cache file if it fits, else decoded and kept there."""
-    cache_file = cache_dir / f"{folder.name}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:10]}.npz"
-    cached = _read_cache(cache_file, listing)
-    images, note = cached or _decode(folder.name, listing.files)
-    if note:
-        print(note)
-    if cached is None:
-        try:
-            _write_cache(cache_file, listing.fingerprint, images, note)
-        except OSError as error:
-            warnings.warn(
-                f"The decoded images of {folder.name} cannot be kept in {cache_dir} ({error.strerror or error}): they "
-                "are decoded again every time, unless ERA_CACHE_DIR names a folder that can be written.",
-                stacklevel=4,
-            )
-    return images
-
-
-def _read_cache(file: Path, listing: _Listing) -> tuple[np.ndarray, str] | None:
-    try:
-        with np.load(file, allow_pickle=False) as cache:
-            if str(cache["fingerprint"]) != listing.fingerprint:
-                return None
-            return cache["images"], str(cache["note"])
-    except Exception:  # absent, cut short or changed (a zip file carries checksums): in any case it can be made again
-        return None
-
-
-def _write_cache(file: Path, fingerprint: str, images: np.ndarray, note: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f"{file.stem}-", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            np.savez(stream, fingerprint=np.array(fingerprint), note=np.array(note), images=images)
-        os.replace(temporary, file)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _decode(name: str, files: list[str]) -> tuple[np.ndarray, str]:
-    """uint8 (N, 32, 32, 3) and a sentence to print, empty if no image had to be resized."""
-    images = np.empty((len(files), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
-
-    def decode_chunk(start: int) -> set[tuple[int, ...]]:
-        sizes = set()
-        for index in range(start, min(start + CHUNK, len(files))):
-            image = decode_image(files[index])
-            sizes.add(image.shape[:2])
-            images[index] = resize_image(image)
-        return sizes
-
-    sizes: set[tuple[int, ...]] = set()
-    starts = range(0, len(files), CHUNK)
-    # Threads, because OpenCV decodes without holding the interpreter's lock.
-    with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=len(files), desc=f"decoding {name}", unit=" images", leave=False, delay=0.5) as progress,
-    ):
-        for start, found in zip(starts, pool.map(decode_chunk, starts), strict=True):
-            sizes |= found
-            progress.update(min(CHUNK, len(files) - start))
-    if sizes == {(IMAGE_SIZE, IMAGE_SIZE)}:
-        return images, ""
-    smallest, *others = [f"{width}x{height}" for height, width in sorted(sizes)]
-    given = f"{len(sizes)} sizes ({smallest} ... {others[-1]})" if others else smallest
-    return images, f"{name}: images of {given} are resized to {IMAGE_SIZE}x{IMAGE_SIZE}."
-
-
-def decode_image(file: str | os.PathLike[str]) -> np.ndarray:
-    """Decode one image file: uint8 (H, W, 3), RGB. Raises DatasetError if it is not a whole image.
+    Raises `DatasetError` if it is not a whole image, `FileNotFoundError` if it is not there.
 
     >>> import numpy as np
     >>> from PIL import Image
@@ -220,23 +101,136 @@ def decode_image(file: str | os.PathLike[str]) -> np.ndarray:
     >>> decode_image("black.png").shape
     (4, 6, 3)
     """
-    with open(file, "rb") as stream:
-        data = stream.read()
-    # OpenCV 4 fills up a JPEG cut short with grey, and only warns: the last scan (FF DA) must reach the end (FF D9).
-    whole = data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda") if data.startswith(b"\xff\xd8") else bool(data)
-    try:
-        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR) if whole else None
-    except cv2.error:
-        image = None
-    if image is None:
-        raise DatasetError(f"{os.fspath(file)} cannot be decoded as an image: replace it or delete it, and run again.")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return decode_images([file], bits, small=False)[0]
 
 
-def resize_image(image: np.ndarray) -> np.ndarray:
-    """An image (H, W, 3) brought to 32 x 32 px, as training has it."""
-    if image.shape[:2] == (IMAGE_SIZE, IMAGE_SIZE):
-        return image
-    # Area averaging shrinks without aliasing, but would enlarge into blocks.
-    interpolation = cv2.INTER_AREA if min(image.shape[:2]) >= IMAGE_SIZE else cv2.INTER_LINEAR
-    return cv2.resize(image, (IMAGE_SIZE, IMAGE_SIZE), interpolation=interpolation)
+def decode_images(files: Sequence[str | os.PathLike[str]], bits: int | None = None, small: bool = True) -> list[np.ndarray]:
+    """Decode image files as those of a folder are: uint8 (32, 32, 3) each, or (H, W, 3) where `small` is false.
+
+    bits: of the files that the network was trained on (`ImageDataset.bits`), by which files of 16 bits are scaled; None is the
+    smallest number that holds the values of all these files. A line says what was done.
+    Raises `DatasetError` where one is not a whole image, `FileNotFoundError` where it is not there.
+    """
+    names = [os.fspath(file) for file in files]
+    for name in names:
+        if not os.path.exists(name):
+            raise FileNotFoundError(f"{name} is not there: give the path of an image file.")
+    found = scan(names, small)
+    for name, file in zip(names, found, strict=True):
+        if file.problem and not file.damaged:
+            raise DatasetError(f"{name} cannot be decoded as an image ({file.problem}): give another file.")
+        if file.problem:
+            raise DatasetError(f"{name} cannot be decoded as an image ({file.problem}): give a whole one.")
+    if largest := max(file.largest for file in found):
+        needed = smallest_bits(largest)
+        bits = needed if bits is None else bits
+        print(_bits_sentence(largest, bits))
+    return [to_8_bits(file.pixels, bits) if file.largest else file.pixels for file in found]
+
+
+def _scanned(folder: Path, listing: Listing, cache_dir: Path) -> FolderScan:
+    files, keys = [file.path for file in listing.candidates], [file.key for file in listing.candidates]
+    found, error = scan_folder(files, keys, cache_file(folder, cache_dir), folder.name)
+    if error is not None:
+        warnings.warn(
+            f"The decoded images of {folder.name} cannot be kept in {cache_dir} ({error.strerror or error}): they "
+            "are decoded again every time, unless ERA_CACHE_DIR names a folder that can be written.",
+            stacklevel=4,
+        )
+    for problem, is_broken in zip(found.problems, found.damaged, strict=True):
+        if problem and not is_broken:
+            listing.passed_over[problem] += 1
+    return found
+
+
+def _broken_sentence(broken: Sequence[str], files: int) -> str:
+    way_out = "replace it or delete it, and run again, or set skip_broken=True to leave it out."
+    if len(broken) == 1:
+        return f"{broken[0]} cannot be decoded as an image: {way_out}"
+    names = ", ".join(broken[:MOST_NAMES]) + (f", and {len(broken) - MOST_NAMES:,} more" if len(broken) > MOST_NAMES else "")
+    way_out = way_out.replace(" it", " them")
+    return f"{len(broken):,} of {files:,} files cannot be decoded as images ({names}): {way_out}"
+
+
+def _classes(folder: Path, listing: Listing, used: Iterable[Candidate]) -> list[str]:
+    """The classes that have images, sorted; folders without images are passed over. Raises as `load_image_folder` does."""
+    counts = Counter((file.split, file.label) for file in used)
+    splits = list(listing.folders)
+    first = splits[0]
+    classes = [label for label in listing.folders[first] if counts[first, label]]
+    top = folder if first == "" else listing.folders[first][next(iter(listing.folders[first]))].parent
+    for split in splits:
+        if empty := [label for label in listing.folders[split] if not counts[split, label]]:
+            names = ", ".join(empty[:MOST_NAMES]) + ", ..." * (len(empty) > MOST_NAMES)
+            listing.passed_over[f"folders without images{f' in {split}/' * bool(split)} ({names})"] = len(empty)
+    if not classes:
+        raise FileNotFoundError(
+            f"{top} holds no images in its class folders{_why(listing.passed_over)}: give a folder that does."
+        )
+    for label in listing.folders[splits[-1]]:
+        if counts[splits[-1], label] and label not in classes:
+            where = listing.folders[splits[-1]][label]
+            raise ValueError(f"{where} is a class that train/ lacks: train/ must have every class of test/.")
+    if len(classes) == 1:
+        below = sorted({file.name.split("/")[0] for file in used if "/" in file.name})
+        inner = f" (or is {top / classes[0]} the data set, with its folders {', '.join(below[:3])}?)" if len(below) > 1 else ""
+        raise ValueError(
+            f"{top} holds only one class folder with images, {classes[0]!r}: a classifier needs at least two{inner}."
+        )
+    if first == "" and (too_small := [label for label in classes if counts["", label] < 2]):
+        raise ValueError(f"class folder {folder / too_small[0]} holds one image: it needs two, one to train and one to test.")
+    if first != "" and not sum(counts[splits[-1], label] for label in classes):
+        raise FileNotFoundError(f"the test folder of {folder} holds no images: it needs some of the classes of train/.")
+    return classes
+
+
+def _why(passed_over: Counter[str]) -> str:
+    reasons = [f"{count:,} {reason}" for reason, count in passed_over.items() if not reason.startswith("folders")]
+    return f" ({', '.join(reasons)})" if reasons else ""
+
+
+def _pixels(found: FolderScan, train: np.ndarray | slice) -> tuple[np.ndarray, int | None, list[str]]:
+    """uint8 (N, 32, 32, 3) of the files that give a picture, the bits by which deep ones were scaled, and what to say of it."""
+    largest = found.largest[found.fine]
+    if not largest.any():
+        return found.shallow, None, []
+    in_training = int(largest[train].max())
+    bits = smallest_bits(in_training or int(largest.max()))
+    images = np.empty((len(largest), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
+    images[largest == 0], images[largest > 0] = found.shallow, to_8_bits(found.deep, bits)
+    return (
+        images,
+        bits,
+        [_bits_sentence(in_training or int(largest.max()), bits)]
+        + [f"{int((largest >= 2**bits).sum()):,} test images hold larger values, which become white."]
+        * bool((largest >= 2**bits).any()),
+    )
+
+
+def _bits_sentence(largest: int, bits: int) -> str:
+    above = "; larger ones become white" if largest >= 2**bits else ""
+    return f"files of 16 bits hold values up to {largest}; read as {bits} bits: 0 to {2**bits - 1} become 0 to 255{above}."
+
+
+def _notes(listing: Listing, used: Sequence[Candidate], found: FolderScan, notes: Sequence[str]) -> list[str]:
+    """What is to be said of the folder, a sentence each."""
+    said = [*listing.notes, *notes]
+    sizes = {(height, width) for height, width in np.unique(found.sizes[found.fine], axis=0).tolist()}
+    if sizes != {(IMAGE_SIZE, IMAGE_SIZE)}:
+        smallest, *others = [f"{width}x{height}" for height, width in sorted(sizes)]
+        given = f"{len(sizes)} sizes ({smallest} ... {others[-1]})" if others else smallest
+        said.append(f"images of {given} are resized to {IMAGE_SIZE}x{IMAGE_SIZE}.")
+    if several := int((found.pictures[found.fine] > 1).sum()):
+        said.append(f"{several:,} of {len(used):,} files hold several pictures (animations, pages); the first of each is taken.")
+    if deeper := sum("/" in file.name for file in used):
+        said.append(f"{deeper:,} of {len(used):,} images lie in folders below the class folders, whose classes they have.")
+    if listing.passed_over:
+        parts = [
+            reason if "(" in reason and "/" in reason else f"{count:,} {reason}" for reason, count in listing.passed_over.items()
+        ]
+        said.append(f"not used: {', '.join(parts)}.")
+    return said
+
+
+def _taken(values: Sequence, part: np.ndarray | slice) -> list:
+    return list(values[part]) if isinstance(part, slice) else [values[index] for index in part]

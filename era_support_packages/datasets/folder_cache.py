@@ -1,0 +1,129 @@
+"""What reading a folder of images has brought, kept in one file beside the runs; only files that changed are read again."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from era_support_packages.datasets.image_dataset import IMAGE_SIZE
+from era_support_packages.datasets.scanning import ScannedFile, scan
+
+CACHE_FORMAT = 2  # count up when the same files would be read otherwise
+_SHALLOW, _DEEP = (IMAGE_SIZE, IMAGE_SIZE, 3), (IMAGE_SIZE, IMAGE_SIZE, 4)
+
+
+@dataclass(frozen=True, eq=False)
+class FolderScan:
+    """The files of a folder as they were read, N in all.
+
+    problems: why a file gives no picture, "" where it does. damaged bool, sha256 uint8 (N, 32), sizes int64 (N, 2) height and
+    width, largest int64, pictures int64: as in `ScannedFile`. shallow: uint8 (S, 32, 32, 3), the pictures of 8 bits in order;
+    deep: uint16 (D, 32, 32, 4), the others, as in `decoding.Picture`.
+    """
+
+    problems: list[str]
+    damaged: np.ndarray
+    sha256: np.ndarray
+    sizes: np.ndarray
+    largest: np.ndarray
+    pictures: np.ndarray
+    shallow: np.ndarray
+    deep: np.ndarray
+
+    @property
+    def fine(self) -> np.ndarray:
+        """Which files give a picture, bool (N,)."""
+        return np.array([not problem for problem in self.problems], dtype=bool)
+
+    @classmethod
+    def of(cls, found: Sequence[ScannedFile]) -> "FolderScan":
+        """From what each file brought."""
+        fine = [file for file in found if not file.problem]
+        shallow, deep = ([file.pixels for file in fine if bool(file.largest) is kind] for kind in (False, True))
+        return cls(
+            problems=[file.problem for file in found],
+            damaged=np.array([file.damaged for file in found], dtype=bool),
+            sha256=np.frombuffer(b"".join(file.sha256 for file in found), dtype=np.uint8).reshape(-1, 32),
+            sizes=np.array([file.size for file in found], dtype=np.int64).reshape(-1, 2),
+            largest=np.array([file.largest for file in found], dtype=np.int64),
+            pictures=np.array([file.pictures for file in found], dtype=np.int64),
+            shallow=np.stack(shallow) if shallow else np.empty((0, *_SHALLOW), np.uint8),
+            deep=np.stack(deep) if deep else np.empty((0, *_DEEP), np.uint16),
+        )
+
+    def file(self, index: int, row: int) -> ScannedFile:
+        """What the file of that number brought; `row` is its place in `shallow` or `deep`."""
+        fine = not self.problems[index]
+        pixels = (self.deep if self.largest[index] else self.shallow)[row] if fine else None
+        size = (int(self.sizes[index, 0]), int(self.sizes[index, 1]))
+        numbers = int(self.largest[index]), int(self.pictures[index])
+        return ScannedFile(self.problems[index], bool(self.damaged[index]), self.sha256[index].tobytes(), size, *numbers, pixels)
+
+    def rows(self) -> np.ndarray:
+        """For each file its place in `shallow` or `deep`, int64 (N,); of no meaning where it gives no picture."""
+        rows = np.zeros(len(self.problems), dtype=np.int64)
+        for kind in (self.largest == 0, self.largest > 0):
+            chosen = self.fine & kind
+            rows[chosen] = np.arange(chosen.sum())
+        return rows
+
+
+def cache_file(folder: Path, cache_dir: Path) -> Path:
+    """The file for what was read in a folder (an absolute path)."""
+    return cache_dir / f"{folder.name}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:10]}.npz"
+
+
+def scan_folder(files: Sequence[str], keys: Sequence[str], cache: Path, name: str) -> tuple[FolderScan, OSError | None]:
+    """What the files hold: from the cache where their key is the same, else read now and kept there.
+
+    keys: one a file, which changes with it. Also returns why the cache could not be written, if so.
+    """
+    known_keys, known = _read(cache) or ([], None)
+    if known is not None and list(keys) == known_keys:
+        return known, None
+    places = {key: index for index, key in enumerate(known_keys)}
+    rows = known.rows() if known is not None else None
+    new = [file for file, key in zip(files, keys, strict=True) if key not in places]
+    found = iter(scan(new, name=name)) if new else iter(())
+    result = FolderScan.of([known.file(places[key], int(rows[places[key]])) if key in places else next(found) for key in keys])
+    try:
+        _write(cache, keys, result)
+    except OSError as error:
+        return result, error
+    return result, None
+
+
+def _read(file: Path) -> tuple[list[str], FolderScan] | None:
+    try:
+        with np.load(file, allow_pickle=False) as cache:
+            texts = json.loads(cache["texts"].tobytes())
+            if texts["format"] != CACHE_FORMAT:
+                return None
+            names = ("damaged", "sha256", "sizes", "largest", "pictures", "shallow", "deep")
+            found = FolderScan(texts["problems"], **{name: cache[name] for name in names})
+        fine, deep = found.fine, found.largest > 0
+        whole = len(texts["keys"]) == len(found.problems) == len(found.sha256) == len(found.damaged) == len(found.sizes)
+        shapes = (int((fine & ~deep).sum()), *_SHALLOW), (int((fine & deep).sum()), *_DEEP)
+        return (texts["keys"], found) if whole and (found.shallow.shape, found.deep.shape) == shapes else None
+    except Exception:  # absent, cut short or changed (a zip file carries checksums): in any case it can be made again
+        return None
+
+
+def _write(file: Path, keys: Sequence[str], found: FolderScan) -> None:
+    texts = json.dumps({"format": CACHE_FORMAT, "keys": list(keys), "problems": found.problems}).encode()
+    arrays: dict[str, Any] = {name: value for name, value in vars(found).items() if name != "problems"}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f"{file.stem}-", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            np.savez(stream, texts=np.frombuffer(texts, dtype=np.uint8), **arrays)
+        os.replace(temporary, file)
+    except BaseException:
+        os.unlink(temporary)
+        raise
