@@ -62,6 +62,8 @@ class Classifier:
     """of the forward pass: "fp32", "bf16" or "fp16"; explanations are computed in fp32 at least"""
     model: str | None = None
     """the name by which `build_network` makes the network; None for one made elsewhere, which cannot be loaded by name"""
+    bits: int | None = None
+    """by which files of 16 bits were scaled in training (`ImageDataset.bits`), and are here; None where there were none"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -95,7 +97,7 @@ class Classifier:
         `DatasetError` for one that is no image.
         """
         self._check_classes(images)
-        pixels, labels = _pixels(images, indices)
+        pixels, labels = _pixels(images, indices, self.bits)
         logits = predicted_logits(self.network, self._batches(pixels, batch_size), self.device, self.precision, flip)
         if logits.shape[1] != len(self.classes):
             raise ClassifierError(
@@ -114,14 +116,14 @@ class Classifier:
     ) -> Explanation:
         """Class activation maps of images, which are given as to `predict`; the rest as for `gradcam.explain`."""
         self._check_classes(images)
-        pixels, labels = _pixels(images, indices)
+        pixels, labels = _pixels(images, indices, self.bits)
         if isinstance(targets, str) and targets == "actual" and labels is not None:
             options.setdefault("labels", labels)
         return explain(self.network, self._normalized(pixels), targets, layers, method, **options)
 
     def inputs(self, images: Images, indices: Sequence[int] | np.ndarray | None = None) -> Tensor:
         """Images as the network takes them: float32 (N, 3, r, r), resized and normalised, on the CPU."""
-        return self._normalized(_pixels(images, indices)[0])
+        return self._normalized(_pixels(images, indices, self.bits)[0])
 
     def seen(self, images: Images, indices: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
         """Images as the network sees them, as pictures: uint8 (N, r, r, 3)."""
@@ -218,6 +220,7 @@ def description(model: str | None, source: "ImageDataset | Classifier", resoluti
         "mean": list(source.mean),
         "std": list(source.std),
         "resolution": resolution,
+        "bits": source.bits,
     }
 
 
@@ -242,7 +245,7 @@ def _completed(file: Path, content: dict[str, Any]) -> dict[str, Any]:
     return complete(file, content, train)
 
 
-def _pixels(images: Images, indices: Sequence[int] | np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+def _pixels(images: Images, indices: Sequence[int] | np.ndarray | None, bits: int | None) -> tuple[np.ndarray, np.ndarray | None]:
     """uint8 (N, H, W, 3) and, for a split, its labels."""
     if isinstance(images, ImageDataset):
         return _taken(images, indices)
@@ -264,7 +267,7 @@ def _pixels(images: Images, indices: Sequence[int] | np.ndarray | None) -> tuple
     for file in files:
         if Path(file).is_dir():
             raise ValueError(f"{os.fspath(file)} is a folder and no image; load it with datasets.load, or name the files in it.")
-    return np.stack(decode_images(files)), None
+    return np.stack(decode_images(files, bits)), None
 
 
 def _taken(split: ImageDataset, indices: Sequence[int] | np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

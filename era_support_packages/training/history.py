@@ -75,9 +75,8 @@ def trained(network: nn.Module, split: ImageDataset, history: History, precision
     precision: of its forward passes from now on; None is that of the training.
     """
     precision = precision or history.config.precision
-    classifier = Classifier(
-        network, split.classes, split.mean, split.std, history.resolution, precision, model=history.config.model
-    )
+    values = (split.classes, split.mean, split.std, history.resolution, precision, history.config.model, split.bits)
+    classifier = Classifier(network, *values)
     return Trained(classifier, history)
 
 

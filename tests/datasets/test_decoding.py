@@ -16,7 +16,7 @@ from era_support_packages import Classifier, ResNet18
 from era_support_packages.datasets import scanning
 from era_support_packages.datasets.decoding import UndecodableError, decode, smallest_bits, to_8_bits
 from era_support_packages.datasets.image_dataset import DatasetError
-from era_support_packages.datasets.image_folder import decode_image, decode_images
+from era_support_packages.datasets.image_folder import decode_image, decode_images, load_image_folder
 
 
 def encoded(pixels: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
@@ -251,3 +251,20 @@ def test_photos_for_a_classifier_go_the_same_way(tmp_path: Path) -> None:
     assert np.array_equal(classifier.seen([tmp_path / "x.png"]), np.full((1, 16, 16, 3), 255, np.uint8))
     with pytest.raises(DatasetError, match="Corrupt JPEG data"):
         classifier.predict([tmp_path / "y.jpg"])
+
+
+def test_a_classifier_scales_16_bits_as_its_training_data_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split, label, value in (("train", "a", 4095), ("train", "b", 273), ("test", "a", 2000), ("test", "b", 5000)):
+        (tmp_path / "deep" / split / label).mkdir(parents=True)
+        (tmp_path / "deep" / split / label / "0.png").write_bytes(encoded(np.full((32, 32), value, np.uint16)))
+    train, test = load_image_folder(tmp_path / "deep", tmp_path / "cache")
+    assert (train.images[:, 0, 0, 0].tolist(), test.images[:, 0, 0, 0].tolist()) == ([255, 17], [125, 255])
+    assert (train.bits, test.bits) == (12, 12)
+    said = capsys.readouterr().out
+    assert "deep: files of 16 bits hold values up to 4095; read as 12 bits: 0 to 4095 become 0 to 255." in said
+    assert "1 test images hold larger values, which become white" in said
+    classifier = Classifier(ResNet18(2), train.classes, train.mean, train.std, resolution=16, bits=train.bits, model="ResNet18")
+    kept = Classifier.load(classifier.save(tmp_path / "classifier.pt"), device="cpu", precision="fp32")
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(encoded(np.full((32, 32), 273, np.uint16)))  # alone, its values would take 10 bits
+    assert (kept.seen(photo) == 17).all()
