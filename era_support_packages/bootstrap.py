@@ -17,6 +17,7 @@ from pathlib import Path
 
 from era_support_packages.datasets.archives import ARCHIVES, addresses, default_root
 from era_support_packages.system.download import Download, begin
+from era_support_packages.system.paths import expanded
 
 KEPT = ("torch", "torchvision", "numpy")  # whatever is installed of these stays
 OPENCV_WHEELS = (
@@ -115,10 +116,10 @@ def start_download(
     wanted: str | None = dataset
     try:
         if finished_run is not None:
-            wanted = _stored_dataset(Path(finished_run))
+            wanted = _stored_dataset(expanded(finished_run))
         elif dataset == "auto":
             wanted = (_stored_dataset(Path(output_dir or "runs", run_name)) if run_name and resume else None) or "cifar10"
-        root = default_root() if data_root is None else Path(data_root).expanduser()
+        root = default_root() if data_root is None else expanded(data_root)
         if wanted not in ARCHIVES or (archive := ARCHIVES[wanted]).is_here(root):
             return None
         download = begin(root / archive.name, addresses(wanted, archive.url), archive.md5)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from era_support_packages.system.download_attempt import is_whole
+from era_support_packages.system.paths import expanded
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def default_root() -> Path:
     >>> print(default_root() / "cifar-10-batches-py")  # where CIFAR-10 is looked for
     data...cifar-10-batches-py
     """
-    return Path(os.environ.get("ERA_DATA_ROOT") or "data").expanduser()
+    return expanded(os.environ.get("ERA_DATA_ROOT") or "data")
 
 
 def second_address(name: str) -> str:

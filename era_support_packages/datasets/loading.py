@@ -13,6 +13,7 @@ from era_support_packages.datasets.cifar import load_cifar
 from era_support_packages.datasets.digits import load_digits
 from era_support_packages.datasets.image_dataset import DatasetError, ImageDataset
 from era_support_packages.datasets.image_folder import load_image_folder
+from era_support_packages.system.paths import expanded, unusable
 
 NAMES = ("auto", "cifar10", "cifar100", "digits")
 __all__ = ["NAMES", "DatasetError", "ImageDataset", "check", "default_root", "load", "load_digits"]
@@ -37,7 +38,7 @@ def load(name_or_path: str | os.PathLike[str], root: str | os.PathLike[str] | No
     >>> test.classes[:3]
     ('0', '1', '2')
     """
-    root = default_root() if root is None else Path(root).expanduser()
+    root = _root(root)
     folder = _image_folder(name_or_path, root)
     if folder is not None:
         return load_image_folder(folder)
@@ -48,9 +49,17 @@ def load(name_or_path: str | os.PathLike[str], root: str | os.PathLike[str] | No
 
 def check(name_or_path: str | os.PathLike[str], root: str | None = None) -> None:
     """Raise `ValueError` for an unknown name and for a path or a root where no folder is; nothing is read or downloaded."""
-    if root is not None and not Path(root).expanduser().is_dir():
+    if root is not None and not os.path.isdir(expanded(root)):
         raise ValueError(f"data_root is {root!r}, but there is no such folder: make it, or give one that is there.")
-    _image_folder(name_or_path, default_root() if root is None else Path(root).expanduser())
+    _image_folder(name_or_path, _root(root))
+
+
+def _root(root: str | os.PathLike[str] | None) -> Path:
+    """Where data lies or will lie. Raises `ValueError` for a path at which nothing can be."""
+    folder = default_root() if root is None else expanded(root)
+    if reason := unusable(folder):
+        raise ValueError(f"Data cannot lie in {str(folder)!r} ({reason}): name another folder as root or in ERA_DATA_ROOT.")
+    return folder
 
 
 def _image_folder(name_or_path: str | os.PathLike[str], root: Path) -> Path | None:
@@ -60,8 +69,8 @@ def _image_folder(name_or_path: str | os.PathLike[str], root: Path) -> Path | No
     if isinstance(name_or_path, str) and name_or_path in NAMES:
         return None
     given = os.fspath(name_or_path)
-    for folder in (Path(given).expanduser(), root / given):
-        if given and folder.is_dir():
+    for folder in (expanded(given), root / given):
+        if given and os.path.isdir(folder):
             return folder
     raise ValueError(_unknown(given, root))
 
@@ -85,8 +94,8 @@ def _allowed() -> str:
 
 def _unknown(given: str, root: Path) -> str:
     """The sentence for a name that is none and a path that leads to no folder, with what was perhaps meant."""
-    path = Path(given).expanduser()
-    if path.is_file():
+    path = expanded(given)
+    if os.path.isfile(path):
         return f"{given!r} is a file, not a data set: {_allowed()}."
     beside = [str(path.parent / folder) for folder in _folders(path.parent)] if path.parent != Path() else []
     candidates = {name.lower(): name for name in (*beside, *_folders(root), *NAMES)}
@@ -96,6 +105,7 @@ def _unknown(given: str, root: Path) -> str:
 
 
 def _folders(parent: Path) -> list[str]:
-    if not parent.is_dir():
+    try:
+        return sorted(entry.name for entry in os.scandir(parent) if entry.is_dir() and not entry.name.startswith("."))
+    except OSError:  # no folder, or one that may not be read
         return []
-    return sorted(entry.name for entry in os.scandir(parent) if entry.is_dir() and not entry.name.startswith("."))

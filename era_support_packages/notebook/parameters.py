@@ -5,14 +5,16 @@ Imports nothing that is slow: a bad value is named before a kernel is started or
 
 import ast
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from era_support_packages.datasets import loading as datasets
+from era_support_packages.runs.finished import check_finished
 from era_support_packages.system.command_values import read_value
 from era_support_packages.system.naming import nearest_names
+from era_support_packages.system.paths import expanded, unusable
 from era_support_packages.system.plain_error import PlainError
 from era_support_packages.training.config import TrainingConfig
 from era_support_packages.training.config_checks import CAM_METHODS, CHECK_EXTENTS
@@ -138,16 +140,15 @@ class Parameters:
     def _check_paths(self) -> None:
         knobs = self.knobs
         if knobs["finished_run"] is not None:
-            if not (folder := Path(knobs["finished_run"]).expanduser()).is_dir():
+            if not os.path.isdir(folder := expanded(knobs["finished_run"])):
                 raise ValueError(f"finished_run is {knobs['finished_run']!r}, but there is no such folder: give that of a run.")
-            from era_support_packages.runs.folder import Run
-
-            Run.open(folder)
+            check_finished(folder)
         else:
             datasets.check(knobs["dataset"], knobs["data_root"])
-        output_dir = Path(knobs["output_dir"]).absolute()
-        if not (there := next(path for path in (output_dir, *output_dir.parents) if path.exists())).is_dir():
-            raise ValueError(f"output_dir {knobs['output_dir']!r} cannot be used ({there} is no folder): give a folder.")
+        output_dir = expanded(knobs["output_dir"]).absolute()
+        there = next(path for path in (output_dir, *output_dir.parents) if os.path.exists(path))
+        if problem := unusable(output_dir) or ("" if os.path.isdir(there) else f"{there} is no folder"):
+            raise ValueError(f"output_dir {knobs['output_dir']!r} cannot be used ({problem}): give a folder.")
         if {"device", "precision"} & self.values.keys():
             from era_support_packages.system.machine import resolve_device, resolve_precision
 

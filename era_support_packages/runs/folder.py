@@ -20,8 +20,10 @@ from torch import nn
 from era_support_packages.classifier import complete
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.evaluation.predictions import Predictions
+from era_support_packages.runs.finished import check_finished, is_finished, summary
 from era_support_packages.system.atomic_file import write_atomically
 from era_support_packages.system.machine import describe, versions
+from era_support_packages.system.paths import expanded
 from era_support_packages.system.plain_error import PlainError
 from era_support_packages.system.tensor_file import read_tensors
 from era_support_packages.training.checkpoint import Checkpoint, CheckpointError
@@ -71,17 +73,8 @@ class Run:
     @classmethod
     def open(cls, folder: str | Path) -> "Run":
         """A finished run. Raises `FileNotFoundError` where the folder holds none."""
-        run = cls(Path(folder))
-        for name in ("checkpoint.pt", "summary.json"):
-            if not (run.folder / name).is_file():
-                raise FileNotFoundError(
-                    f"{run.folder} is not the folder of a finished run: it has no {name}; give one that has, or train a new one."
-                )
-        if not run.finished:
-            raise FileNotFoundError(
-                f"{run.folder} is not the folder of a finished run: it was stopped before its end; run it again with the same "
-                "values, or train a new one."
-            )
+        run = cls(expanded(folder))
+        check_finished(run.folder)
         return run
 
     @property
@@ -92,10 +85,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether the run is complete."""
-        try:
-            return self.checkpoint_file.is_file() and bool(self.summary().get("complete", True))
-        except (OSError, ValueError, AttributeError):
-            return False
+        return is_finished(self.folder)
 
     def is_empty(self) -> bool:
         """Whether nothing is in the folder, hidden files aside."""
@@ -222,7 +212,7 @@ class Run:
 
     def summary(self) -> dict[str, Any]:
         """The contents of summary.json."""
-        return json.loads((self.folder / "summary.json").read_text())
+        return summary(self.folder)
 
     def complete_epochs(self) -> int:
         """How many epochs the checkpoint holds, 0 without one. Raises `CheckpointError` for a broken one."""

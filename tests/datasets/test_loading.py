@@ -24,7 +24,7 @@ from era_support_packages import bootstrap
 from era_support_packages.datasets import cifar, loading as datasets
 from era_support_packages.datasets.archives import ARCHIVES
 from era_support_packages.datasets.image_dataset import DatasetError, ImageDataset, channel_statistics, stratified_split
-from era_support_packages.datasets.loading import load
+from era_support_packages.datasets.loading import default_root, load
 from era_support_packages.system import download, download_attempt
 
 CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -739,6 +739,29 @@ def test_a_file_is_no_data_set(tmp_path: Path) -> None:
     (tmp_path / "images.zip").touch()
     with pytest.raises(ValueError, match=r"^'images.zip' is a file, not a data set: give one of auto, .* or a path to a"):
         load("images.zip")
+
+
+@pytest.mark.parametrize("given", ["x" * 300, f"{'x' * 300}/y", "~nobody-is-called-so/y", "~nobody-is-called-so"])
+def test_a_path_that_no_system_takes_is_unknown(given: str) -> None:
+    with pytest.raises(ValueError, match=f"^Unknown data set {given!r}"):
+        load(given)
+    with pytest.raises(ValueError, match=r"^data_root is "):
+        datasets.check("cifar10", given)
+
+
+def test_a_root_at_which_nothing_can_be_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("cifar10", "auto", "mnist"):
+        with pytest.raises(ValueError, match=r"^Data cannot lie in 'x{300}' \(.*\): name another folder"):
+            load(name, "x" * 300)
+    monkeypatch.setenv("ERA_DATA_ROOT", "x" * 300)
+    with pytest.raises(ValueError, match=r"^Data cannot lie in "):
+        datasets.check("auto")
+
+
+def test_a_home_that_is_none_stays_as_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ERA_DATA_ROOT", "~nobody-is-called-so/data")
+    assert default_root() == Path("~nobody-is-called-so/data")
+    assert bootstrap.start_download("digits", data_root="~nobody-is-called-so") is None
 
 
 def test_a_folder_by_path_and_by_its_name_in_the_root(tmp_path: Path) -> None:

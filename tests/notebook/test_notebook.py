@@ -140,10 +140,20 @@ def test_a_bad_value_ends_with_its_sentence_before_a_kernel_starts(name, value, 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("module", ["era_support_packages.notebook", "era_support_packages"])
-def test_a_bad_value_does_not_wait_for_pytorch(module):
+@pytest.mark.parametrize(
+    ("module", "arguments", "sentence"),
+    [
+        ("era_support_packages", ["--epochs", "-3"], "epochs is -3; give a whole number from 1 to 10000."),
+        ("era_support_packages.notebook", ["run", "-p", "epochs", "-3"], "epochs is -3; give a whole number from 1 to 10000."),
+        (
+            "era_support_packages.notebook",
+            ["run", "-p", "finished_run", "docs"],
+            "docs is not the folder of a finished run: it has no checkpoint.pt; give one that has, or train a new one.",
+        ),
+    ],
+)
+def test_a_bad_value_does_not_wait_for_pytorch(module, arguments, sentence):
     """What makes it quick: nothing that is slow to import is, so that the sentence is there in a second or two."""
-    arguments = ["run", "-p", "epochs", "-3"] if module.endswith("notebook") else ["--epochs", "-3"]
     code = (
         "import runpy, sys\n"
         f"sys.argv[1:] = {arguments!r}\n"
@@ -152,7 +162,7 @@ def test_a_bad_value_does_not_wait_for_pytorch(module):
     )
     finished = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (finished.returncode, finished.stdout) == (2, "[]\n")
-    assert finished.stderr == "error: epochs is -3; give a whole number from 1 to 10000.\n"
+    assert finished.stderr == f"error: {sentence}\n"
 
 
 # ---- an executed copy -----------------------------------------------------------------------------------------------

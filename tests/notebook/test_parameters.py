@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,17 @@ def test_a_bad_value_is_refused_before_anything_is_done(
     assert " ".join(shown) == str(raised.value)
     assert max(map(len, shown)) <= 96
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("path", ["x" * 300, f"{'x' * 300}/deeper", "~nobody-is-called-so/runs"], ids=["long", "deep", "home"])
+@pytest.mark.parametrize("name", ["dataset", "data_root", "finished_run", "output_dir"])
+def test_a_path_that_no_system_takes_is_refused_like_any_other(name: str, path: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    if (name, path[0]) == ("output_dir", "~"):  # a folder may be called so
+        Parameters.collect({name: path}).check()
+        return
+    with pytest.raises(ParameterError, match=re.escape(repr(path))):
+        Parameters.collect({name: path}).check()
 
 
 def test_good_values_are_handed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,25 @@
+"""Paths as people write them."""
+
+import os
+from pathlib import Path
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """The path with a leading `~` replaced by the home folder; `~name` stays as it is where nobody is called so.
+
+    `Path.expanduser` raises there, and what it raises is no `OSError`.
+    """
+    return Path(os.path.expanduser(path))
+
+
+def unusable(path: str | os.PathLike[str]) -> str:
+    """Why nothing can be at this path, in the system's words (a name too long, a folder that may not be read), else ""."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as error:
+        return error.strerror or str(error)
+    except ValueError as error:  # a null byte
+        return str(error)
+    return ""
