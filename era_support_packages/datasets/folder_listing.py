@@ -47,13 +47,43 @@ class Listing:
     notes: list[str]
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse what is no folder of images by its folders alone: quick, as no file in them is looked at.
+
+    Raises as `list_folder`, and `ValueError` where there is only one class folder.
+    """
+    folders, _ = _class_folders(folder, Counter())
+    classes = folders.get("train") or folders[""]
+    if len(classes) == 1:
+        [(name, top)] = classes.items()
+        raise ValueError(only_one_class(top.parent, name, list(_folders(top))))
+
+
+def only_one_class(top: Path, name: str, below: list[str]) -> str:
+    """The sentence for a folder with images of one class; `below` are the folders in that of the class."""
+    inner = f" (or is {top / name} the data set, with its folders {', '.join(below[:3])}?)" if len(below) > 1 else ""
+    return f"{top} holds only one class folder with images, {name!r}: a classifier needs at least two{inner}."
+
+
 def list_folder(folder: Path) -> Listing:
     """List a folder of images.
 
-    Raises `FileNotFoundError` where there are no class folders or only one of two splits, and `ValueError` where there is only
-    one class, or two folders for one split.
+    Raises `FileNotFoundError` where there are no class folders or only one of two splits, and `ValueError` where there are two
+    folders for one split.
     """
     passed_over: Counter[str] = Counter()
+    folders, notes = _class_folders(folder, passed_over)
+    candidates = [
+        candidate
+        for split, classes in folders.items()
+        for label, top in classes.items()
+        for candidate in sorted(_files(top, split, label, passed_over), key=lambda candidate: candidate.name)
+    ]
+    return Listing(candidates, folders, +passed_over, notes)
+
+
+def _class_folders(folder: Path, passed_over: Counter[str]) -> tuple[dict[str, dict[str, Path]], list[str]]:
+    """`Listing.folders` and `Listing.notes`. Raises as `list_folder` does."""
     inside = _folders(folder, passed_over)
     splits, notes = _splits(folder, inside, passed_over)
     folders = {split: _folders(top, passed_over) for split, top in splits.items()}
@@ -64,13 +94,7 @@ def list_folder(folder: Path) -> Listing:
             if split == "test":
                 raise FileNotFoundError(f"{top} holds no class folders: it needs the same ones as train/.")
             raise FileNotFoundError(f"{top} holds no class folders: a folder of images has {what}")
-    candidates = [
-        candidate
-        for split, classes in folders.items()
-        for label, top in classes.items()
-        for candidate in sorted(_files(top, split, label, passed_over), key=lambda candidate: candidate.name)
-    ]
-    return Listing(candidates, folders, +passed_over, notes)
+    return folders, notes
 
 
 def _splits(folder: Path, inside: dict[str, Path], passed_over: Counter[str]) -> tuple[dict[str, Path], list[str]]:

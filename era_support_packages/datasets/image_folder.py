@@ -16,7 +16,7 @@ import numpy as np
 from era_support_packages.datasets.decoding import smallest_bits, to_8_bits
 from era_support_packages.datasets.fingerprint import Fingerprint
 from era_support_packages.datasets.folder_cache import FolderScan, cache_file, scan_folder
-from era_support_packages.datasets.folder_listing import Candidate, Listing, list_folder
+from era_support_packages.datasets.folder_listing import Candidate, Listing, list_folder, only_one_class
 from era_support_packages.datasets.image_dataset import IMAGE_SIZE, DatasetError, ImageDataset, make_splits, stratified_split
 from era_support_packages.datasets.scanning import scan
 
@@ -173,10 +173,7 @@ def _classes(folder: Path, listing: Listing, used: Iterable[Candidate]) -> list[
             raise ValueError(f"{where} is a class that train/ lacks: train/ must have every class of test/.")
     if len(classes) == 1:
         below = sorted({file.name.split("/")[0] for file in used if "/" in file.name})
-        inner = f" (or is {top / classes[0]} the data set, with its folders {', '.join(below[:3])}?)" if len(below) > 1 else ""
-        raise ValueError(
-            f"{top} holds only one class folder with images, {classes[0]!r}: a classifier needs at least two{inner}."
-        )
+        raise ValueError(only_one_class(top, classes[0], below))
     if first == "" and (too_small := [label for label in classes if counts["", label] < 2]):
         raise ValueError(f"class folder {folder / too_small[0]} holds one image: it needs two, one to train and one to test.")
     if first != "" and not sum(counts[splits[-1], label] for label in classes):

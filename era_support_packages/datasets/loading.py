@@ -11,6 +11,7 @@ from pathlib import Path
 from era_support_packages.datasets.archives import default_root
 from era_support_packages.datasets.cifar import load_cifar
 from era_support_packages.datasets.digits import load_digits
+from era_support_packages.datasets.folder_listing import check_folder
 from era_support_packages.datasets.image_dataset import DatasetError, ImageDataset
 from era_support_packages.datasets.image_folder import load_image_folder
 from era_support_packages.system.paths import expanded, unusable
@@ -48,10 +49,15 @@ def load(name_or_path: str | os.PathLike[str], root: str | os.PathLike[str] | No
 
 
 def check(name_or_path: str | os.PathLike[str], root: str | None = None) -> None:
-    """Raise `ValueError` for an unknown name and for a path or a root where no folder is; nothing is read or downloaded."""
+    """Refuse what cannot be loaded, before anything is read or downloaded.
+
+    Raises `ValueError` for an unknown name, for a path or a root where no folder is, and for a folder of one class, and
+    `FileNotFoundError` for one without class folders.
+    """
     if root is not None and not os.path.isdir(expanded(root)):
         raise ValueError(f"data_root is {root!r}, but there is no such folder: make it, or give one that is there.")
-    _image_folder(name_or_path, _root(root))
+    if (folder := _image_folder(name_or_path, _root(root))) is not None:
+        check_folder(folder.resolve())
 
 
 def _root(root: str | os.PathLike[str] | None) -> Path:

@@ -741,6 +741,34 @@ def test_a_file_is_no_data_set(tmp_path: Path) -> None:
         load("images.zip")
 
 
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        (["1.png", "2.png"], "holds no class folders: a folder of images has <class>/ or train/<class>/"),
+        (["train/cat/1.png", "train/dog/1.png"], "has a folder train/ but no test/: give it both"),
+        (["train/cat/1.png", "train/dog/1.png", "test/"], "holds no class folders: it needs the same ones as train/"),
+        (["cat/1.png"], "holds only one class folder with images, 'cat': a classifier needs at least two."),
+        (["pets/cat/1.png", "pets/dog/1.png"], "at least two (or is {}/pets the data set, with its folders cat, dog?)."),
+    ],
+)
+def test_a_folder_that_is_no_data_set_is_refused_by_its_folders_alone(files: list[str], sentence: str, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    for name in files:
+        place = folder / name
+        (place if name.endswith("/") else place.parent).mkdir(parents=True, exist_ok=True)
+        if not name.endswith("/"):
+            place.write_bytes(b"no image: it is not opened")
+    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(sentence.format(folder))):
+        datasets.check("photos", str(tmp_path))
+
+
+def test_a_folder_of_two_classes_passes_the_check(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for label in ("cat", "dog"):
+            (tmp_path / "photos" / split / label).mkdir(parents=True)
+    datasets.check(tmp_path / "photos")
+
+
 @pytest.mark.parametrize("given", ["x" * 300, f"{'x' * 300}/y", "~nobody-is-called-so/y", "~nobody-is-called-so"])
 def test_a_path_that_no_system_takes_is_unknown(given: str) -> None:
     with pytest.raises(ValueError, match=f"^Unknown data set {given!r}"):

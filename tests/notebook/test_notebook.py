@@ -123,6 +123,7 @@ def test_the_badge_opens_this_notebook(committed):
             "no/such",
             "Unknown data set 'no/such': give one of auto, cifar10, cifar100, digits, or a path",
         ),
+        ("dataset", ".", "{folder} holds no class folders: a folder of images has <class>/ or train/<class>/"),
         ("data_root", "no/such", "data_root is 'no/such', but there is no such folder: make it, or give one that is there."),
         ("finished_run", "no/such", "finished_run is 'no/such', but there is no such folder: give that of a run."),
         ("method", "gradcma", "method is 'gradcma': did you mean 'gradcam' or 'xgradcam' or 'gradcam++'?"),
@@ -136,7 +137,7 @@ def test_a_bad_value_ends_with_its_sentence_before_a_kernel_starts(name, value, 
     monkeypatch.setattr(notebook_run, "execute", never)
     monkeypatch.setattr(notebook_run, "repository_folder", lambda: tmp_path)
     assert notebook.main(["run", "-p", name, value]) == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {sentence}")
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {sentence.format(folder=tmp_path)}")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -52,6 +52,14 @@ def test_a_python_block_runs_as_it_stands(block: str, few_digits: None, tmp_path
     np.testing.assert_allclose(explanation.confidences[:, 0], history.predictions.confidences[worst], atol=0.02)
 
 
+def test_every_environment_variable_that_a_person_may_set_is_named() -> None:
+    package = "\n".join(file.read_text(encoding="utf-8") for file in (REPOSITORY / "era_support_packages").rglob("*.py"))
+    notebook = (REPOSITORY / "notebooks" / "gradcam_cifar10.ipynb").read_text(encoding="utf-8")
+    read = set(re.findall(r"\bERA_[A-Z0-9_]*[A-Z0-9]\b", package + notebook)) - {"ERA_NOTEBOOK_FOLDER"}  # set by the notebook
+    assert {"ERA_DATA_ROOT", "ERA_CIFAR100_URL", "ERA_REPO_URL"} <= read
+    assert {name for name in read if f"`{name}`" not in README} == set()
+
+
 def texts_of(*folders: Path) -> str:
     """All texts that stand in the code of some folders, a place for a value left out."""
     found = []
