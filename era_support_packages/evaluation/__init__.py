@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         most_confused as most_confused,
         suspicious_labels as suspicious_labels,
     )
+    from era_support_packages.evaluation.outputs import LogitReader as LogitReader
     from era_support_packages.evaluation.predictions import Predictions as Predictions, predict as predict
     from era_support_packages.evaluation.temperature import temperature_scaling as temperature_scaling
 

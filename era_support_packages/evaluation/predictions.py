@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.datasets.normalization import image_batches
+from era_support_packages.evaluation.outputs import LogitReader
 from era_support_packages.models.modes import evaluation_mode
 from era_support_packages.system.machine import autocast
 
@@ -210,12 +211,15 @@ def predict(
 def predicted_logits(
     model: nn.Module, batches: Iterable[Tensor], device: torch.device, precision: str = "fp32", flip: bool = False
 ) -> np.ndarray:
-    """The model's logits float32 (N, C) of batches of normalised images, in evaluation mode; `flip` as for `predict`."""
-    logits = []
+    """The model's logits float32 (N, C) of batches of normalised images, in evaluation mode; `flip` as for `predict`.
+
+    What is read as logits is told in `outputs.LogitReader`: one output is two classes, of probabilities the logarithms are taken.
+    """
+    logits, read = [], LogitReader(model)
     with evaluation_mode(model), torch.inference_mode(), autocast(device, precision):
         for images in batches:
-            output = model(images).float()
+            output = read(images).float()
             if flip:
-                output = (output + model(images.flip(3)).float()) / 2
+                output = (output + read(images.flip(3)).float()) / 2
             logits.append(output.cpu())
     return torch.cat(logits).numpy()

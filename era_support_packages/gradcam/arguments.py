@@ -28,6 +28,15 @@ def checked_images(images: Tensor | np.ndarray) -> Tensor:
     return images.detach()
 
 
+def checked_confidence(confidence: object) -> None:
+    """Raise `ValueError` where it names no way from logits to probabilities."""
+    if confidence not in ("softmax", "sigmoid"):
+        raise ValueError(
+            f"confidence is {confidence!r}; give 'softmax', or 'sigmoid' for a network of several labels, whose classes do not "
+            "exclude each other"
+        )
+
+
 def checked_reshape_function(reshape: object) -> None:
     """Raise `ValueError` where `reshape` is neither None nor a function."""
     if reshape is not None and not callable(reshape):

@@ -15,11 +15,13 @@ from numpy.typing import ArrayLike
 from pytorch_grad_cam.utils.image import scale_cam_image
 from torch import Tensor, nn
 
+from era_support_packages.evaluation.outputs import LogitReader
 from era_support_packages.gradcam.arguments import (
     DEFAULT_LAYERS,
     Layers,
     Targets,
     checked_batch_size,
+    checked_confidence,
     checked_images,
     checked_reshape_function,
     class_ids,
@@ -29,7 +31,7 @@ from era_support_packages.gradcam.arguments import (
 from era_support_packages.gradcam.layouts import Reshape
 from era_support_packages.gradcam.maps import Batch
 from era_support_packages.gradcam.methods import GRADIENT_METHODS, METHODS, Method, check_method
-from era_support_packages.gradcam.passes import checked_logits, forward, prepared, to_network, unwrapped
+from era_support_packages.gradcam.passes import forward, prepared, to_network, unwrapped
 from era_support_packages.gradcam.resolutions import last_of_each_resolution
 from era_support_packages.system.progress import progress_bar
 
@@ -62,13 +64,15 @@ class Explanation:
     layers: tuple[str, ...]
     """the names of the L layers, in the order asked for; `ALL_LAYERS` alone for FullGrad"""
     confidences: np.ndarray
-    """float32 (N, T): softmax probability of each target class"""
+    """float32 (N, T): probability of each target class, by the softmax, or by the sigmoid where that was asked for"""
     raw_ranges: np.ndarray
     """float32 (N, T, L, 2): minimum and maximum of the map after its ReLU, unscaled, at the layer's resolution"""
     method: str
     """the key of `METHODS` that made the maps"""
     grids: tuple[tuple[int, int], ...]
     """height and width of each layer's activation, of the image for FullGrad: how finely its maps can mark a place"""
+    score: str = "logit"
+    """what the maps explain: "logit", or "log-probability" of a network that returns probabilities, whose maps are others"""
 
     @property
     def constant(self) -> np.ndarray:
@@ -86,6 +90,7 @@ def explain(
     batch_size: int = 64,
     progress: bool = True,
     reshape: Reshape | None = None,
+    confidence: str = "softmax",
 ) -> Explanation:
     """Explain a classifier's decisions: class activation maps of all `layers` from one forward pass per batch.
 
@@ -95,10 +100,13 @@ def explain(
     are as before.
 
     Args:
-        model: maps float images to logits (N, C); compiled, data-parallel and weight-averaged models are unwrapped.
+        model: maps float images to logits (N, C), or to what `evaluation.outputs.LogitReader` reads as such: one output is two
+            classes, of probabilities the logarithms are explained. Compiled, data-parallel and weight-averaged models are
+            unwrapped.
         images: float (N, channels, H, W), normalised as in training, on any device.
         targets: "predicted", "actual" (then `labels` are needed), or integer class ids (N,) or (N, T):
-            T classes per image cost one forward and T backward passes. EigenCAM has no class: its maps are the same for each.
+            T classes per image cost one forward and T backward passes; (1, T) are the same for every image. EigenCAM has no
+            class: its maps are the same for each.
         layers: names as in `model.named_modules()` or the modules themselves, in any order, repeats allowed; each runs once in a
             forward pass. None means those of layer1 ... layer4 that there are, else what `default_layers` finds. FullGrad makes
             one map from all layers and takes none.
@@ -110,6 +118,7 @@ def explain(
         reshape: selects and rearranges what each layer gives into (N, channels, h, w). None follows the axes of the images
             through the network: channels first, channels last (Swin) and sequences of tokens with or without a class token (ViT)
             are recognized, and what is not is refused.
+        confidence: "softmax", or "sigmoid" for a network of several labels, where each class has a probability by itself.
 
     Raises:
         ValueError: an argument is not as described; found before any computation, except for what only a forward pass
@@ -121,6 +130,7 @@ def explain(
     count, _, height, width = images.shape
     ids = class_ids(targets, labels, count)
     checked_reshape_function(reshape)
+    checked_confidence(confidence)
     model = unwrapped(model)
     asked = _asked(model, layers, method)
     columns = 1 if ids is None else ids.shape[1]
@@ -128,19 +138,20 @@ def explain(
     confidences = np.zeros((count, columns), np.float32)
 
     with prepared(model) as network:
-        names = asked or _found(network, images)
+        logits = LogitReader(network)
+        names = asked or _found(logits, images)
         unique = tuple(dict.fromkeys(names))
         maps = np.zeros((count, columns, len(unique), height, width), np.float32)
         raw_ranges = np.zeros((count, columns, len(unique), 2), np.float32)
         grids: dict[str, tuple[int, int]] = {}
-        with _advance(network, images, unique, method, progress, reshape) as advance:
+        with _advance(logits, images, unique, method, progress, reshape) as advance:
             for start in range(0, count, batch_size):
                 part = slice(start, start + batch_size)
-                batch = Batch(network, to_network(images[part], network), unique, part, ids, batch_size, advance, reshape)
+                batch = Batch(logits, to_network(images[part], network), unique, part, ids, batch_size, advance, reshape)
                 result = METHODS[method].maps(batch)
                 advance(len(batch.images))
                 explained[part] = result.classes.cpu().numpy()
-                confidences[part] = result.logits.softmax(dim=1).gather(1, result.classes).cpu().numpy()
+                confidences[part] = logits.confidences(result.logits, confidence).gather(1, result.classes).cpu().numpy()
                 for k, (name, raw) in enumerate(zip(unique, result.raw, strict=True)):
                     raw = np.maximum(np.nan_to_num(raw), 0)
                     grids[name] = raw.shape[2:]
@@ -150,7 +161,7 @@ def explain(
 
     order = [unique.index(name) for name in names]
     sizes = tuple(grids[name] for name in names)
-    return Explanation(maps[:, :, order], explained, names, confidences, raw_ranges[:, :, order], method, sizes)
+    return Explanation(maps[:, :, order], explained, names, confidences, raw_ranges[:, :, order], method, sizes, logits.score)
 
 
 def forward_passes(
@@ -173,7 +184,8 @@ def forward_passes(
     if not METHODS[method].pass_per_channel:
         return len(images)
     with prepared(model) as network:
-        return _passes_per_channel(network, images, tuple(dict.fromkeys(asked or _found(network, images))), reshape)
+        logits = LogitReader(network)
+        return _passes_per_channel(logits, images, tuple(dict.fromkeys(asked or _found(logits, images))), reshape)
 
 
 def default_layers(model: nn.Module, images: Tensor | np.ndarray | None = None) -> tuple[str, ...]:
@@ -194,7 +206,7 @@ def default_layers(model: nn.Module, images: Tensor | np.ndarray | None = None) 
             "resolution is found"
         )
     with prepared(model) as network:
-        return _found(network, checked_images(images))
+        return _found(LogitReader(network), checked_images(images))
 
 
 def upsample(raw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -217,25 +229,25 @@ def _asked(model: nn.Module, layers: Layers, method: str) -> tuple[str, ...]:
     return (ALL_LAYERS,)
 
 
-def _found(network: nn.Module, images: Tensor) -> tuple[str, ...]:
+def _found(logits: LogitReader, images: Tensor) -> tuple[str, ...]:
     """The last module of each resolution."""
-    return last_of_each_resolution(network, to_network(images[:1], network), lambda image: checked_logits(network(image), 1))
+    return last_of_each_resolution(logits, to_network(images[:1], logits.network))
 
 
 @torch.no_grad()
-def _passes_per_channel(network: nn.Module, images: Tensor, names: tuple[str, ...], reshape: Reshape | None) -> int:
+def _passes_per_channel(logits: LogitReader, images: Tensor, names: tuple[str, ...], reshape: Reshape | None) -> int:
     """Images through the network where every channel takes a pass of its own."""
-    _, layers = forward(network, to_network(images[:1], network), names, reshape)
+    _, layers = forward(logits, to_network(images[:1], logits.network), names, reshape)
     return len(images) * (1 + sum(layer.channels.shape[1] for layer in layers.values()))
 
 
 @contextmanager
 def _advance(
-    network: nn.Module, images: Tensor, names: tuple[str, ...], method: str, progress: bool, reshape: Reshape | None
+    logits: LogitReader, images: Tensor, names: tuple[str, ...], method: str, progress: bool, reshape: Reshape | None
 ) -> Iterator[Callable[[int], object]]:
     """A function that moves the progress bar by a number of forward passes; there is a bar only where there are many."""
     if not (progress and METHODS[method].pass_per_channel):
         yield lambda passes: None
         return
-    with progress_bar(_passes_per_channel(network, images, names, reshape), METHODS[method].title, " passes") as bar:
+    with progress_bar(_passes_per_channel(logits, images, names, reshape), METHODS[method].title, " passes") as bar:
         yield bar.update

@@ -17,6 +17,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from era_support_packages.evaluation.outputs import LogitReader
 from era_support_packages.gradcam.axes import OTHER
 from era_support_packages.gradcam.layouts import Reshape, refusal
 from era_support_packages.gradcam.passes import Recorded, checked_logits, forward, full_precision, gradients, hooked, recorded
@@ -26,8 +27,8 @@ from era_support_packages.gradcam.passes import Recorded, checked_logits, forwar
 class Batch:
     """One batch of images and what is asked about it."""
 
-    network: nn.Module
-    """in evaluation mode, frozen"""
+    logits: LogitReader
+    """reads those of the network, which is in evaluation mode and frozen"""
     images: Tensor
     """float (B, channels, H, W), on the network's device"""
     layers: tuple[str, ...]
@@ -45,7 +46,11 @@ class Batch:
 
     def forward(self) -> tuple[Tensor, dict[str, Recorded]]:
         """The logits (B, C), and what each layer gives by name."""
-        return forward(self.network, self.images, self.layers, self.reshape)
+        return forward(self.logits, self.images, self.layers, self.reshape)
+
+    @property
+    def network(self) -> nn.Module:
+        return self.logits.network
 
     def classes(self, logits: Tensor) -> Tensor:
         """The classes to explain, int64 (B, T); `ValueError` for one that the network does not have."""
@@ -156,7 +161,8 @@ def full_gradient_maps(batch: Batch) -> BatchMaps:
         return activation.clone()
 
     with hooked(batch.network, biases, keep):
-        logits = checked_logits(batch.network(images.clone()), len(images))
+        output = batch.network(images.clone())
+    logits = checked_logits(batch.logits.read(output, images))
     classes = batch.classes(logits)
     tensors = [images, *(activation for _, activation in terms)]
     factors = [images, *(bias[:, None, None] for bias, _ in terms)]
@@ -222,7 +228,7 @@ def _masked_logits(batch: Batch, activation: Tensor, rows: Tensor, channels: Ten
     size = batch.images.shape[2:]
     masks = F.interpolate(activation[rows, channels][:, None], size=size, mode="bilinear", align_corners=True)
     lowest, highest = masks.amin(dim=(2, 3), keepdim=True), masks.amax(dim=(2, 3), keepdim=True)
-    return batch.network(batch.images[rows] * ((masks - lowest) / (highest - lowest + 1e-8)))
+    return batch.logits(batch.images[rows] * ((masks - lowest) / (highest - lowest + 1e-8)))
 
 
 def _ablated_logits(batch: Batch, name: str, layer: Recorded, rows: Tensor, channels: Tensor) -> Tensor:
@@ -236,7 +242,7 @@ def _ablated_logits(batch: Batch, name: str, layer: Recorded, rows: Tensor, chan
         return output.masked_fill(ablated.view(output.shape), 0)
 
     with hooked(batch.network, [name], without):
-        return batch.network(batch.images[rows])
+        return batch.logits(batch.images[rows])
 
 
 def _check_places(name: str, layer: Recorded, gradient: Tensor) -> None:
@@ -253,7 +259,7 @@ def _check_all_places(batch: Batch, layers: dict[str, Recorded]) -> None:
     """`_check_places` for methods without gradients: one more pass of one image, where a layer gives more than places."""
     if batch.part.start or not any(layer.leaves_out for layer in layers.values()):
         return
-    logits, found = forward(batch.network, batch.images[:1], batch.layers, batch.reshape)
+    logits, found = forward(batch.logits, batch.images[:1], batch.layers, batch.reshape)
     slopes = gradients(logits.max(), [layer.output for layer in found.values()], keep_graph=False)
     for (name, layer), gradient in zip(found.items(), slopes, strict=True):
         if gradient is not None:

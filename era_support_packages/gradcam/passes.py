@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from era_support_packages.evaluation.outputs import LogitReader
 from era_support_packages.gradcam.axis_tracker import AxisTracker
 from era_support_packages.gradcam.layouts import Reshape, checked_reshape, layout_of, refusal
 from era_support_packages.models.modes import evaluation_mode
@@ -73,7 +74,7 @@ def to_network(images: Tensor, network: nn.Module) -> Tensor:
 
 
 def forward(
-    network: nn.Module, images: Tensor, names: Sequence[str], reshape: Reshape | None = None
+    logits: LogitReader, images: Tensor, names: Sequence[str], reshape: Reshape | None = None
 ) -> tuple[Tensor, dict[str, Recorded]]:
     """One forward pass: logits (N, C) and what each layer gives by name, ready for gradients.
 
@@ -98,12 +99,12 @@ def forward(
         found[name] = Recorded(recorded(output), arrange)
         return found[name].output.clone()
 
-    with hooked(network, names, keep), tracker or nullcontext():
-        logits = checked_logits(network(images), len(images))
+    with hooked(logits.network, names, keep), tracker or nullcontext():
+        output = logits.network(images)
     for name in names:
         if name not in found:
             raise ValueError(f"layer {name!r} does not run in the model's forward pass; choose a layer that does")
-    return logits, found
+    return checked_logits(logits.read(output, images)), found
 
 
 def full_precision(tensor: Tensor) -> Tensor:
@@ -131,11 +132,8 @@ def hooked(network: nn.Module, names: Iterable[str], replace: Callable[[str, obj
         yield
 
 
-def checked_logits(logits: object, count: int) -> Tensor:
-    """Finite logits (count, classes); `ValueError` for anything else."""
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != count:
-        given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"the model must return logits of shape ({count}, classes), not {given}")
+def checked_logits(logits: Tensor) -> Tensor:
+    """Finite logits; `ValueError` where they are not."""
     if not torch.isfinite(logits).all():
         raise ValueError("the model's logits are NaN or infinite, so its weights are unusable; train it again")
     return logits

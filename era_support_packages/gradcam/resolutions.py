@@ -1,13 +1,13 @@
 """The layers to explain where a person names none: the last module of each resolution."""
 
 from collections import Counter
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from era_support_packages.evaluation.outputs import LogitReader
 from era_support_packages.gradcam.axis_tracker import AxisTracker
 from era_support_packages.gradcam.layouts import Layout, layout_of
 
@@ -31,16 +31,15 @@ class _Candidate:
 
 
 @torch.enable_grad()
-def last_of_each_resolution(network: nn.Module, image: Tensor, logits: Callable[[Tensor], Tensor]) -> tuple[str, ...]:
+def last_of_each_resolution(logits: LogitReader, image: Tensor) -> tuple[str, ...]:
     """The names of the outermost modules that give the last stack of channels of each resolution, in the order in which they run.
 
     Of a network that classifies by its class token only the input of its last attention: behind it the places have no part in
-    the logits. `image` (1, channels, H, W); `logits` runs the network and gives its logits. Raises `ValueError` where there is
-    no such module.
+    the logits. `image` (1, channels, H, W). Raises `ValueError` where there is no such module.
     """
     image = image.detach().clone().requires_grad_()
     with AxisTracker(image) as tracker:
-        candidates, unread, score = _candidates(network, image, tracker, logits)
+        candidates, unread, score = _candidates(logits, image, tracker)
     found = _gradients(score, [candidate.output for candidate in candidates])
     used = [(c, g) for c, g in zip(candidates, found, strict=True) if g is not None]
     if not used:
@@ -49,8 +48,8 @@ def last_of_each_resolution(network: nn.Module, image: Tensor, logits: Callable[
             name, shape = next(reversed(unread.items()))
             hint = f"; layer {name!r} gives {shape}: name it with layers=, and bring this to (N, channels, h, w) with reshape="
         raise ValueError(
-            f"no layer of {type(network).__name__} gives a grid of places on the way to its logits, as convolutions and vision "
-            f"transformers do{hint}"
+            f"no layer of {type(logits.network).__name__} gives a grid of places on the way to its logits, as convolutions and "
+            f"vision transformers do{hint}"
         )
     ahead = [candidate for candidate, gradient in used if not candidate.behind_the_last_attention(gradient)]
     if len(ahead) < len(used) and ahead:
@@ -65,7 +64,7 @@ def last_of_each_resolution(network: nn.Module, image: Tensor, logits: Callable[
 
 
 def _candidates(
-    network: nn.Module, image: Tensor, tracker: AxisTracker, logits: Callable[[Tensor], Tensor]
+    logits: LogitReader, image: Tensor, tracker: AxisTracker
 ) -> tuple[list[_Candidate], dict[str, tuple[int, ...]], Tensor]:
     """Modules that give a stack of channels, in order; what others of three or four axes give; and a score with gradients."""
     seen: list[_Candidate] = []
@@ -103,11 +102,12 @@ def _candidates(
             seen.append(_Candidate(name, output, layout, grid))
 
     with ExitStack() as handles:
-        for name, module in network.named_modules():
+        for name, module in logits.network.named_modules():
             if name:
                 hook = module.register_forward_hook(lambda module, inputs, output, name=name: note(name, module, inputs, output))
                 handles.callback(hook.remove)
-        score = sum(before_zeros, logits(image).max())
+        output = logits.network(image)
+    score = sum(before_zeros, logits.read(output, image).max())
     # Within a block that lowers the resolution, what still has the higher one is a part of the block, not the end of a stage.
     parts = {c.name for c in seen for block, came in strided.items() if c.name.startswith(block + ".") and c.grid == came}
     return [candidate for candidate in seen if runs[candidate.name] == 1 and candidate.name not in parts], unread, score

@@ -78,11 +78,11 @@ BY_HAND = {
 
 @pytest.mark.parametrize("method", BY_HAND)
 def test_gradient_methods_of_weights_at_each_place(method: str) -> None:
-    model = nn.Sequential(nn.Conv2d(3, 2, 1, bias=False), nn.Flatten(), nn.Linear(8, 1, bias=False))
+    model = nn.Sequential(nn.Conv2d(3, 2, 1, bias=False), nn.Flatten(), nn.Linear(8, 2, bias=False))
     with torch.no_grad():
         model[0].weight.zero_()
         model[0].weight[:, 0] = 1
-        model[2].weight.copy_(torch.tensor([V, W]).reshape(1, 8))
+        model[2].weight.copy_(torch.stack([torch.tensor([V, W]).flatten(), torch.zeros(8)]))
     result = explain(model, red([[1, 2], [3, 4]]), [0], layers="0", method=method)
     raw = np.array(BY_HAND[method], float)
     np.testing.assert_allclose(result.raw_ranges[0, 0, 0], [raw.min(), raw.max()], rtol=1e-5)
@@ -139,7 +139,7 @@ def test_ablationcam_of_a_negative_score_marks_what_speaks_for_the_class() -> No
     # y = 2 (1) - 8 (1/2) = -2. Without red it falls to -4, without green it rises to 2: red speaks for the class, with weight
     # (-2 + 4) / 2 = 1, and green against it, with -2. Divided by y, as the library does, green alone would be marked.
     image = red_and_green([[0, 0], [0, 4]], [[2, 0], [0, 0]])
-    model = TwoPlanes([[2, -8]])
+    model = TwoPlanes([[2, -8], [0, 0]])
     result = explain(model, image, [0], layers="planes", method="ablationcam")
     np.testing.assert_allclose(result.raw_ranges[0, 0, 0], [0, 4], rtol=1e-5)
     np.testing.assert_allclose(result.maps[0, 0, 0], [[0, 0], [0, 1]], atol=1e-5)
@@ -149,7 +149,7 @@ def test_ablationcam_of_a_negative_score_marks_what_speaks_for_the_class() -> No
 def test_ablationcam_of_a_score_of_zero_takes_the_differences_as_they_are() -> None:
     # y = 1 - 2 (1/2) = 0, without red -1, without green 1: weights 1 and -1.
     image = red_and_green([[0, 0], [0, 4]], [[2, 0], [0, 0]])
-    result = explain(TwoPlanes([[1, -2]]), image, [0], layers="planes", method="ablationcam")
+    result = explain(TwoPlanes([[1, -2], [0, 0]]), image, [0], layers="planes", method="ablationcam")
     np.testing.assert_allclose(result.raw_ranges[0, 0, 0], [0, 4], rtol=1e-5)
 
 
@@ -167,7 +167,7 @@ def test_ablationcam_takes_the_channel_from_the_layer_only_and_not_from_what_it_
             return self.linear((self.planes(features) + features).mean(dim=(2, 3)))
 
     # y = 2 (1 + 1) + 4 (1/2 + 1/2) = 8. Without red behind the layer 6, without green 6: weights 1/4 and 1/4.
-    model = BesideIt([[2, 4]])
+    model = BesideIt([[2, 4], [0, 0]])
     model.planes = nn.Identity()
     image = red_and_green([[0, 0], [0, 4]], [[2, 0], [0, 0]])
     result = explain(model, image, [0], layers="planes", method="ablationcam")

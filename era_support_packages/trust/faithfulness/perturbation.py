@@ -17,6 +17,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
+from era_support_packages.evaluation.outputs import LogitReader
 from era_support_packages.models.modes import evaluation_mode
 from era_support_packages.system.machine import autocast
 from era_support_packages.system.progress import progress_bar
@@ -58,12 +59,13 @@ def confidence_meter(model: nn.Module, precision: str, batch_size: int, total: i
     The training flag of each module is as before afterwards, also after an exception.
     """
     parameter = next(model.parameters())
+    logits = LogitReader(model)
 
     def probabilities(images: Tensor) -> Tensor:
         parts = []
         for batch in images.split(batch_size):
             # A copy: networks that begin with an in-place operation would change the images.
-            parts.append(model(batch.to(parameter.device, parameter.dtype, copy=True)).float().softmax(dim=1))
+            parts.append(logits(batch.to(parameter.device, parameter.dtype, copy=True)).float().softmax(dim=1))
             bar.update(len(batch))
         return torch.cat(parts)
 

@@ -17,6 +17,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from era_support_packages.evaluation.outputs import LogitReader
 from era_support_packages.gradcam.arguments import checked_batch_size
 from era_support_packages.gradcam.explanation import default_layers, explain
 from era_support_packages.gradcam.layouts import Reshape
@@ -177,7 +178,8 @@ def _is_constant(maps: np.ndarray) -> np.ndarray:
 @torch.no_grad()
 def _predicted(network: nn.Module, images: Tensor, batch_size: int) -> np.ndarray:
     """The class with the highest logit, int64 (N,)."""
-    return torch.cat([network(batch).argmax(dim=1) for batch in images.split(batch_size)]).cpu().numpy()
+    logits = LogitReader(network)
+    return torch.cat([logits(batch).argmax(dim=1) for batch in images.split(batch_size)]).cpu().numpy()
 
 
 def _maps(
