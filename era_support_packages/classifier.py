@@ -17,8 +17,10 @@ from era_support_packages.datasets.normalization import normalize, unnormalize
 from era_support_packages.datasets.scanning import resize_image
 from era_support_packages.evaluation.predictions import Predictions, predicted_logits
 from era_support_packages.gradcam.explanation import Explanation, explain
-from era_support_packages.models.catalog import MODELS, build_network
+from era_support_packages.models.catalog import MODELS, build_network, differing_weight
 from era_support_packages.system.machine import resolve_device, resolve_precision
+from era_support_packages.system.naming import nearest_names
+from era_support_packages.system.paths import expanded
 from era_support_packages.system.plain_error import PlainError
 from era_support_packages.system.tensor_file import TensorFileError, read_tensors, write_tensors
 
@@ -76,6 +78,8 @@ class Classifier:
             problems.append(f"mean is {self.mean} and std {self.std}; give three numbers each, those of std above 0.")
         if self.precision not in ("fp32", "bf16", "fp16"):
             problems.append(f"precision is {self.precision!r}; give 'fp32', 'bf16' or 'fp16'.")
+        if self.model is not None and self.model not in MODELS:
+            problems.append(f"model is {self.model!r}, or None for a network made elsewhere: {nearest_names(self.model, MODELS)}")
         if problems:
             raise ClassifierError(" ".join(problems))
 
@@ -155,16 +159,25 @@ class Classifier:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write weights and description into one file, whole or not at all; returns its path.
 
-        Raises `ClassifierError` for a network made elsewhere, which no name could make again.
+        Raises `ClassifierError` for a network that its name could not make again, and where the file cannot be written.
         """
         if self.model is None:
             raise ClassifierError(
                 f"this network was made elsewhere, so that no name could make it again; give model= one of {', '.join(MODELS)}, "
                 "or keep its state_dict yourself."
             )
+        if weight := differing_weight(self.network, self.model, len(self.classes)):
+            raise ClassifierError(
+                f"the network is no {self.model} of {len(self.classes)} classes, as its {weight!r} shows; give model= its name."
+            )
         weights = {name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}
-        write_tensors(Path(path), {"format": FORMAT, "classifier": self.description(), "model": weights})
-        return Path(path)
+        file = expanded(path)
+        try:
+            write_tensors(file, {"format": FORMAT, "classifier": self.description(), "model": weights})
+        except OSError as error:
+            reason = f"there is no folder {file.parent}" if not os.path.isdir(file.parent) else error.strerror or str(error)
+            raise ClassifierError(f"{file} cannot be written: {reason}; give a file in a folder that is there.") from None
+        return file
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str = "auto", precision: str = "auto") -> "Classifier":
@@ -176,10 +189,11 @@ class Classifier:
         device, precision: as for `TrainingConfig`; "auto" is what this machine has.
         Raises `FileNotFoundError` where there is no such file, and `ClassifierError` where it gives no classifier.
         """
-        path = Path(path)
-        file = path / "checkpoint.pt" if path.is_dir() else path
-        if not file.is_file():
-            kind = "has no checkpoint.pt: it is no run, or no epoch of it is complete yet" if path.is_dir() else "is not there"
+        path = expanded(path)
+        is_folder = os.path.isdir(path)
+        file = path / "checkpoint.pt" if is_folder else path
+        if not os.path.isfile(file):
+            kind = "has no checkpoint.pt: it is no run, or no epoch of it is complete yet" if is_folder else "is not there"
             raise FileNotFoundError(f"{path} {kind}; give the folder of a run, or a file that Classifier.save wrote.")
         try:
             content = read_tensors(file)

@@ -1,6 +1,7 @@
 """The classifier: the same answers as the run it comes from, with nothing but the run."""
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 
@@ -241,6 +242,7 @@ def test_a_split_of_other_classes_is_refused(classifier: Classifier, test_split:
         ({"std": (0.0, 0.2, 0.2)}, "above 0"),
         ({"mean": (0.5,)}, "three numbers"),
         ({"precision": "int8"}, "precision is 'int8'"),
+        ({"model": "ResNet19"}, "model is 'ResNet19'.*'ResNet18'"),
     ],
 )
 def test_values_that_no_classifier_has(classifier: Classifier, change: dict[str, object], problem: str) -> None:
@@ -286,6 +288,37 @@ def test_what_is_no_classifier(classifier: Classifier, tmp_path: Path) -> None:
     write_tensors(tmp_path / "unknown.pt", {"format": FORMAT, "classifier": unknown, "model": {}})
     with pytest.raises(ValueError, match="ResNet18"):
         Classifier.load(tmp_path / "unknown.pt")
+
+
+@pytest.mark.parametrize(
+    ("model", "classes", "weight"),
+    [("ResNet34", 2, "layer1.2.conv1.weight"), ("ResNet18", 3, "linear.weight"), ("resnet_custom", 2, "prep.0.weight")],
+)
+def test_a_network_that_its_name_would_not_make_again_is_not_saved(model: str, classes: int, weight: str, tmp_path: Path) -> None:
+    names = ("a", "b", "c")[:classes]
+    wrong = Classifier(build_network("ResNet18", 2), names, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), 16, model=model)
+    before = torch.get_rng_state()
+    with pytest.raises(ClassifierError, match=rf"is no {model} of {classes} classes, as its '{re.escape(weight)}' shows"):
+        wrong.save(tmp_path / "x.pt")
+    assert list(tmp_path.iterdir()) == []
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_file_goes_into_a_folder_that_is_there(classifier: Classifier, tmp_path: Path) -> None:
+    with pytest.raises(ClassifierError, match=rf"cannot be written: there is no folder {re.escape(str(tmp_path / 'no'))}"):
+        classifier.save(tmp_path / "no" / "x.pt")
+    with pytest.raises(ClassifierError, match="cannot be written"):
+        classifier.save(tmp_path / ("x" * 300))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tilde_is_the_home_folder(classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert classifier.save("~/mine.pt") == tmp_path / "mine.pt"
+    assert Classifier.load("~/mine.pt").classes == classifier.classes
+    for path in ("~nobody-is-called-so/run", "x" * 300):
+        with pytest.raises(FileNotFoundError, match=f"{path} is not there"):
+            Classifier.load(path)
 
 
 def test_a_network_made_elsewhere_cannot_be_saved_by_name(tmp_path: Path) -> None:

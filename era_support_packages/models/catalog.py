@@ -24,3 +24,13 @@ def build_network(name: str, classes: int) -> "nn.Module":
     from era_support_packages.models import resnet
 
     return getattr(resnet, name)(classes)
+
+
+def differing_weight(network: "nn.Module", name: str, classes: int) -> str | None:
+    """The first weight in whose name or shape a network differs from `build_network(name, classes)`; None where none does."""
+    import torch
+
+    with torch.device("meta"):  # neither memory nor random numbers
+        made = {weight: value.shape for weight, value in build_network(name, classes).state_dict().items()}
+    own = {weight: value.shape for weight, value in network.state_dict().items()}
+    return next((weight for weight in (*made, *own) if made.get(weight) != own.get(weight)), None)
