@@ -19,6 +19,7 @@ from era_support_packages.datasets.folder_cache import FolderScan, cache_file, s
 from era_support_packages.datasets.folder_listing import Candidate, Listing, list_folder, only_one_class
 from era_support_packages.datasets.image_dataset import IMAGE_SIZE, DatasetError, ImageDataset, make_splits, stratified_split
 from era_support_packages.datasets.scanning import scan
+from era_support_packages.system.paths import expanded
 
 MOST_NAMES = 10  # of files in a sentence
 
@@ -57,9 +58,9 @@ def load_image_folder(
     >>> len(train), len(test), test.classes
     (8, 2, ('dark', 'light'))
     """
-    folder = Path(folder).resolve()
+    folder = expanded(folder).resolve()
     listing = list_folder(folder)
-    found = _scanned(folder, listing, default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser())
+    found = _scanned(folder, listing, default_cache_dir() if cache_dir is None else expanded(cache_dir))
     if broken := [file.path for file, is_broken in zip(listing.candidates, found.damaged, strict=True) if is_broken]:
         if not skip_broken:
             raise DatasetError(_broken_sentence(broken, len(listing.candidates)))
@@ -86,7 +87,7 @@ def load_image_folder(
 
 def default_cache_dir() -> Path:
     """The folder that the environment variable ERA_CACHE_DIR names, else `runs/.cache` in the current folder."""
-    return Path(os.environ.get("ERA_CACHE_DIR") or "runs/.cache").expanduser()
+    return expanded(os.environ.get("ERA_CACHE_DIR") or "runs/.cache")
 
 
 def decode_image(file: str | os.PathLike[str], bits: int | None = None) -> np.ndarray:
@@ -111,7 +112,7 @@ def decode_images(files: Sequence[str | os.PathLike[str]], bits: int | None = No
     smallest number that holds the values of all these files. A line says what was done.
     Raises `DatasetError` where one is not a whole image, `FileNotFoundError` where it is not there.
     """
-    names = [os.fspath(file) for file in files]
+    names = [os.fspath(expanded(file)) for file in files]
     for name in names:
         if not os.path.exists(name):
             raise FileNotFoundError(f"{name} is not there: give the path of an image file.")

@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from era_support_packages.datasets import decoding, folder_cache, scanning
 from era_support_packages.datasets.image_dataset import DatasetError
-from era_support_packages.datasets.image_folder import decode_image, load_image_folder
+from era_support_packages.datasets.image_folder import decode_image, default_cache_dir, load_image_folder
 from era_support_packages.datasets.loading import load
 
 REPOSITORY = Path(__file__).parents[2]
@@ -325,6 +325,17 @@ def test_writing_the_cache_fails_midway(pets: Path, cache_dir: Path, monkeypatch
     assert values(train.images) == [10, 11, 13, 20, 21]
     assert list(cache_dir.iterdir()) == [cache]
     assert cache.read_bytes() == whole
+
+
+def test_a_tilde_is_the_home_folder(pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(pets.parent))
+    monkeypatch.setenv("ERA_CACHE_DIR", "~/kept")
+    train, _ = load_image_folder(f"~/{pets.name}")
+    assert values(train.images) == [10, 11, 20, 21]
+    assert len(list((pets.parent / "kept").iterdir())) == 1
+    assert decode_image(f"~/{pets.name}/train/cat/10.png")[0, 0, 0] == 10
+    monkeypatch.setenv("ERA_CACHE_DIR", "~nobody-is-called-so")
+    assert default_cache_dir() == Path("~nobody-is-called-so")
 
 
 def test_without_a_place_for_the_cache_it_goes_on(pets: Path, tmp_path: Path) -> None:
