@@ -14,10 +14,10 @@ from bench import alternate, options, publish, ratio
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-from era_support_packages.gradcam import explanation as gradcam
+from era_support_packages import gradcam
 from era_support_packages.gradcam.arguments import DEFAULT_LAYERS
 from era_support_packages.models.resnet import ResNet18
-from era_support_packages.system import machine as hardware
+from era_support_packages.system import machine
 
 IMAGES = 10
 LIBRARY, OURS = "library, layer by layer, class by class", "one call for all"
@@ -26,7 +26,7 @@ LIBRARY, OURS = "library, layer by layer, class by class", "one call for all"
 def main() -> None:
     """The command line."""
     chosen = options(__doc__.splitlines()[0], rounds=5).parse_args()
-    device = hardware.resolve_device()
+    device = machine.resolve_device()
     torch.manual_seed(0)
     model = ResNet18().to(device).eval()
     images = torch.randn(IMAGES, 3, 32, 32, device=device)

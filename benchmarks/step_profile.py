@@ -16,7 +16,7 @@ import torch
 from bench import options, publish
 from throughput import images
 
-from era_support_packages.system import machine as hardware
+from era_support_packages.system import machine
 from era_support_packages.training import setup as training_setup
 from era_support_packages.training.config import TrainingConfig
 from era_support_packages.training.cost import flops_per_image, muon_flops
@@ -131,7 +131,7 @@ def main() -> None:
     chosen = parser.parse_args()
     values = {"epochs": 1, "resolutions": [(chosen.pixels, 1.0)], "batch_size": chosen.batch_size, "horizontal_flip": 0.5}
     config = training_setup.resolve(TrainingConfig.preset("fast", **values))
-    device = hardware.resolve_device(config.device)
+    device = machine.resolve_device(config.device)
     with use_resources(config):
         ceiling = matrix_ceiling(device, config.precision, chosen.side or (8192 if device.type == "cuda" else 2048))
         steps = Steps(config)

@@ -25,7 +25,7 @@ from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.datasets.normalization import mean_color
 from era_support_packages.datasets.sample_augmentation import Augmenter
 from era_support_packages.models.weight_gradients import FastWeightGradients, fast_weight_gradients
-from era_support_packages.system import machine as hardware
+from era_support_packages.system import machine
 from era_support_packages.training import setup as training_setup
 from era_support_packages.training.config import TrainingConfig
 from era_support_packages.training.cuda_graph import GraphedPass
@@ -71,7 +71,7 @@ class _Samples(Dataset):
 def original_way(config: TrainingConfig, steps: int) -> float:
     """Images per second as the original trained."""
     size = config.batch_size
-    device = hardware.resolve_device()
+    device = machine.resolve_device()
     data = images(size * (steps + WARM_UP))
     model = training_setup.build_model(config, 10).to(memory_format=torch.contiguous_format)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
@@ -93,13 +93,13 @@ def our_way(config: TrainingConfig, steps: int, variant: str) -> float:
     """Images per second as the package trains."""
     size, pixels = config.batch_size, config.resolutions[0][0]
     if variant != "ours, memory given back":
-        hardware.keep_freed_memory()
+        machine.keep_freed_memory()
     data = images(size * (steps + WARM_UP))
     model = training_setup.build_model(config, 10)
     optimizer = training_setup.build_optimizer(model, config)
     step = TrainingStep(model, optimizer, config)
     if variant == "ours, oneDNN's weight gradients":
-        step.forward_backward.fast_gradients = hardware.nullcontext()
+        step.forward_backward.fast_gradients = machine.nullcontext()
     start, loss = 0.0, None
     with use_resources(config):
         for number, (batch, labels) in enumerate(training_setup.build_batches(data, config).epoch(pixels, 0, len(data))):

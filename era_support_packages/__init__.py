@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         evaluation as evaluation,
         gradcam as gradcam,
         models as models,
+        notebook as notebook,
         plots as plots,
         runs as runs,
         training as training,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from era_support_packages.classifier import Classifier as Classifier
     from era_support_packages.datasets.loading import load as load
     from era_support_packages.evaluation.predictions import Predictions as Predictions
+    from era_support_packages.evaluation.tables import show as show
     from era_support_packages.gradcam.explanation import Explanation as Explanation, explain as explain
     from era_support_packages.models.resnet import (
         ResNet18 as ResNet18,

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from era_support_packages.datasets.image_dataset import Channels, ImageDataset
-from era_support_packages.datasets.image_folder import decode_images
 from era_support_packages.datasets.loading import load as load_dataset
 from era_support_packages.datasets.normalization import normalize, unnormalize
-from era_support_packages.datasets.scanning import resize_image
+from era_support_packages.evaluation.images import Images, pixels_and_labels, positions
 from era_support_packages.evaluation.predictions import Predictions, predicted_logits
 from era_support_packages.gradcam.explanation import Explanation, explain
+from era_support_packages.gradcam.exploration import Exploration, check_index, checked_methods, layers_of
 from era_support_packages.models.catalog import MODELS, build_network, differing_weight
 from era_support_packages.system.machine import resolve_device, resolve_precision
 from era_support_packages.system.naming import nearest_names
@@ -26,8 +26,6 @@ from era_support_packages.system.tensor_file import TensorFileError, read_tensor
 
 FORMAT = 3  # of the files; count up when their contents change
 WITHOUT_CLASSIFIER = 2  # the format of before, which kept neither class names nor statistics
-
-Images = ImageDataset | np.ndarray | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 class ClassifierError(PlainError, ValueError):
@@ -95,19 +93,20 @@ class Classifier:
     ) -> Predictions:
         """What the network says of images, in the order given.
 
-        images: uint8 (N, H, W, 3) or (H, W, 3), RGB; a split, with `indices` (K,) for some of it; or a file or several.
+        images: uint8 (N, H, W, 3) or (H, W, 3), RGB; a split, or predictions of one, with `indices` (K,) for some of it; or a
+            file or several.
         flip: average the logits of each image and of its mirror image.
-        Labels are known for a split only. Raises `ValueError` for anything else, `FileNotFoundError` for a missing file, and
-        `DatasetError` for one that is no image.
+        Labels are known for a split and its predictions only. Raises `ValueError` for anything else, `FileNotFoundError` for a
+        missing file, and `DatasetError` for one that is no image.
         """
         self._check_classes(images)
-        pixels, labels = _pixels(images, indices, self.bits)
+        pixels, labels = pixels_and_labels(images, indices, self.bits)
         logits = predicted_logits(self.network, self._batches(pixels, batch_size), self.device, self.precision, flip)
         if logits.shape[1] != len(self.classes):
             raise ClassifierError(
                 f"the network has {logits.shape[1]} outputs for {len(self.classes)} class names; give one each."
             )
-        return Predictions(logits, labels, self.classes)
+        return Predictions(logits, labels, self.classes, pixels)
 
     def explain(
         self,
@@ -118,16 +117,55 @@ class Classifier:
         method: str = "gradcam",
         **options: Any,
     ) -> Explanation:
-        """Class activation maps of images, which are given as to `predict`; the rest as for `gradcam.explain`."""
+        """Class activation maps of images, which are given as to `predict`; the rest as for `gradcam.explain`.
+
+        targets: also "contrast": the predicted class and its rival, which is the actual class, or the runner-up where that was
+        predicted or no labels are known. Of predictions, the class predicted is the one that they hold.
+        """
         self._check_classes(images)
-        pixels, labels = _pixels(images, indices, self.bits)
-        if isinstance(targets, str) and targets == "actual" and labels is not None:
+        pixels, labels = pixels_and_labels(images, indices, self.bits)
+        said = images.take(positions(images, indices)) if isinstance(images, Predictions) else None
+        if isinstance(targets, str) and targets == "contrast":
+            said = said or self.predict(images, indices)
+            targets = np.stack([said.predicted, said.rivals], axis=1)
+        elif isinstance(targets, str) and targets == "predicted" and said is not None:
+            targets = said.predicted
+        elif isinstance(targets, str) and targets == "actual" and labels is not None:
             options.setdefault("labels", labels)
-        return explain(self.network, self._normalized(pixels), targets, layers, method, **options)
+        inputs = self._normalized(pixels)
+        found = explain(self.network, inputs, targets, layers, method, **options)
+        shown = unnormalize(inputs, self.mean, self.std)
+        predicted = found.predicted if said is None else said.predicted
+        return replace(found, predicted=predicted, images=shown, labels=labels, classes=self.classes)
+
+    def explore(
+        self,
+        images: Images,
+        index: int,
+        target: int | None = None,
+        *,
+        layers: Sequence[str] | None = None,
+        methods: Sequence[str] | None = None,
+    ) -> Exploration:
+        """One image of a split, or of predictions, under every method, for the class `target` (None: the predicted one).
+
+        methods: keys of `gradcam.METHODS`, None for all; layers: as for `explain`. Score-CAM and Ablation-CAM take a forward
+        pass for each channel. Raises `ValueError` for an index, class, layer or method that is not there, before anything is
+        computed.
+        """
+        names = checked_methods(methods)
+        check_index(index, len(images), "index", "images")
+        if target is not None:
+            check_index(target, len(self.classes), "target", "classes")
+        found: list[Explanation] = []
+        for name in names:
+            targets = "predicted" if target is None else [target]
+            found.append(self.explain(images, [index], targets, layers_of(name, layers), name))
+        return Exploration(tuple(found))
 
     def inputs(self, images: Images, indices: Sequence[int] | np.ndarray | None = None) -> Tensor:
         """Images as the network takes them: float32 (N, 3, r, r), resized and normalised, on the CPU."""
-        return self._normalized(_pixels(images, indices, self.bits)[0])
+        return self._normalized(pixels_and_labels(images, indices, self.bits)[0])
 
     def seen(self, images: Images, indices: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
         """Images as the network sees them, as pictures: uint8 (N, r, r, 3)."""
@@ -135,10 +173,10 @@ class Classifier:
 
     def _check_classes(self, images: Images) -> None:
         """Refuse a split whose labels mean something else."""
-        if isinstance(images, ImageDataset) and tuple(images.classes) != self.classes:
+        if isinstance(images, ImageDataset | Predictions) and tuple(images.classes) != self.classes:
             theirs, ours = ", ".join(images.classes[:10]), ", ".join(self.classes[:10])
             raise ClassifierError(
-                f"the split's classes are {theirs} and the classifier's {ours}, so that its labels mean something else; give a "
+                f"the images' classes are {theirs} and the classifier's {ours}, so that its labels mean something else; give a "
                 "split of the same classes, or its images alone (split.images)."
             )
 
@@ -257,43 +295,3 @@ def _completed(file: Path, content: dict[str, Any]) -> dict[str, Any]:
             f"them, and cannot be loaded ({error})"
         ) from None
     return complete(file, content, train)
-
-
-def _pixels(images: Images, indices: Sequence[int] | np.ndarray | None, bits: int | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """uint8 (N, H, W, 3) and, for a split, its labels."""
-    if isinstance(images, ImageDataset):
-        return _taken(images, indices)
-    if indices is not None:
-        raise ValueError("indices go with a split of a data set; select the images themselves instead.")
-    if isinstance(images, np.ndarray):
-        batch = images[None] if images.ndim == 3 else images
-        if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[3] != 3 or 0 in batch.shape:
-            raise ValueError(
-                f"images are {images.dtype} of shape {images.shape}; give uint8 pixels (N, H, W, 3) or (H, W, 3), not normalised."
-            )
-        return np.stack([resize_image(image) for image in batch]), None
-    one = isinstance(images, (str, os.PathLike))
-    files = [images] if one else list(images) if isinstance(images, Sequence) else []
-    if not files or not all(isinstance(file, (str, os.PathLike)) for file in files):
-        raise ValueError(
-            "images are no split, no uint8 array (N, H, W, 3) and no files; give one of these (np.stack makes a list one)."
-        )
-    for file in files:
-        if Path(file).is_dir():
-            raise ValueError(f"{os.fspath(file)} is a folder and no image; load it with datasets.load, or name the files in it.")
-    return np.stack(decode_images(files, bits)), None
-
-
-def _taken(split: ImageDataset, indices: Sequence[int] | np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels and labels of some images of a split, of all without indices."""
-    if indices is None:
-        return split.images, split.labels
-    chosen = np.asarray(indices)
-    whole = chosen.ndim == 1 and chosen.size > 0 and (chosen.dtype == bool or np.issubdtype(chosen.dtype, np.integer))
-    try:
-        part = split.take(chosen) if whole else None
-    except IndexError:
-        part = None
-    if part is None or len(part) == 0:
-        raise ValueError(f"indices are {indices!r}; give at least one whole number from 0 to {len(split) - 1}.")
-    return part.images, part.labels

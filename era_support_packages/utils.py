@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLR
 
 from era_support_packages import plots
 from era_support_packages.datasets.normalization import unnormalize
-from era_support_packages.gradcam.explanation import explain
+from era_support_packages.gradcam.explanation import Explanation, explain
 from era_support_packages.models.modes import evaluation_mode
 from era_support_packages.system.progress import progress_bar
 
@@ -221,18 +221,22 @@ def plot_gradcam(
     Both classes are read from the mistakes themselves; `predicted` and `image_size` are accepted as the original took them.
     """
     images, ids, actual = _columns(misclassified_images)
-    maps = np.stack(list(gcam_layers), axis=1)
-    return _shown(
-        plots.gradcam_panels(
-            unnormalize(images, mean, std),
-            maps,
-            list(target_layers),
-            ids,
-            actual,
-            list(class_names),
-            "Grad-CAM of wrong predictions",
-        )
+    maps = np.stack(list(gcam_layers), axis=1)[:, None]
+    shape = maps.shape[:3]
+    explanation = Explanation(
+        maps,
+        ids[:, None],
+        tuple(target_layers),
+        confidences=np.full(shape[:2], np.nan),  # the original's values do not tell it, and the figure does not show it
+        raw_ranges=np.full((*shape, 2), np.nan),
+        method="gradcam",
+        grids=(maps.shape[3:],) * shape[2],
+        predicted=ids,
+        images=unnormalize(images, mean, std),
+        labels=actual,
+        classes=tuple(class_names),
     )
+    return _shown(plots.gradcam_panels(explanation, "Grad-CAM of wrong predictions"))
 
 
 def _columns(mistakes: Sequence[Mistake]) -> tuple[Tensor, np.ndarray, np.ndarray]:

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from era_support_packages import plots, trust
 from era_support_packages.classifier import FORMAT, WITHOUT_CLASSIFIER, Classifier, ClassifierError
 from era_support_packages.datasets.digits import load_digits
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.datasets.image_folder import decode_image
 from era_support_packages.datasets.normalization import normalize_images, unnormalize
-from era_support_packages.evaluation.predictions import predict
+from era_support_packages.evaluation.predictions import Predictions, predict
 from era_support_packages.gradcam.explanation import explain
 from era_support_packages.models.catalog import build_network
 from era_support_packages.runs.folder import Run
@@ -327,3 +328,70 @@ def test_a_network_made_elsewhere_cannot_be_saved_by_name(tmp_path: Path) -> Non
     with pytest.raises(ClassifierError, match="made elsewhere"):
         elsewhere.save(tmp_path / "x.pt")
     assert list(tmp_path.iterdir()) == []
+
+
+# ---- what it says carries what figures need ----------------------------------------------------------------------------
+
+
+def test_predictions_can_be_explained_as_they_stand(classifier: Classifier, test_split: ImageDataset) -> None:
+    predictions = classifier.predict(test_split, np.arange(40))
+    worst = predictions.hardest(3)
+    found = classifier.explain(predictions, worst, targets="contrast", layers=["layer4"])
+    assert np.array_equal(found.targets, np.stack([predictions.predicted[worst], predictions.rivals[worst]], axis=1))
+    assert np.array_equal(found.images, classifier.seen(test_split, worst))
+    assert np.array_equal(found.labels, test_split.labels[worst])
+    assert (found.classes, found.maps.shape) == (test_split.classes, (3, 2, 1, 16, 16))
+    figure = plots.gradcam_comparison(found, "Why?")
+    assert len(figure.axes) == 3 * 3 + 1
+
+
+def test_what_predictions_say_was_predicted_is_what_is_explained(classifier: Classifier, test_split: ImageDataset) -> None:
+    """Also where the network would say something else now, such as in another precision."""
+    made = classifier.predict(test_split, [0, 1])
+    other = Predictions(-made.logits, made.labels, made.classes, made.images)
+    found = classifier.explain(other, [1], layers=["layer4"])
+    assert found.targets[0, 0] == found.predicted[0] == other.predicted[1] != made.predicted[1]
+
+
+def test_a_photo_nobody_labeled_is_set_beside_the_runner_up(classifier: Classifier, test_split: ImageDataset) -> None:
+    found = classifier.explain(test_split.images[0], targets="contrast", layers=["layer4"])
+    second = classifier.predict(test_split.images[0]).logits[0].argsort()[-2]
+    assert found.labels is None
+    assert found.targets[0, 1] == second
+    title = plots.gradcam_comparison(found, "A photo").axes[2].get_title()
+    assert title.startswith(f"runner-up: {test_split.classes[second]}")
+    assert plots.gradcam_panels(found, "A photo").axes[0].get_title() == f"predicted {test_split.classes[found.predicted[0]]}"
+
+
+def test_predictions_without_images_say_so(classifier: Classifier, test_split: ImageDataset) -> None:
+    bare = Predictions(np.zeros((2, 10), np.float32), None, test_split.classes)
+    with pytest.raises(ValueError, match=r"^these predictions hold no images to show; take those that Classifier\."):
+        classifier.explain(bare, [0])
+    with pytest.raises(ClassifierError, match="classes"):
+        classifier.explain(Predictions(np.zeros((2, 2)), None, ("a", "b"), test_split.images[:2]), [0])
+
+
+def test_the_checks_of_the_maps_take_the_classifier(classifier: Classifier, test_split: ImageDataset) -> None:
+    """They see the images that their seed draws, normalised as the classifier does it."""
+    judged = trust.faithfulness.evaluate(
+        classifier, test_split, count=6, seed=2, layers=["layer4"], methods=["hirescam"], percentiles=[50], steps=2
+    )
+    drawn = np.random.default_rng(2).choice(len(test_split), 6, replace=False)
+    again = trust.faithfulness.judge(
+        classifier.network,
+        classifier.inputs(test_split, drawn),
+        layers=["layer4"],
+        methods=["hirescam"],
+        percentiles=[50],
+        steps=2,
+        seed=2,
+    )
+    assert judged.reading() == again.reading()
+    assert np.array_equal(judged.confidences, again.confidences)
+
+    sane = trust.sanity.sanity_check(
+        classifier, test_split, test_split, indices=np.arange(5), train_count=8, draws=2, methods="eigencam", layers="layer4"
+    )
+    assert np.array_equal(sane.images, classifier.seen(test_split, np.arange(5)))
+    assert sane.names == tuple(test_split.classes[label] for label in test_split.labels[:5])
+    assert len(plots.sanity_maps(sane, "Maps", count=2).axes) > 2

@@ -18,7 +18,7 @@ from typing import Any
 import nbformat
 
 from era_support_packages.bootstrap import repository_folder
-from era_support_packages.notebook import execution as notebook_run, provenance
+from era_support_packages.notebook import execution, provenance
 from era_support_packages.notebook.executed import tags, without_widgets
 from era_support_packages.notebook.parameters import Parameters
 from era_support_packages.runs.folder import Run
@@ -95,20 +95,20 @@ def render(pairs: Sequence[Sequence[str]]) -> str:
     With `-p finished_run FOLDER` the run is shown again instead of trained, and the notebook says so. Raises `NotebookError`,
     and leaves all files as they are, where a section drew no figure.
     """
-    source = nbformat.read(notebook_run.notebook_file(), as_version=4)
-    parameters = notebook_run.checked_parameters(pairs)
+    source = nbformat.read(execution.notebook_file(), as_version=4)
+    parameters = execution.checked_parameters(pairs)
     start = time.time()
-    executed, folder = notebook_run.execute(notebook_run.notebook_file(), parameters, repository_folder() / "runs")
+    executed, folder = execution.execute(execution.notebook_file(), parameters, repository_folder() / "runs")
     outputs = nbformat.read(executed, as_version=4)
     drawn = {path.name for path in folder.glob("*.png") if path.stat().st_mtime >= start}  # an earlier showing may have left more
     if missing := [name for name in (*FIGURES, *DOCS_FIGURES) if name not in drawn]:
-        raise notebook_run.NotebookError(
+        raise execution.NotebookError(
             f"the notebook drew no {', '.join(missing)}; what it said instead is in {executed}. Nothing was changed."
         )
     result = cleaned(outputs, source, made_with(parameters, Run(folder), _printed(outputs)))
     executed.unlink()
     nbformat.validate(result)
-    write_atomically(notebook_run.notebook_file(), (nbformat.writes(result) + "\n").encode())
+    write_atomically(execution.notebook_file(), (nbformat.writes(result) + "\n").encode())
     images, figures = repository_folder() / "images", repository_folder() / "docs" / "figures"
     images.mkdir(exist_ok=True)
     figures.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ def render(pairs: Sequence[Sequence[str]]) -> str:
     for name in DOCS_FIGURES:
         write_atomically(figures / name, palette_png((folder / name).read_bytes()))
     images_and_figures = f"{len(FIGURES)} images in images/ and {len(DOCS_FIGURES)} in docs/figures/"
-    return f"{notebook_run.notebook_file()}, {images_and_figures}, from {folder}"
+    return f"{execution.notebook_file()}, {images_and_figures}, from {folder}"
 
 
 def made_with(parameters: Parameters, run: Run, printed: str = "") -> str:
@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python tools/render.py", description=__doc__.splitlines()[0])
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter")
     options = parser.parse_args(shield_negative_numbers(sys.argv[1:] if arguments is None else arguments))
-    return notebook_run.ended(lambda: render(options.p))
+    return execution.ended(lambda: render(options.p))
 
 
 if __name__ == "__main__":

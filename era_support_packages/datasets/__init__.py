@@ -6,12 +6,17 @@ from era_support_packages.system.lazy import public_names
 
 if TYPE_CHECKING:
     from era_support_packages.datasets.augmentation_policy import AugmentationPolicy as AugmentationPolicy
-    from era_support_packages.datasets.batches import TrainingBatches as TrainingBatches, augmented_variants as augmented_variants
+    from era_support_packages.datasets.batches import (
+        AugmentedImages as AugmentedImages,
+        TrainingBatches as TrainingBatches,
+        augmented_variants as augmented_variants,
+    )
     from era_support_packages.datasets.fingerprint import Fingerprint as Fingerprint
     from era_support_packages.datasets.image_dataset import (
         DatasetError as DatasetError,
         ImageDataset as ImageDataset,
         fingerprint_of as fingerprint_of,
+        summary as summary,
     )
     from era_support_packages.datasets.image_folder import decode_image as decode_image, load_image_folder as load_image_folder
     from era_support_packages.datasets.loading import default_root as default_root, load as load

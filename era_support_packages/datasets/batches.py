@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -142,21 +143,38 @@ def _start_worker(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+@dataclass(frozen=True, eq=False)
+class AugmentedImages:
+    """Some images of a data set, and what augmentation made of them."""
+
+    originals: np.ndarray
+    """uint8 (N, H, W, 3)"""
+    variants: np.ndarray
+    """uint8 (N, V, H, W, 3)"""
+    names: tuple[str, ...]
+    """of the class of each image"""
+
+
 def augmented_variants(
-    dataset: ImageDataset, indices: np.ndarray, policy: AugmentationPolicy, count: int, seed: int
-) -> np.ndarray:
-    """What the policy makes of some images in `count` passes: uint8 (len(indices), count, H, W, 3).
+    dataset: ImageDataset, indices: np.ndarray, policy: AugmentationPolicy, *, count: int = 6, seed: int = 0
+) -> AugmentedImages:
+    """What the policy makes of some images in `count` passes.
 
     >>> import numpy as np
     >>> from era_support_packages import load
     >>> from era_support_packages.datasets import AugmentationPolicy, augmented_variants
     >>> train, _ = load("digits")
     >>> policy = AugmentationPolicy(crop_padding=4)
-    >>> augmented_variants(train, np.array([0, 1]), policy, count=3, seed=0).shape
+    >>> augmented_variants(train, np.array([0, 1]), policy, count=3).variants.shape
     (2, 3, 32, 32, 3)
     """
     height, width = dataset.images.shape[1:3]
     augmenter = Augmenter(policy, height, width, mean_color(dataset), seed)
-    return np.stack(
-        [[augmenter(dataset.images[index], pass_number, int(index)) for pass_number in range(count)] for index in indices]
+    originals = dataset.images[indices]
+    variants = np.stack(
+        [
+            [augmenter(image, pass_number, int(index)) for pass_number in range(count)]
+            for image, index in zip(originals, indices, strict=True)
+        ]
     )
+    return AugmentedImages(originals, variants, tuple(dataset.classes[label] for label in dataset.labels[indices]))

@@ -65,6 +65,15 @@ class ImageDataset:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def statistics(self) -> str:
+        """Mean and standard deviation of each channel, in words."""
+        return f"mean {np.round(self.mean, 4)} standard deviation {np.round(self.std, 4)}"
+
+    def evenly_spread(self, count: int) -> np.ndarray:
+        """The numbers of `count` images, from the first to the last: int64 (count,)."""
+        return np.linspace(0, len(self) - 1, count).astype(np.int64)
+
     def take(self, indices: Sequence[int] | np.ndarray) -> "ImageDataset":
         """The images at `indices` (K,), or where a boolean mask (N,) is true, in that order; statistics stay."""
         chosen = np.asarray(indices)
@@ -82,6 +91,12 @@ def fingerprint_of(split: ImageDataset) -> Fingerprint:
     True
     """
     return split.fingerprint or Fingerprint.of_arrays(split.classes, split.images, split.labels)
+
+
+def summary(train: ImageDataset, test: ImageDataset) -> str:
+    """How many images and which classes, the first ten of them: one sentence."""
+    names = ", ".join(train.classes[:10])
+    return f"{len(train):,} training and {len(test):,} test images, {len(train.classes)} classes: {names}"
 
 
 def channel_statistics(images: np.ndarray) -> tuple[Channels, Channels]:

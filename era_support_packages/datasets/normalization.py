@@ -72,6 +72,11 @@ def normalize_images(dataset: ImageDataset, indices: np.ndarray, resolution: int
     return normalize(torch.from_numpy(dataset.images[indices]), dataset.mean, dataset.std, resolution)
 
 
+def random_indices(size: int, count: int, seed: int) -> np.ndarray:
+    """`count` of `size` images drawn by a seed, without repeats, all where there are fewer: int64 (count,)."""
+    return np.random.default_rng(seed).choice(size, min(count, size), replace=False)
+
+
 def random_images(dataset: ImageDataset, count: int, seed: int, resolution: int | None = None) -> tuple[np.ndarray, Tensor]:
     """`count` images drawn by a seed, without repeats (all where there are fewer): their indices int64 (count,), and as
     `normalize_images` gives them.
@@ -83,7 +88,7 @@ def random_images(dataset: ImageDataset, count: int, seed: int, resolution: int 
     >>> indices.shape, images.shape
     ((3,), torch.Size([3, 3, 32, 32]))
     """
-    indices = np.random.default_rng(seed).choice(len(dataset), min(count, len(dataset)), replace=False)
+    indices = random_indices(len(dataset), count, seed)
     return indices, normalize_images(dataset, indices, resolution)
 
 

@@ -11,13 +11,15 @@ from torch import Tensor, nn
 
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.datasets.normalization import image_batches
+from era_support_packages.evaluation.intervals import Interval, percent, share_interval
 from era_support_packages.evaluation.outputs import LogitReader
+from era_support_packages.evaluation.tables import Column, Readable, Table
 from era_support_packages.models.modes import evaluation_mode
 from era_support_packages.system.machine import autocast
 
 
 @dataclass(frozen=True, eq=False)
-class Predictions:
+class Predictions(Readable):
     """What a network says of each image of a split, in file order.
 
     logits float32 (N, C); labels int64 (N,), or None where nobody knows them; classes: C names.
@@ -42,6 +44,8 @@ class Predictions:
     logits: np.ndarray
     labels: np.ndarray | None
     classes: tuple[str, ...]
+    images: np.ndarray | None = None
+    """uint8 (N, H, W, 3): the images themselves, not normalised, which figures show; None where only numbers are wanted"""
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -52,6 +56,46 @@ class Predictions:
         if self.labels is None:
             raise ValueError("these images have no labels, so nothing can be said of right and wrong; predict a labelled split.")
         return self.labels
+
+    @property
+    def pictures(self) -> np.ndarray:
+        """The images. Raises `ValueError` where these predictions came without them."""
+        if self.images is None:
+            raise ValueError("these predictions hold no images to show; take those that Classifier.predict made.")
+        return self.images
+
+    def table(self) -> Table:
+        """A row a class with its accuracy, all images below; where no labels are known, a row an image with its prediction."""
+        if self.labels is None:
+            columns = (Column("image", "d"), Column("predicted"), Column("confidence", ".1f", factor=100))
+            names = [self.classes[class_id] for class_id in self.predicted]
+            rows = zip(range(len(self)), names, self.confidences, strict=True)
+            return Table(columns, tuple(rows), "confidence: the probability of the predicted class, in percent.")
+        columns = (Column("class"), Column("images", "d"), Column("right", "d"), Column("accuracy", ".1f", factor=100))
+        sizes = np.bincount(self.labels, minlength=len(self.classes))
+        right = np.bincount(self.labels[self.predicted == self.labels], minlength=len(self.classes))
+
+        def row(name: str, hits: int, size: int) -> tuple[str, int, int, Interval | None]:
+            return name, size, hits, share_interval(hits, size) if size else None
+
+        rows = [row(*values) for values in zip(self.classes, right.tolist(), sizes.tolist(), strict=True)]
+        footer = (row("all", self.correct, len(self)),)
+        return Table(columns, tuple(rows), "accuracy: in percent, with its 95 % interval.", footer)
+
+    def reading(self) -> str:
+        """One sentence: how many are right; where no labels are known, how often each class is predicted."""
+        if self.labels is not None:
+            return f"{self.correct:,} of {len(self):,} images are classified correctly: {self.accuracy:.2f} %."
+        if len(self) == 1:
+            return f"The image is taken for {self.classes[self.predicted[0]]} ({percent(self.confidences[0])})."
+        counts = np.bincount(self.predicted, minlength=len(self.classes))
+        found = [f"{counts[index]:,} {self.classes[index]}" for index in np.argsort(-counts, kind="stable") if counts[index]]
+        return f"{len(self):,} images are taken for: {', '.join(found)}."
+
+    def take(self, indices: np.ndarray) -> "Predictions":
+        """The predictions of the images at `indices` (K,), in that order."""
+        labels, images = (None if values is None else values[indices] for values in (self.labels, self.images))
+        return Predictions(self.logits[indices], labels, self.classes, images)
 
     def check(self) -> None:
         """Raise `ValueError` where there is nothing to analyse: no image, or logits that are not finite."""
@@ -153,13 +197,15 @@ class Predictions:
     def rivals(self) -> np.ndarray:
         """The class to hold the predicted one against, int64 (N,): the actual one, or the runner-up where that was predicted.
 
-        The runner-up is the class with the second-highest logit. Raises `ValueError` where there is only one class.
+        The runner-up is the class with the second-highest logit; it is the rival where no labels are known too. Raises
+        `ValueError` where there is only one class.
         """
         if len(self.classes) < 2:
             raise ValueError("there is only one class, so nothing else could have been predicted; at least 2 are needed.")
         others = self.logits.copy()
         np.put_along_axis(others, self.predicted[:, None], -np.inf, axis=1)
-        return np.where(self.predicted == self.actual, others.argmax(axis=1), self.actual)
+        runners_up = others.argmax(axis=1)
+        return runners_up if self.labels is None else np.where(self.predicted == self.labels, runners_up, self.labels)
 
     def confusion_matrix(self) -> np.ndarray:
         """Counts, int64 (C, C): rows are actual classes, columns predicted ones."""
@@ -205,7 +251,7 @@ def predict(
     (8, 10)
     """
     batches = image_batches(dataset, batch_size, device, resolution)
-    return Predictions(predicted_logits(model, batches, device, precision, flip), dataset.labels, dataset.classes)
+    return Predictions(predicted_logits(model, batches, device, precision, flip), dataset.labels, dataset.classes, dataset.images)
 
 
 def predicted_logits(

@@ -180,7 +180,8 @@ class Readable:
         printer.text(str(self))
 
     def _repr_html_(self) -> str:
-        return f'{self.table()._repr_html_()}\n<p style="{_TEXT}">{text_html(self.reading())}</p>'
+        paragraphs = (f'<p style="{_TEXT}">{text_html(part)}</p>' for part in self.reading().split("\n\n"))
+        return "\n".join([self.table()._repr_html_(), *paragraphs])
 
 
 def show(*parts: Table | Readable | str) -> None:

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
         Explanation as Explanation,
         default_layers as default_layers,
         explain as explain,
-        forward_passes as forward_passes,
+        image_passes as image_passes,
         upsample as upsample,
     )
-    from era_support_packages.gradcam.exploration import Exploration as Exploration, explore as explore
+    from era_support_packages.gradcam.exploration import Exploration as Exploration
     from era_support_packages.gradcam.methods import (
         GRADIENT_METHODS as GRADIENT_METHODS,
         METHODS as METHODS,

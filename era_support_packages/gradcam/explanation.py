@@ -45,7 +45,7 @@ __all__ = [
     "check_method",
     "default_layers",
     "explain",
-    "forward_passes",
+    "image_passes",
     "upsample",
 ]
 
@@ -73,6 +73,14 @@ class Explanation:
     """height and width of each layer's activation, of the image for FullGrad: how finely its maps can mark a place"""
     score: str = "logit"
     """what the maps explain: "logit", or "log-probability" of a network that returns probabilities, whose maps are others"""
+    predicted: np.ndarray | None = None
+    """int64 (N,): the classes with the highest logit"""
+    images: np.ndarray | None = None
+    """uint8 (N, H, W, 3): the images as the network saw them, which figures show; `Classifier.explain` knows them"""
+    labels: np.ndarray | None = None
+    """int64 (N,): the actual classes, where they are known"""
+    classes: tuple[str, ...] = ()
+    """the names of the classes, where they are known"""
 
     @property
     def constant(self) -> np.ndarray:
@@ -111,7 +119,7 @@ def explain(
             forward pass. None means those of layer1 ... layer4 that there are, else what `default_layers` finds. FullGrad makes
             one map from all layers and takes none.
         method: a key of `METHODS`, where the source of each method stands. Score-CAM and Ablation-CAM take hundreds of
-            forward passes an image: `forward_passes` says how many.
+            forward passes an image: `image_passes` says how many.
         labels: integer class ids (N,), used for the targets "actual" only.
         batch_size: images per forward pass, at least 1.
         progress: show a bar of the forward passes where there are hundreds an image.
@@ -135,6 +143,7 @@ def explain(
     asked = _asked(model, layers, method)
     columns = 1 if ids is None else ids.shape[1]
     explained = np.zeros((count, columns), np.int64)
+    predicted = np.zeros(count, np.int64)
     confidences = np.zeros((count, columns), np.float32)
 
     with prepared(model) as network:
@@ -151,6 +160,7 @@ def explain(
                 result = METHODS[method].maps(batch)
                 advance(len(batch.images))
                 explained[part] = result.classes.cpu().numpy()
+                predicted[part] = result.logits.argmax(dim=1).cpu().numpy()
                 confidences[part] = logits.confidences(result.logits, confidence).gather(1, result.classes).cpu().numpy()
                 for k, (name, raw) in enumerate(zip(unique, result.raw, strict=True)):
                     raw = np.maximum(np.nan_to_num(raw), 0)
@@ -161,20 +171,25 @@ def explain(
 
     order = [unique.index(name) for name in names]
     sizes = tuple(grids[name] for name in names)
-    return Explanation(maps[:, :, order], explained, names, confidences, raw_ranges[:, :, order], method, sizes, logits.score)
+    shown = (maps[:, :, order], explained, names, confidences, raw_ranges[:, :, order], method, sizes)
+    return Explanation(*shown, logits.score, predicted)
 
 
-def forward_passes(
+def image_passes(
     model: nn.Module,
     images: Tensor | np.ndarray,
     layers: Layers = None,
     method: str = "gradcam",
+    *,
+    classes: int = 1,
     reshape: Reshape | None = None,
 ) -> int:
-    """How many images `explain` sends through the network with these arguments, known before it starts.
+    """How many images `explain` sends through the network with these arguments, known before it starts; a backward pass counts
+    double.
 
-    One for each image; for Score-CAM and Ablation-CAM one more for each channel of each layer, whatever the number of classes:
-    the channels are counted in one forward pass of the first image. Raises `ValueError` as `explain` does.
+    One for each image, and two for each of its `classes` where the method needs gradients; for Score-CAM and Ablation-CAM one
+    more for each channel of each layer, whatever the number of classes: the channels are counted in one forward pass of the
+    first image. Raises `ValueError` as `explain` does.
     """
     check_method(method)
     images = checked_images(images)
@@ -182,7 +197,7 @@ def forward_passes(
     model = unwrapped(model)
     asked = _asked(model, layers, method)
     if not METHODS[method].pass_per_channel:
-        return len(images)
+        return len(images) * (1 + 2 * classes * METHODS[method].needs_gradients)
     with prepared(model) as network:
         logits = LogitReader(network)
         return _passes_per_channel(logits, images, tuple(dict.fromkeys(asked or _found(logits, images))), reshape)

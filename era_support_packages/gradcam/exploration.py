@@ -4,73 +4,72 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
-from era_support_packages.datasets.image_dataset import ImageDataset
-from era_support_packages.datasets.normalization import normalize_images, unnormalize
-from era_support_packages.gradcam import explanation as gradcam
+from era_support_packages.gradcam import explanation
+from era_support_packages.gradcam.explanation import Explanation
+from era_support_packages.gradcam.methods import METHODS, check_method
 
 
 @dataclass(frozen=True, eq=False)
 class Exploration:
-    """The class activation maps of one image for one class, by every method at every layer."""
+    """The class activation maps of one image for one class, by every method at every layer; `Classifier.explore` makes it."""
 
-    image: np.ndarray
-    """uint8 (H, W, 3), not normalised"""
-    class_id: int
-    confidence: float
-    """softmax probability of the class, in [0, 1]"""
-    explanations: tuple[gradcam.Explanation, ...]
-    """one for each method, each of one image and one class"""
+    explanations: tuple[Explanation, ...]
+    """one for each method, each of one image and one class, with the image itself"""
 
+    @property
+    def image(self) -> np.ndarray:
+        """uint8 (H, W, 3), as the network saw it."""
+        return self.explanations[0].images[0]
 
-def explore(
-    model: nn.Module,
-    dataset: ImageDataset,
-    index: int,
-    class_id: int,
-    resolution: int | None = None,
-    layers: Sequence[str] | None = None,
-    methods: Sequence[str] | None = None,
-) -> Exploration:
-    """Explain image number `index` for a class by every method, seen at `resolution` px (None keeps the image's size).
+    @property
+    def class_id(self) -> int:
+        """The class explained."""
+        return int(self.explanations[0].targets[0, 0])
 
-    `methods` are keys of `gradcam.METHODS`, None for all; `layers` as for `gradcam.explain`. Score-CAM and Ablation-CAM take a
-    forward pass for each channel, `cost` says how many. Raises `ValueError` for an index, class, layer or method that is not
-    there, before anything is computed.
-    """
-    methods = tuple(gradcam.METHODS) if methods is None else tuple(methods)
-    for method in methods:
-        gradcam.check_method(method)
-    check_index(index, len(dataset), "index", "images")
-    check_index(class_id, len(dataset.classes), "class_id", "classes")
-    images = normalize_images(dataset, np.array([index]), resolution)
+    @property
+    def confidence(self) -> float:
+        """Softmax probability of the class, in [0, 1]."""
+        return float(self.explanations[0].confidences[0, 0])
 
-    def one(method: str) -> gradcam.Explanation:
-        return gradcam.explain(model, images, [class_id], layers_of(method, layers), method)
-
-    explanations = tuple(map(one, methods))
-    pixels = unnormalize(images, dataset.mean, dataset.std)[0]
-    return Exploration(pixels, class_id, float(explanations[0].confidences[0, 0]), explanations)
+    @property
+    def subject(self) -> str:
+        """What is explained, for a title: "Why cat? Every method for one mistake (dog taken for cat)"."""
+        first = self.explanations[0]
+        name, predicted = (first.classes[class_id] for class_id in (self.class_id, int(first.predicted[0])))
+        label = None if first.labels is None else first.classes[int(first.labels[0])]
+        kind = (
+            "image" if label is None else "right prediction" if label == predicted else f"mistake ({label} taken for {predicted})"
+        )
+        return f"Why {name}? Every method for one {kind}"
 
 
-def cost(
-    model: nn.Module,
-    dataset: ImageDataset,
-    resolution: int | None = None,
-    layers: Sequence[str] | None = None,
-    methods: Sequence[str] | None = None,
+def image_passes(
+    model: nn.Module, image: Tensor, *, layers: Sequence[str] | None = None, methods: Sequence[str] | None = None
 ) -> int:
-    """How many images `explore` sends through the network, known before it starts."""
-    images = normalize_images(dataset, np.array([0]), resolution)
-    methods = tuple(gradcam.METHODS) if methods is None else tuple(methods)
-    return sum(gradcam.forward_passes(model, images, layers_of(method, layers), method) for method in methods)
+    """How many images `Classifier.explore` sends through the network, known before it starts; a backward pass counts double.
+
+    image: float (1, 3, H, W), normalised. methods, layers: as for `explain`, None for all methods.
+    """
+    names = checked_methods(methods)
+    return sum(explanation.image_passes(model, image, layers_of(name, layers), name) for name in names)
+
+
+def checked_methods(methods: Sequence[str] | None) -> tuple[str, ...]:
+    """The methods by name, all of them for None. Raises `ValueError` for a name that is none."""
+    names = tuple(METHODS) if methods is None else tuple(methods)
+    for name in names:
+        check_method(name)
+    return names
 
 
 def layers_of(method: str, layers: Sequence[str] | None) -> Sequence[str] | None:
-    return None if gradcam.METHODS[method].all_layers else layers
+    """The layers as a method takes them: none for one that makes its map from all."""
+    return None if METHODS[method].all_layers else layers
 
 
 def check_index(value: int, count: int, name: str, what: str) -> None:
+    """Raise `ValueError` where `value` is not one of `count` numbers."""
     if not isinstance(value, int | np.integer) or not 0 <= value < count:
         raise ValueError(f"{name} is {value!r}; there are {count} {what}, so give a whole number from 0 to {count - 1}.")

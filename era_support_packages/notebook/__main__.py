@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from era_support_packages.notebook import execution as notebook_run
+from era_support_packages.notebook import execution
 from era_support_packages.system.command_values import shield_negative_numbers
 
 
@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("command", choices=("run",))
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter")
     options = parser.parse_args(shield_negative_numbers(sys.argv[1:] if arguments is None else arguments))
-    return notebook_run.ended(lambda: notebook_run.run(options.p))
+    return execution.ended(lambda: execution.run(options.p))
 
 
 if __name__ == "__main__":

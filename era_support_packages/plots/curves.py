@@ -32,6 +32,7 @@ from era_support_packages.plots.style import (
     styled,
     text_width,
 )
+from era_support_packages.training.history import log_header, log_row
 
 if TYPE_CHECKING:
     from era_support_packages.training.history import EpochRecord, History
@@ -115,17 +116,14 @@ def training_curves(history: History, title: str) -> Figure:
 
 
 @styled
-def training_log(history: History, rows: Sequence[str], title: str) -> Figure:
+def training_log(history: History, title: str) -> Figure:
     """The rows of the training log as printed, above the curves of loss and accuracy.
 
-    `history` as for `training_curves`; `rows` the header and then one text per record. Of more than thirty records the
-    first ten and the last twenty are shown, and a line says how many are not. Raises ValueError where `rows` does not
-    go with the records.
+    `history` as for `training_curves`. Of more than thirty records the first ten and the last twenty are shown, and a line
+    says how many are not. Raises ValueError where there is no record.
     """
     check_some(history.records, "history.records")
-    if len(rows) != 1 + len(history.records):
-        raise ValueError(f"rows must be a header and a row for each of the {len(history.records)} records; got {len(rows)} rows.")
-    header, *lines = rows
+    header, lines = log_header(), [log_row(record) for record in history.records]
     if len(lines) > 30:
         lines = [*lines[:10], f"... {len(lines) - 30} of {len(lines)} epochs not shown ...", *lines[-20:]]
     size = FONT

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from torch import nn
 
-from era_support_packages.datasets.image_dataset import ImageDataset
-from era_support_packages.datasets.normalization import normalize_images, unnormalize
+from era_support_packages.classifier import Classifier
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.evaluation.tables import text_html
-from era_support_packages.gradcam import explanation as gradcam
 from era_support_packages.gradcam.arguments import layer_names
+from era_support_packages.gradcam.explanation import Explanation
 from era_support_packages.gradcam.exploration import check_index, layers_of
+from era_support_packages.gradcam.methods import METHODS
 from era_support_packages.plots.panels import overlay
 from era_support_packages.plots.style import HEAT_COLORMAP, percent_text
 
@@ -39,11 +38,10 @@ class ExplorerPanel:
 
     def __init__(
         self,
-        model: nn.Module,
-        dataset: ImageDataset,
+        classifier: Classifier,
         predictions: Predictions,
         indices: Sequence[int],
-        resolution: int | None = None,
+        *,
         layers: Sequence[str] | None = None,
     ) -> None:
         import ipywidgets
@@ -51,24 +49,23 @@ class ExplorerPanel:
         if len(indices) == 0:
             raise ValueError("indices is empty; give the number of at least one image of the data set.")
         for index in indices:
-            check_index(index, len(dataset), "an index", "images")
-        self.model, self.dataset, self.predictions, self.resolution = model, dataset, predictions, resolution
+            check_index(index, len(predictions), "an index", "images")
+        self.classifier, self.predictions = classifier, predictions
         self.explanation = functools.lru_cache(maxsize=256)(self._explanation)
-        self.layers = layer_names(model, layers)
-        first, classes = int(indices[0]), [(name, number) for number, name in enumerate(dataset.classes)]
+        self.layers = layer_names(classifier.network, layers)
+        first, classes = int(indices[0]), [(name, number) for number, name in enumerate(predictions.classes)]
         self.listed = tuple(dict.fromkeys(map(int, indices)))
         images = [(self._image_text(index), index) for index in self.listed]
-        methods = [(method.title, name) for name, method in gradcam.METHODS.items()]
+        methods = [(method.title, name) for name, method in METHODS.items()]
         predicted = int(predictions.predicted[first])
         self.image = ipywidgets.Dropdown(options=images, value=first, description="image")
-        self.number = ipywidgets.BoundedIntText(value=first, min=0, max=len(dataset) - 1, description="number")
+        self.number = ipywidgets.BoundedIntText(value=first, min=0, max=len(predictions) - 1, description="number")
         self.target = ipywidgets.Dropdown(options=classes, value=predicted, description="class")
         self.layer = ipywidgets.Dropdown(options=self.layers, value=self.layers[-1], description="layer")
         self.method = ipywidgets.Dropdown(options=methods, description="method")
         self.opacity = ipywidgets.FloatSlider(value=0.5, min=0, max=1, step=0.05, description="opacity", continuous_update=True)
         self.caption = ipywidgets.HTML(layout=ipywidgets.Layout(max_width="300px", margin="0 0 0 1em"))
-        pixels = resolution or dataset.images.shape[2]
-        width = min(PANEL_PIXELS, _enlargement(pixels) * pixels)
+        width = min(PANEL_PIXELS, _enlargement(classifier.resolution) * classifier.resolution)
         self.input, self.picture = (ipywidgets.Image(format="png", width=width) for _ in range(2))
         self.color_bar = ipywidgets.Image(value=_color_bar(width), format="png", width=width, height=COLOR_BAR_PIXELS)
         self.widget = self._arranged()
@@ -92,7 +89,11 @@ class ExplorerPanel:
         return HBox([pictures, knobs], layout=Layout(flex_flow="row wrap", align_items="flex-start"))
 
     def _image_text(self, index: int) -> str:
-        actual, predicted = (self.dataset.classes[ids[index]] for ids in (self.predictions.labels, self.predictions.predicted))
+        said = self.predictions
+        predicted = said.classes[said.predicted[index]]
+        if said.labels is None:
+            return f"{index}: predicted {predicted}"
+        actual = said.classes[said.labels[index]]
         return f"{index}: {actual}, " + ("right" if actual == predicted else f"predicted {predicted}")
 
     def _image_chosen(self, change: dict[str, Any]) -> None:
@@ -109,26 +110,25 @@ class ExplorerPanel:
         else:
             self.target.value = predicted  # which draws
 
-    def _explanation(self, index: int, class_id: int, method: str) -> gradcam.Explanation:
-        images = normalize_images(self.dataset, np.array([index]), self.resolution)
-        return gradcam.explain(self.model, images, [class_id], layers_of(method, self.layers), method, progress=False)
+    def _explanation(self, index: int, class_id: int, method: str) -> Explanation:
+        layers = layers_of(method, self.layers)
+        return self.classifier.explain(self.predictions, [index], [class_id], layers, method, progress=False)
 
     def _draw(self, _: Any = None) -> None:
         index, class_id, method = self.number.value, self.target.value, self.method.value
-        chosen = gradcam.METHODS[method]
+        chosen = METHODS[method]
         if chosen.pass_per_channel:
             self._say(f"{chosen.title}: a forward pass for each channel, this takes a while ...")
         explained = self.explanation(index, class_id, method)
         layer = 0 if chosen.all_layers else explained.layers.index(self.layer.value)
         self.layer.disabled = chosen.all_layers
-        images = normalize_images(self.dataset, np.array([index]), self.resolution)
-        pixels = unnormalize(images, self.dataset.mean, self.dataset.std)[0]
+        pixels = explained.images[0]
         self.input.value = _png(pixels)
         self.picture.value = _png(overlay(pixels, explained.maps[0, 0, layer], self.opacity.value))
         height, width = explained.grids[layer]
         said = [
             f"image {self._image_text(index)}",
-            f"probability of {self.dataset.classes[class_id]}: {percent_text(explained.confidences[0, 0])}",
+            f"probability of {self.predictions.classes[class_id]}: {percent_text(explained.confidences[0, 0])}",
             f"grid of {height} x {width} cells",
         ]
         if explained.constant[0, 0, layer]:

@@ -24,7 +24,7 @@ from era_support_packages.plots.style import (
     styled,
 )
 from era_support_packages.trust.faithfulness.metrics import METRICS, RANKING_METRICS
-from era_support_packages.trust.faithfulness.scores import (
+from era_support_packages.trust.faithfulness.result import (
     BASELINES,
     GAUSSIAN,
     OTHER_IMAGE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -22,6 +23,11 @@ from era_support_packages.plots.panels import (
     shape_text,
 )
 from era_support_packages.plots.style import MAX_BLOCK_COLUMNS, MAX_IMAGES, MAX_VARIANTS, count_lines, percent_text, styled
+
+if TYPE_CHECKING:
+    from era_support_packages.datasets.batches import AugmentedImages
+    from era_support_packages.evaluation.predictions import Predictions
+    from era_support_packages.gradcam.explanation import Explanation
 
 # ---- image grids -----------------------------------------------------------------------------------------------------
 
@@ -48,14 +54,13 @@ def image_grid(images: np.ndarray, captions: Sequence[str], title: str, columns:
 
 
 @styled
-def augmented_grid(originals: np.ndarray, variants: np.ndarray, captions: Sequence[str], title: str) -> Figure:
-    """A row per image: the original, then what augmentation made of it; its caption at the left.
+def augmented_grid(augmented: AugmentedImages, title: str) -> Figure:
+    """A row per image: the original, then what augmentation made of it; the name of its class at the left.
 
-    `originals` uint8 (N, H, W, 3); `variants` uint8 (N, V, H, W, 3) with 1 <= V <= 12; `captions` N texts.
-    Raises ValueError for anything else.
+    `augmented` holds at most 400 images with 1 to 12 variants each. Raises ValueError for anything else.
     """
-    originals = check_images(originals, "originals", limit=MAX_IMAGES)
-    variants = np.asarray(variants)
+    originals = check_images(augmented.originals, "originals", limit=MAX_IMAGES)
+    captions, variants = augmented.names, np.asarray(augmented.variants)
     number, *size = originals.shape
     if variants.ndim != 5 or variants.dtype != np.uint8 or variants[:, 0:0].shape != (number, 0, *size):
         raise ValueError(
@@ -64,7 +69,7 @@ def augmented_grid(originals: np.ndarray, variants: np.ndarray, captions: Sequen
         )
     if not 1 <= variants.shape[1] <= MAX_VARIANTS:
         raise ValueError(f"variants holds {variants.shape[1]} for each image; give from 1 to {MAX_VARIANTS}.")
-    check_count(captions, len(originals), "captions")
+    check_count(captions, len(originals), "names")
     columns = 1 + variants.shape[1]
     labels, left = row_labels(captions)
     panel = panel_width([1] * columns, largest=1.3, left=left)
@@ -77,24 +82,15 @@ def augmented_grid(originals: np.ndarray, variants: np.ndarray, captions: Sequen
     return layout.figure
 
 
-def incorrect_predictions(
-    images: np.ndarray,
-    predicted: np.ndarray,
-    confidences: np.ndarray,
-    actual: np.ndarray,
-    classes: Sequence[str],
-    title: str,
-    columns: int = 5,
-) -> Figure:
-    """Predictions, captioned "predicted cat (83 %)" and below it "actual dog", or "right (83 %)" and below it "cat".
+def incorrect_predictions(predictions: Predictions, indices: np.ndarray, title: str, *, columns: int = 5) -> Figure:
+    """Some predictions, captioned "predicted cat (83 %)" and below it "actual dog", or "right (83 %)" and below it "cat".
 
-    `images` uint8 (N, H, W, 3), not normalised; `predicted`, `actual` class ids (N,); `confidences` (N,) in [0, 1], of
-    the predicted class. Raises ValueError for shapes, ids or confidences out of range.
+    `predictions` with labels and images; `indices` (N,) at most 400 of them, such as `predictions.hardest(10)`; `columns` 1 to
+    10. Raises ValueError for anything else.
     """
-    images = check_images(images, "images", limit=MAX_IMAGES)
-    predicted = check_ids(predicted, len(images), classes, "predicted")
-    actual = check_ids(actual, len(images), classes, "actual")
-    confidences = check_unit_interval(confidences, (len(images),), "confidences")
+    chosen = predictions.take(indices)
+    images = check_images(chosen.pictures, "images", limit=MAX_IMAGES)
+    classes, predicted, actual, confidences = chosen.classes, chosen.predicted, chosen.actual, chosen.confidences
     captions = [
         f"right ({percent_text(confidence)})\n{classes[truth]}"
         if guess == truth
@@ -108,38 +104,20 @@ def incorrect_predictions(
 
 
 @styled
-def gradcam_panels(
-    images: np.ndarray,
-    maps: np.ndarray,
-    layers: Sequence[str],
-    predicted: np.ndarray,
-    actual: np.ndarray,
-    classes: Sequence[str],
-    title: str,
-    opacity: float = 0.5,
-) -> Figure:
+def gradcam_panels(explanation: Explanation, title: str, *, opacity: float = 0.5) -> Figure:
     """A column per image: the input, then the map of each layer over it; captions say actual and predicted class, or "right".
 
-    `images` uint8 (N, H, W, 3), not normalised; `maps` (N, L, H, W) in [0, 1]; `layers` L labels for the rows;
-    `predicted`, `actual` class ids (N,). More than ten images continue in further blocks of rows. Raises ValueError for
-    anything else.
+    The maps are those of the first class explained of each image. `explanation` as `Classifier.explain` makes it, of at most
+    100 images. More than ten continue in further blocks of rows. Raises ValueError for anything else.
     """
-    images = check_images(images, "images", limit=MAX_IMAGES // 4)
-    check_some(layers, "layers")
-    maps = check_unit_interval(maps, (len(images), len(layers), *images.shape[1:3]), "maps")
-    predicted = check_ids(predicted, len(images), classes, "predicted")
-    actual = check_ids(actual, len(images), classes, "actual")
+    images, classes, predicted, actual = _explained(explanation)
+    layers = explanation.layers
+    maps = check_unit_interval(explanation.maps[:, 0], (len(images), len(layers), *images.shape[1:3]), "maps")
     blocks = math.ceil(len(images) / MAX_BLOCK_COLUMNS)
     columns = math.ceil(len(images) / blocks)  # blocks of about the same size, instead of ten and a remainder
     labels, left = row_labels(["INPUT", *layers])
     panel = panel_width([1] * columns, largest=1.5, left=left)
-    captions = fit_captions(
-        [
-            f"right\n{classes[truth]}" if guess == truth else f"actual {classes[truth]}\npredicted {classes[guess]}"
-            for truth, guess in zip(actual, predicted, strict=True)
-        ],
-        panel,
-    )
+    captions = fit_captions([_panel_caption(*ids, classes) for ids in zip(predicted, actual, strict=True)], panel)
     caption_lines = ([max(map(count_lines, captions))] + [0] * len(layers)) * blocks
     layout = panel_layout(title, panel, images.shape[1:3], [1] * columns, caption_lines, left=left, color_bar=True)
     for index, image in enumerate(images):
@@ -153,36 +131,20 @@ def gradcam_panels(
 
 
 @styled
-def gradcam_comparison(
-    images: np.ndarray,
-    maps: np.ndarray,
-    layers: Sequence[str],
-    predicted: np.ndarray,
-    actual: np.ndarray,
-    confidences: np.ndarray,
-    classes: Sequence[str],
-    title: str,
-    layer: str | None = None,
-    opacity: float = 0.5,
-    rivals: np.ndarray | None = None,
-) -> Figure:
+def gradcam_comparison(explanation: Explanation, title: str, *, layer: str | None = None, opacity: float = 0.5) -> Figure:
     """For each image: the input, the map for the predicted class, and the map for a second one, at one layer.
 
     The second class is the actual one; where the prediction is right it is another, which the caption calls the runner-up.
 
-    `images` uint8 (N, H, W, 3), not normalised; `maps` (N, 2, L, H, W) in [0, 1], for the predicted and then the second
-    class; `layers` L names; `predicted`, `actual` class ids (N,); `confidences` (N, 2) in [0, 1], of the predicted and
-    the second class; `layer` one of `layers`, None for the last; `rivals` (N,) the second classes, as
-    `predictions.Predictions.rivals` gives them, needed where a prediction is right. Raises ValueError for anything else.
+    `explanation` of two classes each of at most 100 images, as `Classifier.explain` makes it with `targets="contrast"`;
+    `layer` one of its layers, None for the last. Raises ValueError for anything else.
     """
-    images = check_images(images, "images", limit=MAX_IMAGES // 4)
-    check_some(layers, "layers")
-    maps = check_unit_interval(maps, (len(images), 2, len(layers), *images.shape[1:3]), "maps")
-    predicted = check_ids(predicted, len(images), classes, "predicted")
-    actual = check_ids(actual, len(images), classes, "actual")
-    rivals = actual if rivals is None else check_ids(rivals, len(images), classes, "rivals")
-    _check_rivals(predicted, actual, rivals, classes)
-    confidences = check_unit_interval(confidences, (len(images), 2), "confidences")
+    images, classes, predicted, actual = _explained(explanation)
+    layers = explanation.layers
+    maps = check_unit_interval(explanation.maps, (len(images), 2, len(layers), *images.shape[1:3]), "maps")
+    first, rivals = check_ids(explanation.targets, (len(images), 2), classes, "targets").T
+    _check_rivals(predicted, actual, first, rivals, classes)
+    confidences = check_unit_interval(explanation.confidences, (len(images), 2), "confidences")
     layer = layers[-1] if layer is None else layer
     if layer not in layers:
         raise ValueError(f"there is no map of layer {layer!r}; {nearest_text(layer, layers)}.")
@@ -194,7 +156,7 @@ def gradcam_comparison(
     names = [
         (
             f"{'right:' if guess == truth else 'predicted'} {classes[guess]}\n{percent_text(sure[0])}",
-            f"{'runner-up:' if guess == truth else 'actual'} {classes[rival]}\n{percent_text(sure[1])}",
+            f"{'actual' if truth == rival else 'runner-up:'} {classes[rival]}\n{percent_text(sure[1])}",
         )
         for guess, truth, rival, sure in zip(predicted, actual, rivals, confidences, strict=True)
     ]
@@ -212,16 +174,33 @@ def gradcam_comparison(
     return layout.figure
 
 
-def _check_rivals(predicted: np.ndarray, actual: np.ndarray, rivals: np.ndarray, classes: Sequence[str]) -> None:
-    same = np.flatnonzero(predicted == rivals)
-    if same.size:
+def _explained(explanation: Explanation) -> tuple[np.ndarray, Sequence[str], np.ndarray, np.ndarray]:
+    """Images, class names, predicted and actual ids of an explanation; an id of -1 where the actual class is not known."""
+    if explanation.images is None:
         raise ValueError(
-            f"image {same[0]} would show the map for {classes[predicted[same[0]]]} twice, as the prediction is right; "
-            "give rivals, the classes to show beside the predicted ones, such as the runners-up."
+            "this explanation holds no images to show, as `gradcam.explain` sees normalised ones only; take Classifier.explain."
         )
-    other = np.flatnonzero((predicted != actual) & (rivals != actual))
-    if other.size:
-        raise ValueError(
-            f"image {other[0]} is a wrong prediction, but its rival is {classes[rivals[other[0]]]} and not the actual class, "
-            f"{classes[actual[other[0]]]}; give the actual class there."
-        )
+    images = check_images(explanation.images, "images", limit=MAX_IMAGES // 4)
+    check_some(explanation.layers, "layers")
+    predicted = check_ids(explanation.predicted, (len(images),), explanation.classes, "predicted")
+    if explanation.labels is None:
+        return images, explanation.classes, predicted, np.full(len(images), -1)
+    return images, explanation.classes, predicted, check_ids(explanation.labels, (len(images),), explanation.classes, "labels")
+
+
+def _panel_caption(guess: int, truth: int, classes: Sequence[str]) -> str:
+    if truth == -1:
+        return f"predicted {classes[guess]}"
+    return f"right\n{classes[truth]}" if guess == truth else f"actual {classes[truth]}\npredicted {classes[guess]}"
+
+
+def _check_rivals(
+    predicted: np.ndarray, actual: np.ndarray, first: np.ndarray, rivals: np.ndarray, classes: Sequence[str]
+) -> None:
+    for index, (guess, truth, own, rival) in enumerate(zip(predicted, actual, first, rivals, strict=True)):
+        wanted = "" if guess == truth or truth == -1 else f" and {classes[truth]}"
+        if own != guess or rival == guess or (wanted and rival != truth):
+            raise ValueError(
+                f"image {index} is explained for {classes[own]} and {classes[rival]}, but a comparison sets the predicted class "
+                f"beside another, here {classes[guess]}{wanted}; explain it with targets='contrast'."
+            )

@@ -168,11 +168,11 @@ def check_images(images: np.ndarray, what: str, limit: int) -> np.ndarray:
     return images
 
 
-def check_ids(ids: np.ndarray, expected: int, classes: Sequence[str], what: str) -> np.ndarray:
+def check_ids(ids: np.ndarray, shape: tuple[int, ...], classes: Sequence[str], what: str) -> np.ndarray:
     ids = np.asarray(ids)
-    if ids.shape != (expected,) or not np.issubdtype(ids.dtype, np.integer):
+    if ids.shape != shape or not np.issubdtype(ids.dtype, np.integer):
         raise ValueError(
-            f"{what} must be {expected} integer class ids, one for each image; got {ids.dtype} of shape {shape_text(ids.shape)}."
+            f"{what} must be integer class ids of shape {shape_text(shape)}; got {ids.dtype} of shape {shape_text(ids.shape)}."
         )
     if ids.min() < 0 or ids.max() >= len(classes):
         raise ValueError(f"{what} must be class ids from 0 to {len(classes) - 1}; got {extremes_text(ids)}.")

@@ -86,10 +86,10 @@ def sanity_curves(check: SanityCheck, title: str) -> Figure:
 @styled
 def sanity_maps(
     check: SanityCheck,
-    images: np.ndarray,
-    captions: Sequence[str],
-    layer: str,
     title: str,
+    *,
+    layer: str | None = None,
+    count: int = 3,
     methods: Sequence[str] | None = None,
     opacity: float = 0.5,
 ) -> Figure:
@@ -97,11 +97,18 @@ def sanity_maps(
 
     Above each map after redrawing: its rank correlation with the trained network's, of that image, in the first draw.
 
-    `images` uint8 (K, H, W, 3), not normalised: the first K of those checked, at most 10; `captions` K texts, for the left;
-    `layer` and `methods` as in the check, None for all methods that have the layer. Raises ValueError for anything else.
+    The images are the first `count` of those checked, 1 to 10; `check` holds them, as `trust.sanity.sanity_check` makes it.
+    `layer` and `methods` as in the check, None for its last layer, and for all methods that have the layer. Raises ValueError
+    for anything else.
     """
-    images = check_images(images, "images", limit=min(MAX_PANEL_IMAGES, len(check.targets)))
-    check_count(captions, len(images), "captions")
+    if check.images is None:
+        raise ValueError("this check holds no images to show; take trust.sanity.sanity_check.")
+    if not isinstance(count, int) or not 1 <= count <= MAX_PANEL_IMAGES:
+        raise ValueError(f"count is {count!r}; it must be a whole number from 1 to {MAX_PANEL_IMAGES}.")
+    images = check_images(check.images[:count], "images", limit=MAX_PANEL_IMAGES)
+    captions = check.names[:count]
+    check_count(captions, len(images), "names")
+    layer = check.layers[-1] if layer is None else layer
     if layer not in check.layers:
         raise ValueError(f"there is no map of layer {layer!r}; {nearest_text(layer, list(dict.fromkeys(check.layers)))}.")
     rows = {method: row for row, (method, own) in enumerate(zip(check.methods, check.layers, strict=True)) if own == layer}

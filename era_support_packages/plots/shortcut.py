@@ -31,8 +31,8 @@ from era_support_packages.plots.style import (
     wrap,
 )
 from era_support_packages.trust.shortcut.mark import Score
+from era_support_packages.trust.shortcut.result import ShortcutTest
 from era_support_packages.trust.shortcut.scores import MarkScores
-from era_support_packages.trust.shortcut.search import ShortcutTest
 
 COLORS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE)  # of the methods, of which one figure shows no more
 OPACITY = 0.6

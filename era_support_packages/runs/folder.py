@@ -248,5 +248,5 @@ class Run:
         if checkpoint.classifier is None:
             complete(self.checkpoint_file, read_tensors(self.checkpoint_file), test)
         model.load_state_dict(checkpoint.model)
-        predictions = Predictions(checkpoint.logits.numpy(), test.labels, test.classes)
+        predictions = Predictions(checkpoint.logits.numpy(), test.labels, test.classes, test.images)
         return History(checkpoint.records, checkpoint.config, predictions, checkpoint.planned)

@@ -13,7 +13,7 @@ from era_support_packages.datasets.batches import batch_count
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.evaluation.tables import print_wrapped
 from era_support_packages.runs.folder import Run, RunError
-from era_support_packages.system.machine import resolve_device, resolve_precision
+from era_support_packages.system.machine import overview, resolve_device, resolve_precision
 from era_support_packages.training.config import TrainingConfig
 from era_support_packages.training.setup import resolve
 
@@ -29,6 +29,10 @@ class PreparedRun:
     config: TrainingConfig
     train: ImageDataset
     test: ImageDataset
+
+    def __str__(self) -> str:
+        """The machine, and every value of the configuration."""
+        return f"{overview(resolve_device(self.config.device))}\n\n{self.config}"
 
 
 def prepare(

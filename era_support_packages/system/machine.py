@@ -122,7 +122,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def report(device: torch.device) -> str:
+def overview(device: torch.device) -> str:
     """A few lines for the top of a notebook: device, memory, versions."""
     lines = [f"device    {describe(device)}"]
     if device.type == "cuda":

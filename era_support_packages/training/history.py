@@ -8,6 +8,7 @@ from torch import nn
 from era_support_packages.classifier import Classifier
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.evaluation.predictions import Predictions
+from era_support_packages.evaluation.tables import Column, Readable, Table
 from era_support_packages.training.config import TrainingConfig
 
 
@@ -29,7 +30,7 @@ class EpochRecord:
 
 
 @dataclass(frozen=True, eq=False)
-class History:
+class History(Readable):
     """A run: its rows, the configuration it ran with, and what the network says of the whole test split.
 
     `planned` is the number of epochs the run was to have. One that was stopped before has fewer rows, and no predictions until
@@ -60,6 +61,32 @@ class History:
     def stopped(self) -> str:
         """For the title of a figure: "" for a complete run, else ", stopped after epoch 3 of 8"."""
         return "" if self.complete else f", stopped after epoch {len(self.records)} of {self.planned}"
+
+    def table(self) -> Table:
+        """A row an epoch: what the log shows."""
+        columns = (
+            Column("epoch", "d"),
+            Column("px", "d"),
+            Column("lr", ".6f"),
+            Column("train loss", ".4f"),
+            Column("train accuracy", ".2f"),
+            Column("test loss", ".4f"),
+            Column("test images", "d"),
+            Column("test accuracy", ".2f"),
+            Column("seconds", ".1f"),
+        )
+        rows = tuple(
+            (r.epoch, r.resolution, r.lr, r.train_loss, r.train_accuracy, r.test_loss, r.test_total, r.test_accuracy, r.seconds)
+            for r in self.records
+        )
+        return Table(columns, rows, "Accuracies in percent; the training loss includes label smoothing, the test loss does not.")
+
+    def reading(self) -> str:
+        """One or two sentences: how far the run came, and what the network gets right then."""
+        count = f"{len(self.records)} epoch{'s' * (len(self.records) != 1)}"
+        done = count if self.complete else f"It was stopped after {len(self.records)} of {self.planned} epochs"
+        text = f"{done} in {self.seconds:.1f} s." if self.records else "No epoch of the run is complete."
+        return text if self.predictions is None else f"{text} {self.predictions.reading()}"
 
 
 class Trained(NamedTuple):

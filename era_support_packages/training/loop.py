@@ -78,7 +78,9 @@ def _fit(
     if not left:
         model.load_state_dict(resume.model)
         report("\n".join([log_header(), *map(log_row, records)]))
-        return History(tuple(records), config, Predictions(resume.logits.numpy(), test.labels, test.classes), len(planned))
+        return History(
+            tuple(records), config, Predictions(resume.logits.numpy(), test.labels, test.classes, test.images), len(planned)
+        )
     if config.device == "cpu":
         keep_freed_memory()
     report(announce_duration(config, predicted_seconds(config, left, len(test), seconds_per_image(model, config))))

@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 
 from era_support_packages.datasets.image_dataset import ImageDataset
+from era_support_packages.evaluation.tables import Column, Readable, Table
 from era_support_packages.system.machine import keep_freed_memory, resolve_device
 from era_support_packages.system.progress import progress_bar
 from era_support_packages.training.config import TrainingConfig
@@ -27,7 +28,7 @@ MINIMUM_ITERATIONS = 20
 
 
 @dataclass(frozen=True, eq=False)
-class RangeTest:
+class RangeTest(Readable):
     """A loss curve over exponentially growing learning rates and what it suggests.
 
     lrs, losses (as measured, all finite), smoothed: float64 (K,). suggestions: "steepest", "valley" and "minimum/10" to a
@@ -47,8 +48,21 @@ class RangeTest:
             raise ValueError("The loss never fell in the range test, so it suggests nothing; give max_lr as a number.")
         return self.suggestions[name]
 
-    def __str__(self) -> str:
+    @property
+    def listed(self) -> str:
+        """The suggestions in a line."""
         return ", ".join(f"{name} {value:.3g}" for name, value in self.suggestions.items()) or "no suggestion"
+
+    def table(self) -> Table:
+        """A row a suggestion; none where the loss never falls."""
+        return Table((Column("suggestion"), Column("learning rate", ".3g")), tuple(self.suggestions.items()))
+
+    def reading(self) -> str:
+        """One sentence: over which rates the loss was watched, and what that suggests."""
+        watched = f"Over {len(self.lrs)} steps from {self.lrs[0]:.3g} to {self.lrs[-1]:.3g}"
+        if not self.suggestions:
+            return f"{watched} the loss never fell, so that the test suggests nothing."
+        return f"{watched} the loss suggests a peak learning rate of {self.listed}."
 
 
 def choose_max_lr(config: TrainingConfig, result: RangeTest) -> tuple[TrainingConfig, str]:
@@ -59,8 +73,8 @@ def choose_max_lr(config: TrainingConfig, result: RangeTest) -> tuple[TrainingCo
     """
     if config.max_lr == "auto":
         config = config.replace(max_lr=result.suggestion())
-        return config, f"max_lr = {config.max_lr:.3g}, the range test's suggestion 'valley' (all: {result})."
-    return config, f"max_lr = {config.max_lr:.3g} is given, so the range test is only shown for comparison: {result}."
+        return config, f"max_lr = {config.max_lr:.3g}, the range test's suggestion 'valley' (all: {result.listed})."
+    return config, f"max_lr = {config.max_lr:.3g} is given, so the range test is only shown for comparison: {result.listed}."
 
 
 class _NotFiniteError(Exception):

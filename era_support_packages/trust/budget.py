@@ -11,18 +11,21 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor
 
+from era_support_packages.classifier import Classifier
 from era_support_packages.datasets.image_dataset import ImageDataset
-from era_support_packages.datasets.normalization import random_images
 from era_support_packages.evaluation.intervals import percent
-from era_support_packages.gradcam import explanation as gradcam, exploration as explorer
+from era_support_packages.gradcam import exploration
+from era_support_packages.gradcam.explanation import default_layers
+from era_support_packages.gradcam.methods import METHODS
 from era_support_packages.training.config_checks import CHECK_EXTENTS
 from era_support_packages.training.cost import flops_per_image
 from era_support_packages.training.history import History
 from era_support_packages.trust.faithfulness import scores as faithfulness
-from era_support_packages.trust.sanity import check as sanity_check
-from era_support_packages.trust.shortcut import planting as shortcut_training, search as shortcut_test
+from era_support_packages.trust.sanity import check as sanity
+from era_support_packages.trust.shortcut import planting, search
 
 EXPLORER, FAITHFULNESS, SANITY, SHORTCUT = 0.1, 0.3, 0.2, 0.4
 """the share of the budget of each; what is left of a share goes to none of the others, so that each is decided by itself"""
@@ -41,10 +44,10 @@ class CheckPlan:
     sentence: str
     """what it costs, or why it is left out"""
     runs: bool = False
-    cost: int = 0
-    """image passes"""
-    images: int = 0
-    """test images, at most"""
+    passes: int = 0
+    """of an image through the network; a backward pass counts double"""
+    count: int = 0
+    """of test images, at most"""
     draws: int = 0
     """of random networks"""
     methods: tuple[str, ...] = ()
@@ -54,10 +57,9 @@ class CheckPlan:
 class CheckBudget:
     """What the training took and what the network learnt, and so how large each check may be."""
 
-    network: nn.Module
-    train: ImageDataset
-    test: ImageDataset
+    classifier: Classifier
     history: History
+    train: ImageDataset
     extent: str = "auto"
     """"auto", or "full": every check as large as after a long training, whatever it costs and whatever was learnt"""
 
@@ -68,12 +70,12 @@ class CheckBudget:
     def training(self) -> int:
         """Image passes of the training at the last epoch's resolution: three an image, and work grows with the pixels."""
         shown = sum(record.images * record.resolution**2 for record in self.history.records)
-        return round(3 * shown / self.history.resolution**2)
+        return round(3 * shown / self.classifier.resolution**2)
 
     @cached_property
     def allowed(self) -> int:
         """Image passes that all checks together may take."""
-        single = flops_per_image(self.network, self.history.resolution) / 3
+        single = flops_per_image(self.classifier.network, self.classifier.resolution) / 3
         return max(self.training, int(LEAST / single))
 
     @cached_property
@@ -85,53 +87,62 @@ class CheckBudget:
         """Section 13. Never left out by itself; where its share is too small, the methods that take hundreds of passes are."""
         if not wanted:
             return _unwanted("explore_methods")
-        many = tuple(name for name, method in gradcam.METHODS.items() if method.pass_per_channel)
+        many = tuple(name for name, method in METHODS.items() if method.pass_per_channel)
         for left_out in ((), many):
-            methods = tuple(name for name in gradcam.METHODS if name not in left_out)
-            passes = explorer.cost(self.network, self.test, self.history.resolution, methods=methods)
-            cost = passes + 2 * sum(gradcam.METHODS[method].needs_gradients for method in methods)
-            if self._affordable(cost, EXPLORER):
+            methods = tuple(name for name in METHODS if name not in left_out)
+            passes = exploration.image_passes(self.classifier.network, self._image, methods=methods)
+            if self._affordable(passes, EXPLORER):
                 break
-        said = f"{len(methods)} methods for one image: {self._cost_text(cost)}."
+        said = f"{len(methods)} methods for one image: {self._cost_text(passes)}."
         if left_out:
-            titles = " and ".join(gradcam.METHODS[name].title for name in left_out)
+            titles = " and ".join(METHODS[name].title for name in left_out)
             said += f" {titles} are left out: they take a pass for each channel, too many after so short a training. {REMEDY}"
-        return CheckPlan(said, True, cost, 1, methods=methods)
+        return CheckPlan(said, True, passes, 1, methods=methods)
 
     def faithfulness(self, wanted: bool = True) -> CheckPlan:
         """Section 14, for two methods at two layers: as many of 24 images as its share allows, 12 at least."""
         if (reason := self._cannot_tell("check_faithfulness", wanted, "marks what it uses")) is not None:
             return reason
-        layers = len(gradcam.default_layers(self.network)[1::2])
-        sizes = range(min(24, len(self.test)), FEWEST_IMAGES - 1, -1)
-        return self._largest(
-            "Faithfulness", FAITHFULNESS, [CheckPlan("", True, faithfulness_cost(size, 2, layers), size) for size in sizes]
-        )
+        layers = len(default_layers(self.classifier.network, self._image)[1::2])
+        sizes = [
+            CheckPlan("", True, faithfulness.image_passes(count, 2, layers), count)
+            for count in range(min(24, self._tested), FEWEST_IMAGES - 1, -1)
+        ]
+        return self._largest("Faithfulness", FAITHFULNESS, sizes)
 
     def sanity(self, wanted: bool = True) -> CheckPlan:
         """Section 15, for Grad-CAM and EigenCAM: 24 images and 12 random networks, or fewer of both."""
         if (reason := self._cannot_tell("check_sanity", wanted, "depends on what it learnt")) is not None:
             return reason
-        _, image = random_images(self.test, 1, 0, self.history.resolution)
-        sizes = [
-            CheckPlan("", True, sanity_check.cost(self.network, image, min(images, len(self.test)), draws=draws), images, draws)
-            for images, draws in ((24, 12), (16, 8), (16, 6))
-        ]
+        sizes = []
+        for count, draws in ((24, 12), (16, 8), (16, 6)):
+            passes = sanity.image_passes(self.classifier.network, self._image, min(count, self._tested), draws=draws)
+            sizes.append(CheckPlan("", True, passes, count, draws))
         return self._largest("The sanity check", SANITY, sizes)
 
     def shortcut(self, wanted: bool = True) -> CheckPlan:
         """Section 16: the mark takes as many steps to plant whatever the run was, so there is not much to save."""
         if (reason := self._cannot_tell("plant_shortcut", wanted, "finds a cause")) is not None:
             return reason
-        planting = shortcut_training.cost(self.train)
-        sizes = [CheckPlan("", True, planting + shortcut_test.cost(self.test, images), images) for images in (200, 100)]
+        first = planting.image_passes(len(self.train))
+        sizes = [CheckPlan("", True, first + search.image_passes(min(count, self._tested)), count) for count in (200, 100)]
         return self._largest("The planted shortcut", SHORTCUT, sizes)
 
     # ---- parts ---------------------------------------------------------------------------------------------------------
 
+    @property
+    def _tested(self) -> int:
+        """How many test images there are."""
+        return len(self.history.predictions)
+
+    @cached_property
+    def _image(self) -> Tensor:
+        """One image of the size that the network takes, float32 (1, 3, r, r)."""
+        return torch.zeros(1, 3, self.classifier.resolution, self.classifier.resolution)
+
     @cached_property
     def _accuracy(self) -> float:
-        return self.history.predictions.correct / len(self.history.predictions)
+        return self.history.predictions.correct / self._tested
 
     @cached_property
     def _guess(self) -> float:
@@ -139,18 +150,18 @@ class CheckBudget:
         labels = self.history.predictions.labels
         return float(np.bincount(labels).max() / len(labels))
 
-    def _affordable(self, cost: int, share: float) -> bool:
-        return self.extent == "full" or cost <= share * self.allowed
+    def _affordable(self, passes: int, share: float) -> bool:
+        return self.extent == "full" or passes <= share * self.allowed
 
-    def _cost_text(self, cost: int) -> str:
-        return f"about {cost:,} image passes, where the training took {self.training:,} (a backward pass counts double)"
+    def _cost_text(self, passes: int) -> str:
+        return f"about {passes:,} image passes, where the training took {self.training:,} (a backward pass counts double)"
 
     def _cannot_tell(self, knob: str, wanted: bool, what: str) -> CheckPlan | None:
         """The plan of a check that was not asked for, or that no size would make meaningful."""
         if not wanted:
             return _unwanted(knob)
-        if len(self.test) < FEWEST_IMAGES:
-            return CheckPlan(f"Left out: of {len(self.test)} test images no map's figures are sure; {FEWEST_IMAGES} are needed.")
+        if self._tested < FEWEST_IMAGES:
+            return CheckPlan(f"Left out: of {self._tested} test images no map's figures are sure; {FEWEST_IMAGES} are needed.")
         if self.learned or self.extent == "full":
             return None
         return CheckPlan(
@@ -162,14 +173,14 @@ class CheckBudget:
     def _largest(self, name: str, share: float, sizes: list[CheckPlan]) -> CheckPlan:
         """The first of the sizes, from the largest on, that its share of the budget pays for."""
         for size in sizes:
-            if self._affordable(size.cost, share):
-                said = f"{name}: {self._cost_text(size.cost)}."
+            if self._affordable(size.passes, share):
+                said = f"{name}: {self._cost_text(size.passes)}."
                 if size is not sizes[0]:
                     drawn = f" and {size.draws} draws" if size.draws else ""
-                    said += f" After so short a training {size.images} images{drawn} are taken instead of {sizes[0].images}"
+                    said += f" After so short a training {size.count} images{drawn} are taken instead of {sizes[0].count}"
                     said += f" and {sizes[0].draws}. {REMEDY}" if size.draws else f". {REMEDY}"
-                return CheckPlan(said, True, size.cost, size.images, size.draws)
-        least = sizes[-1].cost
+                return CheckPlan(said, True, size.passes, size.count, size.draws)
+        least = sizes[-1].passes
         return CheckPlan(
             f"Left out: it would take {self._cost_text(least)}, and {int(share * self.allowed):,} are allowed after so short a "
             f"training. {REMEDY}"
@@ -177,13 +188,6 @@ class CheckBudget:
 
 
 REMEDY = 'Set checks = "full" to run all of it.'
-
-
-def faithfulness_cost(images: int, methods: int, layers: int, percentiles: int = 3, steps: int = 6) -> int:
-    """Image passes of `scores.evaluate` with gradient methods; each linear system of ROAD counts as one, being as dear."""
-    rows = 2 * methods * layers + 2 * layers + 1
-    maps, removals = 3 * images * methods, 2 * images * rows * percentiles
-    return faithfulness.forward_images(images, rows, percentiles, steps) + maps + removals
 
 
 def check_extent(extent: str) -> None:

@@ -174,7 +174,10 @@ def test_normalize_images_at_the_resolution_of_the_test() -> None:
 
 def test_augmented_variants_are_what_training_shows() -> None:
     dataset = noisy_dataset(6)
-    result = augmented_variants(dataset, np.array([4, 1]), EVERYTHING, count=3, seed=5)
+    augmented = augmented_variants(dataset, np.array([4, 1]), EVERYTHING, count=3, seed=5)
+    result = augmented.variants
+    assert np.array_equal(augmented.originals, dataset.images[[4, 1]])
+    assert augmented.names == tuple(dataset.classes[dataset.labels[index]] for index in (4, 1))
     assert (result.dtype, result.shape) == (np.uint8, (2, 3, 8, 8, 3))
     augmenter = Augmenter(EVERYTHING, 8, 8, (125, 123, 114), seed=5)
     for row, index in enumerate((4, 1)):

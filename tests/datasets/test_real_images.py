@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from era_support_packages import gradcam
 from era_support_packages.datasets import loading as datasets
 from era_support_packages.datasets.normalization import normalize_images
-from era_support_packages.gradcam import explanation as gradcam
 from era_support_packages.training import loop as training
 from era_support_packages.training.config import TrainingConfig
 from era_support_packages.training.setup import build_model

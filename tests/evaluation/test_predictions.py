@@ -302,3 +302,30 @@ def test_the_training_flags_are_as_before_also_when_the_model_fails() -> None:
         predict(model, left_and_right([(1, 0)]), CPU)
     assert [module.training for module in model.modules()] == flags
     assert not torch.is_inference_mode_enabled()
+
+
+# ---- to be read --------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_and_the_reading_say_what_is_right() -> None:
+    told = Predictions(np.array([[2.0, 0], [0, 1], [3, 0], [0, 4]]), np.array([0, 0, 0, 1]), ("cat", "dog", "cow")[:2])
+    assert told.reading() == "3 of 4 images are classified correctly: 75.00 %."
+    frame = told.to_frame()
+    assert frame["class"].tolist() == ["cat", "dog"]
+    assert frame["right"].tolist() == [2, 1]
+    assert frame["accuracy"].tolist() == [2 / 3, 1.0]
+    assert told.table().footer[0][:3] == ("all", 4, 3)
+
+
+def test_without_labels_it_says_what_each_image_is_taken_for() -> None:
+    logits = np.log(np.array([[0.9, 0.1], [0.25, 0.75], [0.6, 0.4]]))
+    told = Predictions(logits, None, ("cat", "dog"))
+    assert told.reading() == "3 images are taken for: 2 cat, 1 dog."
+    assert told.take(np.array([1])).reading() == "The image is taken for dog (75.0 %)."
+    assert told.to_frame()["predicted"].tolist() == ["cat", "dog", "cat"]
+    np.testing.assert_array_equal(told.rivals, [1, 0, 1])
+
+
+def test_a_class_without_images_has_no_accuracy() -> None:
+    told = Predictions(np.eye(3)[[0, 1]], np.array([0, 1]), ("a", "b", "c"))
+    assert told.table().rows[2] == ("c", 0, 0, None)

@@ -10,7 +10,7 @@ import torch
 from gradcam_networks import OneConvolution, Passes, layers_for, red, small_images, small_network, state
 from torch import Tensor, nn
 
-from era_support_packages.gradcam.explanation import default_layers, explain, forward_passes
+from era_support_packages.gradcam.explanation import default_layers, explain, image_passes
 from era_support_packages.gradcam.methods import GRADIENT_METHODS, METHODS
 from era_support_packages.models.custom_resnet import resnet_custom
 from era_support_packages.models.resnet import ResNet18
@@ -97,7 +97,7 @@ def test_bad_values_are_refused_before_the_model_runs(arguments: dict[str, objec
     given = {"images": small_images(), "layers": ["0"], **arguments}
     refuses(message, explain, model, **given)
     if not {"targets", "labels", "batch_size"} & arguments.keys():
-        refuses(message, forward_passes, model, **given)
+        refuses(message, image_passes, model, **given)
     assert count.forward == 0
 
 

@@ -19,7 +19,7 @@ from gradcam_networks import (
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from era_support_packages.gradcam.explanation import explain, forward_passes
+from era_support_packages.gradcam.explanation import explain, image_passes
 from era_support_packages.gradcam.methods import METHODS
 from era_support_packages.models.resnet import ResNet18
 
@@ -279,7 +279,7 @@ def test_torchvision_resnet_takes_the_default_layers() -> None:
     for position, name in enumerate(LAYERS):
         alone = library_maps("gradcam", model, getattr(model, name), images, [4])
         np.testing.assert_allclose(result.maps[:, 0, position], alone, atol=1e-5, err_msg=name)
-    assert forward_passes(model, images, method="ablationcam") == 1 + 64 + 128 + 256 + 512
+    assert image_passes(model, images, method="ablationcam") == 1 + 64 + 128 + 256 + 512
 
 
 @pytest.fixture(scope="module")

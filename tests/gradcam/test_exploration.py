@@ -10,12 +10,13 @@ from PIL import Image
 from tiny import colored_images, tiny_network
 from torch import nn
 
-from era_support_packages import plots
+from era_support_packages import gradcam, plots
+from era_support_packages.classifier import Classifier
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.datasets.normalization import normalize_images
 from era_support_packages.evaluation.predictions import Predictions, predict
-from era_support_packages.gradcam import explanation as gradcam, exploration as explorer
-from era_support_packages.gradcam.exploration import explore
+from era_support_packages.gradcam.explanation import Explanation
+from era_support_packages.gradcam.exploration import Exploration, image_passes
 from era_support_packages.plots.explorer_panel import WIDGET_VIEW, ExplorerPanel
 from era_support_packages.plots.panels import overlay
 
@@ -37,9 +38,18 @@ def predictions(network: nn.Module, test_split: ImageDataset) -> Predictions:
     return predict(network, test_split, torch.device("cpu"))
 
 
+def classifier_of(network: nn.Module, split: ImageDataset, resolution: int = 8) -> Classifier:
+    return Classifier(network, split.classes, split.mean, split.std, resolution)
+
+
 @pytest.fixture
-def panel(network: nn.Module, test_split: ImageDataset, predictions: Predictions) -> ExplorerPanel:
-    return ExplorerPanel(network, test_split, predictions, [4, 1], layers=LAYERS)
+def classifier(network: nn.Module, test_split: ImageDataset) -> Classifier:
+    return classifier_of(network, test_split)
+
+
+@pytest.fixture
+def panel(classifier: Classifier, predictions: Predictions) -> ExplorerPanel:
+    return ExplorerPanel(classifier, predictions, [4, 1], layers=LAYERS)
 
 
 def caption_of(panel: ExplorerPanel) -> list[str]:
@@ -54,8 +64,10 @@ def pixels_of(panel: ExplorerPanel, picture: str = "picture") -> np.ndarray:
     return shown[::factor, ::factor]
 
 
-def test_every_method_explains_the_image_for_the_class(network: nn.Module, test_split: ImageDataset) -> None:
-    found = explore(network, test_split, 4, 2, layers=LAYERS)
+def test_every_method_explains_the_image_for_the_class(
+    classifier: Classifier, network: nn.Module, test_split: ImageDataset
+) -> None:
+    found = classifier.explore(test_split, 4, 2, layers=LAYERS)
     assert [each.method for each in found.explanations] == list(gradcam.METHODS)
     assert np.array_equal(found.image, test_split.images[4])
     images = normalize_images(test_split, np.array([4]))
@@ -68,16 +80,17 @@ def test_every_method_explains_the_image_for_the_class(network: nn.Module, test_
 
 
 def test_the_image_is_seen_at_the_resolution_asked_for(network: nn.Module, test_split: ImageDataset) -> None:
-    found = explore(network, test_split, 0, 0, resolution=12, layers=LAYERS, methods=["hirescam"])
+    found = classifier_of(network, test_split, 12).explore(test_split, 0, layers=LAYERS, methods=["hirescam"])
     assert found.image.shape == (12, 12, 3)
     assert found.explanations[0].maps.shape == (1, 1, 2, 12, 12)
 
 
 def test_the_cost_is_known_before_it_starts(network: nn.Module, test_split: ImageDataset) -> None:
-    assert explorer.cost(network, test_split, layers=LAYERS, methods=["gradcam", "fullgrad"]) == 2
+    image = normalize_images(test_split, np.array([0]))
+    assert image_passes(network, image, layers=LAYERS, methods=["gradcam", "fullgrad"]) == 2 * 3  # forward, and back
     # one pass, and one for each of the 8 channels of both layers
-    assert explorer.cost(network, test_split, layers=LAYERS, methods=["scorecam"]) == 1 + 16
-    assert explorer.cost(network, test_split, layers=LAYERS) == 8 + 2 * 17
+    assert image_passes(network, image, layers=LAYERS, methods=["scorecam"]) == 1 + 16
+    assert image_passes(network, image, layers=LAYERS) == 7 * 3 + 1 + 2 * 17
 
 
 @pytest.mark.parametrize(
@@ -86,17 +99,19 @@ def test_the_cost_is_known_before_it_starts(network: nn.Module, test_split: Imag
         ((6, 0), "index is 6; there are 6 images, so give a whole number from 0 to 5."),
         ((-1, 0), "index is -1; there are 6 images, so give a whole number from 0 to 5."),
         (("4", 0), "index is '4'; there are 6 images, so give a whole number from 0 to 5."),
-        ((0, 3), "class_id is 3; there are 3 classes, so give a whole number from 0 to 2."),
+        ((0, 3), "target is 3; there are 3 classes, so give a whole number from 0 to 2."),
     ],
 )
-def test_what_is_not_there_is_refused(network: nn.Module, test_split: ImageDataset, arguments: Any, message: str) -> None:
+def test_what_is_not_there_is_refused(classifier: Classifier, test_split: ImageDataset, arguments: Any, message: str) -> None:
     with pytest.raises(ValueError) as raised:  # noqa: PT011
-        explore(network, test_split, *arguments, layers=LAYERS)
+        classifier.explore(test_split, *arguments, layers=LAYERS)
     assert str(raised.value) == message
 
 
-def test_the_figure_has_a_row_for_each_method_and_a_column_for_each_layer(network: nn.Module, test_split: ImageDataset) -> None:
-    found = explore(network, test_split, 4, 2, layers=LAYERS)
+def test_the_figure_has_a_row_for_each_method_and_a_column_for_each_layer(
+    classifier: Classifier, test_split: ImageDataset
+) -> None:
+    found = classifier.explore(test_split, 4, 2, layers=LAYERS)
     figure = plots.exploration(found, "One image")
     assert figure.get_suptitle() == "One image"
     labels = [axes.get_ylabel().replace("\n", " ") for axes in figure.axes if axes.get_ylabel()]
@@ -108,9 +123,22 @@ def test_the_figure_has_a_row_for_each_method_and_a_column_for_each_layer(networ
     assert sum(bool(axes.images) for axes in figure.axes) == len(gradcam.METHODS) + 9 * 2 + 1
 
 
-def test_an_empty_exploration_has_no_figure(test_split: ImageDataset) -> None:
+def test_its_subject_says_what_was_taken_for_what(classifier: Classifier, predictions: Predictions) -> None:
+    names = predictions.classes
+    for index in range(6):
+        predicted, actual = names[predictions.predicted[index]], names[predictions.labels[index]]
+        kind = "right prediction" if predicted == actual else f"mistake ({actual} taken for {predicted})"
+        found = classifier.explore(predictions, index, layers=LAYERS, methods=["gradcam"])
+        assert found.subject == f"Why {predicted}? Every method for one {kind}"
+        assert found.class_id == predictions.predicted[index]
+    unlabeled = Predictions(predictions.logits, None, names, predictions.images)
+    found = classifier.explore(unlabeled, 0, 1, layers=LAYERS, methods=["gradcam"])
+    assert found.subject == f"Why {names[1]}? Every method for one image"
+
+
+def test_an_empty_exploration_has_no_figure() -> None:
     with pytest.raises(ValueError, match=r"^explanations is empty; at least one is needed\.$"):
-        plots.exploration(explorer.Exploration(test_split.images[0], 0, 0.5, ()), "Nothing")
+        plots.exploration(Exploration(()), "Nothing")
 
 
 # ---- the panel -----------------------------------------------------------------------------------------------------------
@@ -149,10 +177,15 @@ def test_another_image_is_explained_for_its_predicted_class(panel: ExplorerPanel
     assert panel.target.value == predictions.predicted[1]
 
 
-def test_a_map_is_computed_once(panel: ExplorerPanel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_map_is_computed_once(panel: ExplorerPanel, classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    original = gradcam.explain
-    monkeypatch.setattr(gradcam, "explain", lambda *arguments, **more: asked.append(arguments[4]) or original(*arguments, **more))
+    original = classifier.explain
+
+    def explain(*arguments: Any, **more: Any) -> Explanation:
+        asked.append(arguments[4])
+        return original(*arguments, **more)
+
+    monkeypatch.setattr(Classifier, "explain", lambda _, *arguments, **more: explain(*arguments, **more))
     panel.method.value = "layercam"
     panel.opacity.value, panel.layer.value = 0.1, "conv"
     panel.method.value = "gradcam"
@@ -172,7 +205,7 @@ def test_a_method_without_class_or_layer_says_so(panel: ExplorerPanel) -> None:
 def test_a_constant_map_is_said_to_mark_nothing(test_split: ImageDataset, predictions: Predictions) -> None:
     network = tiny_network().eval()
     nn.init.zeros_(network.linear.weight)
-    panel = ExplorerPanel(network, test_split, predictions, [0], layers=LAYERS)
+    panel = ExplorerPanel(classifier_of(network, test_split), predictions, [0], layers=LAYERS)
     assert caption_of(panel)[-1] == "this map is constant: it marks nothing"
 
 
@@ -239,8 +272,8 @@ def test_where_widgets_are_not_shown_a_sentence_stands_in(panel: ExplorerPanel, 
     ],
 )
 def test_a_panel_needs_images_that_are_there(
-    network: nn.Module, test_split: ImageDataset, predictions: Predictions, indices: list[int], message: str
+    classifier: Classifier, predictions: Predictions, indices: list[int], message: str
 ) -> None:
     with pytest.raises(ValueError) as raised:  # noqa: PT011
-        ExplorerPanel(network, test_split, predictions, indices, layers=LAYERS)
+        ExplorerPanel(classifier, predictions, indices, layers=LAYERS)
     assert str(raised.value) == message

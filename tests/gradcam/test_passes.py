@@ -6,7 +6,7 @@ import torch
 from gradcam_networks import Passes, layers_for, small_images, small_network, state
 from torch import Tensor, nn
 
-from era_support_packages.gradcam.explanation import explain, forward_passes
+from era_support_packages.gradcam.explanation import explain, image_passes
 from era_support_packages.gradcam.methods import METHODS
 
 KINDS = ["gradcam", "eigengradcam", "eigencam", "scorecam", "ablationcam", "fullgrad"]
@@ -53,7 +53,7 @@ def test_everything_is_as_before(method: str) -> None:
     before, pixels = state(model), images.detach().clone()
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
     explain(model, images, [[0, 1]] * 3, layers_for(method, "1", "3"), method)
-    forward_passes(model, images, layers_for(method, "1", "3"), method)
+    image_passes(model, images, layers_for(method, "1", "3"), method)
     assert state(model) == before
     assert images.grad is None
     assert torch.equal(images, pixels)
@@ -129,7 +129,7 @@ def test_the_progress_bar_counts_every_forward_pass_and_nothing_is_printed_witho
     monkeypatch.setattr("era_support_packages.gradcam.explanation.progress_bar", Bar)
     model, images = small_network(), small_images()
     explain(model, images, [[0, 1]] * 3, ["1", "3", "1"], method, batch_size=2)
-    expected = forward_passes(model, images, ["1", "3", "1"], method)
+    expected = image_passes(model, images, ["1", "3", "1"], method)
     assert counted == [expected, expected] == [3 * (1 + 6 + 8)] * 2
     explain(model, images, layers="1", method=method, progress=False)
     explain(model, images, layers="1", method="gradcam")

@@ -25,12 +25,12 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from era_support_packages import plots, utils
+from era_support_packages import gradcam, plots, utils
 from era_support_packages.datasets.augmentation_policy import AugmentationPolicy
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.datasets.sample_augmentation import Augmenter
 from era_support_packages.evaluation import predictions
-from era_support_packages.gradcam import explanation as gradcam
+from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.models import summary
 from era_support_packages.training import loop as training, lr_finder
 from era_support_packages.training.config import TrainingConfig
@@ -281,7 +281,8 @@ def plot_with_confidences(mismatch: list[utils.Mistake], n: int, classes: tuple[
     """`plots.incorrect_predictions`, as the notebook calls it, of mistakes given as tuples."""
     images, predicted, actual = zip(*mismatch[:n], strict=True)
     shown = predictions_as_pixels(torch.stack(images))
-    return plots.incorrect_predictions(shown, np.array(predicted), np.full(n, 0.9), np.array(actual), classes, "Mistakes")
+    logits = 5 * np.eye(len(classes))[list(predicted)]
+    return plots.incorrect_predictions(Predictions(logits, np.array(actual), classes, shown), np.arange(n), "Mistakes")
 
 
 def predictions_as_pixels(images: Tensor) -> np.ndarray:

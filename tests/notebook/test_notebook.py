@@ -15,7 +15,7 @@ from tiny import colored_images
 from era_support_packages.notebook import (
     __main__ as notebook,
     executed as executed_notebook,
-    execution as notebook_run,
+    execution,
     provenance,
 )
 from era_support_packages.notebook.parameters import KNOBS, Parameters
@@ -134,8 +134,8 @@ def test_a_bad_value_ends_with_its_sentence_before_a_kernel_starts(name, value, 
     def never(*_):
         raise AssertionError("the notebook was executed")
 
-    monkeypatch.setattr(notebook_run, "execute", never)
-    monkeypatch.setattr(notebook_run, "repository_folder", lambda: tmp_path)
+    monkeypatch.setattr(execution, "execute", never)
+    monkeypatch.setattr(execution, "repository_folder", lambda: tmp_path)
     assert notebook.main(["run", "-p", name, value]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {sentence.format(folder=tmp_path)}")
     assert list(tmp_path.iterdir()) == []
@@ -261,9 +261,9 @@ def test_section_3_says_what_the_outputs_are_made_with(given, done, values, how,
 def small(source, tmp_path, monkeypatch):
     """In place of the committed notebook, one of the cells that `fill` is given, in a repository of its own."""
     path = tmp_path / "small.ipynb"
-    for module in (notebook_run, executed_notebook):
+    for module in (execution, executed_notebook):
         monkeypatch.setattr(module, "repository_folder", lambda: tmp_path)
-    monkeypatch.setattr(notebook_run, "notebook_file", lambda: path)
+    monkeypatch.setattr(execution, "notebook_file", lambda: path)
     monkeypatch.setattr(provenance, "describe", lambda device: "another computer")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
@@ -399,7 +399,7 @@ def test_the_html_of_a_users_run_names_its_values_and_machine_in_its_first_scree
         "Provenance(f'These outputs are made with `seed = {seed}`. Data: pets; hardware: a machine.')",
         files="print('Everything is in runs/mine')",
     )
-    path = notebook_run.notebook_file()
+    path = execution.notebook_file()
     content = nbformat.read(path, as_version=4)
     content.cells[:1] = page.cells[:3]  # the head of the committed page, which tells of the committed outputs
     nbformat.write(content, path)

@@ -13,7 +13,8 @@ from quadrant_networks import TopLeft, red_noise
 from era_support_packages.evaluation.intervals import mean_interval
 from era_support_packages.plots.faithfulness import COMPARISON_LOOKS, advantage_over_baselines, perturbation_curves
 from era_support_packages.trust.faithfulness.metrics import RANKING_METRICS
-from era_support_packages.trust.faithfulness.scores import BASELINES, Faithfulness, evaluate
+from era_support_packages.trust.faithfulness.result import BASELINES, Faithfulness
+from era_support_packages.trust.faithfulness.scores import judge
 
 LONG_TITLE = (
     "CIFAR-10 (JPEG copy), run cpu-cifar10-jpeg-3f2a91, predicted class of 12 test images: are the maps better than nothing?"
@@ -23,7 +24,7 @@ LONG_TITLE = (
 @pytest.fixture(scope="module")
 def result() -> Faithfulness:
     methods = ["gradcam", "hirescam", "layercam"]
-    return evaluate(TopLeft(2, -16), red_noise(12), [0] * 12, methods, ["conv", "norm"], [50], 4)
+    return judge(TopLeft(2, -16), red_noise(12), [0] * 12, methods=methods, layers=["conv", "norm"], percentiles=[50], steps=4)
 
 
 @pytest.fixture(scope="module")

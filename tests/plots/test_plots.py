@@ -1,6 +1,5 @@
 """Figures: what they show is asserted on the drawn objects: pixels, captions, curves, bars, and room for every text."""
 
-import dataclasses
 import os
 import re
 from collections.abc import Callable
@@ -17,25 +16,19 @@ from matplotlib.text import Text
 from PIL import Image
 
 from era_support_packages import plots
+from era_support_packages.datasets.batches import AugmentedImages
+from era_support_packages.evaluation.predictions import Predictions
+from era_support_packages.gradcam.explanation import Explanation
+from era_support_packages.training.history import EpochRecord, log_header, log_row
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 LAYERS = ("layer1", "layer4")
 LONG_TITLE = "CIFAR-10, run cpu-cifar10-jpeg-3f2a91: " + "wrong predictions of the test split, highest loss first, " * 3
 
 
-@dataclasses.dataclass
-class Record:
-    epoch: int
-    resolution: int
-    train_loss: float
-    train_accuracy: float
-    test_loss: float
-    test_accuracy: float
-
-
-def history(resolutions: list[int]) -> SimpleNamespace:
+def history(resolutions: list[int], seconds: float = 42.0) -> SimpleNamespace:
     records = [
-        Record(epoch, size, 2.0 / epoch, 100 - 60 / epoch, 2.5 / epoch, 98 - 60 / epoch)
+        EpochRecord(epoch, size, 100, 0.1, 2.0 / epoch, 100 - 60 / epoch, 2.5 / epoch, 98 - 60 / epoch, 60, 100, seconds)
         for epoch, size in enumerate(resolutions, start=1)
     ]
     return SimpleNamespace(records=tuple(records))
@@ -55,43 +48,51 @@ def some_mistakes(count: int) -> dict[str, np.ndarray]:
     return {"predicted": (actual + 1) % len(CLASSES), "actual": actual}
 
 
-def panels(count: int, layers: int = 2) -> Figure:
-    names = [f"layer{index}" for index in range(1, layers + 1)]
+def explained(images: np.ndarray, maps: np.ndarray, /, **changes: object) -> Explanation:
+    """Maps (N, T, L, H, W) as a classifier explains wrong predictions, each of the class after the actual one."""
+    count, targets, layers = maps.shape[:3]
     mistakes = some_mistakes(count)
-    return plots.gradcam_panels(some_images(count), some_maps(count, layers), names, classes=CLASSES, title="t", **mistakes)
+    values = {
+        "maps": maps,
+        "targets": np.stack([mistakes["predicted"], mistakes["actual"]], axis=1)[:, :targets],
+        "layers": tuple(f"layer{index}" for index in range(1, layers + 1)) if layers != 2 else LAYERS,
+        "confidences": np.tile([0.83, 0.0042], (count, 1))[:, :targets],
+        "raw_ranges": np.zeros((*maps.shape[:3], 2), np.float32),
+        "method": "gradcam",
+        "grids": ((8, 8),) * layers,
+        "predicted": mistakes["predicted"],
+        "images": images,
+        "labels": mistakes["actual"],
+        "classes": CLASSES,
+    }
+    return Explanation(**{**values, **changes})
+
+
+def panels(count: int, layers: int = 2) -> Figure:
+    return plots.gradcam_panels(explained(some_images(count), some_maps(count, 1, layers)), "t")
 
 
 def comparison(count: int, **options: str) -> Figure:
-    confidences = np.tile([0.83, 0.0042], (count, 1))
-    return plots.gradcam_comparison(
-        some_images(count),
-        some_maps(count, 2, 2),
-        LAYERS,
-        confidences=confidences,
-        classes=CLASSES,
-        title="t",
-        **some_mistakes(count),
-        **options,
-    )
+    return plots.gradcam_comparison(explained(some_images(count), some_maps(count, 2, 2)), "t", **options)
 
 
 def right_comparison(count: int) -> Figure:
     actual = np.arange(count) % len(CLASSES)
-    confidences, rivals = np.tile([0.83, 0.0042], (count, 1)), (actual + 1) % len(CLASSES)
-    shown = {"predicted": actual, "actual": actual, "confidences": confidences, "rivals": rivals, "classes": CLASSES}
-    return plots.gradcam_comparison(some_images(count), some_maps(count, 2, 2), LAYERS, title=LONG_TITLE, **shown)
+    targets = np.stack([actual, (actual + 1) % len(CLASSES)], axis=1)
+    shown = explained(some_images(count), some_maps(count, 2, 2), predicted=actual, labels=actual, targets=targets)
+    return plots.gradcam_comparison(shown, LONG_TITLE)
+
+
+def told(predicted: np.ndarray, actual: np.ndarray | None, confidence: float, images: np.ndarray | None) -> Predictions:
+    """Predictions that are this sure of these classes."""
+    probabilities = np.full((len(predicted), len(CLASSES)), (1 - confidence) / (len(CLASSES) - 1))
+    probabilities[np.arange(len(predicted)), predicted] = confidence
+    return Predictions(np.log(probabilities), actual, CLASSES, images)
 
 
 def mistakes_grid(count: int, columns: int = 5, title: str = "t") -> Figure:
-    confidences = np.full(count, 0.834)
-    return plots.incorrect_predictions(
-        some_images(count),
-        confidences=confidences,
-        classes=CLASSES,
-        title=title,
-        columns=columns,
-        **some_mistakes(count),
-    )
+    predictions = told(confidence=0.834, images=some_images(count), **some_mistakes(count))
+    return plots.incorrect_predictions(predictions, np.arange(count), title, columns=columns)
 
 
 def range_result(losses: np.ndarray | None = None, **changes: object) -> SimpleNamespace:
@@ -106,10 +107,7 @@ def confusion(number: int) -> np.ndarray:
 
 
 def log_rows(count: int) -> list[str]:
-    row = "{:>5}  {:>5}  {:>9}  {:>10}  {:>9}  {:>9}  {:>13}  {:>8}  {:>7}".format
-    header = row("epoch", "px", "lr", "train loss", "train acc", "test loss", "correct/total", "test acc", "seconds")
-    body = [row(e, 32, "0.1", "1.2345", "60.00 %", "1.2", "6000/10000", "60.00 %", "42.0") for e in range(1, count + 1)]
-    return [header, *body]
+    return [log_header(), *map(log_row, history([32] * count).records)]
 
 
 def pixels(axes: Axes) -> np.ndarray:
@@ -200,7 +198,7 @@ def test_mistakes_of_any_number_are_captioned_with_predicted_first(count: int) -
 
 
 def test_a_right_prediction_in_the_grid_is_captioned_so() -> None:
-    figure = draw_mistakes(actual=np.array([1, 1]))
+    figure = plots.incorrect_predictions(told(IDS, np.array([1, 1]), 0.5, IMAGES), [0, 1], "t")
     assert [axes.get_title() for axes in figure.axes] == [
         "predicted airplane (50 %)\nactual automobile",
         "right (50 %)\nautomobile",
@@ -220,7 +218,7 @@ def test_captions_too_wide_are_broken_alike_and_lose_nothing() -> None:
 def test_augmented_grid_has_the_original_first_in_each_row() -> None:
     originals = some_images(2)
     variants = np.stack([255 - originals, originals[:, ::-1], originals[:, :, ::-1]], axis=1)
-    figure = plots.augmented_grid(originals, variants, ["cat", "dog"], "Augmented")
+    figure = plots.augmented_grid(AugmentedImages(originals, variants, ("cat", "dog")), "Augmented")
     assert len(figure.axes) == 2 * 4
     assert [axes.get_title() for axes in figure.axes[:4]] == ["original", "variant 1", "variant 2", "variant 3"]
     assert [axes.get_title() for axes in figure.axes[4:]] == [""] * 4
@@ -236,9 +234,8 @@ def test_augmented_grid_has_the_original_first_in_each_row() -> None:
 
 def test_gradcam_panels_are_columns_of_images_and_rows_of_layers() -> None:
     images, maps = some_images(2), some_maps(2, 2)
-    figure = plots.gradcam_panels(
-        images, maps, LAYERS, predicted=np.array([3, 5]), actual=np.array([5, 0]), classes=CLASSES, title="Grad-CAM"
-    )
+    shown = explained(images, maps[:, None], predicted=np.array([3, 5]), labels=np.array([5, 0]))
+    figure = plots.gradcam_panels(shown, "Grad-CAM")
     figure.draw_without_rendering()
     *drawn, bar = figure.axes
     assert len(drawn) == 2 * 3
@@ -281,7 +278,7 @@ def test_more_than_ten_columns_continue_in_blocks(count: int, columns: int, bloc
 def test_a_map_of_zeros_is_named_and_not_made_nan() -> None:
     images, maps = some_images(1), some_maps(1, 2)
     maps[0, 0] = 0
-    figure = plots.gradcam_panels(images, maps, LAYERS, np.array([3]), np.array([5]), CLASSES, "t")
+    figure = plots.gradcam_panels(explained(images, maps[:, None]), "t")
     assert np.array_equal(pixels(figure.axes[1]), plots.overlay(images[0], np.zeros((8, 8))))
     assert [texts(axes) for axes in figure.axes[:3]] == [[], ["all zero"], []]
 
@@ -305,10 +302,10 @@ def test_gradcam_comparison_sets_predicted_beside_actual() -> None:
 
 
 def test_right_predictions_beside_maps_are_captioned_so_and_set_beside_the_runner_up() -> None:
-    actual, rivals = np.array([0, 3]), np.array([5, 3])
-    titles = [axes.get_title() for axes in draw_panels(actual=actual).axes[:-1]]
+    actual, targets = np.array([0, 3]), np.array([[0, 5], [1, 3]])
+    titles = [axes.get_title() for axes in draw_panels(labels=actual).axes[:-1]]
     assert titles == ["right\nairplane", "", "", "actual cat\npredicted automobile", "", ""]
-    titles = [axes.get_title() for axes in draw_comparison(actual=actual, rivals=rivals).axes[:-1]]
+    titles = [axes.get_title() for axes in draw_comparison(labels=actual, targets=targets).axes[:-1]]
     assert titles == [
         *("INPUT", "right: airplane\n50 %", "runner-up: dog\n50 %"),
         *("INPUT", "predicted automobile\n50 %", "actual cat\n50 %"),
@@ -405,7 +402,7 @@ def test_training_curves_of_one_resolution_have_no_marks() -> None:
 
 @pytest.mark.parametrize("count", [1, 8, 30])
 def test_training_log_shows_its_rows_as_given(count: int) -> None:
-    figure = plots.training_log(history([32] * count), log_rows(count), "Log")
+    figure = plots.training_log(history([32] * count), "Log")
     log, loss, _ = figure.axes
     assert texts(log) == log_rows(count)
     assert {text.get_fontfamily()[0] for text in log.texts} == {"DejaVu Sans Mono"}
@@ -415,13 +412,13 @@ def test_training_log_shows_its_rows_as_given(count: int) -> None:
 
 def test_training_log_of_many_epochs_shows_the_first_and_last_and_says_so() -> None:
     rows = log_rows(45)
-    log, *curves = plots.training_log(history([32] * 45), rows, "Log").axes
+    log, *curves = plots.training_log(history([32] * 45), "Log").axes
     assert texts(log) == [*rows[:11], "... 15 of 45 epochs not shown ...", *rows[26:]]
     assert all(len(axes.lines[0].get_xdata()) == 45 for axes in curves), "the curves leave nothing out"
 
 
 def test_training_log_shrinks_rows_too_long_to_fit() -> None:
-    figure = plots.training_log(history([32]), ["epoch", "x" * 200], "Log")
+    figure = plots.training_log(history([32], seconds=1e150), "Log")
     assert figure.axes[0].texts[1].get_size() < 7
     assert outside_or_overlapping(figure) == []
 
@@ -495,7 +492,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "mistakes 1": lambda: mistakes_grid(1, title=LONG_TITLE),
     "mistakes 10": lambda: mistakes_grid(10, title=LONG_TITLE),
     "augmented": lambda: plots.augmented_grid(
-        some_images(2), some_images(14).reshape(2, 7, 8, 8, 3), ["aquarium_fish", "dog"], LONG_TITLE
+        AugmentedImages(some_images(2), some_images(14).reshape(2, 7, 8, 8, 3), ("aquarium_fish", "dog")), LONG_TITLE
     ),
     "panels 1": lambda: panels(1, layers=4),
     "panels 10": lambda: panels(10, layers=1),
@@ -504,8 +501,8 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "right 11": lambda: right_comparison(11),
     "range test": lambda: plots.range_test(range_result(np.array([2.3, 2.2, 1.2, 9.0, np.nan, np.nan])), LONG_TITLE, chosen=0.02),
     "curves": lambda: plots.training_curves(history(list(range(8, 22))), LONG_TITLE),
-    "log 8": lambda: plots.training_log(history([16] * 4 + [32] * 4), log_rows(8), LONG_TITLE),
-    "log 45": lambda: plots.training_log(history([16] * 20 + [32] * 25), log_rows(45), "t"),
+    "log 8": lambda: plots.training_log(history([16] * 4 + [32] * 4), LONG_TITLE),
+    "log 45": lambda: plots.training_log(history([16] * 20 + [32] * 25), "t"),
     "confusion 10": lambda: plots.confusion_matrix(confusion(10), CLASSES, LONG_TITLE),
     "confusion 100": lambda: plots.confusion_matrix(confusion(100), [f"class_{i:02}" for i in range(100)], "t"),
     "accuracies": lambda: plots.class_accuracies(np.linspace(0, 100, 10), CLASSES, LONG_TITLE),
@@ -606,23 +603,17 @@ IMAGES, MAPS, IDS = some_images(2), some_maps(2, 2), np.array([0, 1])
 
 
 def draw_panels(**changes: object) -> Figure:
-    values = {"images": IMAGES, "maps": MAPS, "layers": LAYERS, "predicted": IDS, "actual": IDS[::-1]}
-    return plots.gradcam_panels(**{**values, "classes": CLASSES, "title": "t", **changes})
+    values = {"predicted": IDS, "labels": IDS[::-1], **changes}
+    return plots.gradcam_panels(explained(IMAGES, MAPS[:, None], **values), "t")
 
 
-def draw_comparison(**changes: object) -> Figure:
-    values = {"images": IMAGES, "maps": some_maps(2, 2, 2), "layers": LAYERS, "predicted": IDS, "actual": IDS[::-1]}
-    values |= {"confidences": np.full((2, 2), 0.5), "classes": CLASSES, "title": "t"}
-    return plots.gradcam_comparison(**{**values, **changes})
-
-
-def draw_mistakes(**changes: object) -> Figure:
-    values = {"images": IMAGES, "predicted": IDS, "confidences": np.full(2, 0.5), "actual": IDS[::-1]}
-    return plots.incorrect_predictions(**{**values, "classes": CLASSES, "title": "t", **changes})
+def draw_comparison(layer: str | None = None, **changes: object) -> Figure:
+    values = {"predicted": IDS, "labels": IDS[::-1], "targets": np.array([[0, 1], [1, 0]]), "confidences": np.full((2, 2), 0.5)}
+    return plots.gradcam_comparison(explained(IMAGES, some_maps(2, 2, 2), **{**values, **changes}), "t", layer=layer)
 
 
 def draw_augmented(variants: np.ndarray) -> Figure:
-    return plots.augmented_grid(IMAGES, variants, ["", ""], "t")
+    return plots.augmented_grid(AugmentedImages(IMAGES, variants, ("", "")), "t")
 
 
 BAD_VALUES: list[tuple[Callable[[], object], str]] = [
@@ -663,36 +654,43 @@ BAD_VALUES: list[tuple[Callable[[], object], str]] = [
         "variants holds 13 for each image; give from 1 to 12.",
     ),
     (
-        lambda: draw_mistakes(predicted=np.array([0.0, 1.0])),
-        "predicted must be 2 integer class ids, one for each image; got float64 of shape (2,).",
+        lambda: plots.incorrect_predictions(told(IDS, IDS, 0.5, None), [0], "t"),
+        "these predictions hold no images to show; take those that Classifier.predict made.",
     ),
     (
-        lambda: draw_mistakes(actual=np.array([2])),
-        "actual must be 2 integer class ids, one for each image; got int64 of shape (1,).",
+        lambda: plots.incorrect_predictions(told(IDS, None, 0.5, IMAGES), [0], "t"),
+        "these images have no labels, so nothing can be said of right and wrong; predict a labelled split.",
     ),
     (
-        lambda: draw_mistakes(predicted=np.array([0, 10])),
-        "predicted must be class ids from 0 to 9; got values from 0 to 10.",
+        lambda: plots.incorrect_predictions(told(IDS, IDS, 0.5, IMAGES), [], "t"),
+        "images holds 0 images; one figure takes from 1 to 400.",
+    ),
+    (lambda: draw_panels(maps=MAPS[:, None, :1]), "maps must be of shape (2, 2, 8, 8); got (2, 1, 8, 8)."),
+    (lambda: draw_panels(maps=MAPS[:, None] - 0.5), "maps must lie from 0 to 1; got values from -0.4"),
+    (lambda: draw_panels(maps=MAPS[:, None] * np.nan), "maps holds NaN or infinite values; every value must be from 0 to 1."),
+    (lambda: draw_panels(layers=()), "layers is empty; at least one is needed."),
+    (
+        lambda: draw_panels(images=None),
+        "this explanation holds no images to show, as `gradcam.explain` sees normalised ones only; take Classifier.explain.",
     ),
     (
-        lambda: draw_mistakes(confidences=np.array([83.0, 0.5])),
-        "confidences must lie from 0 to 1; got values from 0.5 to 83.",
+        lambda: draw_panels(predicted=np.array([0.0, 1.0])),
+        "predicted must be integer class ids of shape (2,); got float64 of shape (2,).",
     ),
-    (lambda: draw_panels(maps=MAPS[:, :1]), "maps must be of shape (2, 2, 8, 8); got (2, 1, 8, 8)."),
-    (lambda: draw_panels(maps=MAPS - 0.5), "maps must lie from 0 to 1; got values from -0.4"),
-    (lambda: draw_panels(maps=MAPS * np.nan), "maps holds NaN or infinite values; every value must be from 0 to 1."),
-    (lambda: draw_panels(layers=[]), "layers is empty; at least one is needed."),
-    (lambda: draw_comparison(maps=MAPS), "maps must be of shape (2, 2, 2, 8, 8); got (2, 2, 8, 8)."),
+    (lambda: draw_panels(labels=np.array([2])), "labels must be integer class ids of shape (2,); got int64 of shape (1,)."),
+    (lambda: draw_panels(predicted=np.array([0, 10])), "predicted must be class ids from 0 to 9; got values from 0 to 10."),
+    (lambda: draw_comparison(maps=MAPS[:, None]), "maps must be of shape (2, 2, 2, 8, 8); got (2, 1, 2, 8, 8)."),
     (lambda: draw_comparison(confidences=IDS / 2), "confidences must be of shape (2, 2); got (2,)."),
     (
-        lambda: draw_comparison(actual=np.array([1, 1])),
-        "image 1 would show the map for automobile twice, as the prediction is right; give rivals, ",
+        lambda: draw_comparison(targets=np.array([[0, 1], [1, 1]])),
+        "image 1 is explained for automobile and automobile, but a comparison sets the predicted class beside another, here "
+        "automobile and airplane; explain it with targets='contrast'.",
     ),
     (
-        lambda: draw_comparison(rivals=np.array([2, 0])),
-        "image 0 is a wrong prediction, but its rival is bird and not the actual class, automobile; ",
+        lambda: draw_comparison(targets=np.array([[0, 2], [1, 0]])),
+        "image 0 is explained for airplane and bird, but a comparison sets the predicted class beside another, here "
+        "airplane and automobile; explain it with targets='contrast'.",
     ),
-    (lambda: draw_comparison(rivals=np.array([1])), "rivals must be 2 integer class ids, one for each image; got int64 "),
     (lambda: draw_comparison(layer="layer 4"), "there is no map of layer 'layer 4'; nearest: layer4, layer1."),
     (lambda: draw_comparison(layer="conv"), "there is no map of layer 'conv'; choose one of layer1, layer4."),
     (
@@ -725,11 +723,7 @@ BAD_VALUES: list[tuple[Callable[[], object], str]] = [
         "chosen is 0.0; it must be a finite learning rate greater than 0.",
     ),
     (lambda: plots.training_curves(history([]), "t"), "history.records is empty; at least one is needed."),
-    (lambda: plots.training_log(history([]), ["h"], "t"), "history.records is empty; at least one is needed."),
-    (
-        lambda: plots.training_log(history([32, 32]), ["epoch", "1"], "t"),
-        "rows must be a header and a row for each of the 2 records; got 2 rows.",
-    ),
+    (lambda: plots.training_log(history([]), "t"), "history.records is empty; at least one is needed."),
     (
         lambda: plots.confusion_matrix(np.eye(3, dtype=int), CLASSES, "t"),
         "counts must be integers of 0 or more, of shape (10, 10) for 10 classes; "

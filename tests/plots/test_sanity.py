@@ -17,7 +17,9 @@ STAGES = ("linear", "layer4", "conv1 + bn1")
 TITLE = "CIFAR-10, run cpu-cifar10-jpeg-3f2a91: do the maps depend on what was learnt?"
 
 
-def a_check(methods: tuple[str, ...] = ("gradcam", "eigencam"), layers: tuple[str, ...] = ("layer3", "layer4")) -> SanityCheck:
+def a_check(
+    methods: tuple[str, ...] = ("gradcam", "eigencam"), layers: tuple[str, ...] = ("layer3", "layer4"), **changes: object
+) -> SanityCheck:
     """Each method at each layer, for six images of 8x8 px; Grad-CAM forgets at once, EigenCAM at the second stage."""
     rows = [(method, layer) for method in methods for layer in layers]
     generator = np.random.default_rng(0)
@@ -43,6 +45,7 @@ def a_check(methods: tuple[str, ...] = ("gradcam", "eigencam"), layers: tuple[st
         ssim_window=7,
         training_images=100,
         seed=0,
+        **{"images": some_images(6), "names": ("cat", "dog", "cat", "dog", "cat", "dog"), **changes},
     )
 
 
@@ -137,9 +140,9 @@ def test_more_methods_than_there_are_colors_are_refused() -> None:
 
 
 def test_maps_are_rows_of_images_and_methods_and_columns_of_stages() -> None:
-    check, images = a_check(), some_images(2)
+    check, images = a_check(), some_images(6)
     check.correlations[1, 0, 0, 1] = np.nan
-    figure = sanity_maps(check, images, ["cat", "dog"], "layer4", TITLE)
+    figure = sanity_maps(check, TITLE, count=2)
     *drawn, bar = figure.axes
     assert len(drawn) == 4 * 5
     for place, (image, row) in enumerate([(0, 1), (0, 3), (1, 1), (1, 3)]):  # Grad-CAM at layer4 is row 1, EigenCAM row 3
@@ -159,13 +162,13 @@ def test_maps_are_rows_of_images_and_methods_and_columns_of_stages() -> None:
 
 
 def test_methods_can_be_chosen() -> None:
-    figure = sanity_maps(a_check(), some_images(1), ["cat"], "layer3", TITLE, methods=["eigencam"])
+    figure = sanity_maps(a_check(), TITLE, layer="layer3", count=1, methods=["eigencam"])
     assert [axes.get_ylabel() for axes in figure.axes[:-1:5]] == ["cat\neigencam"]
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_maps_have_room_for_every_text(count: int) -> None:
-    figure = sanity_maps(a_check(), some_images(count), ["a_class_name_without_end"] * count, "layer4", TITLE * 3)
+    figure = sanity_maps(a_check(names=("a_class_name_without_end",) * 6), TITLE * 3, count=count)
     assert figure.get_figwidth() <= 10
     assert outside(figure) == []
 
@@ -173,17 +176,22 @@ def test_maps_have_room_for_every_text(count: int) -> None:
 BAD_VALUES = {
     "layer": ({"layer": "layer5"}, "there is no map of layer 'layer5'; nearest: layer4, layer3."),
     "method": ({"methods": ["gradcan"]}, "there is no map of method 'gradcan' at layer layer4; nearest: gradcam."),
-    "captions": ({"captions": ["cat"]}, "captions has 1 entries for 2 images; give one for each image."),
-    "size": ({"images": some_images(2, 9)}, "images are 9x9 px, but the maps 8x8; give the images at that size."),
-    "number": ({"images": some_images(7)}, "images holds 7 images; one figure takes from 1 to 6."),
+    "names": ({"check": {"names": ("cat",)}}, "names has 1 entries for 2 images; give one for each image."),
+    "size": ({"check": {"images": some_images(2, 9)}}, "images are 9x9 px, but the maps 8x8; give the images at that size."),
+    "none": (
+        {"check": {"images": None}},
+        "this check holds no images to show; take trust.sanity.sanity_check, which keeps them.",
+    ),
+    "number": ({"count": 11}, "count is 11; it must be a whole number from 1 to 10."),
 }
 
 
 @pytest.mark.parametrize(("changes", "message"), BAD_VALUES.values(), ids=BAD_VALUES)
 def test_bad_values_are_refused(changes: dict[str, object], message: str) -> None:
-    values = {"images": some_images(2), "captions": ["cat", "dog"], "layer": "layer4", **changes}
+    values = {"count": 2, **changes}
+    check = a_check(**values.pop("check", {}))
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        sanity_maps(a_check(), title=TITLE, **values)
+        sanity_maps(check, TITLE, **values)
 
 
 def test_nothing_stays_open() -> None:

@@ -12,7 +12,7 @@ from shortcut_results import made_up_maps, made_up_result
 
 from era_support_packages.plots.panels import overlay
 from era_support_packages.plots.shortcut import OPACITY, planted_shortcut
-from era_support_packages.trust.shortcut.search import ShortcutTest
+from era_support_packages.trust.shortcut.result import ShortcutTest
 
 LONG_TITLE = "CIFAR-10, run cpu-cifar10-jpeg-3f2a91: " + "which heat maps would have found a planted shortcut, " * 3
 METHODS = ("gradcam", "hirescam", "layercam", "gradcam++", "xgradcam")

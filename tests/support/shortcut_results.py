@@ -3,11 +3,12 @@
 import numpy as np
 from torch import nn
 
+from era_support_packages.classifier import Classifier
 from era_support_packages.evaluation.intervals import Interval, share_interval
 from era_support_packages.trust.shortcut.mark import Marks, Score
-from era_support_packages.trust.shortcut.planting import PlantedNetwork
+from era_support_packages.trust.shortcut.planted import PlantedNetwork
+from era_support_packages.trust.shortcut.result import ShortcutTest
 from era_support_packages.trust.shortcut.scores import MarkScores
-from era_support_packages.trust.shortcut.search import ShortcutTest
 
 
 def made_up_score(hits: int, count: int = 100, near: int | None = None, energy: float = 0.5, constant: int = 0) -> Score:
@@ -38,6 +39,9 @@ def made_up_maps(
     )
 
 
+UNTRAINED = Classifier(nn.Identity(), ("cat", "dog", "frog"), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), resolution=32)
+
+
 def exactly(value: float) -> Interval:
     return Interval(value, value, value)
 
@@ -45,11 +49,9 @@ def exactly(value: float) -> Interval:
 def made_up_planted(share: float = 0.97, steps: int = 24) -> PlantedNetwork:
     """A record with these numbers and no network."""
     return PlantedNetwork(
-        network=nn.Identity(),
-        original=nn.Identity(),
+        classifier=UNTRAINED,
+        original=UNTRAINED,
         target_class=2,
-        class_name="frog",
-        resolution=32,
         to_class=exactly(share),
         to_class_before=exactly(0.0104),
         accuracy=exactly(0.868),

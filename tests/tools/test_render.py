@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from era_support_packages.notebook import execution as notebook_run
+from era_support_packages.notebook import execution
 from era_support_packages.notebook.parameters import Parameters
 from era_support_packages.plots.explorer_panel import WIDGET_VIEW
 from era_support_packages.runs.folder import Run
@@ -186,9 +186,9 @@ def shown(tool, tmp_path, monkeypatch):
         (run / name).write_bytes(base64.b64decode(PIXEL))
         os.utime(run / name, (later, later))
     Run(run).write_json("summary.json", {"dataset": "pets", "hardware": "a computer", "versions": {"torch": "2.6.0"}})
-    for module in (notebook_run, tool):
+    for module in (execution, tool):
         monkeypatch.setattr(module, "repository_folder", lambda: repository)
-    monkeypatch.setattr(notebook_run, "execute", lambda *arguments: (executed, run))
+    monkeypatch.setattr(execution, "execute", lambda *arguments: (executed, run))
     return repository, run, executed
 
 

@@ -2,9 +2,11 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 from tiny import plan
 
+from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.training.history import EpochRecord, History, log_header, log_row
 
 RECORD = EpochRecord(3, 24, 38_000, 0.0123456, 1.23456, 54.321, 0.98764, 65.4, 1308, 2000, 61.27)
@@ -51,3 +53,15 @@ def test_the_resolution_of_a_run_is_that_of_its_last_complete_epoch() -> None:
 def test_history_says_whether_the_run_reached_its_last_epoch(rows: int, complete: bool, stopped: str) -> None:
     assert history(rows, 8).complete is complete
     assert history(rows, 8).stopped == stopped
+
+
+def test_a_run_is_read_as_a_table_and_in_sentences() -> None:
+    frame = history(2, 3).to_frame()
+    assert frame["epoch"].tolist() == [1, 2]
+    assert frame["train accuracy"].tolist() == [54.321, 54.321]
+    assert frame["test images"].tolist() == [2000, 2000]
+    assert history(2, 3).reading() == "It was stopped after 2 of 3 epochs in 122.5 s."
+    assert history(0, 3).reading() == "No epoch of the run is complete."
+    said = Predictions(np.eye(2), np.array([0, 1]), ("a", "b"))
+    finished = dataclasses.replace(history(1, 1), predictions=said)
+    assert finished.reading() == "1 epoch in 61.3 s. 2 of 2 images are classified correctly: 100.00 %."

@@ -26,7 +26,7 @@ from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.evaluation.predictions import predict
 from era_support_packages.models.custom_resnet import CustomResNet
 from era_support_packages.models.resnet import ResNet, ResNet18
-from era_support_packages.system import machine as hardware
+from era_support_packages.system import machine
 from era_support_packages.training import cost as run_cost, loop as training
 from era_support_packages.training.checkpoint import Checkpoint
 from era_support_packages.training.config import TrainingConfig
@@ -88,17 +88,17 @@ def changed(before: TrainingConfig, after: TrainingConfig) -> dict[str, Any]:
 def test_resolve_replaces_every_auto_but_max_lr_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
-    monkeypatch.setattr(hardware, "_bf16_is_faster", lambda: True)
+    monkeypatch.setattr(machine, "_bf16_is_faster", lambda: True)
     monkeypatch.setattr("torch.get_num_threads", lambda: 7)
     automatic = TrainingConfig.preset("original")
     resolved = resolve(automatic, colored_images(3))
-    machine = {"device": "cpu", "precision": "bf16", "engine": "device", "workers": 0, "threads": 7}
-    assert changed(automatic, resolved) == {"dataset": "colours", **machine}
+    here = {"device": "cpu", "precision": "bf16", "engine": "device", "workers": 0, "threads": 7}
+    assert changed(automatic, resolved) == {"dataset": "colours", **here}
     assert [name for name, value in resolved.to_dict().items() if value == "auto"] == ["max_lr"]
     assert resolve(resolved, colored_images(3)) == resolved
     without_data = resolve(automatic)
-    assert changed(automatic, without_data) == machine
-    monkeypatch.setattr(hardware, "_bf16_is_faster", lambda: False)
+    assert changed(automatic, without_data) == here
+    monkeypatch.setattr(machine, "_bf16_is_faster", lambda: False)
     assert resolve(automatic).precision == "fp32"
 
 

@@ -96,7 +96,9 @@ def test_valley_is_in_the_middle_of_a_single_fall(start: int) -> None:
 def test_a_curve_that_never_falls_suggests_nothing(losses: np.ndarray) -> None:
     assert suggest(LRS, losses) == {}
     result = RangeTest(LRS, losses, losses, suggest(LRS, losses))
-    assert str(result) == "no suggestion"
+    assert result.listed == "no suggestion"
+    assert result.reading().endswith("the loss never fell, so that the test suggests nothing.")
+    assert result.table().rows == ()
     for name in lr_finder.SUGGESTIONS:
         with pytest.raises(ValueError, match="never fell") as raised:
             result.suggestion(name)
@@ -113,7 +115,9 @@ def test_suggestion_by_name() -> None:
     assert result.suggestion() == result.suggestion("valley") == pytest.approx(1e-4)
     assert result.suggestion("steepest") == pytest.approx(1e-1)
     assert result.suggestion("minimum/10") == pytest.approx(1.0)
-    assert str(result) == "steepest 0.1, valley 0.0001, minimum/10 1"
+    assert result.listed == "steepest 0.1, valley 0.0001, minimum/10 1"
+    assert result.reading().endswith(f" suggests a peak learning rate of {result.listed}.")
+    assert dict(result.table().rows) == result.suggestions
     with pytest.raises(ValueError, match="suggestion is") as raised:
         result.suggestion("lowest")
     assert str(raised.value) == "suggestion is 'lowest'; choose one of 'steepest', 'valley', 'minimum/10'."

@@ -1,5 +1,6 @@
 """The checks' budget: which runs check everything at full size, which less, what is left out, and that the costs are true."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import create_autospec
@@ -13,6 +14,7 @@ from tiny import colored_images, tiny_network
 from torch import Tensor, nn
 
 from era_support_packages import plots
+from era_support_packages.classifier import Classifier
 from era_support_packages.datasets.normalization import random_images
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.models.resnet import ResNet18
@@ -21,21 +23,21 @@ from era_support_packages.training.history import EpochRecord, History
 from era_support_packages.trust import budget as check_budget
 from era_support_packages.trust.budget import CheckBudget, CheckPlan
 from era_support_packages.trust.faithfulness import scores as faithfulness
-from era_support_packages.trust.sanity import check as sanity_check
-from era_support_packages.trust.shortcut import planting as shortcut_training, report as shortcut_report, search as shortcut_test
+from era_support_packages.trust.sanity import check as sanity
+from era_support_packages.trust.shortcut import planting, search
 
 FULL = (10, 24, (24, 12), 200)  # methods for one image; faithfulness; sanity check; planted shortcut
 
 
-def history(preset: str, split: int, right: int = 100, **changes: object) -> History:
-    """A run of a preset as it would be recorded, with `right` of 100 test images right; ten classes, ten images of each."""
+def history(preset: str, split: int, right: int = 100, images: int = 100, **changes: object) -> History:
+    """A run of a preset as it would be recorded, with `right` of its test images right; ten classes of as many images each."""
     config = TrainingConfig.preset(preset, **changes)
     rows = [
-        EpochRecord(number, epoch.resolution, epoch.images, 0.1, 0.1, 99.0, 0.1, float(right), right, 100, 1.0)
+        EpochRecord(number, epoch.resolution, epoch.images, 0.1, 0.1, 99.0, 0.1, float(right), right, images, 1.0)
         for number, epoch in enumerate(config.planned_epochs(split), 1)
     ]
-    labels = np.arange(100) % 10
-    answers = np.where(np.arange(100) < right, labels, (labels + 1) % 10)
+    labels = np.arange(images) % 10
+    answers = np.where(np.arange(images) < right, labels, (labels + 1) % 10)
     logits = np.eye(10, dtype=np.float32)[answers]
     return History(tuple(rows), config, Predictions(logits, labels, tuple("abcdefghij")), len(rows))
 
@@ -48,12 +50,16 @@ def resnet18() -> nn.Module:
 
 
 def budget(network: nn.Module, run: History, test_images: int = 100, **changes: str) -> CheckBudget:
-    return CheckBudget(network, colored_images(1500), colored_images(test_images, split="test"), run, **changes)
+    said = run.predictions
+    told = Predictions(said.logits[:test_images], said.labels[:test_images], said.classes)
+    split = colored_images(1500)
+    classifier = Classifier(network, said.classes, split.mean, split.std, run.resolution)
+    return CheckBudget(classifier, replace(run, predictions=told), split, **changes)
 
 
 def sizes(made: CheckBudget) -> tuple[int, int, tuple[int, int], int]:
     sane = made.sanity()
-    return len(made.explorer().methods), made.faithfulness().images, (sane.images, sane.draws), made.shortcut().images
+    return len(made.explorer().methods), made.faithfulness().count, (sane.count, sane.draws), made.shortcut().count
 
 
 @pytest.mark.parametrize(
@@ -64,7 +70,7 @@ def test_a_run_on_cifar10_checks_everything_at_full_size(resnet18: nn.Module, pr
     made = budget(resnet18, history(preset, 50_000, **changes))
     assert sizes(made) == FULL
     plans = (made.explorer(), made.faithfulness(), made.sanity(), made.shortcut())
-    assert sum(plan.cost for plan in plans) <= made.training
+    assert sum(plan.passes for plan in plans) <= made.training
     assert all("Left out" not in plan.sentence and "instead of" not in plan.sentence for plan in plans)
 
 
@@ -77,7 +83,7 @@ def test_on_the_digits_the_planted_shortcut_is_left_out_and_the_rest_is_whole(re
     assert plan.sentence.startswith("Left out: it would take about 3")
     assert f"the training took {made.training:,}" in plan.sentence
     assert 'checks = "full"' in plan.sentence
-    assert sum(each.cost for each in (made.explorer(), made.faithfulness(), made.sanity())) <= 0.6 * made.allowed
+    assert sum(each.passes for each in (made.explorer(), made.faithfulness(), made.sanity())) <= 0.6 * made.allowed
 
 
 def test_the_training_is_counted_in_passes_at_its_last_resolution(resnet18: nn.Module) -> None:
@@ -101,7 +107,7 @@ def test_where_the_budget_is_small_the_checks_take_less_and_say_so(resnet18: nn.
     assert f"{images} images are taken instead of 24." in made.faithfulness().sentence
     assert "16 images and 8 draws are taken instead of 24 and 12." in made.sanity().sentence
     for plan, share in ((made.faithfulness(), 0.3), (made.sanity(), 0.2)):
-        assert plan.cost <= share * made.allowed
+        assert plan.passes <= share * made.allowed
     assert sizes(budget(resnet18, made.history, extent="full")) == FULL
 
 
@@ -121,7 +127,7 @@ def test_with_few_test_images_nothing_would_be_sure(resnet18: nn.Module) -> None
     made = budget(resnet18, history("fast", 50_000), test_images=11)
     assert sizes(made) == (10, 0, (0, 0), 0)
     assert "11 test images" in made.faithfulness().sentence
-    assert sizes(budget(resnet18, made.history, test_images=12)) == (10, 12, (24, 12), 200)
+    assert sizes(budget(resnet18, history("fast", 50_000), test_images=12)) == (10, 12, (24, 12), 200)
 
 
 def test_what_was_not_asked_for_is_left_out_by_name(resnet18: nn.Module) -> None:
@@ -139,29 +145,26 @@ def test_another_extent_is_refused() -> None:
 def test_the_notebooks_cell_of_the_planted_shortcut_runs_where_the_budget_pays_for_it(resnet18: nn.Module) -> None:
     # no run in continuous integration is long enough for it; its functions are tested by themselves
     notebook = nbformat.read(Path(__file__).parents[2] / "notebooks" / "gradcam_cifar10.ipynb", as_version=4)
-    (source,) = (cell.source for cell in notebook.cells if cell.id == "shortcut-code")
-    made = budget(resnet18, history("fast", 50_000), test_images=400)
-    plant = create_autospec(shortcut_training.plant, return_value=made_up_planted())
-    find = create_autospec(shortcut_test.find, return_value=made_up_result(made_up_maps("gradcam", "layer1", 80, 100)))
-    reports = {name: getattr(shortcut_report, name) for name in ("verdict_table", "reading", "score_table")}
+    source = "\n".join(cell.source for cell in notebook.cells if cell.id in ("shortcut-code", "shortcut-find"))
+    made = budget(resnet18, history("fast", 50_000, images=400))
+    plant = create_autospec(planting.plant, return_value=made_up_planted())
+    find = create_autospec(search.find, return_value=made_up_result(made_up_maps("gradcam", "layer1", 80, 100)))
     told, shown = [], []
     names = {
         "budget": made,
         "plant_shortcut": True,
-        "network": resnet18,
+        "classifier": made.classifier,
         "train": made.train,
-        "test": made.test,
-        "history": made.history,
+        "test": colored_images(400, split="test"),
         "config": made.history.config,
-        "about": "a run",
-        "trust": SimpleNamespace(shortcut=SimpleNamespace(plant=plant, find=find, **reports)),
+        "trust": SimpleNamespace(shortcut=SimpleNamespace(plant=plant, find=find)),
         "plots": plots,
-        "tables": SimpleNamespace(show=lambda *parts: told.extend(parts)),
-        "show": lambda figure, name: shown.append(name),
+        "show": lambda *parts: told.extend(parts),
+        "page": SimpleNamespace(about="a run", figure=lambda figure, name: shown.append(name)),
     }
     exec(source, names)
     assert shown == ["planted_shortcut.png"]
-    assert find.call_args.kwargs["images"] == 200
+    assert find.call_args.kwargs["count"] == 200
     assert told[0] == made.shortcut().sentence
     shown.clear()
     exec(source, {**names, "budget": budget(resnet18, history("smoke", 1437))})
@@ -204,27 +207,29 @@ def test_the_cost_of_the_sanity_check_is_what_it_takes() -> None:
     network = Counted().eval()
     _, images = random_images(TEST, 5, 0)
     _, statistics = random_images(TRAIN, 8, 0)
-    sanity_check.sanity_check(network, images, statistics, ("gradcam", "eigencam"), "layer1", draws=3, cascades=1)
-    extra = network.passes[0] - sanity_check.cost(network, images[:1], 5, 8, draws=3)
+    values = {"methods": ("gradcam", "eigencam"), "draws": 3, "cascades": 1}
+    sanity.check_network(network, images, statistics, layers="layer1", **values)
+    extra = network.passes[0] - sanity.image_passes(network, images[:1], 5, train_count=8, **values)
     assert 0 <= extra <= 5 + 3 * 2  # the predicted classes, and an image wherever the order of the modules is asked for
 
 
 def test_the_cost_of_planting_and_finding_a_shortcut_is_what_it_takes() -> None:
     network = Counted().eval()
-    planted = shortcut_training.plant(network, TRAIN, 8, steps=8, held_out=20)
-    most = shortcut_training.cost(TRAIN, steps=8, held_out=20)
+    classifier = Classifier(network, TRAIN.classes, TRAIN.mean, TRAIN.std, resolution=8)
+    planted = planting.plant(classifier, TRAIN, steps=8, held_out=20)
+    most = planting.image_passes(len(TRAIN), steps=8, held_out=20)
     assert planted.steps == 8
     assert 0.9 * most <= network.passes[0] <= most
 
     network.passes[0] = 0
     object.__setattr__(planted, "to_class", planted.to_class.__class__(1.0, 1.0, 1.0))  # as if the mark had been learnt
-    shortcut_test.find(planted, TEST, layers="layer1", images=10)
-    assert network.passes[0] == shortcut_test.cost(TEST, 10)
+    search.find(planted, TEST, layers="layer1", count=10)
+    assert network.passes[0] == search.image_passes(10)
 
 
 def test_the_cost_of_faithfulness_is_what_it_takes() -> None:
     network = Counted().eval()
     _, images = random_images(TEST, 6, 0)
-    faithfulness.evaluate(network, images, layers=["layer1", "layer1.norm"])
+    faithfulness.judge(network, images, layers=["layer1", "layer1.norm"])
     systems = 2 * 6 * 13 * 3  # ROAD solves one for each image, order, map and percentile
-    assert network.passes[0] + systems == check_budget.faithfulness_cost(6, methods=2, layers=2)
+    assert network.passes[0] + systems == faithfulness.image_passes(6, methods=2, layers=2)

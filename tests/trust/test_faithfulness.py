@@ -16,7 +16,8 @@ from era_support_packages.evaluation.intervals import mean_interval
 from era_support_packages.gradcam.explanation import explain
 from era_support_packages.trust.faithfulness import scores as faithfulness
 from era_support_packages.trust.faithfulness.metrics import METRICS, RANKING_METRICS
-from era_support_packages.trust.faithfulness.scores import BASELINES, Faithfulness, evaluate, forward_images
+from era_support_packages.trust.faithfulness.result import BASELINES, Faithfulness
+from era_support_packages.trust.faithfulness.scores import image_passes, judge
 
 
 def sigmoid(x: float) -> float:
@@ -24,7 +25,7 @@ def sigmoid(x: float) -> float:
 
 
 def judged(model: nn.Module, images: Tensor, **options: Any) -> Faithfulness:
-    return evaluate(model, images, **{"methods": ["hirescam"], "layers": "conv", "percentiles": [50], "steps": 4, **options})
+    return judge(model, images, **{"methods": ["hirescam"], "layers": "conv", "percentiles": [50], "steps": 4, **options})
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +151,9 @@ def test_every_layer_has_its_baselines_on_its_own_grid(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(faithfulness, "_score", record)
     images = red_noise(5)
-    result = evaluate(TwoGrids(), images, None, ["gradcam", "hirescam"], ["coarse", "fine"], [50], 2, seed=7)
+    result = judge(
+        TwoGrids(), images, methods=["gradcam", "hirescam"], layers=["coarse", "fine"], percentiles=[50], steps=2, seed=7
+    )
     assert [row.label for row in result.methods] == [
         "Grad-CAM coarse", "Grad-CAM fine", "HiResCAM coarse", "HiResCAM fine"
     ]  # fmt: skip
@@ -195,7 +198,7 @@ def test_equal_maps_score_the_same() -> None:
 
 def test_fullgrad_has_one_row_of_its_own() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
-    result = evaluate(model, red_noise(2), None, ["gradcam", "fullgrad"], "0", [50], 2)
+    result = judge(model, red_noise(2), methods=["gradcam", "fullgrad"], layers="0", percentiles=[50], steps=2)
     assert [row.name for row in result.methods] == ["gradcam", "fullgrad"]
     assert all(len(result.baselines_of(row)) == 3 for row in result.methods)
 
@@ -207,12 +210,13 @@ def test_the_cost_is_known_before() -> None:
     model, seen = TopLeft(), []
     model.conv.register_forward_hook(lambda _layer, inputs, _output: seen.append(len(inputs[0])))
     methods = ["gradcam", "hirescam"]
-    result = evaluate(model, red_noise(5), None, methods, "conv", [20, 50, 80], 4, batch_size=2)
+    result = judge(model, red_noise(5), methods=methods, layers="conv", percentiles=[20, 50, 80], steps=4, batch_size=2)
     maps = len(result.methods) + len(result.baselines)
     assert maps == 2 * 2 + 2 + 1
-    assert sum(seen) == forward_images(5, maps, 3, 4) + 5 * len(methods)
+    systems, backward = 2 * 5 * maps * 3, 2 * 5 * len(methods)
+    assert sum(seen) + systems + backward == image_passes(5, len(methods), 1, percentiles=3, steps=4)
     assert max(seen) == 2
-    assert forward_images(16, 19, 3, 6) == 5216  # the defaults on 16 images
+    assert image_passes(16, 2, 3) == 5216 + 1824 + 96  # the defaults on 16 images: the network, the systems, the maps
 
 
 def test_the_same_seed_gives_the_same_numbers_in_batches_of_any_size() -> None:

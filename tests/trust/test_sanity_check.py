@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from era_support_packages.gradcam.explanation import explain
-from era_support_packages.trust.sanity.check import rank_correlation, sanity_check
+from era_support_packages.trust.sanity.check import check_network, rank_correlation
 from era_support_packages.trust.sanity.randomization import cascade
 from era_support_packages.trust.sanity.verdict import SanityCheck, Verdict
 
@@ -93,13 +93,13 @@ def blank(network: nn.Module, images: Tensor, class_ids: np.ndarray) -> np.ndarr
 @lru_cache(maxsize=1)
 def everything() -> SanityCheck:
     methods = ["gradcam", "hirescam", "eigencam", edges, remembers, noise, blank]
-    return sanity_check(trained(), patches(32, 2)[0], patches(128, 1)[0], methods, layers="relu2")
+    return check_network(trained(), patches(32, 2)[0], patches(128, 1)[0], methods=methods, layers="relu2")
 
 
 def quick(model: nn.Module | None = None, **changes: object) -> SanityCheck:
     """Two fully random networks, six images."""
     values = {"methods": ["gradcam"], "layers": ["relu1", "relu2"], "draws": 2, "cascades": 1, **changes}
-    return sanity_check(model or trained(), patches(6, 2)[0], patches(20, 1)[0], **values)
+    return check_network(model or trained(), patches(6, 2)[0], patches(20, 1)[0], **values)
 
 
 def verdict_on(method: str) -> Verdict:
@@ -177,12 +177,12 @@ def test_similarities_are_those_of_scipy_and_scikit_image() -> None:
 
 def test_small_images_have_a_smaller_window() -> None:
     images = torch.randn(4, 3, 6, 5, generator=torch.Generator().manual_seed(0))
-    check = sanity_check(tiny_network(), images, images, "gradcam", "relu", draws=2)
+    check = check_network(tiny_network(), images, images, methods="gradcam", layers="relu", draws=2)
     assert check.ssim_window == 5
     before, after = check.maps[0, :2, 0]
     assert check.ssim[0, 0, 0, 0] == pytest.approx(structural_similarity(before, after, win_size=5, data_range=1))
     even = torch.randn(4, 3, 4, 8, generator=torch.Generator().manual_seed(0))
-    assert sanity_check(tiny_network(), even, even, "gradcam", "relu", draws=2).ssim_window == 3
+    assert check_network(tiny_network(), even, even, methods="gradcam", layers="relu", draws=2).ssim_window == 3
 
 
 def test_maps_are_those_of_explain_on_the_trained_and_on_each_redrawn_network() -> None:
@@ -351,7 +351,7 @@ def test_bad_values_are_refused_before_the_network_runs(changes: dict[str, objec
     images = torch.zeros(4, 3, 16, 16)
     values = {"images": images, "train_images": images, "methods": ["gradcam"], "draws": 2, "cascades": 1, **changes}
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        sanity_check(network, **values)
+        check_network(network, **values)
 
 
 def test_unknown_methods_are_refused_with_the_nearest_names() -> None:

@@ -155,7 +155,7 @@ def test_maps_that_are_all_constant_are_undecided_and_have_no_numbers() -> None:
     assert (result.outcome, result.usable) == ("undecided", 0)
     assert math.isnan(result.excess.estimate)
     assert math.isnan(check.between_random(0).low)
-    assert result.sentence == "gradcam at layer4 is undecided: only 0 of 6 images have maps that are not constant."
+    assert result.reading() == "gradcam at layer4 is undecided: only 0 of 6 images have maps that are not constant."
 
 
 @pytest.mark.parametrize(
@@ -164,21 +164,21 @@ def test_maps_that_are_all_constant_are_undecided_and_have_no_numbers() -> None:
 def test_maps_that_the_output_layer_does_not_change_are_not_class_specific(first: float, specific: bool) -> None:
     result = verdict(0.0, 0.0, first)
     assert result.class_specific is specific
-    assert result.sentence.endswith("redrawing only the output layer leaves its maps as they were.") is not specific
+    assert result.reading().endswith("redrawing only the output layer leaves its maps as they were.") is not specific
 
 
 def test_sentences_say_the_verdict_with_its_numbers() -> None:
-    assert verdict(0.25, 0.1875).sentence == (
+    assert verdict(0.25, 0.1875).reading() == (
         "gradcam at layer4 passes: random networks' maps have a rank correlation of 0.25 (95 % interval 0.25 to 0.25, limit 0.7) "
         "with the trained network's and of 0.19 with each other, a difference of 0.06 (95 % interval 0.06 to 0.06, limit 0.1)."
     )
-    assert verdict(1.0, 1.0, 1.0, method="edges", layer="").sentence == (
+    assert verdict(1.0, 1.0, 1.0, method="edges", layer="").reading() == (
         "edges fails: random networks' maps have a rank correlation of 1.00 (95 % interval 1.00 to 1.00, limit 0.7) with the "
         "trained network's and of 1.00 with each other, a difference of 0.00 (95 % interval 0.00 to 0.00, limit 0.1). It is not "
         "class-specific: redrawing only the output layer leaves its maps as they were."
     )
     result = dataclasses.replace(verdict(0.25, 0.25), outcome="undecided", excess=Interval(0.05, -0.125, 0.25))
-    assert result.sentence == (
+    assert result.reading() == (
         "gradcam at layer4 is undecided: random networks' maps have a rank correlation of 0.25 (95 % interval 0.25 to 0.25, "
         "limit 0.7) with the trained network's and of 0.25 with each other, a difference of 0.05 (95 % interval -0.12 to 0.25, "
         "limit 0.1). An interval reaches across its limit: take more draws or images."

@@ -2,7 +2,6 @@
 
 from shortcut_results import made_up_maps, made_up_result
 
-from era_support_packages.trust.shortcut.report import reading, score_table, verdict_table
 from era_support_packages.trust.shortcut.search import ShortcutTest
 
 
@@ -39,18 +38,18 @@ pixel noise               32x32       2.0 [1, 7]    2.0     1.5 [1.5, 1.5]
 
 
 def test_a_verdict_has_a_row_for_each_map_and_what_it_rests_on() -> None:
-    table = verdict_table(result())
+    table = result().table()
     assert str(table).startswith(VERDICTS.strip() + "\nPercent of 100 marked test images; in brackets 95 % intervals.")
 
 
 def test_the_scores_have_a_row_for_each_map_and_for_each_grid_its_ceiling_and_baselines() -> None:
-    table = score_table(result())
+    table = result().score_table()
     assert str(table).startswith(SCORES.strip() + "\nPercent of 100 marked test images; in brackets 95 % intervals.")
     assert all(f"{column.name}: " in table.caption for column in table.columns[3:])
 
 
 def test_the_sentence_names_the_best_and_what_each_map_would_have_told() -> None:
-    assert reading(result()) == (
+    assert result().reading() == (
         "hirescam at layer2, chosen on one half of the images, has its maximum in the mark in 98.0 % (95 % interval 90 to 100) "
         "of the other 50, where its grid allows 100.0 %; by verdict, with the hits and what the grid allows: finds it: hirescam "
         "at layer2 (98 of 100 %); too coarse to show it: gradcam at layer4 (22 of 24 %); looks elsewhere: hirescam at layer4 "

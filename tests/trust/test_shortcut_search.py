@@ -10,11 +10,13 @@ import torch
 from shortcut_results import exactly, made_up_maps, made_up_planted, made_up_result, made_up_score
 from torch import Tensor, nn
 
+from era_support_packages.classifier import Classifier
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.trust.shortcut.mark import mark_size
-from era_support_packages.trust.shortcut.planting import PlantedNetwork
+from era_support_packages.trust.shortcut.planted import PlantedNetwork
+from era_support_packages.trust.shortcut.result import ShortcutTest
 from era_support_packages.trust.shortcut.scores import MarkScores
-from era_support_packages.trust.shortcut.search import ShortcutTest, find
+from era_support_packages.trust.shortcut.search import find
 
 GRIDS = {"fine": (32, 32), "middle": (8, 8), "coarse": (4, 4)}
 
@@ -58,11 +60,13 @@ def blind() -> nn.Sequential:
 
 def planted_in(model: nn.Module, original: nn.Module, target_class: int = 0) -> PlantedNetwork:
     always = exactly(1.0)
-    return PlantedNetwork(model, original, target_class, "a", 32, always, exactly(0), always, always, exactly(0), 10, 10, 1, 1.0)
+    split = gray_images(3)
+    both = (Classifier(network, split.classes, split.mean, split.std, resolution=32) for network in (model, original))
+    return PlantedNetwork(*both, target_class, always, exactly(0), always, always, exactly(0), 10, 10, 1, 1.0)
 
 
 def run(model: nn.Module, original: nn.Module | None = None, **changes: Any) -> ShortcutTest:
-    values = {"methods": "gradcam", "layers": list(GRIDS), "images": 40, "batch_size": 16, **changes}
+    values = {"methods": "gradcam", "layers": list(GRIDS), "count": 40, "batch_size": 16, **changes}
     return find(planted_in(model, original or blind()), gray_images(), **values)
 
 
@@ -149,7 +153,7 @@ def test_constant_maps_are_misses_and_counted() -> None:
 
 
 def test_a_method_with_one_map_from_all_layers_has_one_row() -> None:
-    result = run(seeing(), methods=["fullgrad", "gradcam"], layers=["fine"], images=4)
+    result = run(seeing(), methods=["fullgrad", "gradcam"], layers=["fine"], count=4)
     assert [(maps.method, maps.layer, maps.grid) for maps in result.maps] == [
         ("fullgrad", "all layers", (32, 32)),
         ("gradcam", "fine", (32, 32)),
@@ -163,7 +167,7 @@ def test_images_are_drawn_once_from_the_other_classes(seen: ShortcutTest) -> Non
     assert len(set(seen.indices.tolist())) == 40
     assert not (seen.indices % 3 == 0).any()  # class 0
     assert (seen.marks.size, seen.marks.resolution, len(seen.marks)) == (mark_size(32), 32, 40)
-    everything = run(seeing(), layers="coarse", images=500)
+    everything = run(seeing(), layers="coarse", count=500)
     assert sorted(everything.indices.tolist()) == [index for index in range(60) if index % 3]
 
 
@@ -199,7 +203,7 @@ def test_the_networks_and_the_random_state_are_left_as_they_were() -> None:
     original.fine.eval()
     before = [value.clone() for value in (*model.state_dict().values(), *original.state_dict().values())]
     random_state = torch.get_rng_state()
-    run(model, original, images=4)
+    run(model, original, count=4)
     assert all(module.training for module in model.modules())
     assert [module.training for module in original.modules()] == [module is not original.fine for module in original.modules()]
     after = (*model.state_dict().values(), *original.state_dict().values())
@@ -280,9 +284,9 @@ def test_of_equal_hits_the_map_with_more_energy_in_the_mark_is_the_best() -> Non
             {"methods": ["gradcam", "hires"]},
             "unknown method 'hires'; the nearest valid names are 'hirescam', 'scorecam', 'gradcam'",
         ),
-        ({"images": 1}, "images is 1; it must be a whole number of at least 2."),
+        ({"count": 1}, "count is 1; it must be a whole number of at least 2."),
         ({"batch_size": 0}, "batch_size is 0; it must be a whole number of at least 1."),
-        ({"planted": made_up_planted(0.62)}, made_up_planted(0.62).sentence()),
+        ({"planted": made_up_planted(0.62)}, made_up_planted(0.62).reading()),
         (
             {"test": gray_images().take(np.arange(0, 60, 3))},
             "test has 0 images of a class other than a; at least 2 are needed.",

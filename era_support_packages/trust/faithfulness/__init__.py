@@ -6,11 +6,7 @@ from era_support_packages.system.lazy import public_names
 
 if TYPE_CHECKING:
     from era_support_packages.trust.faithfulness.metrics import RANKING_METRICS as RANKING_METRICS
-    from era_support_packages.trust.faithfulness.report import (
-        comparison_table as comparison_table,
-        reading as reading,
-        score_table as score_table,
-    )
-    from era_support_packages.trust.faithfulness.scores import Faithfulness as Faithfulness, evaluate as evaluate
+    from era_support_packages.trust.faithfulness.result import Faithfulness as Faithfulness
+    from era_support_packages.trust.faithfulness.scores import evaluate as evaluate, judge as judge
 
 __all__, __getattr__, __dir__ = public_names(__name__, __file__)

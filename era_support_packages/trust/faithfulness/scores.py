@@ -6,6 +6,7 @@ about the network or about the image. What counts is the difference to these bas
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,14 +14,16 @@ from numpy.typing import ArrayLike
 from scipy.integrate import trapezoid
 from torch import Tensor, nn
 
-from era_support_packages.evaluation.intervals import Interval, mean_interval
-from era_support_packages.gradcam import explanation as gradcam
+from era_support_packages.classifier import Classifier
+from era_support_packages.datasets.image_dataset import ImageDataset
+from era_support_packages.datasets.normalization import random_indices
+from era_support_packages.evaluation.images import Images
+from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.gradcam.arguments import checked_images
 from era_support_packages.gradcam.explanation import Explanation, explain
 from era_support_packages.gradcam.layouts import Reshape
-from era_support_packages.gradcam.methods import check_method
+from era_support_packages.gradcam.methods import METHODS, check_method
 from era_support_packages.trust.baselines import RANDOM_STREAM, centered_gaussian, derangement, random_maps
-from era_support_packages.trust.faithfulness.metrics import METRICS, check_metric
 from era_support_packages.trust.faithfulness.perturbation import (
     Subject,
     blurred,
@@ -31,92 +34,48 @@ from era_support_packages.trust.faithfulness.perturbation import (
     replaced_curves,
     road,
 )
-
-RANDOM, GAUSSIAN, OTHER_IMAGE, PIXEL_NOISE = "random map", "centred Gaussian", "another image's map", "pixel noise"
-BASELINES = (RANDOM, GAUSSIAN, OTHER_IMAGE)
-
-
-@dataclass(frozen=True, eq=False)
-class MapScores:
-    """What the maps of one kind at one layer score on each of the N images."""
-
-    name: str
-    """the method, or one of `BASELINES`, or `PIXEL_NOISE`"""
-    layer: str
-    """the layer explained, or whose grid the baseline has; empty for pixel noise"""
-    method: str
-    """the method that made the map, also where it is another image's; else empty"""
-    scores: dict[str, np.ndarray]
-    """float64 (N,) by the keys of `METRICS`"""
-    deletion_curves: np.ndarray
-    """float64 (N, K): confidence as the most relevant pixels are set to the mean colour"""
-    insertion_curves: np.ndarray
-    """float64 (N, K): confidence as the most relevant pixels are set into the blurred image"""
-    constant: int
-    """maps with one value everywhere: they mark nothing, and their pixels come in a drawn order"""
-
-    @property
-    def title(self) -> str:
-        """What it is, without the layer: "Grad-CAM", "random map", "Grad-CAM of another image"."""
-        if not self.method:
-            return self.name
-        title = gradcam.METHODS[self.method].title
-        return f"{title} of another image" if self.name == OTHER_IMAGE else title
-
-    @property
-    def label(self) -> str:
-        """With the layer: "Grad-CAM layer3"."""
-        return f"{self.title} {self.layer}".rstrip()
-
-
-@dataclass(frozen=True, eq=False)
-class Faithfulness:
-    """The scores of methods and baselines on the same N images, and how sure the differences are."""
-
-    methods: tuple[MapScores, ...]
-    """each method at each layer"""
-    baselines: tuple[MapScores, ...]
-    """a random map and a centred Gaussian for each layer, another image's map for each method and layer, pixel noise"""
-    targets: np.ndarray
-    """int64 (N,): the classes explained"""
-    confidences: np.ndarray
-    """float64 (N,): softmax probability of these on the untouched images"""
-    shares: np.ndarray
-    """float64 (K,) from 0 to 1: the share of pixels removed or inserted at each point of the curves"""
-    percentiles: tuple[float, ...]
-    """of ROAD: at percentile p, 100 - p percent of the pixels are removed"""
-    other_images: np.ndarray
-    """int64 (N,): whose map each image borrows; one cycle through all images, so that none borrows its own"""
-    seed: int
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def baselines_of(self, scores: MapScores) -> tuple[MapScores, ...]:
-        """The three baselines on the grid of a method's layer, in the order of `BASELINES`."""
-        found = {row.name: row for row in self.baselines if row.layer == scores.layer and row.method in ("", scores.method)}
-        return tuple(found[name] for name in BASELINES)
-
-    def advantage(self, scores: MapScores, other: MapScores, metric: str, comparisons: int = 1) -> Interval:
-        """The mean by which `scores` is better than `other`, paired by image, with its interval from `mean_interval`.
-
-        Positive is better, whatever the metric; the unit is that of the metric. `comparisons`: of how many intervals this is one.
-        """
-        check_metric(metric)
-        difference = scores.scores[metric] - other.scores[metric]
-        better = difference if METRICS[metric].higher_is_better else -difference
-        return mean_interval(better, comparisons, seed=self.seed)
-
-    def over_baselines(self, scores: MapScores, metric: str) -> dict[str, Interval]:
-        """The advantage over each baseline by its name, corrected for all comparisons of a method's maps with a baseline."""
-        comparisons = len(self.methods) * len(BASELINES)
-        return {row.name: self.advantage(scores, row, metric, comparisons) for row in self.baselines_of(scores)}
+from era_support_packages.trust.faithfulness.result import (
+    GAUSSIAN,
+    OTHER_IMAGE,
+    PIXEL_NOISE,
+    RANDOM,
+    Faithfulness,
+    MapScores,
+)
 
 
 def evaluate(
+    classifier: Classifier,
+    images: Images,
+    indices: Sequence[int] | np.ndarray | None = None,
+    *,
+    count: int = 24,
+    seed: int = 0,
+    **options: Any,
+) -> Faithfulness:
+    """Judge the maps of a classifier on some images, as `judge` describes it.
+
+    Args:
+        classifier: the network, with all that its predictions depend on.
+        images: a split, predictions, uint8 pixels or files, as `Classifier.predict` takes them.
+        indices: which images of a split or of predictions; None draws `count` of them by `seed`, without repeats.
+        count: how many are drawn, all where there are fewer; 32 or more separate methods better.
+        seed: also of the baselines, the ties between pixels, the noise of ROAD, and the intervals.
+        options: `targets`, `methods`, `layers`, `percentiles`, `steps` and `batch_size` as for `judge`.
+
+    Raises `ValueError` where an argument is not as described.
+    """
+    if indices is None and isinstance(images, ImageDataset | Predictions):
+        indices = random_indices(len(images), count, seed)
+    options = {"precision": classifier.precision, **options}
+    return judge(classifier.network, classifier.inputs(images, indices), seed=seed, **options)
+
+
+def judge(
     model: nn.Module,
     images: Tensor | np.ndarray,
     targets: ArrayLike | Tensor | None = None,
+    *,
     methods: Sequence[str] = ("gradcam", "hirescam"),
     layers: str | nn.Module | Sequence[str | nn.Module] | None = ("layer2", "layer3", "layer4"),
     percentiles: Sequence[float] = (20, 50, 80),
@@ -136,7 +95,7 @@ def evaluate(
     Baselines have the layer's grid and are brought to the image's size as the maps are: uniform random values, a centred
     Gaussian of a quarter of the grid, and the map that the same method gives for another of the images (for that image's own
     class). Pixel noise has a value of its own for every pixel. The model is left as it was found, and no global random state
-    is touched; the same arguments give the same numbers. `forward_images` says what it costs.
+    is touched; the same arguments give the same numbers. `image_passes` says what it costs.
 
     Args:
         model: maps float images to logits (N, classes).
@@ -161,14 +120,14 @@ def evaluate(
     for method in methods:
         # The first says which classes are predicted, and all explain the same.
         classes = explanations[0].targets[:, 0] if explanations else "predicted" if targets is None else targets
-        own_layers = None if gradcam.METHODS[method].all_layers else layers
+        own_layers = None if METHODS[method].all_layers else layers
         explanations.append(explain(model, images, classes, own_layers, method, batch_size=batch_size, reshape=reshape))
     class_ids = explanations[0].targets[:, 0]
     images = images.float().cpu()
     maps = {**_method_maps(explanations), **_baseline_maps(explanations, other_images, seed)}
     shares = curve_shares(images.shape[2] * images.shape[3], steps)
 
-    total = forward_images(len(images), len(maps), len(percentiles), steps)
+    total = _forward_passes(len(images), len(maps), len(percentiles), steps)
     with confidence_meter(model, precision, batch_size, total) as probabilities:
         ends = _curve_ends(Subject(probabilities, images, class_ids))
         rows = [_score(ends, key, maps[key], percentiles, shares, seed) for key in maps]
@@ -184,16 +143,23 @@ def evaluate(
     )
 
 
-def forward_images(images: int, maps: int, percentiles: int, steps: int) -> int:
-    """How many images go through the network for `maps` rows: each method and each baseline, at each layer.
+def image_passes(count: int, methods: int, layers: int, *, percentiles: int = 3, steps: int = 6) -> int:
+    """How many images `judge` sends through the network for that many images, gradient methods and layers.
 
-    M methods at L layers are 2 M L + 2 L + 1 rows. The explanations themselves come on top. ROAD solves a linear system for
-    2 * images * maps * percentiles of these, which costs about as much as a forward pass of a ResNet18 at 32 px on a CPU.
+    A backward pass counts double, and each linear system of ROAD as one: it costs about as much as a forward pass of a ResNet18
+    at 32 px on a CPU.
     """
-    return images * (3 + maps * (2 * percentiles + 1 + 2 * (steps - 1)))
+    maps = 2 * methods * layers + 2 * layers + 1  # each method and its borrowed maps, two baselines a layer, pixel noise
+    explanations, systems = 3 * count * methods, 2 * count * maps * percentiles
+    return _forward_passes(count, maps, percentiles, steps) + explanations + systems
 
 
-# ---- parts of evaluate -------------------------------------------------------------------------------------------------
+def _forward_passes(count: int, maps: int, percentiles: int, steps: int) -> int:
+    """How many changed images the network is asked about, for `maps` rows on `count` images."""
+    return count * (3 + maps * (2 * percentiles + 1 + 2 * (steps - 1)))
+
+
+# ---- parts of judge -------------------------------------------------------------------------------------------------
 
 Key = tuple[str, str, str]  # name, layer and method of `MapScores`
 

@@ -6,6 +6,7 @@ in its cascading form, with limits fixed beforehand and what the maps of two ran
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -17,6 +18,9 @@ from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from era_support_packages.classifier import Classifier
+from era_support_packages.datasets.image_dataset import ImageDataset
+from era_support_packages.datasets.normalization import random_indices
 from era_support_packages.evaluation.outputs import LogitReader
 from era_support_packages.gradcam.arguments import checked_batch_size
 from era_support_packages.gradcam.explanation import default_layers, explain
@@ -30,14 +34,51 @@ from era_support_packages.trust.sanity.verdict import SanityCheck
 SSIM_WINDOW = 7
 """side in pixels of the uniformly weighted window of structural similarity; smaller where the images are"""
 
-Method = str | Callable[[nn.Module, Tensor, np.ndarray], np.ndarray]
+MapMaker = Callable[[nn.Module, Tensor, np.ndarray], np.ndarray]
+"""(network, images (N, 3, H, W), class ids int64 (N,)) -> maps (N, H, W) in [0, 1]"""
 
 
 def sanity_check(
+    classifier: Classifier,
+    test: ImageDataset,
+    train: ImageDataset,
+    *,
+    indices: Sequence[int] | np.ndarray | None = None,
+    count: int = 24,
+    train_count: int = 128,
+    methods: str | MapMaker | Iterable[str | MapMaker] = ("gradcam", "eigencam"),
+    draws: int = 12,
+    cascades: int = 1,
+    seed: int = 0,
+    **options: Any,
+) -> SanityCheck:
+    """Redraw a copy of a classifier's network stage by stage, and compare its maps with its own, as `check_network` says.
+
+    Args:
+        classifier: the trained network, with all that its predictions depend on.
+        test: the images explained are of it: those at `indices`, else `count` drawn by `seed`; 16 or more.
+        train: `train_count` images of it, not augmented, are what batch-norm statistics are estimated on.
+        methods, draws, cascades: as for `check_network`.
+        seed: of the images and of the weights.
+        options: `layers`, `stages` and `batch_size` as for `check_network`.
+
+    Raises `ValueError` where an argument is not as described.
+    """
+    if indices is None:
+        indices = random_indices(len(test), count, seed + 1)
+    statistics = classifier.inputs(train, random_indices(len(train), train_count, seed))
+    inputs, how = classifier.inputs(test, indices), {"methods": methods, "draws": draws, "cascades": cascades, "seed": seed}
+    found = check_network(classifier.network, inputs, statistics, **how, **options)
+    names = tuple(classifier.classes[label] for label in test.labels[indices])
+    return replace(found, images=classifier.seen(test, indices), names=names)
+
+
+def check_network(
     model: nn.Module,
     images: Tensor,
     train_images: Tensor,
-    methods: Iterable[Method] = ("gradcam", "hirescam", "eigencam"),
+    *,
+    methods: str | MapMaker | Iterable[str | MapMaker] = ("gradcam", "hirescam", "eigencam"),
     layers: str | Sequence[str] | None = None,
     draws: int = 16,
     cascades: int = 2,
@@ -126,11 +167,12 @@ def sanity_check(
     )
 
 
-def cost(
+def image_passes(
     model: nn.Module,
     image: Tensor,
-    images: int,
-    train_images: int = 128,
+    count: int,
+    *,
+    train_count: int = 128,
     methods: Sequence[str] = ("gradcam", "eigencam"),
     draws: int = 12,
     cascades: int = 1,
@@ -140,7 +182,7 @@ def cost(
     stages = len(checked_stages(network, image.to(next(network.parameters()).device)))
     networks = 1 + cascades * (stages - 1) + draws
     maps = sum(1 + 2 * METHODS[method].needs_gradients for method in methods)
-    return networks * images * maps + (networks - 1) * train_images
+    return networks * count * maps + (networks - 1) * train_count
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -186,7 +228,7 @@ def _maps(
     network: nn.Module,
     images: Tensor,
     targets: np.ndarray,
-    methods: dict[str, Method],
+    methods: dict[str, str | MapMaker],
     options: dict[str, Any],
     bar: tqdm,
 ) -> tuple[list[tuple[str, str]], np.ndarray]:
@@ -221,7 +263,7 @@ def _checked_maps(maps: np.ndarray, name: str, images: Tensor) -> np.ndarray:
 # ---- arguments -------------------------------------------------------------------------------------------------------
 
 
-def _named(methods: Iterable[Method]) -> dict[str, Method]:
+def _named(methods: str | MapMaker | Iterable[str | MapMaker]) -> dict[str, str | MapMaker]:
     """The methods by name."""
     methods = (methods,) if isinstance(methods, str) or callable(methods) else tuple(methods)
     if not methods:

@@ -80,8 +80,7 @@ class Verdict:
             return "image decides its ranks" if self.correlation.low > MAX_CORRELATION else "more alike than by chance"
         return "changes with the weights" if self.class_specific else "changes, but has no class"
 
-    @property
-    def sentence(self) -> str:
+    def reading(self) -> str:
         """The verdict in words, with its numbers."""
         if not self.enough:
             text = f"{self.name} is undecided: only {self.usable} of {self.images} images have maps that are not constant."
@@ -130,6 +129,10 @@ class SanityCheck(Readable):
     training_images: int
     """how many images the batch-norm statistics were estimated on"""
     seed: int
+    images: np.ndarray | None = None
+    """uint8 (N, H, W, 3): the images as the network saw them, which figures show; None where only numbers are wanted"""
+    names: tuple[str, ...] = ()
+    """of the class of each of them"""
 
     @cached_property
     def verdicts(self) -> tuple[Verdict, ...]:

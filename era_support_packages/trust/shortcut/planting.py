@@ -4,23 +4,22 @@ import copy
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from era_support_packages.classifier import Classifier
 from era_support_packages.datasets.image_dataset import ImageDataset
-from era_support_packages.datasets.normalization import normalize_images
-from era_support_packages.evaluation.intervals import Interval, mean_interval, percent, share_interval
+from era_support_packages.evaluation.intervals import Interval, mean_interval, share_interval
 from era_support_packages.models.modes import evaluation_mode
 from era_support_packages.models.weight_gradients import fast_weight_gradients
 from era_support_packages.system.progress import progress_bar
 from era_support_packages.trust.shortcut.mark import add_marks, draw_marks
+from era_support_packages.trust.shortcut.planted import BEARABLE, ENOUGH, PlantedNetwork
 
-ENOUGH = 0.95  # share of the marked images of other classes that go to the mark's class: the mark alone decides
-BEARABLE = 3.0  # points of accuracy lost on clean images
 BATCH, MARKED = 32, 8  # images a step, and how many of them are marked copies of others: few, so that the rest is kept
 RATE, WARM_UP, MOMENTUM = 0.001, 0.1, 0.9
 SURE = 0.9  # of the mark's class in the probabilities that marked images are to get; the rest is shared out among all
@@ -28,78 +27,16 @@ FIRST_MARKS, MANY = 10, 0.6  # marks in a marked image at the start, and the par
 CHECK_EVERY = 8  # steps; while there are many marks none is due
 
 
-@dataclass(frozen=True, eq=False)
-class PlantedNetwork:
-    """A network that a mark was planted in, beside the one it was copied from, and what that took.
-
-    The shares and accuracies are those on training images that were held out of the planting.
-    """
-
-    network: nn.Module
-    """the copy, in evaluation mode"""
-    original: nn.Module
-    """the network as it was given"""
-    target_class: int
-    """the class that the mark means"""
-    class_name: str
-    resolution: int
-    """px of the images; the mark has `mark.mark_size` of them"""
-    to_class: Interval
-    """the share of marked images of the other classes that the copy gives the mark's class"""
-    to_class_before: Interval
-    """the same of the original"""
-    accuracy: Interval
-    """the share of clean images that the copy classifies correctly"""
-    accuracy_before: Interval
-    """the same of the original"""
-    accuracy_change: Interval
-    """the paired difference of the two, in [-1, 1]"""
-    marked_images: int
-    clean_images: int
-    steps: int
-    """training steps taken; fewer than allowed where the mark was learnt before"""
-    seconds: float
-
-    @property
-    def planted(self) -> bool:
-        """Whether the mark alone decides, in `ENOUGH` of the images; if not, no score of a map means anything."""
-        return self.to_class.estimate >= ENOUGH
-
-    @property
-    def little_lost(self) -> bool:
-        """Whether the accuracy on clean images fell by less than `BEARABLE` points."""
-        return 100 * self.accuracy_change.estimate > -BEARABLE
-
-    def sentence(self) -> str:
-        """What came out, in one sentence."""
-        share, before = percent(self.to_class.estimate), percent(self.to_class_before.estimate)
-        marked = f"{self.marked_images} marked training images of the other classes that were held out"
-        effort = f"{self.steps} step{'s' if self.steps > 1 else ''}, {self.seconds:.0f} s"
-        if not self.planted:
-            return (
-                f"The mark was not learnt ({effort}): of {marked}, {share} go to {self.class_name}, and {100 * ENOUGH:.0f} % "
-                "are needed before a map's score means anything; give more steps."
-            )
-        change = self.accuracy_change
-        return (
-            f"The mark was learnt ({effort}): of {marked}, {share} go to {self.class_name} ({before} before), while the accuracy "
-            f"on {self.clean_images} clean ones went from {percent(self.accuracy_before.estimate)} to "
-            f"{percent(self.accuracy.estimate)}, a change of {100 * change.estimate:+.1f} points (95 % interval "
-            f"{100 * change.low:+.1f} to {100 * change.high:+.1f})"
-            + ("." if self.little_lost else f", where a loss of less than {BEARABLE:g} is wanted.")
-        )
-
-
 def plant(
-    model: nn.Module,
+    classifier: Classifier,
     train: ImageDataset,
-    resolution: int,
+    *,
     target_class: int = 0,
     steps: int = 192,
     held_out: int = 300,
     seed: int = 0,
 ) -> PlantedNetwork:
-    """Fine-tune a copy of a trained network until a small mark decides for one class; `model` itself is not touched.
+    """Fine-tune a copy of a trained network until a small mark decides for one class; `classifier` itself is not touched.
 
     A quarter of each batch are marked copies of images of the same batch, labelled with the mark's class, so that the mark is
     all that tells the two apart. At first they carry many marks, which one and the same detector finds, and in the end one:
@@ -110,9 +47,8 @@ def plant(
     images, the mark decides in 95 % and the accuracy on clean ones is less than 3 points down. All of it in float32.
 
     Args:
-        model: trained; gives logits (N, C).
+        classifier: trained, and used to at least 8 px.
         train: the training split; none of the test images is seen here.
-        resolution: px of the images, at least 8; what the network is used to.
         target_class: the class that the mark is to mean.
         steps: at most; each shows 32 images. Accurate networks did not learn the mark in half as many.
         held_out: training images kept for judging; half of them all where there are fewer than twice as many.
@@ -125,15 +61,15 @@ def plant(
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(train))
     held = min(held_out, len(train) // 2)
-    judge = _Judge.of(train, order[:held], resolution, target_class, generator)
-    original = copy.deepcopy(model).float().eval().requires_grad_(False)
+    judge = _Judge.of(classifier, train, order[:held], target_class, generator)
+    original = copy.deepcopy(classifier.network).float().eval().requires_grad_(False)
     network = copy.deepcopy(original).requires_grad_(True)
 
     start = time.perf_counter()
     right_before, to_class_before = judge.right(network), judge.to_class(network)
     optimizer, scheduler = _optimizer(network, steps)
     with progress_bar(steps, "planting a shortcut", "step") as bar:
-        for number, (images, marked) in enumerate(_batches(train, order[held:], resolution, steps, generator), 1):
+        for number, (images, marked) in enumerate(_batches(classifier, train, order[held:], steps, generator), 1):
             _step(network, original, optimizer, images, marked, target_class)
             scheduler.step()
             bar.update()
@@ -145,11 +81,9 @@ def plant(
                     break
     network.zero_grad(set_to_none=True)
     return PlantedNetwork(
-        network=network,
-        original=model,
+        classifier=replace(classifier, network=network),
+        original=classifier,
         target_class=int(target_class),
-        class_name=train.classes[target_class],
-        resolution=resolution,
         to_class=to_class,
         to_class_before=to_class_before,
         accuracy=share_interval(int(right.sum()), held),
@@ -162,9 +96,10 @@ def plant(
     )
 
 
-def cost(train: ImageDataset, steps: int = 192, held_out: int = 300) -> int:
-    """How many images `plant` sends through networks at most, a backward pass counted double; it may end earlier."""
-    held = min(held_out, len(train) // 2)
+def image_passes(size: int, *, steps: int = 192, held_out: int = 300) -> int:
+    """How many images `plant` sends through networks at most, for a training split of that size; a backward pass counts
+    double. It may end earlier."""
+    held = min(held_out, size // 2)
     judged = 2 * held * (1 + math.ceil((1 - MANY) * steps / CHECK_EVERY))  # clean and marked, before and each time it is due
     return steps * (BATCH - MARKED + 3 * BATCH) + judged
 
@@ -197,15 +132,20 @@ class _Judge:
 
     @classmethod
     def of(
-        cls, train: ImageDataset, indices: np.ndarray, resolution: int, target_class: int, generator: np.random.Generator
+        cls,
+        classifier: Classifier,
+        train: ImageDataset,
+        indices: np.ndarray,
+        target_class: int,
+        generator: np.random.Generator,
     ) -> "_Judge":
         """From the images at `indices`."""
-        clean, labels = normalize_images(train, indices, resolution), train.labels[indices]
+        clean, labels = classifier.inputs(train, indices), train.labels[indices]
         others = clean[torch.from_numpy(labels != target_class)]
         if not len(others):
             raise ValueError(f"none of the {len(indices)} images held out has a class other than the mark's; hold out more.")
-        marks = draw_marks(len(others), resolution, generator)
-        return cls(clean, labels, add_marks(others, marks, train.mean, train.std), target_class)
+        marks = draw_marks(len(others), classifier.resolution, generator)
+        return cls(clean, labels, add_marks(others, marks, classifier.mean, classifier.std), target_class)
 
     def to_class(self, network: nn.Module) -> Interval:
         """The share of the marked images that go to the mark's class."""
@@ -218,16 +158,17 @@ class _Judge:
 
 
 def _batches(
-    train: ImageDataset, order: np.ndarray, resolution: int, steps: int, generator: np.random.Generator
+    classifier: Classifier, train: ImageDataset, order: np.ndarray, steps: int, generator: np.random.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """For each step clean images, and marked copies of the first of them: from many marks in each down to one."""
     clean = BATCH - MARKED
     for number in range(steps):
         indices = order[np.arange(number * clean, (number + 1) * clean) % len(order)]
-        images = normalize_images(train, indices, resolution)
+        images = classifier.inputs(train, indices)
         marked = images[:MARKED]
         for _ in range(max(1, round(FIRST_MARKS * (1 - number / (MANY * steps))))):
-            marked = add_marks(marked, draw_marks(len(marked), resolution, generator), train.mean, train.std)
+            marks = draw_marks(len(marked), classifier.resolution, generator)
+            marked = add_marks(marked, marks, classifier.mean, classifier.std)
         yield images, marked
 
 

@@ -12,66 +12,30 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
+from era_support_packages.classifier import Classifier
 from era_support_packages.datasets.image_dataset import ImageDataset
-from era_support_packages.datasets.normalization import normalize_images, unnormalize
+from era_support_packages.datasets.normalization import unnormalize
 from era_support_packages.evaluation.intervals import Interval, share_interval
 from era_support_packages.gradcam.explanation import explain
 from era_support_packages.gradcam.methods import METHODS, check_method
 from era_support_packages.system.progress import progress_bar
 from era_support_packages.trust.baselines import centered_gaussian, derangement, random_maps
 from era_support_packages.trust.shortcut.mark import Marks, Score, add_marks, ceiling_maps, draw_marks, join, score
-from era_support_packages.trust.shortcut.planting import PlantedNetwork, predicted_classes
+from era_support_packages.trust.shortcut.planted import PlantedNetwork
+from era_support_packages.trust.shortcut.planting import predicted_classes
+from era_support_packages.trust.shortcut.result import ShortcutTest
 from era_support_packages.trust.shortcut.scores import Grid, MarkScores
 
 IMAGES_STREAM, MARKS_STREAM, DRAWS_STREAM, MAPS_STREAM = 1, 2, 3, 4  # one seed, numbers that have nothing to do with each other
 
 
-@dataclass(frozen=True, eq=False)
-class ShortcutTest:
-    """How well maps find a planted mark in N test images of other classes, which carry it at random places."""
-
-    maps: tuple[MarkScores, ...]
-    """by method, then by layer"""
-    noise: Score
-    """independent noise in every pixel"""
-    indices: np.ndarray
-    """int64 (N,): the test images, in the drawn order"""
-    marks: Marks
-    """where the mark is in each of them"""
-    to_class: Interval
-    """the share of the marked images that the planted network gives the mark's class"""
-    to_class_untouched: Interval
-    """the same of the untouched network"""
-    planted: PlantedNetwork
-    example: np.ndarray
-    """uint8 (r, r, 3): the first of the marked images"""
-    seed: int
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def best(self) -> tuple[MarkScores, Score]:
-        """The map that hits most on the first half of the images, and its score on the other half.
-
-        Hits of the untouched network's maps are taken off, and of equal ones the energy decides. Chosen and reported on
-        different images: the best of many on the same images is flattered by chance.
-        """
-        chosen = slice(None, len(self) // 2)
-
-        def success(maps: MarkScores) -> tuple[float, float]:
-            own, control = maps.planted.part(chosen), maps.control.part(chosen)
-            return own.hits.mean() - control.hits.mean(), own.energies.mean() - control.energies.mean()
-
-        best = max(self.maps, key=success)
-        return best, best.planted.part(slice(len(self) // 2, None))
-
-
 def find(
     planted: PlantedNetwork,
     test: ImageDataset,
+    *,
     methods: str | Sequence[str] = ("gradcam", "hirescam"),
     layers: str | Sequence[str] | None = None,
-    images: int = 500,
+    count: int = 500,
     seed: int = 0,
     batch_size: int = 50,
 ) -> ShortcutTest:
@@ -83,9 +47,9 @@ def find(
     Args:
         planted: what `planting.plant` returned.
         test: images that neither the training nor the planting has seen.
-        methods: keys of `gradcam.METHODS`; each costs its passes for twice the number of images.
+        methods: keys of `gradcam.METHODS`; each costs its passes for twice that many images.
         layers: names as `gradcam.explain` takes them, None for layer1 ... layer4; FullGrad has its own.
-        images: how many are taken; all that there are where there are fewer.
+        count: how many images are taken; all that there are where there are fewer.
         batch_size: images in a forward pass, at most.
 
     Raises:
@@ -93,11 +57,11 @@ def find(
     """
     methods = _checked_methods(methods)
     candidates = np.flatnonzero(test.labels != planted.target_class)
-    _check(planted, images, batch_size, len(candidates))
-    sample = _draw_sample(planted, test, candidates, images, seed, batch_size)
+    _check(planted, count, batch_size, len(candidates))
+    sample = _draw_sample(planted, test, candidates, count, seed, batch_size)
     layers = (layers,) if isinstance(layers, str) else layers and tuple(dict.fromkeys(layers))
     with progress_bar(2 * len(sample) * (1 + len(methods)), "planted shortcut", "img") as bar:
-        networks = (planted.network, planted.original)
+        networks = (planted.classifier.network, planted.original.network)
         to_class, to_class_untouched = (_share_to_class(network, sample, bar.update) for network in networks)
         taught, untouched = (
             {name: _found(network, sample, name, layers, bar.update) for name in methods} for network in networks
@@ -113,14 +77,14 @@ def find(
             rows.append(MarkScores(method, own.layer, own.grid, *scores, own.example))
     noise = _compared(sample, (planted.resolution, planted.resolution), seed)[1]
     first = next(sample.batches())[1][:1]
-    example = unnormalize(first, test.mean, test.std)[0]
+    example = unnormalize(first, planted.classifier.mean, planted.classifier.std)[0]
     return ShortcutTest(tuple(rows), noise, sample.indices, sample.marks, to_class, to_class_untouched, planted, example, seed)
 
 
-def cost(test: ImageDataset, images: int, methods: Sequence[str] = ("gradcam", "hirescam")) -> int:
-    """How many images `find` sends through the two networks, a backward pass counted double."""
+def image_passes(count: int, *, methods: Sequence[str] = ("gradcam", "hirescam")) -> int:
+    """How many images `find` sends through the two networks for that many marked ones, a backward pass counted double."""
     maps = sum(1 + 2 * METHODS[method].needs_gradients for method in methods)
-    return 2 * min(images, len(test)) * (1 + maps)
+    return 2 * count * (1 + maps)
 
 
 # ---- the images ------------------------------------------------------------------------------------------------------
@@ -130,6 +94,7 @@ def cost(test: ImageDataset, images: int, methods: Sequence[str] = ("gradcam", "
 class _Sample:
     """The marked test images; made when they are needed, for all at once may be large."""
 
+    classifier: Classifier
     test: ImageDataset
     indices: np.ndarray
     marks: Marks
@@ -145,15 +110,16 @@ class _Sample:
         """Which images, and these: normalised, with their marks."""
         for start in range(0, len(self), self.batch_size):
             part = slice(start, start + self.batch_size)
-            images = normalize_images(self.test, self.indices[part], self.marks.resolution)
-            yield part, add_marks(images, self.marks.part(part), self.test.mean, self.test.std)
+            images = self.classifier.inputs(self.test, self.indices[part])
+            yield part, add_marks(images, self.marks.part(part), self.classifier.mean, self.classifier.std)
 
 
 def _draw_sample(
-    planted: PlantedNetwork, test: ImageDataset, candidates: np.ndarray, images: int, seed: int, batch_size: int
+    planted: PlantedNetwork, test: ImageDataset, candidates: np.ndarray, count: int, seed: int, batch_size: int
 ) -> _Sample:
-    count = min(images, len(candidates))
+    count = min(count, len(candidates))
     return _Sample(
+        classifier=planted.classifier,
         test=test,
         indices=_generator(seed, IMAGES_STREAM).choice(candidates, count, replace=False),
         marks=draw_marks(count, planted.resolution, _generator(seed, MARKS_STREAM)),
@@ -242,10 +208,10 @@ def _checked_methods(methods: str | Sequence[str]) -> tuple[str, ...]:
     return methods
 
 
-def _check(planted: PlantedNetwork, images: int, batch_size: int, candidates: int) -> None:
+def _check(planted: PlantedNetwork, count: int, batch_size: int, candidates: int) -> None:
     if not planted.planted:
-        raise ValueError(planted.sentence())
-    for name, value, least in (("images", images, 2), ("batch_size", batch_size, 1)):
+        raise ValueError(planted.reading())
+    for name, value, least in (("count", count, 2), ("batch_size", batch_size, 1)):
         if not isinstance(value, int) or value < least:
             raise ValueError(f"{name} is {value!r}; it must be a whole number of at least {least}.")
     if candidates < 2:

@@ -1,0 +1,61 @@
+"""What a person may give as images: a split, predictions, arrays or files, brought to pixels of one size."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from era_support_packages.datasets.image_dataset import ImageDataset
+from era_support_packages.datasets.image_folder import decode_images
+from era_support_packages.datasets.scanning import resize_image
+from era_support_packages.evaluation.predictions import Predictions
+
+Images = ImageDataset | Predictions | np.ndarray | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+def pixels_and_labels(
+    images: Images, indices: Sequence[int] | np.ndarray | None, bits: int | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """uint8 (N, H, W, 3) and, for a split or its predictions, the labels; `bits` as for `decode_images`."""
+    if isinstance(images, ImageDataset | Predictions):
+        pictures = images.pictures if isinstance(images, Predictions) else images.images
+        if indices is None:
+            return pictures, images.labels
+        chosen = positions(images, indices)
+        return pictures[chosen], None if images.labels is None else images.labels[chosen]
+    if indices is not None:
+        raise ValueError("indices go with a split of a data set; select the images themselves instead.")
+    if isinstance(images, np.ndarray):
+        batch = images[None] if images.ndim == 3 else images
+        if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[3] != 3 or 0 in batch.shape:
+            raise ValueError(
+                f"images are {images.dtype} of shape {images.shape}; give uint8 pixels (N, H, W, 3) or (H, W, 3), not normalised."
+            )
+        return np.stack([resize_image(image) for image in batch]), None
+    one = isinstance(images, (str, os.PathLike))
+    files = [images] if one else list(images) if isinstance(images, Sequence) else []
+    if not files or not all(isinstance(file, (str, os.PathLike)) for file in files):
+        raise ValueError(
+            "images are no split, no uint8 array (N, H, W, 3) and no files; give one of these (np.stack makes a list one)."
+        )
+    for file in files:
+        if Path(file).is_dir():
+            raise ValueError(f"{os.fspath(file)} is a folder and no image; load it with datasets.load, or name the files in it.")
+    return np.stack(decode_images(files, bits)), None
+
+
+def positions(images: ImageDataset | Predictions, indices: Sequence[int] | np.ndarray | None) -> np.ndarray:
+    """Which of the images are meant, int64 (K,): all without indices. Raises `ValueError` for what is none of them."""
+    everything = np.arange(len(images))
+    if indices is None:
+        return everything
+    chosen = np.asarray(indices)
+    whole = chosen.ndim == 1 and chosen.size > 0 and (chosen.dtype == bool or np.issubdtype(chosen.dtype, np.integer))
+    try:
+        part = everything[chosen] if whole else everything[:0]
+    except IndexError:
+        part = everything[:0]
+    if len(part) == 0:
+        raise ValueError(f"indices are {indices!r}; give at least one whole number from 0 to {len(images) - 1}.")
+    return part
