@@ -145,7 +145,15 @@ def _start_worker(worker: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class AugmentedImages:
-    """Some images of a data set, and what augmentation made of them."""
+    """Some images of a data set, and what augmentation made of them; `augmented_variants` makes it.
+
+    >>> from era_support_packages import load
+    >>> from era_support_packages.datasets import AugmentationPolicy, augmented_variants
+    >>> train, _ = load("digits")
+    >>> augmented = augmented_variants(train, train.evenly_spread(2), AugmentationPolicy(crop_padding=4))
+    >>> augmented.originals.shape, augmented.variants.shape, augmented.names
+    ((2, 32, 32, 3), (2, 6, 32, 32, 3), ('0', '8'))
+    """
 
     originals: np.ndarray
     """uint8 (N, H, W, 3)"""

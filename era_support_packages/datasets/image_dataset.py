@@ -94,7 +94,13 @@ def fingerprint_of(split: ImageDataset) -> Fingerprint:
 
 
 def summary(train: ImageDataset, test: ImageDataset) -> str:
-    """How many images and which classes, the first ten of them: one sentence."""
+    """How many images and which classes, the first ten of them: one sentence.
+
+    >>> from era_support_packages import load
+    >>> from era_support_packages.datasets import summary
+    >>> summary(*load("digits"))
+    '1,437 training and 360 test images, 10 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9'
+    """
     names = ", ".join(train.classes[:10])
     return f"{len(train):,} training and {len(test):,} test images, {len(train.classes)} classes: {names}"
 
