@@ -180,7 +180,7 @@ BAD_VALUES = {
     "size": ({"check": {"images": some_images(2, 9)}}, "images are 9x9 px, but the maps 8x8; give the images at that size."),
     "none": (
         {"check": {"images": None}},
-        "this check holds no images to show; take trust.sanity.sanity_check, which keeps them.",
+        "this check holds no images to show; take trust.sanity.sanity_check.",
     ),
     "number": ({"count": 11}, "count is 11; it must be a whole number from 1 to 10."),
 }
