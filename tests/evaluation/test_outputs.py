@@ -168,7 +168,7 @@ def test_one_logit_is_judged_and_predicted_alike() -> None:
     z = network.eval()(images).detach().numpy()
     assert said.logits.shape == (8, 2)
     np.testing.assert_allclose(said.logits[:, 0], -said.logits[:, 1], atol=1e-6)
-    judged = faithfulness.evaluate(network, images, methods=["gradcam"], layers="0.relu", steps=4)
+    judged = faithfulness.judge(network, images, methods=["gradcam"], layers="0.relu", steps=4)
     np.testing.assert_array_equal(judged.targets, z > 0)
     np.testing.assert_allclose(judged.confidences, 1 / (1 + np.exp(-np.abs(z))), rtol=1e-5)
     assert judged.methods[0].scores["deletion"].std() > 0

@@ -13,7 +13,7 @@ from documented_rows import documented_rows
 from gradcam_networks import OneConvolution, red, small_images, small_network, state
 from torch import Tensor, nn
 
-from era_support_packages.gradcam import METHODS, default_layers, explain, forward_passes
+from era_support_packages.gradcam import METHODS, default_layers, explain, image_passes
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def test_every_method_gives_the_map_of_channels_first(method: str, kind: str) ->
     np.testing.assert_allclose(found.maps, plain.maps, atol=1e-5)
     np.testing.assert_allclose(found.raw_ranges, plain.raw_ranges, atol=1e-5)
     assert plain.maps.max() > 0.9
-    assert forward_passes(LAYERS[kind].network(), images, "target", method) == forward_passes(
+    assert image_passes(LAYERS[kind].network(), images, "target", method) == image_passes(
         Arranged(same, same), images, "target", method
     )
 
