@@ -88,6 +88,34 @@ class Fingerprint:
         return changed or [f"the {split} images are in another order"]
 
 
+@dataclass(frozen=True)
+class DataFingerprint:
+    """Of both splits of a data set, with the short name that it goes by in the names of runs."""
+
+    name: str
+    train: Fingerprint
+    test: Fingerprint
+
+    @property
+    def digest(self) -> str:
+        """Of both; the name does not count."""
+        return _digest([self.train.digest.encode(), self.test.digest.encode()])
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "DataFingerprint":
+        """What `to_dict` wrote. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
+        return cls(str(values["name"]), Fingerprint.from_dict(values["train"]), Fingerprint.from_dict(values["test"]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that JSON and a checkpoint keep."""
+        return {"name": self.name, "train": self.train.to_dict(), "test": self.test.to_dict()}
+
+    def changes(self, before: "DataFingerprint") -> str:
+        """What differs from an earlier one, in words; "" where nothing does."""
+        lines = self.train.changes(before.train, "training") + self.test.changes(before.test, "test")
+        return ", ".join(dict.fromkeys(lines))
+
+
 def _digest(parts: Iterable[Any]) -> str:
     digest = hashlib.sha256()
     for part in parts:

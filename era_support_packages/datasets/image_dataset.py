@@ -7,7 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from era_support_packages.datasets.fingerprint import Fingerprint
+from era_support_packages.datasets.fingerprint import DataFingerprint, Fingerprint
 from era_support_packages.system.plain_error import PlainError
 
 IMAGE_SIZE = 32
@@ -103,6 +103,11 @@ def summary(train: ImageDataset, test: ImageDataset) -> str:
     """
     names = ", ".join(train.classes[:10])
     return f"{len(train):,} training and {len(test):,} test images, {len(train.classes)} classes: {names}"
+
+
+def data_fingerprint(train: ImageDataset, test: ImageDataset) -> DataFingerprint:
+    """The fingerprint of a data set, whose name is that of its training split."""
+    return DataFingerprint(train.name, fingerprint_of(train), fingerprint_of(test))
 
 
 def channel_statistics(images: np.ndarray) -> tuple[Channels, Channels]:

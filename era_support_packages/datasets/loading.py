@@ -20,14 +20,16 @@ NAMES = ("auto", "cifar10", "cifar100", "digits")
 __all__ = ["NAMES", "DatasetError", "ImageDataset", "check", "default_root", "load", "load_digits"]
 
 
-def load(name_or_path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> tuple[ImageDataset, ImageDataset]:
+def load(
+    name_or_path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None, skip_broken: bool = False
+) -> tuple[ImageDataset, ImageDataset]:
     """Load a data set: (train, test).
 
     name_or_path: "cifar10" or "cifar100", read from `root` or downloaded into it; "digits", which scikit-learn brings
         along; "auto", CIFAR-10 if it is there or can be downloaded, else the digits, announced loudly; or a folder of
         images (see `image_folder.load_image_folder`), as a path or as the name of a folder in `root`.
         A string that is one of the names means the name: write "./digits" for a folder called so.
-    root: where data lies; None is `default_root()`.
+    root: where data lies; None is `default_root()`. skip_broken: of a folder, leave out damaged images, and say how many.
 
     Raises ValueError (unknown name), FileNotFoundError (no data, and no way to download it), DatasetError (a corrupt
     file); for a folder of images also what `load_image_folder` raises.
@@ -42,7 +44,7 @@ def load(name_or_path: str | os.PathLike[str], root: str | os.PathLike[str] | No
     root = _root(root)
     folder = _image_folder(name_or_path, root)
     if folder is not None:
-        return load_image_folder(folder)
+        return load_image_folder(folder, skip_broken=skip_broken)
     if name_or_path == "auto":
         return _load_auto(root)
     return load_digits() if name_or_path == "digits" else load_cifar(name_or_path, root)

@@ -18,7 +18,8 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from era_support_packages.classifier import complete
-from era_support_packages.datasets.image_dataset import ImageDataset
+from era_support_packages.datasets.fingerprint import DataFingerprint
+from era_support_packages.datasets.image_dataset import ImageDataset, fingerprint_of
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.runs.finished import check_finished, is_finished, summary
 from era_support_packages.system.atomic_file import write_atomically
@@ -40,16 +41,23 @@ class RunError(PlainError, ValueError):
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of one run: config.json, range_test.json, metrics.csv, summary.json, checkpoint.pt and the figures."""
+    """The folder of one run: config.json, data.json, range_test.json, metrics.csv, summary.json, checkpoint.pt, the figures."""
 
     folder: Path
 
     @classmethod
-    def create(cls, config: TrainingConfig, dataset: str, resolved: TrainingConfig | None = None) -> "Run":
+    def create(
+        cls,
+        config: TrainingConfig,
+        dataset: str,
+        resolved: TrainingConfig | None = None,
+        data: DataFingerprint | None = None,
+    ) -> "Run":
         """A new folder below `output_dir`; one that is already there is left alone.
 
         The name is `run_name` or follows from the configuration; a name that is taken gets "-2", "-3", and so on. What is
-        written into it is the configuration, or `resolved` where given. Raises `RunError` where nothing can be written there.
+        written into it is the configuration, or `resolved` where given, and the fingerprint of its data where given. Raises
+        `RunError` where nothing can be written there.
         """
         name = config.run_name or config.default_run_name(dataset)
         root = Path(config.output_dir)
@@ -65,6 +73,8 @@ class Run:
                 number += 1
             run = cls(folder)
             run.write_config(resolved or config)
+            if data is not None:
+                run.write_data(data)
         except OSError as error:
             reason = error.strerror or error
             raise RunError(f"output_dir {str(root)!r} cannot be used ({reason}): give a folder that can be written.") from None
@@ -154,6 +164,19 @@ class Run:
                 "run_name, or set resume=False to train in a new folder."
             ) from None
 
+    def write_data(self, data: DataFingerprint) -> None:
+        """data.json: the fingerprint of the data."""
+        self.write_json("data.json", data.to_dict())
+
+    def data(self) -> DataFingerprint | None:
+        """The fingerprint of the data that the run is trained on; None where it was begun before runs kept one."""
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+            return DataFingerprint.from_dict(json.loads((self.folder / "data.json").read_text()))
+        with contextlib.suppress(OSError, CheckpointError):  # that one is named where it is read for more than this
+            if (kept := Checkpoint.load(self.checkpoint_file).data) is not None:
+                return DataFingerprint.from_dict(kept)
+        return None
+
     def write_range_test(self, result: RangeTest, used: bool) -> None:
         """range_test.json: the curve and its suggestions; `used` says whether `max_lr` came from it."""
         curve = {name: getattr(result, name).tolist() for name in ("lrs", "losses", "smoothed")}
@@ -206,6 +229,7 @@ class Run:
             "seed": config.seed,
             "versions": versions(),
             "hardware": describe(torch.device(config.device)),
+            "data": data.digest if (data := self.data()) is not None else None,
         }
         self.write_json("summary.json", values)
         return values
@@ -227,10 +251,17 @@ class Run:
             return None
         checkpoint = Checkpoint.load(self.checkpoint_file)
         logits = checkpoint.logits
-        if logits is not None and logits.shape != (len(test), len(test.classes)):
+        if checkpoint.data is not None:
+            changes = fingerprint_of(test).changes(DataFingerprint.from_dict(checkpoint.data).test, "test")
+            if changes:
+                raise CheckpointError(
+                    f"{self.folder} was trained on other data than is loaded: {', '.join(changes)}. Give the data of before, or "
+                    "set resume=False to train in a new folder."
+                )
+        elif logits is not None and logits.shape != (len(test), len(test.classes)):
             raise CheckpointError(
                 f"{self.folder} was tested on {len(logits)} images of {logits.shape[1]} classes, but the data set has "
-                f"{len(test)} of {len(test.classes)}; load the data set of its config.json."
+                f"{len(test)} of {len(test.classes)}; give the data of before, or set resume=False to train in a new folder."
             )
         checkpoint.check_network(model, self.checkpoint_file)
         return checkpoint

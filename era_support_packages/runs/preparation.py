@@ -10,9 +10,11 @@ import torch
 
 from era_support_packages.datasets import loading as datasets
 from era_support_packages.datasets.batches import batch_count
-from era_support_packages.datasets.image_dataset import ImageDataset
+from era_support_packages.datasets.fingerprint import DataFingerprint
+from era_support_packages.datasets.image_dataset import ImageDataset, data_fingerprint
 from era_support_packages.evaluation.tables import print_wrapped
 from era_support_packages.runs.folder import Run, RunError
+from era_support_packages.runs.same_data import NO_FINGERPRINT, run_of
 from era_support_packages.system.machine import overview, resolve_device, resolve_precision
 from era_support_packages.training.config import TrainingConfig
 from era_support_packages.training.setup import resolve
@@ -48,7 +50,11 @@ def prepare(
 
     preset, overrides: as for `TrainingConfig.preset`, but "auto" is "cpu" also where a GPU is there and the data set so small
     that "fast" would take fewer than 200 steps. data_root: as for `datasets.load`. With `resume=False` the folder is
-    always a new one. finished_run: the folder of a finished run, to show that one whatever the other values are.
+    always a new one. finished_run: the folder of a finished run, to show that one whatever the other values are (`dataset` says
+    where its data lies now, where that has moved).
+
+    A folder belongs to the data that it was trained on, told by a fingerprint: the same data finds it wherever it lies, other
+    data under the same name makes a new run, and a line says what changed.
 
     Raises `ValueError` for a bad value, `RunError` where a `run_name` belongs to another configuration, `FileNotFoundError`
     or `DatasetError` where the data cannot be used; nothing is made or changed then.
@@ -58,7 +64,8 @@ def prepare(
     if finished_run is not None:
         run = Run.open(finished_run)
         config = _on_this_machine(run.config())
-        return PreparedRun(run, config, *datasets.load(config.dataset, data_root))
+        train, test = _data_of(run, config, data_root, overrides.get("dataset"), report)
+        return PreparedRun(run, config, train, test)
     stored = _named_run(overrides) if resume else None
     if preset == "auto" and stored is not None:
         preset = stored.config().preset_name
@@ -70,11 +77,12 @@ def prepare(
         requested = requested.replace(dataset=stored.config().dataset)
     train, test = datasets.load(requested.dataset, data_root)
     requested = _suited(requested, preset, overrides, len(train), report)
+    data = data_fingerprint(train, test)
     name = requested.run_name or requested.default_run_name(train.name)
-    run = Run(Path(requested.output_dir) / name)
+    run = run_of(requested, data, report) if resume else Run(Path(requested.output_dir) / name)
     if not resume or not run.folder.exists():
         config = resolve(requested, train)
-        run = Run.create(requested, train.name, config)
+        run = Run.create(requested.replace(run_name=run.name), train.name, config, data)
         if run.name != name:
             config = config.replace(run_name=run.name)  # the name by which it is found again
             run.write_config(config)
@@ -82,13 +90,35 @@ def prepare(
     if run.is_empty():  # made by hand, or by a process that was killed at once
         config = resolve(requested, train)
         run.write_config(config)
+        run.write_data(data)
         return PreparedRun(run, config, train, test)
-    config = _adopted(run, requested, report)
+    config = _adopted(run, requested, data, report)
     if not run.finished:
         done, planned = run.complete_epochs(), len(config.planned_epochs(len(train)))
         rows = f"{done} of {planned} epochs are done" if done else "it was stopped before its first epoch was complete"
         report(f"Going on with {run.folder}: {rows}.")
     return PreparedRun(run, config, train, test)
+
+
+def _data_of(
+    run: Run, config: TrainingConfig, data_root: str | None, given: Any, report: Report
+) -> tuple[ImageDataset, ImageDataset]:
+    """The data of a finished run: where its configuration says, or else where the person says that it lies now."""
+    try:
+        train, test = datasets.load(config.dataset, data_root)
+    except (ValueError, FileNotFoundError):
+        if given in (None, "auto", config.dataset):
+            raise
+        train, test = datasets.load(given, data_root)
+    kept = run.data()
+    if kept is None:
+        report(NO_FINGERPRINT.format(run.folder))
+    elif changes := data_fingerprint(train, test).changes(kept):
+        raise RunError(
+            f"{run.folder} was trained on other data than is loaded: {changes}. Give the dataset or data_root of the data it was "
+            "trained on, or train a new run."
+        )
+    return train, test
 
 
 def _suited(requested: TrainingConfig, preset: str, overrides: dict[str, Any], images: int, report: Report) -> TrainingConfig:
@@ -115,18 +145,22 @@ def _named_run(overrides: dict[str, Any]) -> Run | None:
         return None
 
 
-def _adopted(run: Run, requested: TrainingConfig, report: Report) -> TrainingConfig:
+def _adopted(run: Run, requested: TrainingConfig, data: DataFingerprint, report: Report) -> TrainingConfig:
     """The stored configuration of a run, on this machine; says where that makes the run another one, bit by bit.
 
     Raises `RunError` where it is the run of another configuration.
     """
     stored = run.config()
+    name = requested.run_name or (run.name if run.name != requested.default_run_name(data.name) else None)
+    kept = run.data()
+    if kept is not None and not data.changes(kept):  # the same data, wherever it lies now
+        requested = requested.replace(dataset=stored.dataset)
     if differences := requested.differences(stored):
         raise RunError(
             f"{run.folder} holds a run of another configuration: {', '.join(differences)}. Give another run_name, or set "
             "resume=False to train in a new folder."
         )
-    stored = stored.replace(run_name=requested.run_name, output_dir=requested.output_dir)
+    stored = stored.replace(run_name=name, output_dir=requested.output_dir)
     if run.finished:
         return _on_this_machine(stored)
     config = stored.replace(**_resources(stored, requested), cuda_graph=requested.cuda_graph)

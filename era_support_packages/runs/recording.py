@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from era_support_packages.datasets.image_dataset import ImageDataset
+from era_support_packages.datasets.image_dataset import ImageDataset, data_fingerprint
 from era_support_packages.evaluation.predictions import predict
 from era_support_packages.evaluation.tables import print_wrapped
 from era_support_packages.runs.folder import Run, RunError
@@ -78,6 +78,7 @@ def train_in_folder(model: nn.Module, prepared: PreparedRun, report: Report = pr
     `DeviceFailedError` where a GPU stopped working, and whatever `fit` raises; the last checkpoint stays in each case.
     """
     run, config, train, test = prepared.run, prepared.config, prepared.train, prepared.test
+    _check_data(run, train, test)
     if run.finished:
         remove_leftovers(run.folder)
         history = run.load(model, test)
@@ -110,6 +111,16 @@ def train_in_folder(model: nn.Module, prepared: PreparedRun, report: Report = pr
             raise RunStopped(history, 143 if isinstance(error, Terminated) else 130) from None
 
 
+def _check_data(run: Run, train: ImageDataset, test: ImageDataset) -> None:
+    """Raise `RunError` where the run belongs to other data."""
+    kept = run.data()
+    if kept is not None and (changes := data_fingerprint(train, test).changes(kept)):
+        raise RunError(
+            f"{run.folder} was trained on other data than is loaded: {changes}. Give the data of before, or set resume=False to "
+            "train in a new folder."
+        )
+
+
 def _train(
     model: nn.Module, train: ImageDataset, test: ImageDataset, config: TrainingConfig, run: Run, report: Report
 ) -> Trained:
@@ -123,6 +134,8 @@ def _train(
             "the data that it was trained on, or set resume=False to train in a new folder."
         )
     run.write_config(config)
+    if checkpoint is None and run.data() is None:
+        run.write_data(data_fingerprint(train, test))
     if checkpoint is not None:  # it is the truth: the table is made again from it
         run.write_metrics(checkpoint.records)
 

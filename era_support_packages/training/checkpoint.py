@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from era_support_packages.classifier import FORMAT, WITHOUT_CLASSIFIER
+from era_support_packages.datasets.fingerprint import DataFingerprint
 from era_support_packages.system.plain_error import PlainError
 from era_support_packages.system.tensor_file import TensorFileError, read_tensors, write_tensors
 from era_support_packages.training.config import TrainingConfig
@@ -27,7 +28,8 @@ class Checkpoint:
     records: the rows so far. logits: float32 (N, C) of the whole test split, None before the last epoch. random_state: the
     global generators by name ("cpu", "cuda"), uint8; order and augmentation need none, they follow from the seed, the pass and
     the image's index. classifier: what its network needs to be used, as `Classifier.description` has it; None in a file of
-    format 2, which did not keep it.
+    format 2, which did not keep it. data: the fingerprint of what the run is trained and tested on, as
+    `DataFingerprint.to_dict` has it; None in a file that was written before it was kept.
     """
 
     config: TrainingConfig
@@ -40,6 +42,7 @@ class Checkpoint:
     random_state: dict[str, Tensor]
     logits: Tensor | None
     classifier: dict[str, Any] | None = None
+    data: dict[str, Any] | None = None
 
     @property
     def complete(self) -> bool:
@@ -72,8 +75,12 @@ class Checkpoint:
             if content["format"] not in (FORMAT, WITHOUT_CLASSIFIER):
                 problem = f"has format {content['format']!r}, and this version reads formats {WITHOUT_CLASSIFIER} and {FORMAT}"
                 raise CheckpointError(f"{path} {problem}; {way_out}")
-            values = {field.name: content[field.name] for field in dataclasses.fields(cls) if field.name != "classifier"}
-            values["classifier"] = content.get("classifier")
+            values = {
+                field.name: content[field.name] for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING
+            }
+            values |= {name: content.get(name) for name in ("classifier", "data")}
+            if values["data"] is not None:
+                DataFingerprint.from_dict(values["data"])
             values["config"] = TrainingConfig.from_dict(values["config"])
             values["records"] = tuple(EpochRecord(**record) for record in values["records"])
             if not all(isinstance(value, Tensor) for value in values["model"].values()):

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 from era_support_packages.classifier import description
 from era_support_packages.datasets.batches import TrainingBatches, batch_count
-from era_support_packages.datasets.image_dataset import ImageDataset
+from era_support_packages.datasets.image_dataset import ImageDataset, data_fingerprint
 from era_support_packages.evaluation.predictions import Predictions, predict
 from era_support_packages.system.machine import keep_freed_memory
 from era_support_packages.system.progress import progress_bar
@@ -120,6 +121,7 @@ def _train_epochs(
     largest_class = 100 * np.bincount(train.labels).max() / len(train)
     judged = next((epoch for epoch in planned if epoch.start >= config.warmup * planned[-1].end), planned[-1])
     left = planned[len(records) :]
+    data = data_fingerprint(train, test).to_dict() if keep is not None else None
     report("\n".join([log_header(), *map(log_row, records)]))
     with progress_bar(sum(epoch.images * epoch.resolution**2 for epoch in left), unit="px²") as bar:
         for epoch in left:
@@ -143,7 +145,7 @@ def _train_epochs(
             )
             records.append(record)
             if keep is not None:
-                keep(_checkpoint(step, train, len(planned), records, predictions if last else None))
+                keep(_checkpoint(step, train, data, len(planned), records, predictions if last else None))
             bar.clear()
             report(log_row(record))
             if epoch is judged and accuracy <= largest_class:
@@ -155,7 +157,12 @@ def _train_epochs(
 
 
 def _checkpoint(
-    step: TrainingStep, train: ImageDataset, planned: int, records: list[EpochRecord], final: Predictions | None
+    step: TrainingStep,
+    train: ImageDataset,
+    data: dict[str, Any],
+    planned: int,
+    records: list[EpochRecord],
+    final: Predictions | None,
 ) -> Checkpoint:
     """The state of the run as it is now; with its final predictions there is nothing left that needs the optimizer."""
     return Checkpoint(
@@ -169,6 +176,7 @@ def _checkpoint(
         random_state=random_state(step.device),
         logits=None if final is None else torch.from_numpy(final.logits),
         classifier=description(step.config.model, train, records[-1].resolution),
+        data=data,
     )
 
 

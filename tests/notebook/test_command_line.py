@@ -160,7 +160,7 @@ def test_a_range_test_that_suggests_nothing_ends_with_its_sentence(
     message = "error: The loss never fell in the range test, so it suggests nothing; give max_lr as a number.\n"
     assert capsys.readouterr().err == message
     (folder,) = tmp_path.iterdir()
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "range_test.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "data.json", "range_test.json"]
 
 
 def test_every_parameter_is_an_option() -> None:
@@ -294,7 +294,7 @@ def test_training_that_fails_ends_with_one_sentence_and_another_exit_code(
     assert command.main([*SMALL, *options]) == 1
     error = capsys.readouterr().err.splitlines()[-1].split("\r")[-1].strip()
     assert error == f"error: {message}"
-    assert sorted(path.name for path in (tmp_path / "broken").iterdir()) == ["config.json"]
+    assert sorted(path.name for path in (tmp_path / "broken").iterdir()) == ["config.json", "data.json"]
 
 
 def test_a_program_error_is_not_hidden(loaded: list[tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,6 +140,7 @@ def test_summary_json(tmp_path: Path) -> None:
         "seed",
         "versions",
         "hardware",
+        "data",
     ]
     assert values == {
         "dataset": "colours",
@@ -153,6 +154,7 @@ def test_summary_json(tmp_path: Path) -> None:
         "seed": 3,
         "versions": versions(),
         "hardware": describe(CPU),
+        "data": None,
     }
     assert run.summary() == json.loads((tmp_path / "summary.json").read_text()) == values
     assert run.write_summary(RECORDS, CONFIG, "colours", flops=0)["test_accuracy_tta"] is None
@@ -455,7 +457,7 @@ def test_another_test_split_is_refused(test: ImageDataset, has: str, recorded: R
             ask(model, test)
         assert str(raised.value) == (
             f"{recorded.folder} was tested on 10 images of 3 classes, but the data set has {has}; "
-            "load the data set of its config.json."
+            "give the data of before, or set resume=False to train in a new folder."
         )
     assert same_weights(model.state_dict(), before)
     assert recorded.checkpoint_file.read_bytes() == content

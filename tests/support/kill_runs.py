@@ -239,7 +239,7 @@ def run_with_kills(folder: Path, kinds: Sequence[str], generator: random.Random)
         done = len(found.records) if found is not None else 0
         check(done == (EPOCHS if moment is None else complete), f"after {moment} the checkpoint holds {done} epochs")
     left = sorted(path.name for path in (folder / "run").iterdir())
-    check(left == ["checkpoint.pt", "config.json", "metrics.csv", "summary.json"], f"the folder holds {left}")
+    check(left == ["checkpoint.pt", "config.json", "data.json", "metrics.csv", "summary.json"], f"the folder holds {left}")
     rows = (folder / "run" / "metrics.csv").read_text().splitlines()[1:]
     check([row.split(",")[0] for row in rows] == [str(epoch) for epoch in range(1, EPOCHS + 1)], f"metrics.csv has {rows}")
     return found, kills

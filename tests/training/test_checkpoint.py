@@ -343,7 +343,7 @@ def without(name: str) -> Callable[[dict[str, Any]], Any]:
     return lambda content: {key: value for key, value in content.items() if key != name}
 
 
-NEEDED = [field.name for field in dataclasses.fields(Checkpoint) if field.name != "classifier"]
+NEEDED = [field.name for field in dataclasses.fields(Checkpoint) if field.name not in ("classifier", "data")]
 FOREIGN_CONTENT: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "weights only": (lambda content: content["model"], FOREIGN),
     "a dict of another kind": (lambda content: {"state_dict": content["model"], "epoch": 3}, FOREIGN),
@@ -373,6 +373,7 @@ FOREIGN_CONTENT: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "weights in a list": (having(model=[torch.zeros(3)]), FOREIGN),
     "logits that are no tensor": (having(logits=[[0.0, 1.0]]), FOREIGN),
     "an unplanned number of epochs": (having(planned="three"), FOREIGN),
+    "a fingerprint that is none": (having(data={"name": "x"}), FOREIGN),
 }
 
 
