@@ -28,8 +28,9 @@ from era_support_packages.gradcam.arguments import (
     layer_names,
     named_by_default,
 )
+from era_support_packages.gradcam.batch import Batch
+from era_support_packages.gradcam.kinds import warn_of_company
 from era_support_packages.gradcam.layouts import Reshape
-from era_support_packages.gradcam.maps import Batch
 from era_support_packages.gradcam.methods import GRADIENT_METHODS, METHODS, Method, check_method
 from era_support_packages.gradcam.passes import forward, prepared, to_network, unwrapped
 from era_support_packages.gradcam.resolutions import last_of_each_resolution
@@ -102,10 +103,20 @@ def explain(
 ) -> Explanation:
     """Explain a classifier's decisions: class activation maps of all `layers` from one forward pass per batch.
 
-    Each map equals the one pytorch-grad-cam computes for that layer alone, with the exceptions that `principal_component` (the
-    sign of EigenCAM and EigenGradCAM) and `ablation_maps` (negative scores and activations) explain. The network runs in
-    evaluation mode and at least in float32; afterwards the training and `requires_grad` flags, gradients and hooks of `model`
-    are as before.
+    Each map equals the one pytorch-grad-cam computes for that layer alone, but for these:
+
+    - EigenCAM and EigenGradCAM have a sign that means something (`principal_component`).
+    - Ablation-CAM of negative scores and activations (`ablation_maps`).
+    - A layer with an in-place operation behind it, such as DenseNet's `features`: here it is what the layer gave; on a CPU the
+      library shows what the operation made of it.
+    - FullGrad counts the biases of every kind of batch norm, and is refused where it would leave out a part of the score.
+
+    Score-CAM resizes its masks with aligned corners, as the library does and the paper does not say; maps are resized without.
+
+    The network runs in evaluation mode and at least in float32; afterwards the training and `requires_grad` flags, gradients and
+    hooks of `model` are as before. Batch norm with `track_running_stats=False` normalizes by the batch at hand even so: the map of an
+    image then depends on the images beside it, and a warning says so. What is served and what is refused stands in
+    docs/what-it-refuses.md.
 
     Args:
         model: maps float images to logits (N, C), or to what `evaluation.outputs.LogitReader` reads as such: one output is two
@@ -141,6 +152,7 @@ def explain(
     checked_confidence(confidence)
     model = unwrapped(model)
     asked = _asked(model, layers, method)
+    warn_of_company(model)
     columns = 1 if ids is None else ids.shape[1]
     explained = np.zeros((count, columns), np.int64)
     predicted = np.zeros(count, np.int64)

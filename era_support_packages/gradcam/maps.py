@@ -5,73 +5,18 @@ done instead. Each function takes one `Batch` and gives a `BatchMaps`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
 from pytorch_grad_cam import EigenGradCAM
 from pytorch_grad_cam.base_cam import BaseCAM
-from pytorch_grad_cam.utils.image import scale_accross_batch_and_channels
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from era_support_packages.evaluation.outputs import LogitReader
-from era_support_packages.gradcam.axes import OTHER
-from era_support_packages.gradcam.layouts import Reshape, refusal
-from era_support_packages.gradcam.passes import Recorded, checked_logits, forward, full_precision, gradients, hooked, recorded
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """One batch of images and what is asked about it."""
-
-    logits: LogitReader
-    """reads those of the network, which is in evaluation mode and frozen"""
-    images: Tensor
-    """float (B, channels, H, W), on the network's device"""
-    layers: tuple[str, ...]
-    """names of the L target layers, each once"""
-    part: slice
-    """which images of all these are"""
-    class_ids: np.ndarray | None
-    """int64 (N, T) of all images, None for the predicted classes"""
-    batch_size: int
-    """images in a forward pass, at most"""
-    advance: Callable[[int], object]
-    """told how many images went through the network"""
-    reshape: Reshape | None = None
-    """brings what a layer gives to (B, channels, h, w); None follows the axes"""
-
-    def forward(self) -> tuple[Tensor, dict[str, Recorded]]:
-        """The logits (B, C), and what each layer gives by name."""
-        return forward(self.logits, self.images, self.layers, self.reshape)
-
-    @property
-    def network(self) -> nn.Module:
-        return self.logits.network
-
-    def classes(self, logits: Tensor) -> Tensor:
-        """The classes to explain, int64 (B, T); `ValueError` for one that the network does not have."""
-        if self.class_ids is None:
-            return logits.argmax(dim=1, keepdim=True)
-        known = logits.shape[1]
-        if (largest := self.class_ids.max()) >= known:
-            raise ValueError(f"class id {largest} is out of range: the model's classes are 0 to {known - 1}")
-        return torch.from_numpy(self.class_ids[self.part]).to(logits.device)
-
-
-@dataclass(frozen=True, eq=False)
-class BatchMaps:
-    """What one batch gives."""
-
-    logits: Tensor
-    """(B, C)"""
-    classes: Tensor
-    """int64 (B, T): the classes explained"""
-    raw: list[np.ndarray]
-    """for each layer (B, T, h, w): the maps before their ReLU, possibly with NaN"""
+from era_support_packages.gradcam.batch import Batch, BatchMaps, array, class_scores
+from era_support_packages.gradcam.passes import Recorded, forward, full_precision, gradients, hooked
 
 
 @torch.enable_grad()
@@ -81,14 +26,14 @@ def gradient_maps(batch: Batch, library: type[BaseCAM]) -> BatchMaps:
     classes = batch.classes(logits)
     cam = library(batch.network, [])
     raw: dict[str, list[np.ndarray]] = {name: [] for name in batch.layers}
-    for t, score in enumerate(_scores(logits, classes)):
+    for t, score in enumerate(class_scores(logits, classes)):
         found = gradients(score, [layer.output for layer in activations.values()], keep_graph=t + 1 < classes.shape[1])
         categories = [ClassifierOutputTarget(int(class_id)) for class_id in classes[:, t]]
         for (name, layer), gradient in zip(activations.items(), found, strict=True):
             if gradient is None:
                 raise ValueError(f"no gradient flows from the logits to layer {name!r}; choose a layer on the way to them")
             _check_places(name, layer, gradient)
-            raw[name].append(_combined(cam, batch, name, categories, _array(layer.channels), _array(layer.places(gradient))))
+            raw[name].append(_combined(cam, batch, name, categories, array(layer.channels), array(layer.places(gradient))))
     return BatchMaps(logits.detach(), classes, [np.stack(raw[name], axis=1) for name in batch.layers])
 
 
@@ -98,7 +43,7 @@ def eigen_maps(batch: Batch) -> BatchMaps:
     logits, activations = batch.forward()
     _check_all_places(batch, activations)
     classes = batch.classes(logits)
-    maps = [principal_component(_array(activations[name].channels))[:, None] for name in batch.layers]
+    maps = [principal_component(array(activations[name].channels))[:, None] for name in batch.layers]
     return BatchMaps(logits, classes, [np.repeat(one, classes.shape[1], axis=1) for one in maps])
 
 
@@ -141,42 +86,6 @@ def ablation_maps(batch: Batch) -> BatchMaps:
     return BatchMaps(logits, classes, raw)
 
 
-@torch.enable_grad()
-def full_gradient_maps(batch: Batch) -> BatchMaps:
-    """Input times its gradient, and each bias times the gradient behind it: one map from all layers, at the image's resolution.
-
-    As in the library the biases are those of convolutions and, with what their running statistics add, of batch norms; each
-    channel's absolute values are scaled to [0, 1] and resized before all are summed. A bias is paired with its gradient by
-    module (the library pairs them by position) and counts each time its layer runs.
-    """
-    images = batch.images.detach().requires_grad_()  # the batch itself stays without gradient
-    biases = _biases(batch.network)
-    terms: list[tuple[Tensor, Tensor]] = []
-
-    def keep(name: str, output: Tensor) -> Tensor:
-        if not isinstance(output, Tensor) or output.ndim != 4 or len(output) != len(images):
-            raise refusal(name, output, OTHER, len(images))
-        activation = recorded(output)
-        terms.append((biases[name], activation))
-        return activation.clone()
-
-    with hooked(batch.network, biases, keep):
-        output = batch.network(images.clone())
-    logits = checked_logits(batch.logits.read(output, images))
-    classes = batch.classes(logits)
-    tensors = [images, *(activation for _, activation in terms)]
-    factors = [images, *(bias[:, None, None] for bias, _ in terms)]
-    size = images.shape[3], images.shape[2]
-    raw = []
-    for t, score in enumerate(_scores(logits, classes)):
-        found = gradients(score, tensors, keep_graph=t + 1 < classes.shape[1])
-        if found[0] is None:
-            raise ValueError("no gradient flows from the logits to the images, so fullgrad has nothing to show; try eigencam")
-        products = [_array((f * g).abs()) for f, g in zip(factors, found, strict=True) if g is not None]
-        raw.append(sum(scale_accross_batch_and_channels(product, size).sum(axis=1) for product in products))
-    return BatchMaps(logits.detach(), classes, [np.stack(raw, axis=1)])
-
-
 def principal_component(features: np.ndarray) -> np.ndarray:
     """Each pixel's part in the first principal component of its channels: (N, channels, h, w) to (N, h, w), of mean zero.
 
@@ -191,11 +100,6 @@ def principal_component(features: np.ndarray) -> np.ndarray:
     first = np.linalg.svd(pixels, full_matrices=False)[2][:, 0, :, None]
     first = np.where(first.sum(axis=1, keepdims=True) < 0, -first, first)
     return (pixels @ first).reshape(count, height, width)
-
-
-def _scores(logits: Tensor, classes: Tensor) -> Tensor:
-    """(T,): images do not influence each other's logits, so the gradient of their sum holds the gradient of each."""
-    return logits.gather(1, classes).sum(dim=0)
 
 
 def _combined(
@@ -268,19 +172,4 @@ def _check_all_places(batch: Batch, layers: dict[str, Recorded]) -> None:
 
 def _weighted(weights: Tensor, activation: Tensor) -> np.ndarray:
     """The channels (B, channels, h, w) summed by their weights (B, T, channels): (B, T, h, w)."""
-    return _array(torch.einsum("btc,bchw->bthw", weights, activation))
-
-
-def _biases(network: nn.Module) -> dict[str, Tensor]:
-    """What each convolution and batch norm in evaluation mode adds to its channels, (channels,) by name."""
-    biases = {}
-    for name, layer in network.named_modules():
-        if isinstance(layer, nn.Conv2d) and layer.bias is not None:
-            biases[name] = layer.bias
-        elif isinstance(layer, nn.BatchNorm2d) and layer.bias is not None and layer.running_mean is not None:
-            biases[name] = layer.bias - layer.running_mean * layer.weight / torch.sqrt(layer.running_var + layer.eps)
-    return biases
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return full_precision(tensor.detach()).cpu().numpy()
+    return array(torch.einsum("btc,bchw->bthw", weights, activation))

@@ -19,15 +19,9 @@ from pytorch_grad_cam import (
 from pytorch_grad_cam.base_cam import BaseCAM
 
 from era_support_packages.gradcam.arguments import unknown
-from era_support_packages.gradcam.maps import (
-    Batch,
-    BatchMaps,
-    ablation_maps,
-    eigen_maps,
-    full_gradient_maps,
-    gradient_maps,
-    score_maps,
-)
+from era_support_packages.gradcam.batch import Batch, BatchMaps
+from era_support_packages.gradcam.full_gradient import full_gradient_maps
+from era_support_packages.gradcam.maps import ablation_maps, eigen_maps, gradient_maps, score_maps
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Passes through a network that record what class activation maps need and leave the network as it was found."""
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -11,7 +10,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from era_support_packages.evaluation.outputs import LogitReader
 from era_support_packages.gradcam.axis_tracker import AxisTracker
+from era_support_packages.gradcam.kinds import EAGER, check_kind, closed_part
 from era_support_packages.gradcam.layouts import Reshape, checked_reshape, layout_of, refusal
+from era_support_packages.models.copies import detached_copy
 from era_support_packages.models.modes import evaluation_mode
 
 
@@ -40,13 +41,17 @@ class Recorded:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside of a data-parallel, averaged or compiled model, whose layers have their plain names."""
+    """The network inside of a data-parallel, averaged or compiled model, whose layers have their plain names.
+
+    Raises `ValueError` for a network that cannot be explained whatever is asked, such as a scripted or a quantized one.
+    """
     while True:
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel | AveragedModel):
             model = model.module
-        elif hasattr(model, "_orig_mod"):  # torch.compile
+        elif isinstance(model, nn.Module) and hasattr(model, "_orig_mod"):  # torch.compile
             model = model._orig_mod
         else:
+            check_kind(model)
             return model
 
 
@@ -54,12 +59,9 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def prepared(model: nn.Module) -> Iterator[nn.Module]:
     """Within the block: the network in evaluation mode, frozen, uncompiled, at least in float32; afterwards all is as it was.
 
-    Neither a surrounding `torch.inference_mode` nor autocast reaches into the block. Raises `ValueError` for a model without
-    parameters.
+    Neither a surrounding `torch.inference_mode` nor autocast reaches into the block.
     """
-    parameter = next(model.parameters(), None)
-    if parameter is None:
-        raise ValueError("the model has no parameters, so it has learnt nothing to explain; pass a trained network")
+    parameter = next(model.parameters())
     with torch.inference_mode(False), torch.autocast(parameter.device.type, enabled=False):
         network = _full_precision(model)
         with _left_as_found(network), _eager(network):
@@ -99,6 +101,9 @@ def forward(
         found[name] = Recorded(recorded(output), arrange)
         return found[name].output.clone()
 
+    for name in names:
+        if part := closed_part(logits.network, name):
+            raise ValueError(f"layer {name!r} lies in {part!r}, a scripted or exported part that cannot be looked into; {EAGER}")
     with hooked(logits.network, names, keep), tracker or nullcontext():
         output = logits.network(images)
     for name in names:
@@ -170,5 +175,5 @@ def _full_precision(model: nn.Module) -> nn.Module:
     """The model, or a float32 copy where it is in half precision or its tensors cannot take part in autograd."""
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.is_inference() or (tensor.is_floating_point() and torch.finfo(tensor.dtype).bits < 32):
-            return copy.deepcopy(model).float()
+            return detached_copy(model).float()
     return model

@@ -103,7 +103,7 @@ def _candidates(
 
     with ExitStack() as handles:
         for name, module in logits.network.named_modules():
-            if name:
+            if name and not isinstance(module, torch.jit.ScriptModule):  # which takes no hook
                 hook = module.register_forward_hook(lambda module, inputs, output, name=name: note(name, module, inputs, output))
                 handles.callback(hook.remove)
         output = logits.network(image)

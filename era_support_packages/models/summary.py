@@ -1,11 +1,12 @@
 """The layer table of torchsummary as text, with the model left as it was found."""
 
 import contextlib
-import copy
 import io
 
 import torch
 from torch import nn
+
+from era_support_packages.models.copies import detached_copy
 
 
 def model_summary(model: nn.Module, input_shape: tuple[int, int, int] = (3, 32, 32)) -> str:
@@ -24,7 +25,7 @@ def model_summary(model: nn.Module, input_shape: tuple[int, int, int] = (3, 32, 
     """
     from torchsummary import summary
 
-    twin = copy.deepcopy(model).float().cpu()
+    twin = detached_copy(model).float().cpu()
     text = io.StringIO()
     with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(text):
         summary(twin, input_shape, device="cpu")

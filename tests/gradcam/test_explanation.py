@@ -289,10 +289,10 @@ def convnext() -> nn.Module:
     return models.convnext_tiny(num_classes=5).eval()
 
 
-@pytest.mark.parametrize("method", ["hirescam", "eigencam", "fullgrad"])
+@pytest.mark.parametrize("method", ["hirescam", "eigencam"])
 def test_torchvision_convnext(method: str, convnext: nn.Module) -> None:
     images = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(1))
-    result = explain(convnext, images, [4], layers_for(method, "features.7", "features.1"), method)
-    assert result.grids == (((128, 128),) if method == "fullgrad" else ((4, 4), (32, 32)))
+    result = explain(convnext, images, [4], ["features.7", "features.1"], method)
+    assert result.grids == ((4, 4), (32, 32))
     assert not result.constant.any()
     assert result.maps.max(axis=(3, 4)).min() > 0.99

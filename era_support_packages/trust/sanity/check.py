@@ -4,7 +4,6 @@ The model parameter randomisation test of Adebayo et al. 2018, "Sanity Checks fo
 in its cascading form, with limits fixed beforehand and what the maps of two random networks share as the yardstick.
 """
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,6 +26,7 @@ from era_support_packages.gradcam.explanation import default_layers, explain
 from era_support_packages.gradcam.layouts import Reshape
 from era_support_packages.gradcam.methods import METHODS, check_method
 from era_support_packages.gradcam.passes import unwrapped
+from era_support_packages.models.copies import detached_copy
 from era_support_packages.system.progress import progress_bar
 from era_support_packages.trust.sanity.randomization import JOINT, cascade, checked_stages
 from era_support_packages.trust.sanity.verdict import SanityCheck
@@ -117,7 +117,7 @@ def check_network(
     if not isinstance(cascades, int) or not 1 <= cascades <= draws:
         raise ValueError(f"cascades is {cascades!r}; it must be an integer from 1 to {draws}, the number of draws.")
     checked_batch_size(batch_size)
-    network = copy.deepcopy(unwrapped(model)).float().eval()
+    network = detached_copy(unwrapped(model)).float().eval()
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     images, train_images = _checked(images, "images", device), _checked(train_images, "train_images", device)
     stages = checked_stages(network, images[:1], stages)

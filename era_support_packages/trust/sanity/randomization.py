@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from era_support_packages.models.copies import detached_copy
+
 NORMALIZATIONS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
 JOINT = " + "
 """between the names of modules that one stage redraws together"""
@@ -31,7 +33,7 @@ def cascade(
 
     `stages` as `checked_stages` gives them; `train_images` float (M, 3, H, W), normalised.
     """
-    redrawn = copy.deepcopy(network).eval()
+    redrawn = detached_copy(network).eval()
     order = run_order(redrawn, train_images[:1])
     for number, stage in enumerate(stages):
         parts = stage.split(JOINT)
