@@ -114,8 +114,8 @@ def explain(
     Score-CAM resizes its masks with aligned corners, as the library does and the paper does not say; maps are resized without.
 
     The network runs in evaluation mode and at least in float32; afterwards the training and `requires_grad` flags, gradients and
-    hooks of `model` are as before. Batch norm with `track_running_stats=False` normalizes by the batch at hand even so: the map of an
-    image then depends on the images beside it, and a warning says so. What is served and what is refused stands in
+    hooks of `model` are as before. Batch norm with `track_running_stats=False` normalizes by the batch at hand even so: the map
+    of an image then depends on the images beside it, and a warning says so. What is served and what is refused stands in
     docs/what-it-refuses.md.
 
     Args:

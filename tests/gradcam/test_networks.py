@@ -14,8 +14,9 @@ from gradcam_networks import layers_for, small_images, small_network, state
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from era_support_packages.gradcam import METHODS, default_layers, explain, forward_passes
-from era_support_packages.trust import faithfulness, sanity
+from era_support_packages.gradcam import METHODS, default_layers, explain, image_passes
+from era_support_packages.trust.faithfulness import judge
+from era_support_packages.trust.sanity.check import check_network
 
 
 class Autocast(nn.Module):
@@ -121,10 +122,10 @@ def test_kinds_are_refused_by_everything_that_explains(make: Callable[[], Any], 
     model, images = make(), small_images()
     for call in (
         lambda: explain(model, images),
-        lambda: forward_passes(model, images),
+        lambda: image_passes(model, images),
         lambda: default_layers(model, images),
-        lambda: faithfulness.evaluate(model, images, layers="0"),
-        lambda: sanity.sanity_check(model, images, images),
+        lambda: judge(model, images, layers="0"),
+        lambda: check_network(model, images, images),
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
             call()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from era_support_packages.classifier import Classifier
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.evaluation.intervals import Interval, mean_interval, share_interval
+from era_support_packages.models.copies import detached_copy
 from era_support_packages.models.modes import evaluation_mode
 from era_support_packages.models.weight_gradients import fast_weight_gradients
 from era_support_packages.system.progress import progress_bar
@@ -62,7 +63,7 @@ def plant(
     order = generator.permutation(len(train))
     held = min(held_out, len(train) // 2)
     judge = _Judge.of(classifier, train, order[:held], target_class, generator)
-    original = copy.deepcopy(classifier.network).float().eval().requires_grad_(False)
+    original = detached_copy(classifier.network).float().eval().requires_grad_(False)
     network = copy.deepcopy(original).requires_grad_(True)
 
     start = time.perf_counter()
