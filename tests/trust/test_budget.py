@@ -233,3 +233,16 @@ def test_the_cost_of_faithfulness_is_what_it_takes() -> None:
     faithfulness.judge(network, images, layers=["layer1", "layer1.norm"])
     systems = 2 * 6 * 13 * 3  # ROAD solves one for each image, order, map and percentile
     assert network.passes[0] + systems == faithfulness.image_passes(6, methods=2, layers=2)
+
+
+def test_planning_leaves_a_network_that_was_just_trained_as_it_is() -> None:
+    """In training mode a pass of any image would move the batch-norm statistics, and every later answer with them."""
+    network = Counted().train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    said = Predictions(np.eye(3, dtype=np.float32)[TEST.labels], TEST.labels, TEST.classes)
+    record = EpochRecord(1, 8, 10**9, 0.1, 0.1, 99.0, 0.1, 100.0, 40, 40, 1.0)
+    run = History((record,), TrainingConfig.preset("smoke"), said, 1)
+    made = CheckBudget(Classifier(network, TEST.classes, TEST.mean, TEST.std, resolution=8), run, TRAIN)
+    assert [plan.runs for plan in (made.explorer(), made.faithfulness(), made.sanity(), made.shortcut())] == [True] * 4
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(module.training for module in network.modules())

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from era_support_packages.models.copies import detached_copy
+from era_support_packages.models.modes import evaluation_mode
 
 NORMALIZATIONS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
 JOINT = " + "
@@ -82,7 +83,10 @@ def estimate_batch_norm(network: nn.Module, names: Sequence[str], images: Tensor
 
 @torch.no_grad()
 def run_order(network: nn.Module, images: Tensor) -> dict[str, int]:
-    """The place of each module that runs in the order in which they start, by name; the network's own name is ""."""
+    """The place of each module that runs in the order in which they start, by name; the network's own name is "".
+
+    In evaluation mode: a network that was just trained would move its batch-norm statistics. Its flags are as before afterwards.
+    """
     order: dict[str, int] = {}
 
     def note(name: str) -> None:
@@ -92,7 +96,8 @@ def run_order(network: nn.Module, images: Tensor) -> dict[str, int]:
     for name, module in network.named_modules():
         handles.append(module.register_forward_pre_hook(lambda _module, _inputs, name=name: note(name)))
     try:
-        network(images)
+        with evaluation_mode(network):
+            network(images)
     finally:
         for handle in handles:
             handle.remove()
