@@ -23,6 +23,7 @@ from era_support_packages.datasets.image_dataset import ImageDataset, stratified
 from era_support_packages.system.machine import describe, resolve_device
 from era_support_packages.training import loop as training
 from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.resolution import resolve
 from era_support_packages.training.setup import build_model
 
 STORED = RowFile(ROOT / "benchmarks" / "results" / "screening.json")
@@ -43,7 +44,7 @@ def trained(
 ) -> tuple[Values, Values]:
     """Train one row and return it with the values behind its key; `shared`: beside other work, so that its seconds say little."""
     asked = TrainingConfig.preset(preset, **{**base, **change, "seed": seed})
-    config = training.resolve(asked, train)
+    config = resolve(asked, train)
     report(f"{preset} {_words(base)}: {_words(change)}, seed {seed}")
     start = time.perf_counter()
     model = build_model(config, len(train.classes), train)

@@ -18,9 +18,10 @@ from throughput import images
 
 from era_support_packages.system import machine
 from era_support_packages.training import setup as training_setup
-from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.config import ResolvedConfig, TrainingConfig
 from era_support_packages.training.cost import flops_per_image, muon_flops
 from era_support_packages.training.cuda_graph import GraphedPass
+from era_support_packages.training.resolution import resolve
 from era_support_packages.training.resources import use_resources
 from era_support_packages.training.step import TrainingStep
 
@@ -49,7 +50,7 @@ def class_of(kernel: str) -> str:
 class Steps:
     """Training steps of the preset `fast` on noise; `run(count)` makes that many and waits for the last."""
 
-    def __init__(self, config: TrainingConfig) -> None:
+    def __init__(self, config: ResolvedConfig) -> None:
         self.config, size = config, config.batch_size
         self.model = training_setup.build_model(config, 10, images(max(size, 512)))
         optimizer = training_setup.build_optimizer(self.model, config)
@@ -130,7 +131,7 @@ def main() -> None:
     parser.add_argument("--table", metavar="FILE", help="also write the profiler's own table into this file")
     chosen = parser.parse_args()
     values = {"epochs": 1, "resolutions": [(chosen.pixels, 1.0)], "batch_size": chosen.batch_size, "horizontal_flip": 0.5}
-    config = training_setup.resolve(TrainingConfig.preset("fast", **values))
+    config = resolve(TrainingConfig.preset("fast", **values), images(2))
     device = machine.resolve_device(config.device)
     with use_resources(config):
         ceiling = matrix_ceiling(device, config.precision, chosen.side or (8192 if device.type == "cuda" else 2048))

@@ -13,12 +13,13 @@ from collections.abc import Callable
 import torch
 from bench import options, publish
 from step_profile import Steps, matrix_ceiling
+from throughput import images
 
 from era_support_packages.system.machine import resolve_device
-from era_support_packages.training import setup as training_setup
-from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.config import ResolvedConfig, TrainingConfig
 from era_support_packages.training.cost import flops_per_image, muon_flops
 from era_support_packages.training.cuda_graph import GraphedPass
+from era_support_packages.training.resolution import resolve
 from era_support_packages.training.resources import use_resources
 from era_support_packages.training.step import ForwardBackward
 
@@ -117,7 +118,7 @@ VARIANTS = {
 }
 
 
-def measured(name: str, config: TrainingConfig, count: int) -> dict[str, float | str]:
+def measured(name: str, config: ResolvedConfig, count: int) -> dict[str, float | str]:
     """One variant: seconds before the sixth step, milliseconds of a step (the median of five series), peak memory in GB."""
     torch.cuda.reset_peak_memory_stats()
     torch.compiler.reset()
@@ -157,7 +158,7 @@ def main() -> None:
     rows, ceiling = [], matrix_ceiling(resolve_device("cuda"), chosen.precision, 8192)
     for pixels in chosen.pixels:
         values = {"epochs": 1, "resolutions": [(pixels, 1.0)], "batch_size": chosen.batch_size, "horizontal_flip": 0.5}
-        config = training_setup.resolve(TrainingConfig.preset("fast", **values, precision=chosen.precision))
+        config = resolve(TrainingConfig.preset("fast", **values, precision=chosen.precision), images(2))
         for name in chosen.variants:
             row = {"px": pixels, **measured(name, config, chosen.rounds)}
             rows.append({**row, "of the ceiling": row["TFLOP/s"] * 1e12 / ceiling})

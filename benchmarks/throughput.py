@@ -27,8 +27,9 @@ from era_support_packages.datasets.sample_augmentation import Augmenter
 from era_support_packages.models.weight_gradients import FastWeightGradients, fast_weight_gradients
 from era_support_packages.system import machine
 from era_support_packages.training import setup as training_setup
-from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.config import ResolvedConfig, TrainingConfig
 from era_support_packages.training.cuda_graph import GraphedPass
+from era_support_packages.training.resolution import resolve
 from era_support_packages.training.resources import use_resources
 from era_support_packages.training.step import TrainingStep
 
@@ -44,14 +45,14 @@ def images(count: int) -> ImageDataset:
     return ImageDataset(pixels, generator.integers(0, 10, count), classes, "noise", "noise", "train", (0.5,) * 3, (0.25,) * 3)
 
 
-def configuration(pixels: int, batch_size: int) -> TrainingConfig:
+def configuration(pixels: int, batch_size: int) -> ResolvedConfig:
     """The recipe of the measurement: SGD, flip and padded crop."""
     values = {"epochs": 1, "batch_size": batch_size, "max_lr": 0.01, "crop_padding": 2, "horizontal_flip": 0.5}
-    return training_setup.resolve(TrainingConfig.preset("smoke", resolutions=[(pixels, 1.0)], **values))
+    return resolve(TrainingConfig.preset("smoke", resolutions=[(pixels, 1.0)], **values), images(2))
 
 
 class _Samples(Dataset):
-    def __init__(self, data: ImageDataset, config: TrainingConfig) -> None:
+    def __init__(self, data: ImageDataset, config: ResolvedConfig) -> None:
         self.data, mean, std = data, np.array(data.mean), np.array(data.std)
         self.augment = Augmenter(training_setup.augmentation_policy(config), 32, 32, mean_color(data), 0)
         self.pixels = config.resolutions[0][0]
@@ -68,7 +69,7 @@ class _Samples(Dataset):
         return torch.from_numpy(image.transpose(2, 0, 1).copy()), int(self.data.labels[index])
 
 
-def original_way(config: TrainingConfig, steps: int) -> float:
+def original_way(config: ResolvedConfig, steps: int) -> float:
     """Images per second as the original trained."""
     size = config.batch_size
     device = machine.resolve_device()
@@ -89,7 +90,7 @@ def original_way(config: TrainingConfig, steps: int) -> float:
     return steps * size / (time.perf_counter() - start)
 
 
-def our_way(config: TrainingConfig, steps: int, variant: str) -> float:
+def our_way(config: ResolvedConfig, steps: int, variant: str) -> float:
     """Images per second as the package trains."""
     size, pixels = config.batch_size, config.resolutions[0][0]
     if variant != "ours, memory given back":
@@ -112,7 +113,7 @@ def our_way(config: TrainingConfig, steps: int, variant: str) -> float:
     return steps * size / (time.perf_counter() - start)
 
 
-def measured(variant: str, config: TrainingConfig, steps: int) -> tuple[float, float]:
+def measured(variant: str, config: ResolvedConfig, steps: int) -> tuple[float, float]:
     """Images per second of a variant in a process of its own, and that process's peak memory in GB."""
     values = {"variant": variant, "steps": steps, "pixels": config.resolutions[0][0], "batch-size": config.batch_size}
     command = [sys.executable, __file__, *(word for name, value in values.items() for word in (f"--{name}", str(value)))]

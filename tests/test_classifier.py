@@ -171,7 +171,7 @@ def test_a_run_of_before_that_is_shown_completes_itself_too(
 
 def test_a_run_of_before_goes_on_and_is_complete_then(trained: tuple[PreparedRun, History], tmp_path: Path) -> None:
     """Stopped after its first epoch by an earlier version: the next epoch writes what is missing."""
-    config = trained[0].config.replace(output_dir=str(tmp_path))
+    config = trained[0].config.resolved().replace(output_dir=str(tmp_path))
     train, test = trained[0].train, trained[0].test
     kept: list[Path] = []
 

@@ -1,11 +1,12 @@
 """The networks by name."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
     from torch import nn
 
-MODELS = ("ResNet18", "ResNet34", "ResNet50", "ResNet101", "ResNet152", "resnet_custom")
+Network = Literal["ResNet18", "ResNet34", "ResNet50", "ResNet101", "ResNet152", "resnet_custom"]
+MODELS: tuple[Network, ...] = get_args(Network)
 
 
 def build_network(name: str, classes: int) -> "nn.Module":

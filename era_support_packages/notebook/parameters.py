@@ -11,48 +11,62 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from era_support_packages.datasets import loading as datasets
+from era_support_packages.gradcam.method_names import MethodName
+from era_support_packages.models.catalog import Network
 from era_support_packages.runs.finished import check_finished
 from era_support_packages.system.command_values import read_value
 from era_support_packages.system.naming import nearest_names
 from era_support_packages.system.paths import expanded, unusable
 from era_support_packages.system.plain_error import PlainError
+from era_support_packages.system.settings import fields, is_text, is_text_field, problem, setting
 from era_support_packages.training.config import TrainingConfig
-from era_support_packages.training.config_checks import CAM_METHODS, CHECK_EXTENTS
+from era_support_packages.training.presets import PRESETS
+from era_support_packages.trust.extent import Extent
 
 if TYPE_CHECKING:
     from era_support_packages.runs.preparation import PreparedRun, Report
 
-# the names in the notebook's parameters cell, `more` aside, with the values that they have there
-KNOBS: dict[str, Any] = {
-    "dataset": "auto",
-    "data_root": None,
-    "preset": "auto",
-    "seed": 0,
-    "output_dir": "runs",
-    "run_name": None,
-    "resume": True,
-    "finished_run": None,
-    "model": None,
-    "epochs": None,
-    "batch_size": None,
-    "max_lr": None,
-    "mistakes": 10,
-    "method": "gradcam",
-    "analyze_mistakes": True,
-    "explore_methods": True,
-    "check_faithfulness": True,
-    "check_sanity": True,
-    "plant_shortcut": True,
-    "checks": "auto",
-}
 MOST_MISTAKES = 100  # more do not fit into a figure of Grad-CAM maps
-_FIELDS = {field.name: field.type for field in dataclasses.fields(TrainingConfig) if field.name != "preset_name"}
+_FIELDS = fields(TrainingConfig)
+_FOLDER: dict[str, Any] = {"wanted": "the path of a folder as text, or None", "test": is_text}
+
+
+def _as_in_config(name: str, default: Any) -> Any:
+    """A field of the configuration, with the default that it has in the cell: None is the preset's value."""
+    return dataclasses.field(default=default, metadata=_FIELDS[name].metadata)
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """The parameters cell, `more` aside: its names in order, their values there, and what they are for."""
+
+    dataset: str = _as_in_config("dataset", "auto")
+    data_root: str | None = setting(None, "folder that holds or receives the data set; None is data/", **_FOLDER)
+    preset: str = setting("auto", f"auto (fast with a GPU and enough images, else cpu), {', '.join(PRESETS)}")
+    seed: int = _as_in_config("seed", 0)
+    output_dir: str = _as_in_config("output_dir", "runs")
+    run_name: str | None = _as_in_config("run_name", None)
+    resume: bool = setting(True, "go on with a run of the same values that was stopped; False trains in a new folder")
+    finished_run: str | None = setting(None, "folder of a finished run: show it again instead of training", **_FOLDER)
+    model: Network | None = _as_in_config("model", None)
+    epochs: int | None = _as_in_config("epochs", None)
+    batch_size: int | None = _as_in_config("batch_size", None)
+    max_lr: float | str | None = _as_in_config("max_lr", None)
+    mistakes: int = setting(10, "wrong predictions to show and explain", low=1, high=MOST_MISTAKES)
+    method: MethodName = setting("gradcam", "gradcam, gradcam++, hirescam, xgradcam, layercam, or another one of section 13")
+    analyze_mistakes: bool = setting(True, "section 11: which classes, which pairs, which labels, how well calibrated")
+    explore_methods: bool = setting(True, "section 13: every method for one image (12 s on two cores at 24 px)")
+    check_faithfulness: bool = setting(True, "section 14: do the maps mark what the network uses? (45 s there)")
+    check_sanity: bool = setting(True, "section 15: do they depend on what was learnt? (30 s there)")
+    plant_shortcut: bool = setting(True, "section 16: would they find a cause that we planted? (65 s there)")
+    checks: Extent = setting("auto", "how large sections 13 to 16 are: auto (as the work of the training allows) or full")
+
+
+KNOBS: dict[str, Any] = dataclasses.asdict(Knobs())
 OTHERS = tuple(name for name in _FIELDS if name not in KNOBS)
 """the values of a configuration that the cell has no line for: by name on a command line, in `more` in the cell"""
-_TEXTS = {"preset", "data_root", "finished_run", "method", "checks"} | {
-    name for name, kind in _FIELDS.items() if kind in (str, str | None)
-}
-_SWITCHES = ("resume", *(name for name, value in KNOBS.items() if value is True and name != "resume"))
+_OWN = {name: field for name, field in fields(Knobs).items() if name not in _FIELDS}  # what no configuration holds
+_TEXTS = {name for name, field in {**_FIELDS, **_OWN}.items() if is_text_field(field)}
 
 
 class ParameterError(PlainError, ValueError):
@@ -188,18 +202,9 @@ def _unknown(given: Mapping[str, Any]) -> list[str]:
 
 def _problems_with_knobs(knobs: Mapping[str, Any]) -> Iterator[str]:
     """A sentence for each bad value of what is the notebook's own."""
-    for name in ("data_root", "finished_run"):
-        if knobs[name] is not None and (not isinstance(knobs[name], str) or not knobs[name].strip() or "\0" in knobs[name]):
-            yield f"{name} is {knobs[name]!r}; give the path of a folder as text, or None."
-    for name in _SWITCHES:
-        if not isinstance(knobs[name], bool):
-            yield f"{name} is {knobs[name]!r}; give True or False."
-    if type(knobs["mistakes"]) is not int or not 1 <= knobs["mistakes"] <= MOST_MISTAKES:
-        yield f"mistakes is {knobs['mistakes']!r}; give a whole number from 1 to {MOST_MISTAKES}."
-    if knobs["checks"] not in CHECK_EXTENTS:
-        yield f"checks is {knobs['checks']!r}: {nearest_names(knobs['checks'], CHECK_EXTENTS)}"
-    if knobs["method"] not in CAM_METHODS:
-        yield f"method is {knobs['method']!r}: {nearest_names(knobs['method'], CAM_METHODS)}"
+    for name, field in _OWN.items():
+        if name != "preset" and (sentence := problem(field, knobs[name])) is not None:  # the configuration says what a preset is
+            yield sentence
 
 
 def _assigned_as_parameters(namespace: Mapping[str, Any]) -> list[str]:

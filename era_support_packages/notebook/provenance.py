@@ -9,7 +9,7 @@ from era_support_packages.evaluation.tables import wrapped
 from era_support_packages.notebook.parameters import Parameters
 from era_support_packages.runs.preparation import PreparedRun
 from era_support_packages.system.machine import describe, resolve_device, versions
-from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.config import ConfigValues, TrainingConfig
 from era_support_packages.training.cost import duration
 
 # "auto" in every preset: what the machine and the data make of it is no choice of the person
@@ -60,7 +60,7 @@ def of_failed(parameters: Parameters) -> str:
     )
 
 
-def changed_values(config: TrainingConfig) -> dict[str, Any]:
+def changed_values(config: ConfigValues) -> dict[str, Any]:
     """The preset of a stored configuration, and the values by which it differs from that preset."""
     values = config.to_dict()
     preset = TrainingConfig.preset(values.pop("preset_name"))

@@ -28,9 +28,10 @@ from era_support_packages.system.paths import expanded
 from era_support_packages.system.plain_error import PlainError
 from era_support_packages.system.tensor_file import read_tensors
 from era_support_packages.training.checkpoint import Checkpoint, CheckpointError
-from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.config import PreparedConfig, TrainingConfig
 from era_support_packages.training.history import EpochRecord, History
 from era_support_packages.training.lr_finder import RangeTest
+from era_support_packages.training.resolution import stored_config
 
 METRICS = ("epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds")
 
@@ -46,21 +47,15 @@ class Run:
     folder: Path
 
     @classmethod
-    def create(
-        cls,
-        config: TrainingConfig,
-        dataset: str,
-        resolved: TrainingConfig | None = None,
-        data: DataFingerprint | None = None,
-    ) -> "Run":
+    def create(cls, asked: TrainingConfig, dataset: str, config: PreparedConfig, data: DataFingerprint | None = None) -> "Run":
         """A new folder below `output_dir`; one that is already there is left alone.
 
-        The name is `run_name` or follows from the configuration; a name that is taken gets "-2", "-3", and so on. What is
-        written into it is the configuration, or `resolved` where given, and the fingerprint of its data where given. Raises
-        `RunError` where nothing can be written there.
+        The name is `run_name` or follows from what was asked for; a name that is taken gets "-2", "-3", and so on. What is
+        written into it is `config`, what the machine and the data made of it, and the fingerprint of its data where given.
+        Raises `RunError` where nothing can be written there.
         """
-        name = config.run_name or config.default_run_name(dataset)
-        root = Path(config.output_dir)
+        name = asked.run_name or asked.default_run_name(dataset)
+        root = Path(asked.output_dir)
         number = 1
         try:
             root.mkdir(parents=True, exist_ok=True)
@@ -72,7 +67,7 @@ class Run:
                         break
                 number += 1
             run = cls(folder)
-            run.write_config(resolved or config)
+            run.write_config(config)
             if data is not None:
                 run.write_data(data)
         except OSError as error:
@@ -147,17 +142,17 @@ class Run:
         """A JSON file in the run's folder."""
         write_atomically(self.folder / name, (json.dumps(values, indent=2) + "\n").encode())
 
-    def write_config(self, config: TrainingConfig) -> None:
+    def write_config(self, config: PreparedConfig) -> None:
         """config.json: the configuration."""
         self.write_json("config.json", config.to_dict())
 
-    def config(self) -> TrainingConfig:
-        """The configuration that the run was made with, everything "auto" resolved.
+    def config(self) -> PreparedConfig:
+        """The configuration that the run was made with; `max_lr` is "auto" before its range test was made.
 
         Raises `RunError` where config.json is missing or is none.
         """
         try:
-            return TrainingConfig.from_dict(json.loads((self.folder / "config.json").read_text()))
+            return stored_config(json.loads((self.folder / "config.json").read_text()))
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise RunError(
                 f"{self.folder} is there, but its config.json cannot be used ({error}): move the folder away, give another "
@@ -207,7 +202,7 @@ class Run:
     def write_summary(
         self,
         records: Sequence[EpochRecord],
-        config: TrainingConfig,
+        config: PreparedConfig,
         dataset: str,
         flops: int,
         complete: bool = True,

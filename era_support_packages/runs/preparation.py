@@ -16,8 +16,8 @@ from era_support_packages.evaluation.tables import print_wrapped
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.same_data import NO_FINGERPRINT, run_of
 from era_support_packages.system.machine import overview, resolve_device, resolve_precision
-from era_support_packages.training.config import TrainingConfig
-from era_support_packages.training.setup import resolve
+from era_support_packages.training.config import PreparedConfig, TrainingConfig
+from era_support_packages.training.resolution import prepare_config
 
 Report = Callable[[str], None]
 FEWEST_STEPS = 200  # of a preset with large batches; the handwritten digits would give it 26
@@ -28,7 +28,7 @@ class PreparedRun:
     """What a run starts from: its folder, its configuration with everything but `max_lr` resolved, and its data."""
 
     run: Run
-    config: TrainingConfig
+    config: PreparedConfig
     train: ImageDataset
     test: ImageDataset
 
@@ -81,14 +81,14 @@ def prepare(
     name = requested.run_name or requested.default_run_name(train.name)
     run = run_of(requested, data, report) if resume else Run(Path(requested.output_dir) / name)
     if not resume or not run.folder.exists():
-        config = resolve(requested, train)
+        config = prepare_config(requested, train)
         run = Run.create(requested.replace(run_name=run.name), train.name, config, data)
         if run.name != name:
             config = config.replace(run_name=run.name)  # the name by which it is found again
             run.write_config(config)
         return PreparedRun(run, config, train, test)
     if run.is_empty():  # made by hand, or by a process that was killed at once
-        config = resolve(requested, train)
+        config = prepare_config(requested, train)
         run.write_config(config)
         run.write_data(data)
         return PreparedRun(run, config, train, test)
@@ -145,7 +145,7 @@ def _named_run(overrides: dict[str, Any]) -> Run | None:
         return None
 
 
-def _adopted(run: Run, requested: TrainingConfig, data: DataFingerprint, report: Report) -> TrainingConfig:
+def _adopted(run: Run, requested: TrainingConfig, data: DataFingerprint, report: Report) -> PreparedConfig:
     """The stored configuration of a run, on this machine; says where that makes the run another one, bit by bit.
 
     Raises `RunError` where it is the run of another configuration.
@@ -173,13 +173,13 @@ def _adopted(run: Run, requested: TrainingConfig, data: DataFingerprint, report:
     return config
 
 
-def _on_this_machine(stored: TrainingConfig) -> TrainingConfig:
+def _on_this_machine(stored: PreparedConfig) -> PreparedConfig:
     """The configuration of a finished run with a device that is here, so that its network can be built and looked at."""
-    anything = stored.replace(device="auto", precision="auto", workers="auto", threads="auto")
-    return stored.replace(**_resources(stored, anything))
+    anything = dict.fromkeys(("device", "precision", "workers", "threads"), "auto")
+    return stored.replace(**_resources(stored, TrainingConfig.from_dict({**stored.to_dict(), **anything})))
 
 
-def _resources(stored: TrainingConfig, requested: TrainingConfig) -> dict[str, Any]:
+def _resources(stored: PreparedConfig, requested: TrainingConfig) -> dict[str, Any]:
     """Device, precision, workers and threads: as asked for now, else as they were, else what this machine has."""
 
     def wanted(name: str) -> Any:
@@ -193,7 +193,7 @@ def _resources(stored: TrainingConfig, requested: TrainingConfig) -> dict[str, A
     if precision == "auto" and stored.device.split(":")[0] == device.type:
         precision = stored.precision
     threads = wanted("threads")
-    if threads == "auto" or (requested.threads == "auto" and threads > (os.cpu_count() or 1)):
+    if requested.threads == "auto" and threads > (os.cpu_count() or 1):
         threads = torch.get_num_threads()
     return {
         "device": str(device),

@@ -16,14 +16,14 @@ from era_support_packages.system.interrupts import Terminated, sigterm_interrupt
 from era_support_packages.system.machine import resolve_device
 from era_support_packages.system.plain_error import PlainError
 from era_support_packages.training.checkpoint import Checkpoint, CheckpointError
-from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.config import PreparedConfig, ResolvedConfig
 from era_support_packages.training.cost import duration, training_flops
 from era_support_packages.training.failures import device_failed, is_device_failure, is_out_of_memory, out_of_memory
 from era_support_packages.training.history import History, Trained, log_header, log_row, trained
 from era_support_packages.training.loop import fit
 from era_support_packages.training.lr_finder import RangeTest, choose_max_lr, range_test
 from era_support_packages.training.resources import use_resources
-from era_support_packages.training.setup import build_model, resolve
+from era_support_packages.training.setup import build_model
 
 NOTHING_YET = "There is nothing to show before the first epoch is complete: run the training cell again, then those after it."
 
@@ -49,8 +49,10 @@ def choose_learning_rate(network: nn.Module, prepared: PreparedRun) -> tuple[Pre
     else:
         result, used = _range_test(network, prepared), config.max_lr == "auto"
         run.write_range_test(result, used)
-    config, sentence = choose_max_lr(config.replace(max_lr="auto") if used else config, result)
-    return replace(prepared, config=config), result, sentence
+    if used:  # also where its suggestion is in the configuration already
+        config = PreparedConfig.from_dict({**config.to_dict(), "max_lr": "auto"})
+    resolved, sentence = choose_max_lr(config, result)
+    return replace(prepared, config=resolved), result, sentence
 
 
 def _range_test(network: nn.Module, prepared: PreparedRun) -> RangeTest:
@@ -88,7 +90,7 @@ def train_in_folder(model: nn.Module, prepared: PreparedRun, report: Report = pr
         )
         report("\n".join([log_header(), *map(log_row, history.records)]))
         return trained(model, test, history, config.precision)
-    config = resolve(config, train)
+    config = config.resolved()
     with run.locked(), sigterm_interrupts():
         before = {name: value.clone() for name, value in model.state_dict().items()}
         try:
@@ -122,7 +124,7 @@ def _check_data(run: Run, train: ImageDataset, test: ImageDataset) -> None:
 
 
 def _train(
-    model: nn.Module, train: ImageDataset, test: ImageDataset, config: TrainingConfig, run: Run, report: Report
+    model: nn.Module, train: ImageDataset, test: ImageDataset, config: ResolvedConfig, run: Run, report: Report
 ) -> Trained:
     """From the checkpoint, if there is one, to the summary."""
     planned = config.planned_epochs(len(train))
@@ -161,7 +163,7 @@ def _train(
     return result
 
 
-def _stopped(model: nn.Module, train: ImageDataset, checkpoint: Checkpoint | None, config: TrainingConfig, run: Run) -> History:
+def _stopped(model: nn.Module, train: ImageDataset, checkpoint: Checkpoint | None, config: ResolvedConfig, run: Run) -> History:
     """The complete epochs of a run that was stopped, written down as such."""
     planned = config.planned_epochs(len(train))
     records = () if checkpoint is None else checkpoint.records
@@ -182,7 +184,7 @@ def train_prepared(prepared: PreparedRun, report: Report = print_wrapped) -> Tra
     if prepared.config.max_lr == "auto":
         prepared, _, sentence = choose_learning_rate(model, prepared)
         report(sentence)
-    report(f"Run {prepared.run.folder}\n{prepared.config}")
+    report(f"Run {prepared.run.folder}\n{prepared.config.resolved()}")
     return train_in_folder(model, prepared, report)
 
 

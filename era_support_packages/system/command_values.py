@@ -1,11 +1,14 @@
-"""What both command lines share: how the text of a value is read."""
+"""What all command lines share: how the text of a value is read, and one sentence for what cannot be read."""
 
+import argparse
 import ast
 import contextlib
 import json
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
+
+from era_support_packages.system.naming import nearest_names
 
 _NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)[eE][+-]?\d+|-inf(inity)?|-\d+\.", re.IGNORECASE)
 _CONSTANTS = {"None": None, "True": True, "False": False}
@@ -25,3 +28,29 @@ def read_value(text: str) -> Any:
 def shield_negative_numbers(arguments: Sequence[str]) -> list[str]:
     """The same arguments with a space before those like -1e-3, which argparse takes for options; it knows -3 and -0.5."""
     return [f" {text}" if _NEGATIVE.fullmatch(text) else text for text in arguments]
+
+
+class CommandLineError(ValueError):
+    """What stands on a command line cannot be read; the message says what, and what was perhaps meant."""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """argparse with one sentence for a mistake, where it would print all options first and then exit."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(allow_abbrev=False, **keywords)
+
+    def read(self, arguments: Sequence[str]) -> dict[str, Any]:
+        """The values by name. Raises `CommandLineError` for an unknown option, and for one whose value is missing."""
+        found, rest = self.parse_known_args(shield_negative_numbers(arguments))
+        options = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+        unknown = list(dict.fromkeys(text.split("=")[0] for text in rest if text.startswith("-")))
+        if unknown:
+            raise CommandLineError(" ".join(f"Unknown option {name!r}: {nearest_names(name, options)}" for name in unknown))
+        if rest:
+            raise CommandLineError(f"{rest[0]!r} belongs to no option; --help lists them.")
+        return vars(found)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise `CommandLineError` instead of printing the usage."""
+        raise CommandLineError(f"{message[:1].upper()}{message[1:]}; --help lists what there is.")

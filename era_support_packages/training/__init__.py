@@ -6,7 +6,11 @@ from era_support_packages.system.lazy import public_names
 
 if TYPE_CHECKING:
     from era_support_packages.training.checkpoint import Checkpoint as Checkpoint, CheckpointError as CheckpointError
-    from era_support_packages.training.config import PRESETS as PRESETS, TrainingConfig as TrainingConfig
+    from era_support_packages.training.config import (
+        PreparedConfig as PreparedConfig,
+        ResolvedConfig as ResolvedConfig,
+        TrainingConfig as TrainingConfig,
+    )
     from era_support_packages.training.failures import (
         DeviceFailedError as DeviceFailedError,
         OutOfMemoryError as OutOfMemoryError,
@@ -20,12 +24,17 @@ if TYPE_CHECKING:
         log_row as log_row,
     )
     from era_support_packages.training.loop import fit as fit
-    from era_support_packages.training.lr_finder import RangeTest as RangeTest, range_test as range_test
+    from era_support_packages.training.lr_finder import (
+        RangeTest as RangeTest,
+        choose_max_lr as choose_max_lr,
+        range_test as range_test,
+    )
+    from era_support_packages.training.presets import PRESETS as PRESETS
+    from era_support_packages.training.resolution import prepare_config as prepare_config, resolve as resolve
     from era_support_packages.training.setup import (
         augmentation_policy as augmentation_policy,
         build_model as build_model,
         build_optimizer as build_optimizer,
-        resolve as resolve,
     )
 
 __all__, __getattr__, __dir__ = public_names(__name__, __file__)

@@ -12,8 +12,9 @@ from era_support_packages.classifier import FORMAT, WITHOUT_CLASSIFIER
 from era_support_packages.datasets.fingerprint import DataFingerprint
 from era_support_packages.system.plain_error import PlainError
 from era_support_packages.system.tensor_file import TensorFileError, read_tensors, write_tensors
-from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.config import ResolvedConfig
 from era_support_packages.training.history import EpochRecord
+from era_support_packages.training.resolution import stored_config
 
 
 class CheckpointError(PlainError, ValueError):
@@ -32,7 +33,7 @@ class Checkpoint:
     `DataFingerprint.to_dict` has it; None in a file that was written before it was kept.
     """
 
-    config: TrainingConfig
+    config: ResolvedConfig
     planned: int
     records: tuple[EpochRecord, ...]
     model: dict[str, Tensor]
@@ -81,7 +82,7 @@ class Checkpoint:
             values |= {name: content.get(name) for name in ("classifier", "data")}
             if values["data"] is not None:
                 DataFingerprint.from_dict(values["data"])
-            values["config"] = TrainingConfig.from_dict(values["config"])
+            values["config"] = stored_config(values["config"]).resolved()
             values["records"] = tuple(EpochRecord(**record) for record in values["records"])
             if not all(isinstance(value, Tensor) for value in values["model"].values()):
                 raise TypeError

@@ -1,38 +1,187 @@
-"""The configuration of one training run: a frozen value with presets, checked as a whole when it is made."""
+"""The configuration of a training run, in three types: what was asked for, what is stored, what is used.
+
+`TrainingConfig` is what a person asks for, and may hold "auto". `PreparedConfig` is what the machine and the data have made of
+it; only `max_lr` may wait for the range test. It is what a run's config.json and checkpoint keep: the names and values of
+`to_dict`, the same in every version, where a field that came later holds its default in a file that lacks it. `ResolvedConfig`
+is what training uses: nothing is open any more. `training.resolution` leads from one to the next.
+"""
 
 import dataclasses
 import hashlib
-import itertools
 import json
-import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from era_support_packages.models.catalog import Network
 from era_support_packages.system.naming import nearest_names
-from era_support_packages.training.config_checks import problems
+from era_support_packages.system.settings import fields, narrowed, problems, setting
+from era_support_packages.training import config_checks as checks
+from era_support_packages.training.plan import PlannedEpoch, Resolutions, blocks_of_images, blocks_of_passes, planned_epochs
 from era_support_packages.training.presets import PRESETS
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 _NOT_IN_THE_NAME = ("run_name", "output_dir", "device", "workers", "threads", "cuda_graph")
+Auto = Literal["auto"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Engine = Literal["device", "samples"]
 
 
 @dataclass(frozen=True)
-class PlannedEpoch:
-    """One row of a run: `images` training images shown at `resolution` px, the first of them being number `start` of the run."""
+class ConfigValues:
+    """The fields of a configuration, each with its range and its help beside it, and what all three types have in common.
 
-    epoch: int
-    resolution: int
-    start: int
-    images: int
+    Raises `ValueError` with one sentence for each bad value, all of them at once.
+    """
 
-    @property
-    def end(self) -> int:
-        """The number of the first image after it."""
-        return self.start + self.images
+    preset_name: str
+    dataset: str = setting(
+        "auto",
+        "auto (CIFAR-10, else handwritten digits), cifar10, cifar100, digits, or a folder of images",
+        group="data and network",
+    )
+    model: Network = setting("ResNet18", "the network")
+    epochs: int | None = setting(None, "passes over the training images", low=1, high=10_000, group="length")
+    train_images: int | None = setting(None, "instead of epochs: images shown in all", low=1, high=10**9)
+    max_epochs: int | None = setting(None, "with train_images: no more passes than this", low=1, high=10_000)
+    resolutions: Resolutions = setting(
+        ((32, 1.0),), "(pixels, share of the images) in the order they are used", wanted=checks.PLAN, test=checks.is_plan
+    )
+    batch_size: int = setting(512, "images a step", low=2, high=65_536)
+    max_lr: float | Auto = setting(
+        "auto",
+        'peak learning rate; "auto" takes the range test\'s suggestion',
+        above=0,
+        high=100,
+        auto="the range test's suggestion",
+        group="learning rate and optimizer",
+    )
+    warmup: float = setting(0.25, "share of the run in which the learning rate rises to max_lr", low=0, high=1)
+    warmup_start: float = setting(0.04, "share of max_lr that the warm-up begins with", low=0.0001, high=1)
+    anneal: Literal["linear", "cos"] = setting("linear", "how the learning rate falls to zero after the warm-up")
+    optimizer: Literal["sgd", "muon"] = setting(
+        "sgd", "sgd, or muon for the filters of all convolutions but the first and SGD for the rest"
+    )
+    muon_lr: float = setting(
+        0.25, "Muon's rate as a multiple of max_lr: the share of its own length by which a filter bank turns", low=0, high=1000
+    )
+    momentum: float = setting(0.9, "Nesterov momentum", low=0, high=0.9999)
+    weight_decay: float = setting(5e-4, "on convolutions and the output layer, but not on what Muon turns", low=0, high=1)
+    decay_norms_and_biases: bool = setting(False, "whether weight_decay is for norms and biases too")
+    label_smoothing: float = setting(0.0, "share of the target that is spread over all classes", low=0, high=0.99)
+    norm_bias_lr: float = setting(1.0, "learning rate of batch-norm biases as a multiple of max_lr", low=0, high=1000)
+    residual_start: Literal["random", "dirac", "zero"] = setting(
+        "random", "last convolution of each residual block: random, dirac (as the identity) or zero", group="start of the network"
+    )
+    whitening: bool = setting(False, "start the first convolution from the principal components of 3x3 training patches")
+    horizontal_flip: float | Auto = setting(
+        "auto",
+        'probability; "auto" is 0.5, but 0 for digits, which have no mirror image',
+        low=0,
+        high=1,
+        group="augmentation of the training images",
+    )
+    alternating_flip: bool = setting(False, "mirror each image in every other pass instead of tossing a coin in each")
+    crop_padding: int = setting(0, "px of reflected border around the image before a random crop of the old size", low=0, high=31)
+    cutout: int = setting(0, "side in px of one square filled with the mean color", low=0, high=32)
+    cutout_first: bool = setting(False, "cut out before the crop, which moves the square and may mirror it into its border")
+    shift_scale_rotate: float = setting(
+        0.0, "probability; shift and scale by up to 5 %, rotate by up to 15 degrees", low=0, high=1
+    )
+    rgb_shift: float = setting(0.0, "probability; each channel by up to 20 of 255", low=0, high=1)
+    brightness_contrast: float = setting(0.0, "probability; each by up to 20 %", low=0, high=1)
+    range_test_iterations: int = setting(100, "steps of the learning-rate range test", low=16, high=10_000, group="tests")
+    test_images: int | None = setting(
+        None, "test images looked at between epochs; the last epoch always sees the whole test split", low=1, high=10**9
+    )
+    test_time_flip: bool = setting(False, "at the end, also score the mean over each test image and its mirror image")
+    precision: Auto | Precision = setting("auto", "of the forward pass", group="machine")
+    device: str = setting(
+        "auto",
+        "where to train: auto, cpu, cuda, cuda:1, mps",
+        wanted=f"one of 'auto', {checks.DEVICES}",
+        test=lambda value: value == "auto" or checks.is_device(value),
+    )
+    engine: Auto | Engine = setting(
+        "auto", 'augment by the batch on the "device", which "auto" takes, or "samples" one by one in workers'
+    )
+    workers: int | Auto = setting("auto", 'processes of the engine "samples"; "auto" is 2 with a GPU, 0 on a CPU', low=0, high=64)
+    threads: int | Auto = setting("auto", 'of PyTorch on the CPU; "auto" is what PyTorch finds', low=1, high=1024)
+    cuda_graph: bool = setting(
+        True, "on a GPU, launch a step's forward and backward pass as one recorded graph, to the same numbers"
+    )
+    compile: bool = setting(False, "train the network compiled by torch.compile, which takes time before the first step")
+    deterministic: bool = setting(
+        False, "on a GPU, only algorithms that give the same bits each time (slower); a CPU's always do"
+    )
+    seed: int = setting(0, "of weights, order and augmentation", low=0, high=2**32 - 1, group="run")
+    run_name: str | None = setting(
+        None, "name of the run's folder; None makes one from the values", wanted=checks.FOLDER_NAME, test=checks.is_folder_name
+    )
+    output_dir: str = setting("runs", "folder for the folders of runs")
+
+    def __post_init__(self) -> None:
+        if isinstance(self.resolutions, list | tuple):
+            plan = tuple(tuple(step) if isinstance(step, list | tuple) else step for step in self.resolutions)
+            object.__setattr__(self, "resolutions", plan)
+        known = isinstance(self.preset_name, str) and self.preset_name in PRESETS
+        unknown = [] if known else [f"Unknown preset {self.preset_name!r}: {nearest_names(self.preset_name, PRESETS)}"]
+        if found := [*unknown, *problems(self), *checks.problems_together(self)]:
+            raise ValueError(" ".join(found))
+
+    # ---- as a table of plain values ------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Self":
+        """The configuration written by `to_dict`. Raises `ValueError` for unknown names, missing ones and bad values."""
+        if not isinstance(values, dict):
+            raise ValueError(f"A configuration is a table of names and values, not {values!r}.")
+        own = {field.name: field for field in dataclasses.fields(cls)}
+        if unknown := [key for key in values if key not in own]:
+            raise ValueError(" ".join(f"Unknown parameter {key!r}: {nearest_names(key, own)}" for key in unknown))
+        if "preset_name" not in values:
+            raise ValueError(f"A configuration needs preset_name: {nearest_names('', PRESETS)}")
+        if missing := [name for name, field in own.items() if field.default is dataclasses.MISSING and name not in values]:
+            raise ValueError(f"A configuration in which nothing is open needs {', '.join(missing)} too.")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that JSON keeps exactly."""
+        values = dataclasses.asdict(self)
+        values["resolutions"] = [list(step) for step in self.resolutions]
+        return values
+
+    def replace(self, **changes: Any) -> "Self":
+        """A copy with some values changed, checked again."""
+        return self.from_dict({**self.to_dict(), **changes})
+
+    def __str__(self) -> str:
+        """The values, one a line."""
+        values = self.to_dict()
+        width = max(map(len, values))
+        return "\n".join(f"{key:<{width}}  {value}" for key, value in values.items() if value is not None)
+
+    # ---- what follows from the values ----------------------------------------------------------------------------------
+
+    def planned_epochs(self, training_images: int) -> tuple[PlannedEpoch, ...]:
+        """The run as a list of epochs for a training split of that size; each is one row of the log.
+
+        Planned in `epochs`, each is one pass, and the resolutions share out whole passes; where there are fewer passes than
+        resolutions, the first resolutions are left out. Planned in `train_images`, each resolution is cut into passes, the
+        last of which may be a partial one.
+        """
+        if self.epochs is not None:
+            blocks = blocks_of_passes(self.resolutions, self.epochs, training_images)
+        else:
+            assert self.train_images is not None  # one of them is given
+            blocks = blocks_of_images(self.resolutions, self.train_images, self.max_epochs, training_images)
+        return planned_epochs(blocks, training_images, self.batch_size)
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """Everything that decides a run. Make one with `TrainingConfig.preset(name, **overrides)`.
+class TrainingConfig(ConfigValues):
+    """What a person asks for. Make one with `TrainingConfig.preset(name, **overrides)`.
 
     The length is given by exactly one of `epochs` (passes over the training split) and `train_images` (images shown, whatever
     the size of the data set: a small one gets more passes, up to `max_epochs`). `resolutions` is a plan of (pixels, share of
@@ -41,52 +190,6 @@ class TrainingConfig:
 
     Raises `ValueError` with one sentence for each bad value, all of them at once.
     """
-
-    preset_name: str
-    dataset: str = "auto"  # "auto", "cifar10", "cifar100", "digits" or a folder of images
-    model: str = "ResNet18"
-    epochs: int | None = None  # passes over the training split, or
-    train_images: int | None = None  # images shown in all, but
-    max_epochs: int | None = None  # no more passes than this over a small data set
-    resolutions: tuple[tuple[int, float], ...] = ((32, 1.0),)  # (pixels, share of the images), in the order they are used
-    batch_size: int = 512
-    max_lr: float | str = "auto"  # peak of the OneCycle schedule; "auto" takes the range test's suggestion
-    warmup: float = 0.25  # share of the run in which the learning rate rises to max_lr
-    warmup_start: float = 0.04  # share of max_lr that the warm-up begins with
-    anneal: str = "linear"  # how it falls to zero after that: "linear" or "cos"
-    optimizer: str = "sgd"  # "sgd", or "muon" for the filters of all convolutions but the first and SGD for the rest
-    muon_lr: float = 0.25  # Muon's rate as a multiple of max_lr; it is the share of its own length by which a filter bank turns
-    momentum: float = 0.9  # Nesterov
-    weight_decay: float = 5e-4  # on convolutions and the output layer, but not on what Muon turns
-    decay_norms_and_biases: bool = False  # whether weight_decay is for norms and biases too
-    label_smoothing: float = 0.0
-    norm_bias_lr: float = 1.0  # learning rate of batch-norm biases as a multiple of max_lr
-    residual_start: str = "random"  # last convolution of each residual block: "random", "dirac" (as the identity) or "zero"
-    whitening: bool = False  # start the first convolution from the principal components of 3x3 training patches
-    horizontal_flip: float | str = "auto"  # probability; "auto" is 0.5, but 0 for digits, which have no mirror image
-    alternating_flip: bool = False  # mirror each image in every other pass instead of tossing a coin in each
-    crop_padding: int = 0  # px of reflected border around the image before a random crop of the old size
-    cutout: int = 0  # side in px of one square filled with the mean colour
-    cutout_first: bool = False  # cut out before the crop, which moves the square and may mirror it into its border
-    shift_scale_rotate: float = 0.0  # probability; shift and scale by up to 5 %, rotate by up to 15 degrees
-    rgb_shift: float = 0.0  # probability; each channel by up to 20 of 255
-    brightness_contrast: float = 0.0  # probability; each by up to 20 %
-    range_test_iterations: int = 100
-    test_images: int | None = None  # test images looked at between epochs; the last epoch always sees the whole test split
-    test_time_flip: bool = False  # at the end, also score the mean over each test image and its mirror image
-    precision: str = "auto"
-    device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", "mps"
-    engine: str = "auto"  # augments by the batch on the "device", which "auto" takes, or "samples" one by one in workers
-    workers: int | str = "auto"  # processes of the engine "samples"; "auto" is 2 with a GPU, 0 on a CPU
-    threads: int | str = "auto"  # of PyTorch on the CPU; "auto" is what PyTorch finds
-    cuda_graph: bool = True  # on a GPU, launch a step's forward and backward pass as one recorded graph, to the same numbers
-    compile: bool = False  # train the network compiled by torch.compile, which takes time before the first step
-    deterministic: bool = False  # on a GPU, only algorithms that give the same bits each time (slower); a CPU's always do
-    seed: int = 0
-    run_name: str | None = None  # None makes one from the values above
-    output_dir: str = "runs"
-
-    # ---- presets -----------------------------------------------------------------------------------------------------
 
     @classmethod
     def preset(cls, name: str, /, **overrides: Any) -> "TrainingConfig":
@@ -115,65 +218,6 @@ class TrainingConfig:
             values.pop("alternating_flip", None)
         return cls.from_dict({**values, **given})
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "TrainingConfig":
-        """The configuration written by `to_dict`. Raises `ValueError` for unknown names and bad values."""
-        if not isinstance(values, dict):
-            raise ValueError(f"A configuration is a table of names and values, not {values!r}.")
-        names = [field.name for field in dataclasses.fields(cls)]
-        unknown = [key for key in values if key not in names]
-        if unknown:
-            raise ValueError(" ".join(f"Unknown parameter {key!r}: {nearest_names(key, names)}" for key in unknown))
-        if "preset_name" not in values:
-            raise ValueError(f"A configuration needs preset_name: {nearest_names('', PRESETS)}")
-        return cls(**values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values that JSON keeps exactly."""
-        values = dataclasses.asdict(self)
-        values["resolutions"] = [list(step) for step in self.resolutions]
-        return values
-
-    def replace(self, **changes: Any) -> "TrainingConfig":
-        """A copy with some values changed, checked again."""
-        return self.from_dict({**self.to_dict(), **changes})
-
-    # ---- what follows from the values --------------------------------------------------------------------------------
-
-    def planned_epochs(self, training_images: int) -> tuple[PlannedEpoch, ...]:
-        """The run as a list of epochs for a training split of that size; each is one row of the log.
-
-        Planned in `epochs`, each is one pass, and the resolutions share out whole passes; where there are fewer passes than
-        resolutions, the first resolutions are left out. Planned in `train_images`, each resolution is cut into passes, the
-        last of which may be a partial one.
-        """
-        if self.epochs is not None:
-            resolutions = self.resolutions[-self.epochs :]
-            total_share = sum(share for _, share in resolutions)
-            sizes, done, cumulative = [], 0, 0.0
-            for position, (_, share) in enumerate(resolutions):
-                cumulative += share / total_share
-                left = len(resolutions) - position - 1  # each later resolution keeps at least one pass
-                until = min(max(round(cumulative * self.epochs), done + 1), self.epochs - left)
-                sizes.append((until - done) * training_images)
-                done = until
-        else:
-            resolutions = self.resolutions
-            sums = list(itertools.accumulate(share for _, share in resolutions))
-            images = min(self.train_images, (self.max_epochs or math.inf) * training_images)
-            ends = [0] + [round(share / sums[-1] * images) for share in sums]
-            sizes = [end - start for start, end in itertools.pairwise(ends)]
-        planned: list[PlannedEpoch] = []
-        start = 0
-        for (resolution, _), size in zip(resolutions, sizes, strict=True):
-            while size > 0:
-                images = min(size, training_images)
-                if 0 < size - images < min(self.batch_size, training_images):  # less than a batch would be a row of its own
-                    images = size
-                planned.append(PlannedEpoch(len(planned) + 1, resolution, start, images))
-                start, size = start + images, size - images
-        return tuple(planned)
-
     def default_run_name(self, dataset: str) -> str:
         """A name that changes with every value that decides the result: `cpu-cifar10-3f2a91`.
 
@@ -187,8 +231,8 @@ class TrainingConfig:
         digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
         return f"{self.preset_name}-{dataset}-{digest[:6]}"
 
-    def differences(self, stored: "TrainingConfig") -> list[str]:
-        """What a stored, resolved configuration has otherwise: "batch_size 64 (here 32)". "auto" differs from nothing."""
+    def differences(self, stored: ConfigValues) -> list[str]:
+        """What a stored configuration has otherwise: "batch_size 64 (here 32)". "auto" differs from nothing."""
         own, other = self.to_dict(), stored.to_dict()
         return [
             f"{name} {other[name]!r} (here {own[name]!r})"
@@ -196,17 +240,35 @@ class TrainingConfig:
             if name not in _NOT_IN_THE_NAME and own[name] not in ("auto", other[name])
         ]
 
-    def __str__(self) -> str:
-        """The values, one a line."""
-        values = self.to_dict()
-        width = max(map(len, values))
-        return "\n".join(f"{key:<{width}}  {value}" for key, value in values.items() if value is not None)
 
-    # ---- validation --------------------------------------------------------------------------------------------------
+_OPEN = fields(ConfigValues)
 
-    def __post_init__(self) -> None:
-        if isinstance(self.resolutions, list | tuple):
-            plan = tuple(tuple(step) if isinstance(step, list | tuple) else step for step in self.resolutions)
-            object.__setattr__(self, "resolutions", plan)
-        if found := problems(self):
-            raise ValueError(" ".join(found))
+
+@dataclass(frozen=True)
+class PreparedConfig(ConfigValues):
+    """What the machine and the data have made of a request: nothing is "auto" but perhaps `max_lr`, for the range test to find.
+
+    This is what a run's folder keeps. Made by `training.prepare_config`.
+    """
+
+    dataset: str = narrowed(_OPEN["dataset"], wanted="its name or its folder", test=checks.is_resolved_text)
+    horizontal_flip: float = narrowed(_OPEN["horizontal_flip"])
+    precision: Precision = narrowed(_OPEN["precision"])
+    device: str = narrowed(_OPEN["device"], wanted=f"one of {checks.DEVICES}", test=checks.is_device)
+    engine: Engine = narrowed(_OPEN["engine"])
+    workers: int = narrowed(_OPEN["workers"])
+    threads: int = narrowed(_OPEN["threads"])
+
+    def resolved(self, max_lr: float | None = None) -> "ResolvedConfig":
+        """With that `max_lr`, or the one that it has. Raises `ValueError` where neither is a number."""
+        rate = self.max_lr if max_lr is None else max_lr
+        if rate == "auto":
+            raise ValueError("max_lr is still 'auto'; run the range test first and take its suggestion, or give a number.")
+        return ResolvedConfig.from_dict({**self.to_dict(), "max_lr": rate})
+
+
+@dataclass(frozen=True)
+class ResolvedConfig(PreparedConfig):
+    """What a run uses: no value of it is "auto". Made by `training.resolve`, or after a range test by `choose_max_lr`."""
+
+    max_lr: float = narrowed(_OPEN["max_lr"])

@@ -10,15 +10,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from era_support_packages.datasets.batches import batch_count
 from era_support_packages.system.machine import resolve_device
-from era_support_packages.training.config import PlannedEpoch, TrainingConfig
+from era_support_packages.training.config import ConfigValues, ResolvedConfig
 from era_support_packages.training.cuda_graph import GraphedPass
 from era_support_packages.training.muon import orthogonalized
+from era_support_packages.training.plan import PlannedEpoch
 from era_support_packages.training.setup import build_optimizer, muon_filters
 from era_support_packages.training.step import TrainingStep
 
 
 @torch.random.fork_rng(devices=[])  # dropout draws from it
-def seconds_per_image(model: nn.Module, config: TrainingConfig, timed_steps: int = 2) -> float:
+def seconds_per_image(model: nn.Module, config: ResolvedConfig, timed_steps: int = 2) -> float:
     """Seconds of training per image at the plan's first resolution, from a few timed steps of a copy of the model."""
     resolution = config.resolutions[0][0]
     device = resolve_device(config.device)
@@ -36,7 +37,7 @@ def seconds_per_image(model: nn.Module, config: TrainingConfig, timed_steps: int
     return (time.perf_counter() - start) / timed_steps / config.batch_size
 
 
-def predicted_seconds(config: TrainingConfig, planned: Sequence[PlannedEpoch], test_size: int, image_seconds: float) -> float:
+def predicted_seconds(config: ConfigValues, planned: Sequence[PlannedEpoch], test_size: int, image_seconds: float) -> float:
     """How long these epochs will take, from the cost of an image at the plan's first resolution: work grows with the pixels.
 
     An image of the test split costs a third of a training image: a forward pass without the two of the backward pass.
@@ -51,7 +52,7 @@ def predicted_seconds(config: TrainingConfig, planned: Sequence[PlannedEpoch], t
 
 
 def training_flops(
-    model: nn.Module, config: TrainingConfig, planned: Sequence[PlannedEpoch], train_size: int, range_test_batches: int = 0
+    model: nn.Module, config: ConfigValues, planned: Sequence[PlannedEpoch], train_size: int, range_test_batches: int = 0
 ) -> int:
     """Floating-point operations of all forward and backward passes of these epochs and of Muon's products, 2 per multiply-add.
 
@@ -101,7 +102,7 @@ def duration(seconds: float) -> str:
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
 
 
-def announce_duration(config: TrainingConfig, seconds: float) -> str:
+def announce_duration(config: ConfigValues, seconds: float) -> str:
     """The sentence before the first epoch: how long it will take, and where a GPU would help."""
     text = f"This run will take about {duration(seconds)} on this machine."
     if config.device == "cpu" and seconds > 600:

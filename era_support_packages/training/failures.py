@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from era_support_packages.system.plain_error import PlainError
-from era_support_packages.training.config import PlannedEpoch, TrainingConfig
+from era_support_packages.training.config import ConfigValues
+from era_support_packages.training.plan import PlannedEpoch
 
 
 class TrainingDivergedError(PlainError, RuntimeError):
@@ -49,7 +50,7 @@ def is_device_failure(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _LOST)
 
 
-def device_failed(error: BaseException, config: TrainingConfig, done: int, planned: int) -> DeviceFailedError:
+def device_failed(error: BaseException, config: ConfigValues, done: int, planned: int) -> DeviceFailedError:
     """The error that says what to do after `done` of `planned` epochs."""
     lines = [line.strip().rstrip(".") for line in str(error).splitlines() if any(text in line for text in _LOST)]
     name = f" and run_name={config.run_name!r}" if config.run_name else ""
@@ -61,7 +62,7 @@ def device_failed(error: BaseException, config: TrainingConfig, done: int, plann
     )
 
 
-def out_of_memory(model: nn.Module, config: TrainingConfig) -> OutOfMemoryError:
+def out_of_memory(model: nn.Module, config: ConfigValues) -> OutOfMemoryError:
     """Free what the step that did not fit has left, and the error that says what to do."""
     model.zero_grad(set_to_none=True)
     if torch.cuda.is_available():

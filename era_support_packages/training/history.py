@@ -9,7 +9,7 @@ from era_support_packages.classifier import Classifier
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.evaluation.tables import Column, Readable, Table
-from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.config import ResolvedConfig
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class History(Readable):
     """
 
     records: tuple[EpochRecord, ...]
-    config: TrainingConfig
+    config: ResolvedConfig
     predictions: Predictions | None
     planned: int
 

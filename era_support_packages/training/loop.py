@@ -17,17 +17,14 @@ from era_support_packages.evaluation.predictions import Predictions, predict
 from era_support_packages.system.machine import keep_freed_memory
 from era_support_packages.system.progress import progress_bar
 from era_support_packages.training.checkpoint import Checkpoint, random_state, restore_random_state
-from era_support_packages.training.config import PlannedEpoch, TrainingConfig
+from era_support_packages.training.config import ResolvedConfig
 from era_support_packages.training.cost import announce_duration, duration, predicted_seconds, seconds_per_image
 from era_support_packages.training.failures import TrainingDivergedError, diverged, is_out_of_memory, out_of_memory
 from era_support_packages.training.history import EpochRecord, History, Trained, log_header, log_row, trained
+from era_support_packages.training.plan import PlannedEpoch
+from era_support_packages.training.resolution import require_type
 from era_support_packages.training.resources import use_resources
-from era_support_packages.training.setup import (
-    build_batches,
-    build_optimizer,
-    build_scheduler,
-    resolve,
-)
+from era_support_packages.training.setup import build_batches, build_optimizer, build_scheduler
 from era_support_packages.training.step import TrainingStep
 
 
@@ -35,7 +32,7 @@ def fit(
     model: nn.Module,
     train: ImageDataset,
     test: ImageDataset,
-    config: TrainingConfig,
+    config: ResolvedConfig,
     report: Callable[[str], None] = print,
     keep: Callable[[Checkpoint], None] | None = None,
     resume: Checkpoint | None = None,
@@ -48,12 +45,10 @@ def fit(
     live tensors, so it must be saved before `keep` returns. With `resume` the run goes on from such a state: on a CPU with the
     same number of threads, and on one GPU with `deterministic`, bit for bit as if it had not stopped.
 
-    Raises `ValueError` where `max_lr` is still "auto", `TrainingDivergedError` when the loss is no longer a number, and
+    Raises `TypeError` for a configuration that is not resolved, `TrainingDivergedError` when the loss is no longer a number, and
     `OutOfMemoryError` where a batch does not fit.
     """
-    if config.max_lr == "auto":
-        raise ValueError("max_lr is still 'auto'; run the range test first and take its suggestion, or give a number.")
-    config = resolve(config, train)
+    require_type(config, ResolvedConfig)
     try:
         with use_resources(config):
             history = _fit(model, train, test, config, report, keep, resume)
@@ -68,7 +63,7 @@ def _fit(
     model: nn.Module,
     train: ImageDataset,
     test: ImageDataset,
-    config: TrainingConfig,
+    config: ResolvedConfig,
     report: Callable[[str], None],
     keep: Callable[[Checkpoint], None] | None,
     resume: Checkpoint | None,

@@ -18,10 +18,11 @@ from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.evaluation.tables import Column, Readable, Table
 from era_support_packages.system.machine import keep_freed_memory, resolve_device
 from era_support_packages.system.progress import progress_bar
-from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.config import PreparedConfig, ResolvedConfig
 from era_support_packages.training.cost import predicted_seconds, seconds_per_image
+from era_support_packages.training.resolution import require_type
 from era_support_packages.training.resources import use_resources
-from era_support_packages.training.setup import build_batches, build_optimizer, resolve
+from era_support_packages.training.setup import build_batches, build_optimizer
 
 SUGGESTIONS = ("steepest", "valley", "minimum/10")
 MINIMUM_ITERATIONS = 20
@@ -65,16 +66,17 @@ class RangeTest(Readable):
         return f"{watched} the loss suggests a peak learning rate of {self.listed}."
 
 
-def choose_max_lr(config: TrainingConfig, result: RangeTest) -> tuple[TrainingConfig, str]:
+def choose_max_lr(config: PreparedConfig, result: RangeTest) -> tuple[ResolvedConfig, str]:
     """The configuration with a number for `max_lr`, and the sentence that says where it came from.
 
     "auto" takes the suggestion "valley"; a number stays, and the sentence compares it with the suggestions. Raises
     `ValueError` where "auto" meets a curve that never falls.
     """
     if config.max_lr == "auto":
-        config = config.replace(max_lr=result.suggestion())
-        return config, f"max_lr = {config.max_lr:.3g}, the range test's suggestion 'valley' (all: {result.listed})."
-    return config, f"max_lr = {config.max_lr:.3g} is given, so the range test is only shown for comparison: {result.listed}."
+        found = config.resolved(result.suggestion())
+        return found, f"max_lr = {found.max_lr:.3g}, the range test's suggestion 'valley' (all: {result.listed})."
+    given = config.resolved()
+    return given, f"max_lr = {given.max_lr:.3g} is given, so the range test is only shown for comparison: {result.listed}."
 
 
 class _NotFiniteError(Exception):
@@ -85,7 +87,7 @@ def range_test(
     model: nn.Module,
     train: ImageDataset,
     test_size: int,
-    config: TrainingConfig,
+    config: PreparedConfig,
     start_lr: float = 1e-4,
     end_lr: float = 10.0,
 ) -> RangeTest:
@@ -97,19 +99,21 @@ def range_test(
 
     Raises `ValueError` where not 0 < start_lr < end_lr.
     """
+    require_type(config, PreparedConfig)
     if not 0 < start_lr < end_lr:
         raise ValueError(f"The range is {start_lr!r} to {end_lr!r}; give 0 < start_lr < end_lr.")
-    config = resolve(config, train)
     device = resolve_device(config.device)
+    # the test sets the rates itself, in the proportions that they have here
+    at_any_rate = config.resolved(0.01 if config.max_lr == "auto" else config.max_lr)
     with use_resources(config), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         iterations = config.range_test_iterations
         if device.type == "cpu":
             keep_freed_memory()
-            image_seconds = seconds_per_image(model, config)
+            image_seconds = seconds_per_image(model, at_any_rate)
             fifth = predicted_seconds(config, config.planned_epochs(len(train)), test_size, image_seconds) / 5
             iterations = min(iterations, max(MINIMUM_ITERATIONS, int(fifth / (image_seconds * config.batch_size))))
         twin = copy.deepcopy(model)
-        lrs, losses = _library_range_test(twin, train, config, device, start_lr, end_lr, iterations)
+        lrs, losses = _library_range_test(twin, train, at_any_rate, device, start_lr, end_lr, iterations)
     smoothed = smooth(losses)
     return RangeTest(lrs, losses, smoothed, suggest(lrs, smoothed))
 
@@ -117,7 +121,7 @@ def range_test(
 def _library_range_test(
     model: nn.Module,
     train: ImageDataset,
-    config: TrainingConfig,
+    config: ResolvedConfig,
     device: torch.device,
     start_lr: float,
     end_lr: float,

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 
 import torch
 
-from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.config import PreparedConfig
 
 
 @contextmanager
-def use_resources(config: TrainingConfig) -> Iterator[None]:
-    """While it lasts, PyTorch computes with the threads and the algorithms that a resolved configuration asks for.
+def use_resources(config: PreparedConfig) -> Iterator[None]:
+    """While it lasts, PyTorch computes with the threads and the algorithms that the configuration asks for.
 
     On a GPU cuDNN tries its algorithms and takes the fastest, or with `deterministic` only those that give the same bits.
     """

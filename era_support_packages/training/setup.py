@@ -10,32 +10,12 @@ from era_support_packages.datasets.batches import TrainingBatches
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.models.catalog import build_network
 from era_support_packages.models.initialization import start_residual_blocks, whiten_first_convolution
-from era_support_packages.system.machine import resolve_device, resolve_precision
-from era_support_packages.training.config import TrainingConfig
+from era_support_packages.system.machine import resolve_device
+from era_support_packages.training.config import ConfigValues, PreparedConfig, ResolvedConfig
 from era_support_packages.training.muon import MuonWithSGD
 
 
-def resolve(config: TrainingConfig, dataset: ImageDataset | None = None) -> TrainingConfig:
-    """The configuration with every "auto" but `max_lr` replaced by what it means on this machine and, where given, data set."""
-    device = resolve_device(config.device)
-    flip = config.horizontal_flip
-    if flip == "auto" and dataset is not None:
-        flip = 0.0 if dataset.name == "digits" else 0.5
-    engine = "device" if config.engine == "auto" else config.engine
-    busy = device.type == "cuda" and engine == "samples"
-    workers = (2 if busy else 0) if config.workers == "auto" else config.workers
-    return config.replace(
-        dataset=dataset.name if dataset is not None and config.dataset == "auto" else config.dataset,
-        device=str(device),
-        precision=resolve_precision(config.precision, device),
-        engine=engine,
-        workers=workers,
-        threads=torch.get_num_threads() if config.threads == "auto" else config.threads,
-        horizontal_flip=flip,
-    )
-
-
-def build_model(config: TrainingConfig, classes: int, train: ImageDataset | None = None) -> nn.Module:
+def build_model(config: ConfigValues, classes: int, train: ImageDataset | None = None) -> nn.Module:
     """The network of a configuration, in channels_last memory on its device; the same weights for the same seed.
 
     Raises `ValueError` where the configuration asks for `whitening` and there are no training images to take it from.
@@ -52,7 +32,7 @@ def build_model(config: TrainingConfig, classes: int, train: ImageDataset | None
     return model.to(device, memory_format=torch.channels_last)
 
 
-def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, config: ResolvedConfig) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum; weight decay on convolutions and the output layer, on norms and biases where asked for.
 
     Batch-norm biases learn at `norm_bias_lr` times `max_lr`. With `optimizer="muon"` the filters of all convolutions but the
@@ -62,20 +42,19 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opt
     filters = muon_filters(model) if config.optimizer == "muon" else []
     apart = {id(parameter) for parameter in (*biases, *filters)}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in apart]
-    learning_rate = config.max_lr if config.max_lr != "auto" else 0.01
     decay = config.weight_decay if config.decay_norms_and_biases else 0.0
     groups = [
         {"params": [parameter for parameter in rest if parameter.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [parameter for parameter in rest if parameter.ndim <= 1], "weight_decay": decay},
-        {"params": biases, "weight_decay": decay, "lr": config.norm_bias_lr * learning_rate},
+        {"params": biases, "weight_decay": decay, "lr": config.norm_bias_lr * config.max_lr},
     ]
     values = {
-        "lr": learning_rate,
+        "lr": config.max_lr,
         "momentum": config.momentum,
         "fused": next(model.parameters()).device.type in ("cpu", "cuda"),
     }
     if config.optimizer == "muon":
-        rate = config.muon_lr * learning_rate
+        rate = config.muon_lr * config.max_lr
         optimizer = MuonWithSGD([*groups, {"params": filters, "orthogonal": True, "weight_decay": 0.0, "lr": rate}], **values)
     else:
         optimizer = torch.optim.SGD(groups, nesterov=config.momentum > 0, **values)
@@ -91,7 +70,7 @@ def muon_filters(model: nn.Module) -> list[nn.Parameter]:
     return [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)][1:]
 
 
-def build_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig, steps: int) -> torch.optim.lr_scheduler.OneCycleLR:
+def build_scheduler(optimizer: torch.optim.Optimizer, config: ResolvedConfig, steps: int) -> torch.optim.lr_scheduler.OneCycleLR:
     """OneCycle over all steps of the run: from `warmup_start` of each group's rate up to it during `warmup`, then down to zero
     (Smith & Topin 2017).
 
@@ -111,12 +90,12 @@ def build_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig, st
     )
 
 
-def augmentation_policy(config: TrainingConfig) -> AugmentationPolicy:
+def augmentation_policy(config: PreparedConfig) -> AugmentationPolicy:
     """The part of a configuration that says what may happen to a training image."""
     return AugmentationPolicy(**{field.name: getattr(config, field.name) for field in dataclasses.fields(AugmentationPolicy)})
 
 
-def build_batches(train: ImageDataset, config: TrainingConfig) -> TrainingBatches:
-    """The augmented training batches of a resolved configuration."""
+def build_batches(train: ImageDataset, config: PreparedConfig) -> TrainingBatches:
+    """The augmented training batches of a configuration."""
     device, policy = resolve_device(config.device), augmentation_policy(config)
     return TrainingBatches(train, policy, config.batch_size, device, config.seed, config.workers, config.engine)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from era_support_packages.models.weight_gradients import fast_weight_gradients
 from era_support_packages.system.machine import autocast, resolve_device
-from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.config import ResolvedConfig
 from era_support_packages.training.cuda_graph import GraphedPass
 
 # what draws random numbers on the device, which a recorded step must not
@@ -22,7 +22,7 @@ class TrainingStep:
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        config: TrainingConfig,
+        config: ResolvedConfig,
         scheduler: torch.optim.lr_scheduler.OneCycleLR | None = None,
     ) -> None:
         self.model, self.optimizer, self.config, self.scheduler = model, optimizer, config, scheduler
@@ -53,7 +53,7 @@ class ForwardBackward:
         optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
         device: torch.device,
-        config: TrainingConfig,
+        config: ResolvedConfig,
     ) -> None:
         self.forward, self.optimizer, self.scaler, self.device, self.config = forward, optimizer, scaler, device, config
         self.fast_gradients = fast_weight_gradients(device, config.precision)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import get_args
 
 import numpy as np
 import torch
@@ -20,9 +21,9 @@ from era_support_packages.evaluation.intervals import percent
 from era_support_packages.gradcam import exploration
 from era_support_packages.gradcam.explanation import default_layers
 from era_support_packages.gradcam.methods import METHODS
-from era_support_packages.training.config_checks import CHECK_EXTENTS
 from era_support_packages.training.cost import flops_per_image
 from era_support_packages.training.history import History
+from era_support_packages.trust.extent import Extent
 from era_support_packages.trust.faithfulness import scores as faithfulness
 from era_support_packages.trust.sanity import check as sanity
 from era_support_packages.trust.shortcut import planting, search
@@ -60,7 +61,7 @@ class CheckBudget:
     classifier: Classifier
     history: History
     train: ImageDataset
-    extent: str = "auto"
+    extent: Extent = "auto"
     """"auto", or "full": every check as large as after a long training, whatever it costs and whatever was learnt"""
 
     def __post_init__(self) -> None:
@@ -191,8 +192,8 @@ REMEDY = 'Set checks = "full" to run all of it.'
 
 
 def check_extent(extent: str) -> None:
-    """Raise `ValueError` where `extent` is not one of `CHECK_EXTENTS`."""
-    if extent not in CHECK_EXTENTS:
+    """Raise `ValueError` where `extent` is not one of `Extent`."""
+    if extent not in get_args(Extent):
         raise ValueError(f"checks is {extent!r}; give 'auto' (as much as the training allows) or 'full'.")
 
 

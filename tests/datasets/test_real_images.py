@@ -10,6 +10,7 @@ from era_support_packages.datasets import loading as datasets
 from era_support_packages.datasets.normalization import normalize_images
 from era_support_packages.training import loop as training
 from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.resolution import resolve
 from era_support_packages.training.setup import build_model
 
 FOLDER = Path(__file__).parents[2] / "data" / "cifar10-jpeg"
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the JPEG copy of CI
 def test_a_short_run_learns_and_its_mistakes_can_be_explained() -> None:
     train, test = datasets.load(FOLDER)
     config = TrainingConfig.preset("smoke", train_images=1600, max_lr=0.03, whitening=True)
-    config = training.resolve(config.replace(device="cpu"), train)
+    config = resolve(config.replace(device="cpu"), train)
     model = build_model(config, 10, train)
     _, history = training.fit(model, train, test.take(np.arange(0, 10_000, 10)), config, report=lambda _: None)
     assert history.predictions.accuracy > 22  # chance is 10 %; it reached 32 %, with a standard error of 1.5 % on 1,000 images

@@ -23,6 +23,7 @@ from era_support_packages.datasets.image_dataset import DatasetError, ImageDatas
 from era_support_packages.models.custom_resnet import CustomResNet
 from era_support_packages.runs import recording
 from era_support_packages.runs.folder import Run
+from era_support_packages.system.settings import choices, fields, setting_of
 from era_support_packages.training import loop as training, lr_finder
 from era_support_packages.training.checkpoint import Checkpoint
 from era_support_packages.training.config import TrainingConfig
@@ -74,26 +75,12 @@ def test_a_run_from_end_to_end(tmp_path: Path, loaded: list[tuple[Any, Any]], ca
     assert loaded == [("some/folder", "elsewhere")]
     run = only_run(tmp_path / "out")
     config, summary = run.config(), run.summary()
-    asked = config.replace(horizontal_flip="auto", engine="auto")  # what it is named after
+    given = {"model": "resnet_custom", "train_images": 16, "max_lr": 0.01, "seed": 6, "dataset": "some/folder"}
+    given |= {"output_dir": str(tmp_path / "out"), "resolutions": [[8, 1.0]], "batch_size": 4, "crop_padding": 0}
+    asked = TrainingConfig.preset("smoke", **given, device="cpu", precision="fp32", workers=0)
     assert run.name == asked.default_run_name("colours")
-    assert config == TrainingConfig.preset(
-        "smoke",
-        model="resnet_custom",
-        train_images=16,
-        max_lr=0.01,
-        seed=6,
-        dataset="some/folder",
-        output_dir=str(tmp_path / "out"),
-        resolutions=[[8, 1.0]],
-        batch_size=4,
-        crop_padding=0,
-        device="cpu",
-        precision="fp32",
-        engine="device",
-        workers=0,
-        threads=torch.get_num_threads(),
-        horizontal_flip=0.5,
-    )
+    answered = {"engine": "device", "threads": torch.get_num_threads(), "horizontal_flip": 0.5}
+    assert config.to_dict() == {**asked.to_dict(), **answered}
     assert summary["complete"] is True
     assert (summary["dataset"], summary["preset"], summary["epochs"], summary["seed"]) == ("colours", "smoke", 1, 6)
     model = build_model(config, 3)
@@ -175,7 +162,7 @@ def test_every_parameter_is_an_option() -> None:
 def test_values_are_read_as_what_the_configuration_takes() -> None:
     arguments = ["--epochs", "3", "--max-lr", "1e-2", "--resolutions", "[[16, 0.5], [32, 0.5]]", "--test-time-flip", "true"]
     arguments += ["--workers", "auto", "--run-name", "2024", "--dataset", "data/cifar10-jpeg", "--test-images", "null"]
-    options = vars(command.build_parser().parse_args(arguments))
+    options = command.build_parser().read(arguments)
     given = {name: value for name, value in options.items() if value is not None}
     assert given == {
         "preset": "auto",
@@ -202,11 +189,16 @@ def test_values_are_read_as_what_the_configuration_takes() -> None:
         (["--preset", "cpu", "--batch-size", "many"], "batch_size is 'many'; give a whole number from 2 to 65536."),
         (
             ["--preset", "cpu", "--max-lr", "-0.1", "--seed", "1.5"],
-            "seed is 1.5; give a whole number from 0 to 4294967295. "
-            "max_lr is -0.1; give a number above 0 and up to 100, or 'auto' for the range test's suggestion.",
+            "max_lr is -0.1; give a number above 0 and up to 100, or 'auto' for the range test's suggestion. "
+            "seed is 1.5; give a whole number from 0 to 4294967295.",
         ),
         (["--max-lr", "-1e-3"], "max_lr is -0.001; give a number above 0 and up to 100, or 'auto' for the range test's"),
         (["--preset", "cpu", "--model", "ResNet81"], "model is 'ResNet81': did you mean 'ResNet18'"),
+        (["--epoch", "3"], "Unknown option '--epoch': did you mean '--epochs'"),
+        (["--batchsize=3"], "Unknown option '--batchsize': did you mean '--batch-size'"),
+        (["--zzz", "3", "--qqq"], "Unknown option '--zzz': "),
+        (["cpu"], "'cpu' belongs to no option; --help lists them."),
+        (["--epochs"], "Argument --epochs: expected one argument; --help lists what there is."),
     ],
 )
 def test_a_bad_value_ends_with_one_sentence_before_anything_is_loaded(
@@ -221,11 +213,21 @@ def test_a_bad_value_ends_with_one_sentence_before_anything_is_loaded(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unknown_option_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_names_every_option_with_what_it_is_for_its_range_and_its_default(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
-        command.main(["--learning-rate", "0.1"])
-    assert raised.value.code == 2
-    assert "error: unrecognized arguments: --learning-rate 0.1" in capsys.readouterr().err
+        command.main(["--help"])
+    assert raised.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for field in fields(TrainingConfig).values():
+        assert f"--{field.name.replace('_', '-')} " in text
+        assert " ".join(setting_of(field).help.split()) in text
+        assert all(word in text for word in choices(field))
+    assert "--batch-size N images a step (2 to 65536; default 512)" in text
+    assert "--anneal NAME how the learning rate falls to zero after the warm-up: linear, cos (default linear)" in text
+    assert "--workers N" in text
+    assert "(0 to 64 or auto; default auto)" in text
+    assert "--whitening true|false start the first convolution" in text
+    assert "augmentation of the training images: --horizontal-flip X" in text
 
 
 def test_missing_data_ends_with_one_sentence(

@@ -22,6 +22,7 @@ import torch
 import torchvision
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from tiny import plan
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
@@ -33,27 +34,20 @@ from era_support_packages.evaluation import predictions
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.models import summary
 from era_support_packages.training import loop as training, lr_finder
-from era_support_packages.training.config import TrainingConfig
 from era_support_packages.training.setup import build_model
 from era_support_packages.training.step import TrainingStep
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "notebooks" / "gradcam_cifar10.ipynb"
 CLASSES = ("red", "green", "blue")
-CONFIG = TrainingConfig.preset(
-    "smoke",
+CONFIG = plan(
     dataset="tiny",
     model="resnet_custom",
     train_images=16,
-    batch_size=8,
-    resolutions=((8, 1.0),),
-    max_lr=0.1,
     crop_padding=2,
     horizontal_flip=0.5,
     range_test_iterations=20,
-    device="cpu",
-    precision="fp32",
-    workers=0,
+    test_images=200,
 )
 cross_entropy = nn.CrossEntropyLoss()
 

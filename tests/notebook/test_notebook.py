@@ -22,6 +22,7 @@ from era_support_packages.notebook.parameters import KNOBS, Parameters
 from era_support_packages.plots.explorer_panel import WIDGET_VIEW
 from era_support_packages.runs.folder import Run
 from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.resolution import resolve
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks" / "gradcam_cifar10.ipynb"
@@ -212,8 +213,8 @@ def finished(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "describe", lambda device: "another computer")
     monkeypatch.setattr(provenance, "versions", lambda: {"torch": "2.9.1"})
     run = Run(tmp_path)
-    config = TrainingConfig.preset("cpu", dataset="pets", train_images=500, max_lr=0.2, device="cpu", precision="fp32", workers=0)
-    run.write_config(config.replace(horizontal_flip=0.5))
+    given = {"dataset": "pets", "train_images": 500, "max_lr": 0.2, "device": "cpu", "precision": "fp32", "workers": 0}
+    run.write_config(resolve(TrainingConfig.preset("cpu", **given, horizontal_flip=0.5), colored_images(3)))
     run.write_json("summary.json", {"dataset": "pets", "hardware": "a computer", "versions": {"torch": "2.6.0"}, "seconds": 75})
     return run
 

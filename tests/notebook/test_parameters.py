@@ -9,9 +9,10 @@ from typing import Any
 import nbformat
 import pytest
 
-from era_support_packages.notebook.parameters import KNOBS, MOST_MISTAKES, OTHERS, ParameterError, Parameters, parse
+from era_support_packages.notebook.parameters import KNOBS, MOST_MISTAKES, OTHERS, Knobs, ParameterError, Parameters, parse
 from era_support_packages.runs import preparation
 from era_support_packages.system.command_values import read_value, shield_negative_numbers
+from era_support_packages.system.settings import comment, fields
 from era_support_packages.training.config import TrainingConfig
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "gradcam_cifar10.ipynb"
@@ -46,6 +47,11 @@ def test_the_committed_cell_holds_the_knobs_with_their_values() -> None:
     assigned = [node.target.id for node in ast.parse(CELL).body if isinstance(node, ast.AnnAssign)]
     assert sorted(assigned) == sorted([*KNOBS, "more"])
     assert values["more"] == {}
+
+
+def test_the_comments_in_the_cell_say_what_the_help_of_a_command_line_says() -> None:
+    comments = {line.split(":")[0]: line.split("  # ")[1] for line in CELL.splitlines() if " = " in line}
+    assert {name: comments[name] for name in KNOBS} == {name: comment(field) for name, field in fields(Knobs).items()}
 
 
 def test_knobs_and_others_are_all_there_is() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
-from tiny import colored_images, plan, tiny_network
+from tiny import asking, colored_images, plan, tiny_network
 from torch import Tensor, nn
 
 from era_support_packages.datasets.image_dataset import ImageDataset
@@ -60,22 +60,28 @@ def checkpoint(model: nn.Module, records: tuple[EpochRecord, ...] = RECORDS, log
 
 
 def test_create_makes_a_folder_named_after_the_configuration(tmp_path: Path) -> None:
-    config = plan(output_dir=str(tmp_path / "deep" / "runs"))
-    run = Run.create(config, "colours")
-    assert run.folder == tmp_path / "deep" / "runs" / config.default_run_name("colours")
+    given = {"output_dir": str(tmp_path / "deep" / "runs")}
+    config = plan(**given)
+    run = Run.create(asking(**given), "colours", config)
+    assert run.folder == tmp_path / "deep" / "runs" / asking(**given).default_run_name("colours")
     assert re.fullmatch(r"smoke-colours-[0-9a-f]{6}", run.name)
     assert files(run.folder) == ["config.json"]
     assert json.loads((run.folder / "config.json").read_text()) == config.to_dict()
-    assert run.config() == config
+    assert run.config().resolved() == config
     assert not run.finished
 
 
+def created(root: Path, **values: Any) -> Run:
+    """A run's folder below that one."""
+    values["output_dir"] = str(root)
+    return Run.create(asking(**values), "colours", plan(**values))
+
+
 def test_a_name_that_is_taken_is_counted_up_and_nothing_is_overwritten(tmp_path: Path) -> None:
-    config = plan(output_dir=str(tmp_path), run_name="mine", seed=3)
-    first = Run.create(config, "colours")
+    first = created(tmp_path, run_name="mine", seed=3)
     (first.folder / "metrics.csv").write_text("precious")
-    second = Run.create(config.replace(seed=9), "colours")
-    third = Run.create(config, "colours")
+    second = created(tmp_path, run_name="mine", seed=9)
+    third = created(tmp_path, run_name="mine", seed=3)
     assert [run.name for run in (first, second, third)] == ["mine", "mine-2", "mine-3"]
     assert files(first.folder) == ["config.json", "metrics.csv"]
     assert (first.folder / "metrics.csv").read_text() == "precious"
@@ -84,12 +90,11 @@ def test_a_name_that_is_taken_is_counted_up_and_nothing_is_overwritten(tmp_path:
 
 
 def test_a_changed_value_gives_a_new_folder_and_a_file_in_the_way_stays(tmp_path: Path) -> None:
-    config = plan(output_dir=str(tmp_path))
-    one, other = Run.create(config, "colours"), Run.create(config.replace(seed=4), "colours")
+    one, other = created(tmp_path), created(tmp_path, seed=4)
     assert one.name != other.name
     assert not other.name.endswith("-2")
     (tmp_path / "taken").write_text("a file")
-    assert Run.create(config.replace(run_name="taken"), "colours").name == "taken-2"
+    assert created(tmp_path, run_name="taken").name == "taken-2"
     assert (tmp_path / "taken").read_text() == "a file"
 
 
@@ -248,7 +253,7 @@ def test_a_broken_range_test_counts_as_none_and_is_left_alone(text: str, tmp_pat
 def test_config_json_comes_back(tmp_path: Path) -> None:
     config = plan(epochs=4, resolutions=((8, 0.75), (10, 0.25)), max_lr=1 / 3, run_name="mine", threads=2)
     Run(tmp_path).write_config(config)
-    assert Run(tmp_path).config() == config
+    assert Run(tmp_path).config().resolved() == config
     Run(tmp_path).write_config(config.replace(max_lr=0.5))
     assert Run(tmp_path).config().max_lr == 0.5
     assert files(tmp_path) == ["config.json"]
@@ -387,7 +392,7 @@ def test_open_wants_a_finished_run(tmp_path: Path) -> None:
 @pytest.fixture
 def recorded(tmp_path: Path) -> Run:
     """The folder of a complete run."""
-    run = Run.create(CONFIG.replace(output_dir=str(tmp_path)), "colours")
+    run = created(tmp_path, epochs=2, seed=3)
     checkpoint(tiny_network()).save(run.checkpoint_file)
     run.write_metrics(RECORDS)
     run.write_summary(RECORDS, CONFIG, "colours", flops=0)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import colored_images, plan, quiet, tiny_network
+from tiny import asking, colored_images, plan, quiet, tiny_network
 from torch import Tensor, nn
 
 from era_support_packages.datasets import loading as datasets
@@ -36,7 +36,7 @@ from era_support_packages.runs.recording import (
 from era_support_packages.system import machine
 from era_support_packages.system.machine import resolve_device
 from era_support_packages.training.checkpoint import Checkpoint, CheckpointError
-from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.config import PreparedConfig, TrainingConfig
 from era_support_packages.training.failures import DeviceFailedError, OutOfMemoryError, TrainingDivergedError, is_device_failure
 from era_support_packages.training.history import EpochRecord, History, log_header, log_row
 from era_support_packages.training.loop import fit
@@ -128,9 +128,8 @@ def test_a_new_run_gets_a_folder_with_everything_resolved_in_it(
     values = {**SMALL, "max_lr": "auto", "output_dir": str(root)}
     prepared = prepare("smoke", data_root="there", report=lines.append, **values)
     requested = TrainingConfig.preset("smoke", **values)
-    assert prepared.config == requested.replace(
-        dataset="colours", device="cpu", precision="bf16", engine="device", workers=0, threads=3, horizontal_flip=0.5
-    )
+    found = {"dataset": "colours", "device": "cpu", "precision": "bf16", "engine": "device", "workers": 0, "threads": 3}
+    assert prepared.config.to_dict() == {**requested.to_dict(), **found, "horizontal_flip": 0.5}
     assert prepared.config.max_lr == "auto"  # the range test needs the model
     assert prepared.run.folder == root / requested.default_run_name("colours")
     assert json.loads((prepared.run.folder / "config.json").read_text()) == prepared.config.to_dict()
@@ -268,7 +267,7 @@ def test_what_the_machine_decided_is_taken_from_what_was_stored(
     assert first.config.horizontal_flip == 0.5
 
     set_machine(monkeypatch, gpus=1, cores=64, threads=32, bf16=never)  # now "auto" would be cuda:0, 2 workers, 32 threads
-    monkeypatch.setattr(preparation, "resolve", never)
+    monkeypatch.setattr(preparation, "prepare_config", never)
     monkeypatch.setattr(torch.cuda, "get_device_capability", never)
     lines: list[str] = []
     second = prepare("smoke", report=lines.append, **values)
@@ -598,10 +597,11 @@ def range_tests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return made
 
 
-def a_run(tmp_path: Path, **changes: Any) -> tuple[TrainingConfig, Run]:
+def a_run(tmp_path: Path, **changes: Any) -> tuple[PreparedConfig, Run]:
     """A plan of batches of 8 of the 24 coloured images, and its folder."""
-    config = plan(**{"dataset": "colours", "output_dir": str(tmp_path), **changes})
-    return config, Run.create(config, "colours")
+    values = {"dataset": "colours", "output_dir": str(tmp_path), **changes}
+    config = plan(**values)
+    return config, Run.create(asking(**values), "colours", config)
 
 
 @pytest.mark.parametrize(("asked", "chosen", "sentence"), [("auto", 0.03125, SUGGESTED), (0.1, 0.1, GIVEN)])
@@ -617,7 +617,7 @@ def test_the_range_test_is_made_once_and_kept(
     model, train = tiny_network(), colored_images(24)
     prepared = PreparedRun(run, config, train, colored_images(10, split="test"))
     first, curve, first_sentence = choose_learning_rate(model, prepared)
-    assert (first.config, first.run, first.test) == (config.replace(max_lr=chosen), run, prepared.test)
+    assert (first.config, first.run, first.test) == (config.resolved(chosen), run, prepared.test)
     assert (curve, first_sentence) == (CURVE, sentence)
     assert range_tests == [(model, train, 10, config)]
     assert json.loads((run.folder / "range_test.json").read_text()) == {
@@ -632,7 +632,7 @@ def test_the_range_test_is_made_once_and_kept(
     monkeypatch.setattr(recording, "range_test", never)
     for now in (prepared, first):  # stopped before and after the number was written down
         again, curve, sentence_again = choose_learning_rate(model, now)
-        assert (again.config, sentence_again) == (config.replace(max_lr=chosen), sentence)
+        assert (again.config, sentence_again) == (config.resolved(chosen), sentence)
         for name in ("lrs", "losses", "smoothed"):
             assert getattr(curve, name).tolist() == getattr(CURVE, name).tolist()
             assert getattr(curve, name).dtype == np.float64
@@ -815,13 +815,6 @@ def test_after_each_epoch_its_files_are_there(tmp_path: Path, reference: Referen
     assert told == [log_header(), *map(log_row, history.records)]
 
 
-def test_what_is_still_automatic_is_resolved_and_written_down(tmp_path: Path) -> None:
-    config, run = a_run(tmp_path, dataset="auto", workers="auto", threads="auto", horizontal_flip="auto")
-    _, history = train_in_folder(tiny_network(), PreparedRun(run, config, TRAIN, TEST), quiet)
-    resolved = config.replace(dataset="colours", workers=0, threads=torch.get_num_threads(), horizontal_flip=0.5)
-    assert run.config() == history.config == resolved
-
-
 @pytest.mark.parametrize("step", [4, 5, 12], ids=["first step of epoch 2", "within epoch 2", "last step"])
 @pytest.mark.parametrize(("stop", "exit_code"), STOPS.values(), ids=STOPS)
 def test_a_run_that_was_stopped_goes_on_to_what_it_would_have_been(
@@ -849,7 +842,7 @@ def test_a_run_that_was_stopped_goes_on_to_what_it_would_have_been(
         assert without_seconds(stopped.history) == without_seconds(reference.history)[:done]
         assert stopped.history.records == kept.records
         assert (stopped.history.planned, stopped.history.complete, stopped.history.predictions) == (4, False, None)
-        assert stopped.history.config == run.config()
+        assert stopped.history.config == run.config().resolved()
         assert lines[-1] == (
             f"Stopped after epoch {done} of 4. Run again with the same values to go on from there ({run.folder})."
         )
@@ -1188,7 +1181,7 @@ def test_after_the_stop_button_the_complete_epochs_are_shown(
     assert without_seconds(history) == without_seconds(reference.history)[:done]
     assert (history.planned, history.complete) == (4, False)
     assert history.stopped == f", stopped after epoch {done} of 4"
-    assert history.config == run.config()
+    assert history.config == run.config().resolved()
     assert lines[-2:] == [
         f"Stopped after epoch {done} of 4. Run again with the same values to go on from there ({run.folder}).",
         "What follows shows the run as it was then.",

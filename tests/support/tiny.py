@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from era_support_packages.datasets.image_dataset import ImageDataset
-from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.config import PreparedConfig, ResolvedConfig, TrainingConfig
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
 CLASSES = ("red", "green", "blue")
@@ -42,9 +42,9 @@ def colored_images(
     return ImageDataset(images.astype(np.uint8), labels, classes, "colours", "colours", split, MEAN, STD)
 
 
-def plan(**changes: Any) -> TrainingConfig:
-    """A plain run on the CPU: no augmentation, no smoothing, batches of 8 images at 8 px, one epoch."""
+def _plain(changes: dict[str, Any]) -> dict[str, Any]:
     values = {
+        "preset_name": "smoke",
         "epochs": None if "train_images" in changes else 1,
         "resolutions": ((8, 1.0),),
         "batch_size": 8,
@@ -55,7 +55,21 @@ def plan(**changes: Any) -> TrainingConfig:
         "engine": "device",
         "workers": 0,
     }
-    return TrainingConfig("smoke", **{**values, **changes})
+    return {**values, **changes}
+
+
+def asking(**changes: Any) -> TrainingConfig:
+    """What a person asks for to get `plan`."""
+    return TrainingConfig(**_plain(changes))
+
+
+def plan(**changes: Any) -> PreparedConfig:
+    """A plain run on the CPU: no augmentation, no smoothing, batches of 8 images at 8 px, one epoch.
+
+    A `ResolvedConfig`, but for `max_lr="auto"`, which waits for a range test.
+    """
+    values = {"dataset": "colours", "threads": torch.get_num_threads(), **_plain(changes)}
+    return (PreparedConfig if values["max_lr"] == "auto" else ResolvedConfig)(**values)
 
 
 def quiet(_: str) -> None:

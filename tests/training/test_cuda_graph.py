@@ -16,8 +16,9 @@ from era_support_packages.training import cuda_graph as step_graph, loop as trai
 from era_support_packages.training.checkpoint import Checkpoint
 from era_support_packages.training.config import TrainingConfig
 from era_support_packages.training.cuda_graph import GraphedPass
+from era_support_packages.training.resolution import resolve
 from era_support_packages.training.resources import use_resources
-from era_support_packages.training.setup import build_model, build_optimizer, build_scheduler, resolve
+from era_support_packages.training.setup import build_model, build_optimizer, build_scheduler
 from era_support_packages.training.step import TrainingStep
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -164,7 +165,7 @@ def trained(config: TrainingConfig, graphed: bool, network: nn.Module | None = N
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_graph_trains_as_single_kernels_do_bit_for_bit(precision: str, optimizer: str) -> None:
     values = {"precision": precision, "deterministic": True, "max_lr": 0.05, "label_smoothing": 0.1, "device": "cuda"}
-    config = resolve(TrainingConfig.preset("smoke", optimizer=optimizer, **values))
+    config = resolve(TrainingConfig.preset("smoke", optimizer=optimizer, **values), colored_images(3))
     results, weights = trained(config, graphed=True)
     expected, expected_weights = trained(config, graphed=False)
     assert results == expected
@@ -182,7 +183,9 @@ def test_a_network_that_waits_for_the_device_trains_without_a_graph() -> None:
             means = images.mean(dim=(2, 3))
             return self.linear(means) * (2.0 if means.sum().item() > 0 else 1.0)
 
-    config = resolve(TrainingConfig.preset("smoke", precision="fp32", deterministic=True, max_lr=0.05, device="cuda"))
+    config = resolve(
+        TrainingConfig.preset("smoke", precision="fp32", deterministic=True, max_lr=0.05, device="cuda"), colored_images(3)
+    )
     network = Impatient()
     with pytest.warns(UserWarning, match="Training runs without a CUDA graph, which is slower: "):
         results, weights = trained(config, True, copy.deepcopy(network))

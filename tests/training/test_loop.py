@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import MEAN, STD, colored_images, plan, quiet, tiny_network
+from tiny import MEAN, STD, asking, colored_images, plan, quiet, tiny_network
 from torch import Tensor, nn
 
 from era_support_packages.datasets.augmentation_policy import AugmentationPolicy
@@ -26,10 +26,9 @@ from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.evaluation.predictions import predict
 from era_support_packages.models.custom_resnet import CustomResNet
 from era_support_packages.models.resnet import ResNet, ResNet18
-from era_support_packages.system import machine
 from era_support_packages.training import cost as run_cost, loop as training
 from era_support_packages.training.checkpoint import Checkpoint
-from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.config import ConfigValues, ResolvedConfig, TrainingConfig
 from era_support_packages.training.cost import (
     announce_duration,
     duration,
@@ -42,13 +41,13 @@ from era_support_packages.training.failures import OutOfMemoryError, TrainingDiv
 from era_support_packages.training.history import EpochRecord, log_header, log_row
 from era_support_packages.training.loop import fit
 from era_support_packages.training.muon import MuonWithSGD
+from era_support_packages.training.resolution import resolve
 from era_support_packages.training.setup import (
     augmentation_policy,
     build_batches,
     build_model,
     build_optimizer,
     build_scheduler,
-    resolve,
 )
 from era_support_packages.training.step import TrainingStep
 
@@ -83,48 +82,6 @@ def changed(before: TrainingConfig, after: TrainingConfig) -> dict[str, Any]:
     """The values of `after` that differ from `before`."""
     old = before.to_dict()
     return {name: value for name, value in after.to_dict().items() if value != old[name]}
-
-
-def test_resolve_replaces_every_auto_but_max_lr_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
-    monkeypatch.setattr(machine, "_bf16_is_faster", lambda: True)
-    monkeypatch.setattr("torch.get_num_threads", lambda: 7)
-    automatic = TrainingConfig.preset("original")
-    resolved = resolve(automatic, colored_images(3))
-    here = {"device": "cpu", "precision": "bf16", "engine": "device", "workers": 0, "threads": 7}
-    assert changed(automatic, resolved) == {"dataset": "colours", **here}
-    assert [name for name, value in resolved.to_dict().items() if value == "auto"] == ["max_lr"]
-    assert resolve(resolved, colored_images(3)) == resolved
-    without_data = resolve(automatic)
-    assert changed(automatic, without_data) == here
-    monkeypatch.setattr(machine, "_bf16_is_faster", lambda: False)
-    assert resolve(automatic).precision == "fp32"
-
-
-@pytest.mark.parametrize(("engine", "workers"), [("auto", 0), ("device", 0), ("samples", 2)])
-def test_resolve_on_a_gpu_takes_two_workers_for_samples(engine: str, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (7, 5))
-    automatic = TrainingConfig.preset("original", threads=1, engine=engine)
-    resolved = resolve(automatic, colored_images(3))
-    expected = {"dataset": "colours", "device": "cuda:0", "precision": "fp16", "workers": workers}
-    assert changed(automatic, resolved) == expected | ({"engine": "device"} if engine == "auto" else {})
-
-
-def test_resolve_mirrors_no_digits() -> None:
-    automatic = plan(horizontal_flip="auto")
-    assert resolve(automatic, colored_images(3)).horizontal_flip == 0.5
-    assert resolve(automatic, dataclasses.replace(colored_images(3), name="digits")).horizontal_flip == 0.0
-    assert resolve(automatic).horizontal_flip == "auto"
-    assert resolve(plan(horizontal_flip=0.3), colored_images(3)).horizontal_flip == 0.3
-    digits = dataclasses.replace(colored_images(3), name="digits")
-    assert resolve(plan(horizontal_flip="auto", alternating_flip=True), digits).horizontal_flip == 0.0
-
-
-def test_resolve_keeps_what_is_given() -> None:
-    given = plan(dataset="data/some-folder", workers=3, threads=5, precision="bf16")
-    assert resolve(given, colored_images(3)) == given
 
 
 def test_build_model_gives_the_same_weights_for_the_same_seed() -> None:
@@ -253,12 +210,11 @@ def test_a_first_step_that_a_gradient_scaler_skips_leaves_no_trace(optimizer: st
 
 
 def test_optimizer_without_momentum_is_plain_gradient_descent() -> None:
-    optimizer = build_optimizer(tiny_network(), plan(momentum=0, max_lr="auto"))
+    optimizer = build_optimizer(tiny_network(), plan(momentum=0))
     assert all((group["momentum"], group["nesterov"]) == (0, False) for group in optimizer.param_groups)
-    assert optimizer.defaults["lr"] == 0.01  # the range test sets its own
 
 
-def learning_rates(config: TrainingConfig, steps: int) -> list[float]:
+def learning_rates(config: ResolvedConfig, steps: int) -> list[float]:
     """The learning rate of each of that many real training steps."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
     optimizer = build_optimizer(model, config)
@@ -533,13 +489,13 @@ def test_the_whole_plan_of_each_preset_runs(preset: str) -> None:
 # ---- the run ---------------------------------------------------------------------------------------------------------
 
 
-def test_fit_refuses_auto_before_anything_happens() -> None:
+@pytest.mark.parametrize("config", [asking(), plan(max_lr="auto")], ids=["asked for", "without a rate"])
+def test_fit_refuses_what_is_not_resolved_before_anything_happens(config: ConfigValues) -> None:
     model = tiny_network()
     before, reported = copy.deepcopy(model.state_dict()), []
-    message = "max_lr is still 'auto'; run the range test first and take its suggestion, or give a number."
-    with pytest.raises(ValueError, match="max_lr") as raised:
-        fit(model, colored_images(8), colored_images(4), plan(max_lr="auto"), reported.append)
-    assert str(raised.value) == message
+    with pytest.raises(TypeError, match="A ResolvedConfig is needed") as raised:
+        fit(model, colored_images(8), colored_images(4), config, reported.append)
+    assert "training.resolve(config, train)" in str(raised.value)
     assert reported == []
     assert same_weights(model.state_dict(), before)
 
@@ -652,12 +608,6 @@ def test_fit_survives_the_shortest_runs(images: int, warmup: float) -> None:
     _, history = fit(tiny_network(), train, train, plan(warmup=warmup), quiet)
     assert len(history.records) == 1
     assert math.isfinite(history.records[0].train_loss)
-
-
-def test_history_holds_the_resolved_configuration() -> None:
-    _, history = fit(tiny_network(), colored_images(8), colored_images(3), plan(workers="auto"), quiet)
-    threads = torch.get_num_threads()
-    assert changed(plan(workers="auto"), history.config) == {"dataset": "colours", "workers": 0, "threads": threads}
 
 
 EVERY_AUGMENTATION = {
@@ -1118,7 +1068,7 @@ RESUMED = {
 
 @pytest.mark.usefixtures("instant")
 @pytest.mark.parametrize("config", RESUMED.values(), ids=RESUMED)
-def test_a_run_resumed_after_any_epoch_equals_the_run_in_one_go_bit_for_bit(config: TrainingConfig, tmp_path: Path) -> None:
+def test_a_run_resumed_after_any_epoch_equals_the_run_in_one_go_bit_for_bit(config: ResolvedConfig, tmp_path: Path) -> None:
     train, test = colored_images(24, size=16), colored_images(11, size=16, split="test", seed=1)
     planned = config.planned_epochs(24)
     model = tiny_network(drop=0.3)

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from era_support_packages.datasets.batches import shuffled_order
 from era_support_packages.training import lr_finder
-from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.config import PreparedConfig
 from era_support_packages.training.lr_finder import RangeTest, choose_max_lr, range_test, smooth, suggest
 from era_support_packages.training.setup import build_optimizer
 
 
-def plan(**changes: Any) -> TrainingConfig:
+def plan(**changes: Any) -> PreparedConfig:
     """A plain run on the CPU, long enough for the full number of iterations."""
     return tiny_plan(**{"train_images": 10_000, "max_lr": "auto", "range_test_iterations": 20, **changes})
 
@@ -126,7 +126,7 @@ def test_suggestion_by_name() -> None:
 def test_choose_max_lr_takes_the_valley_or_keeps_a_number() -> None:
     result = RangeTest(LRS, LOSSES, LOSSES, {"steepest": 0.125, "valley": 0.03125, "minimum/10": 0.5})
     config, sentence = choose_max_lr(plan(max_lr="auto"), result)
-    assert config == plan(max_lr=0.03125)
+    assert config == plan(max_lr="auto").resolved(0.03125)
     assert sentence == (
         "max_lr = 0.0312, the range test's suggestion 'valley' (all: steepest 0.125, valley 0.0312, minimum/10 0.5)."
     )
@@ -220,7 +220,7 @@ def test_learning_rates_grow_exponentially_and_losses_are_those_of_real_steps() 
 def test_the_groups_rise_in_the_proportions_of_the_recipe(max_lr: float | str, monkeypatch: pytest.MonkeyPatch) -> None:
     rates: list[list[float]] = []
 
-    def watched(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    def watched(model: nn.Module, config: PreparedConfig) -> torch.optim.Optimizer:
         optimizer = build_optimizer(model, config)
         optimizer.register_step_post_hook(lambda own, *_: rates.append([group["lr"] for group in own.param_groups]))
         return optimizer

@@ -1,0 +1,67 @@
+"""From what was asked for to what a run uses: "auto" is answered here, once in a run."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from era_support_packages.datasets.image_dataset import ImageDataset
+from era_support_packages.system.machine import resolve_device, resolve_precision
+from era_support_packages.training.config import ConfigValues, PreparedConfig, ResolvedConfig, TrainingConfig
+
+
+def resolve(config: TrainingConfig, train: ImageDataset) -> ResolvedConfig:
+    """The configuration that training uses, from the one asked for, this machine and the training split.
+
+    Raises `ValueError` where the machine lacks what is asked for, and where `max_lr` is "auto": that takes a range test between
+    `prepare_config` and `choose_max_lr`.
+    """
+    return prepare_config(config, train).resolved()
+
+
+def prepare_config(config: TrainingConfig, train: ImageDataset) -> PreparedConfig:
+    """The configuration with every "auto" but `max_lr` replaced by what it means on this machine and for this data set.
+
+    Raises `ValueError` for a device or a precision that this machine lacks.
+    """
+    device = resolve_device(config.device)
+    if config.precision != "auto":
+        resolve_precision(config.precision, device)
+    return PreparedConfig.from_dict({**config.to_dict(), **_answers(config, device, train.name)})
+
+
+def stored_config(values: dict[str, Any]) -> PreparedConfig:
+    """The configuration that a run's files keep, as `to_dict` wrote it.
+
+    What an older version did not write holds its default, and is answered for this machine where that is "auto". The rest is as
+    it was, a device that is not here included. Raises `ValueError` where it is no configuration.
+    """
+    stored = TrainingConfig.from_dict(values)
+    try:
+        device = resolve_device(stored.device)
+    except ValueError:  # it was trained elsewhere
+        device = resolve_device("auto")
+    return PreparedConfig.from_dict({**stored.to_dict(), **_answers(stored, device, stored.dataset)})
+
+
+def require_type(config: object, kind: type[PreparedConfig]) -> None:
+    """Raise `TypeError` for a configuration in which more is open than that kind allows, with the way to one."""
+    if not isinstance(config, kind):
+        raise TypeError(
+            f"A {kind.__name__} is needed, not a {type(config).__name__}: make one with training.resolve(config, train), or "
+            "where max_lr is 'auto' with training.prepare_config, training.range_test and training.choose_max_lr."
+        )
+
+
+def _answers(config: ConfigValues, device: torch.device, dataset: str) -> dict[str, Any]:
+    """What "auto" means for each value that is left open, `max_lr` aside."""
+    answers: dict[str, Callable[[], Any]] = {
+        "dataset": lambda: dataset,
+        "device": lambda: str(device),
+        "precision": lambda: resolve_precision("auto", device),
+        "engine": lambda: "device",
+        "workers": lambda: 2 if device.type == "cuda" and config.engine == "samples" else 0,
+        "threads": torch.get_num_threads,
+        "horizontal_flip": lambda: 0.0 if dataset == "digits" else 0.5,
+    }
+    return {name: answer() for name, answer in answers.items() if getattr(config, name) == "auto"}
