@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType, NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, TypeGuard, Union, get_args, get_origin
 
 from era_support_packages.system.naming import nearest_names
 
@@ -105,7 +105,7 @@ def is_allowed(field: "dataclasses.Field[Any]", value: object) -> bool:
     )
 
 
-def is_number(value: object, whole: bool) -> bool:
+def is_number(value: object, whole: bool) -> TypeGuard[float]:
     """Whether it is a finite number, a whole one where asked for; True and False are none."""
     if isinstance(value, bool):
         return False
