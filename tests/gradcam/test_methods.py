@@ -5,8 +5,8 @@ import torch
 from gradcam_networks import Passes, layers_for, small_images, small_network
 
 from era_support_packages.gradcam.explanation import explain, image_passes
+from era_support_packages.gradcam.method_names import METHOD_NAMES
 from era_support_packages.gradcam.methods import GRADIENT_METHODS, METHODS, check_method
-from era_support_packages.training.config_checks import CAM_METHODS
 
 GRADIENT = ("gradcam", "gradcam++", "hirescam", "xgradcam", "layercam", "eigengradcam")
 
@@ -24,7 +24,7 @@ def test_there_are_ten_methods_each_by_its_class_of_the_library() -> None:
         "ablationcam": "AblationCAM",
         "fullgrad": "FullGrad",
     }
-    assert tuple(METHODS) == CAM_METHODS  # where they are known without an import that takes seconds
+    assert tuple(METHODS) == METHOD_NAMES  # where they are known without an import that takes seconds
     assert GRADIENT_METHODS == GRADIENT
     for name, method in METHODS.items():
         assert method.title.lower().replace("-", "") == name
