@@ -3,7 +3,6 @@
 train, test = load("cifar10")        also "cifar100", "digits", "auto", or a path to a folder of images
 """
 
-import difflib
 import os
 import textwrap
 from pathlib import Path
@@ -14,6 +13,7 @@ from era_support_packages.datasets.digits import load_digits
 from era_support_packages.datasets.folder_listing import check_folder
 from era_support_packages.datasets.image_dataset import DatasetError, ImageDataset
 from era_support_packages.datasets.image_folder import load_image_folder
+from era_support_packages.system.naming import nearest
 from era_support_packages.system.paths import expanded, unusable
 
 NAMES = ("auto", "cifar10", "cifar100", "digits")
@@ -106,9 +106,8 @@ def _unknown(given: str, root: Path) -> str:
     if os.path.isfile(path):
         return f"{given!r} is a file, not a data set: {_allowed()}."
     beside = [str(path.parent / folder) for folder in _folders(path.parent)] if path.parent != Path() else []
-    candidates = {name.lower(): name for name in (*beside, *_folders(root), *NAMES)}
-    near = difflib.get_close_matches(given.lower(), candidates, n=3)
-    hint = f" (did you mean {' or '.join(repr(candidates[name]) for name in near)}?)" if near else ""
+    near = nearest(given, (*beside, *_folders(root), *NAMES), cutoff=0.6)
+    hint = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
     return f"Unknown data set {given!r}{hint}: {_allowed()}."
 
 

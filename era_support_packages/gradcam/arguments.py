@@ -1,12 +1,13 @@
 """What `gradcam.explain` takes: images, targets and layers, brought to one form or refused in one sentence."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
+
+from era_support_packages.system.naming import nearest_names
 
 DEFAULT_LAYERS = ("layer1", "layer2", "layer3", "layer4")
 
@@ -57,7 +58,8 @@ def class_ids(targets: Targets, labels: ArrayLike | Tensor | None, count: int) -
         if targets == "predicted":
             return None
         if targets != "actual":
-            raise unknown("targets", targets, ("predicted", "actual"), " or integer class ids")
+            words = nearest_names(targets, ("predicted", "actual"))
+            raise ValueError(f"Unknown targets {targets!r}: {words} Integer class ids are targets too.")
         if labels is None:
             raise ValueError("targets 'actual' needs the labels; pass labels=, a class id for each image")
         return _integers("labels", labels, count, f"({count},)", dimensions=(1,))
@@ -83,15 +85,8 @@ def layer_names(model: nn.Module, layers: str | nn.Module | Iterable[str | nn.Mo
         if name is None:
             raise ValueError(f"the {type(layer).__name__} in layers is not a layer of this model; pass one of its own")
         if name not in list(modules):
-            raise unknown("layer", name, modules)
+            raise ValueError(f"Unknown layer {name!r}: {nearest_names(name, modules)}")
     return tuple(names)
-
-
-def unknown(what: str, value: object, valid: Iterable[str], also: str = "") -> ValueError:
-    """The error for a name that is not among the valid ones; names the nearest."""
-    lowered = {name.lower(): name for name in valid}
-    nearest = [repr(lowered[name]) for name in get_close_matches(str(value).lower(), lowered, n=3, cutoff=0)]
-    return ValueError(f"unknown {what} {value!r}; the nearest valid names are {', '.join(nearest)}{also}")
 
 
 def _integers(name: str, given: ArrayLike | Tensor, count: int, shape: str, dimensions: tuple[int, ...]) -> np.ndarray:

@@ -18,10 +18,10 @@ from pytorch_grad_cam import (
 )
 from pytorch_grad_cam.base_cam import BaseCAM
 
-from era_support_packages.gradcam.arguments import unknown
 from era_support_packages.gradcam.batch import Batch, BatchMaps
 from era_support_packages.gradcam.full_gradient import full_gradient_maps
 from era_support_packages.gradcam.maps import ablation_maps, eigen_maps, gradient_maps, score_maps
+from era_support_packages.system.naming import nearest_names
 
 
 @dataclass(frozen=True)
@@ -124,4 +124,4 @@ GRADIENT_METHODS = tuple(name for name, method in METHODS.items() if method.need
 def check_method(method: str) -> None:
     """Raise `ValueError` with the nearest names where `method` is not a key of `METHODS`."""
     if method not in tuple(METHODS):
-        raise unknown("method", method, METHODS)
+        raise ValueError(f"Unknown method {method!r}: {nearest_names(method, METHODS)}")

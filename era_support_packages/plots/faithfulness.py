@@ -7,7 +7,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from era_support_packages.evaluation.intervals import CONFIDENCE, mean_interval
-from era_support_packages.plots.panels import nearest_text
 from era_support_packages.plots.style import (
     BLUE,
     FAINT,
@@ -23,6 +22,7 @@ from era_support_packages.plots.style import (
     new_figure,
     styled,
 )
+from era_support_packages.system.naming import nearest_names
 from era_support_packages.trust.faithfulness.metrics import METRICS, RANKING_METRICS
 from era_support_packages.trust.faithfulness.result import (
     BASELINES,
@@ -54,7 +54,7 @@ def perturbation_curves(result: Faithfulness, title: str, layer: str | None = No
     layers = list(dict.fromkeys(row.layer for row in result.methods))
     layer = layers[-1] if layer is None else layer
     if layer not in layers:
-        raise ValueError(f"there are no scores of layer {layer!r}; {nearest_text(layer, layers)}.")
+        raise ValueError(f"There are no scores of layer {layer!r}: {nearest_names(layer, layers)}")
     rows = [row for row in result.methods if row.layer == layer]
     baselines = [row for row in result.baselines if row.name in BASELINE_LOOKS and row.layer in ("", layer)]
     figure = new_figure(WIDTH, 4.3 + LINE * FONT / 72 * (len(rows) + len(baselines)) / 2, title)

@@ -16,13 +16,13 @@ from era_support_packages.plots.panels import (
     check_some,
     check_unit_interval,
     fit_captions,
-    nearest_text,
     panel_layout,
     panel_width,
     row_labels,
     shape_text,
 )
 from era_support_packages.plots.style import MAX_BLOCK_COLUMNS, MAX_IMAGES, MAX_VARIANTS, count_lines, percent_text, styled
+from era_support_packages.system.naming import nearest_names
 
 if TYPE_CHECKING:
     from era_support_packages.datasets.batches import AugmentedImages
@@ -147,7 +147,7 @@ def gradcam_comparison(explanation: Explanation, title: str, *, layer: str | Non
     confidences = check_unit_interval(explanation.confidences, (len(images), 2), "confidences")
     layer = layers[-1] if layer is None else layer
     if layer not in layers:
-        raise ValueError(f"there is no map of layer {layer!r}; {nearest_text(layer, layers)}.")
+        raise ValueError(f"There is no map of layer {layer!r}: {nearest_names(layer, layers)}")
     chosen = maps[:, :, list(layers).index(layer)]
 
     groups = min(len(images), 2 if len(images) <= 10 else 3)  # images side by side, each with its three panels

@@ -1,6 +1,5 @@
 """Figures made of image panels: their layout, heat maps over images, and the checks of what goes into them."""
 
-import difflib
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 
 from era_support_packages.plots.style import FONT, HEAT_COLORMAP, LINE, MARGIN, NARROW, PAD, WIDTH, new_figure, text_width, wrap
+from era_support_packages.system.naming import nearest_names
 
 
 def overlay(image: np.ndarray, heat: np.ndarray, opacity: float = 0.5, colormap: str = HEAT_COLORMAP) -> np.ndarray:
@@ -29,7 +29,7 @@ def overlay(image: np.ndarray, heat: np.ndarray, opacity: float = 0.5, colormap:
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity is {opacity}; it must be from 0 (only the image) to 1 (only the map).")
     if colormap not in matplotlib.colormaps:
-        raise ValueError(f"there is no colormap {colormap!r}; {nearest_text(colormap, list(matplotlib.colormaps))}.")
+        raise ValueError(f"There is no colormap {colormap!r}: {nearest_names(colormap, list(matplotlib.colormaps))}")
     colors = 255.0 * matplotlib.colormaps[colormap](heat)[..., :3]
     return np.rint((1 - opacity) * image + opacity * colors).astype(np.uint8)
 
@@ -139,12 +139,6 @@ def shape_text(shape: Sequence[int | str]) -> str:
 def extremes_text(values: np.ndarray) -> str:
     """The range of values, for a message."""
     return f"values from {np.nanmin(values):.4g} to {np.nanmax(values):.4g}" if values.size else "no values"
-
-
-def nearest_text(name: str, valid: Sequence[str]) -> str:
-    """What to give instead of an unknown name, for a message."""
-    nearest = difflib.get_close_matches(str(name), valid, n=3)
-    return f"nearest: {', '.join(nearest)}" if nearest else f"choose one of {', '.join(valid)}"
 
 
 def check_some(values: Sequence[Any], what: str) -> None:

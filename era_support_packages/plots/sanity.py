@@ -14,7 +14,6 @@ from era_support_packages.plots.panels import (
     check_count,
     check_images,
     fit_captions,
-    nearest_text,
     panel_layout,
     panel_width,
     row_labels,
@@ -36,6 +35,7 @@ from era_support_packages.plots.style import (
     styled,
     wrap,
 )
+from era_support_packages.system.naming import nearest_names
 from era_support_packages.trust.sanity.verdict import MAX_CORRELATION, MAX_EXCESS
 
 if TYPE_CHECKING:
@@ -110,12 +110,12 @@ def sanity_maps(
     check_count(captions, len(images), "names")
     layer = check.layers[-1] if layer is None else layer
     if layer not in check.layers:
-        raise ValueError(f"there is no map of layer {layer!r}; {nearest_text(layer, list(dict.fromkeys(check.layers)))}.")
+        raise ValueError(f"There is no map of layer {layer!r}: {nearest_names(layer, list(dict.fromkeys(check.layers)))}")
     rows = {method: row for row, (method, own) in enumerate(zip(check.methods, check.layers, strict=True)) if own == layer}
     methods = list(rows) if methods is None else list(methods)
     for method in methods:
         if method not in rows:
-            raise ValueError(f"there is no map of method {method!r} at layer {layer}; {nearest_text(method, list(rows))}.")
+            raise ValueError(f"There is no map of method {method!r} at layer {layer}: {nearest_names(method, list(rows))}")
     if check.maps.shape[-2:] != images.shape[1:3]:
         size = "x".join(map(str, check.maps.shape[-2:]))
         raise ValueError(f"images are {images.shape[1]}x{images.shape[2]} px, but the maps {size}; give the images at that size.")

@@ -101,7 +101,7 @@ def prepare(
 
 
 def _data_of(
-    run: Run, config: TrainingConfig, data_root: str | None, given: Any, report: Report
+    run: Run, config: PreparedConfig, data_root: str | None, given: Any, report: Report
 ) -> tuple[ImageDataset, ImageDataset]:
     """The data of a finished run: where its configuration says, or else where the person says that it lies now."""
     try:

@@ -24,7 +24,7 @@ def run_of(requested: TrainingConfig, data: DataFingerprint, report: Callable[[s
     run = Run(root / name)
     if not run.folder.exists():
         return (requested.run_name is None and _elsewhere(requested, data)) or run
-    if not (run.folder / "config.json").is_file() or requested.differences(run.config().replace(dataset=requested.dataset)):
+    if not (run.folder / "config.json").is_file() or requested.replace(dataset="auto").differences(run.config()):
         return run  # empty, or refused in other words
     kept = run.data()
     if kept is None:

@@ -3,9 +3,23 @@
 import difflib
 from collections.abc import Iterable
 
+_MOST_LISTED = 50  # a palette has more names than anybody reads
+
+
+def nearest(name: object, valid: Iterable[str], cutoff: float = 0.5) -> list[str]:
+    """Up to three valid names, the nearest to a mistyped one first; upper and lower case are alike.
+
+    cutoff: from 0 (whatever is nearest) to 1 (the same letters), as in `difflib.get_close_matches`.
+    """
+    lowered = {other.lower(): other for other in valid}
+    return [lowered[near] for near in difflib.get_close_matches(str(name).lower(), lowered, n=3, cutoff=cutoff)]
+
 
 def nearest_names(name: object, valid: Iterable[str]) -> str:
-    """The valid names nearest to a mistyped one, as text for an error message; all of them where none is near."""
+    """The end of a sentence about an unknown name: "did you mean 'best'?", or the names to choose from where none is near."""
     valid = list(valid)
-    near = difflib.get_close_matches(str(name), valid, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(map(repr, near))}?" if near else f"choose one of {', '.join(map(repr, valid))}."
+    if near := nearest(name, valid):
+        return f"did you mean {' or '.join(map(repr, near))}?"
+    if len(valid) > _MOST_LISTED:
+        return f"the nearest are {', '.join(map(repr, nearest(name, valid, cutoff=0)))}."
+    return f"choose one of {', '.join(map(repr, valid))}."

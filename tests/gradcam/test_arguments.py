@@ -18,14 +18,14 @@ from era_support_packages.models.resnet import ResNet18
 BAD_VALUES = {
     "unknown method": (
         {"method": "gradcan"},
-        "unknown method 'gradcan'; the nearest valid names are 'gradcam', 'xgradcam', 'gradcam++'",
+        "Unknown method 'gradcan': did you mean 'gradcam' or 'xgradcam' or 'gradcam++'?",
     ),
     "unknown targets": (
         {"targets": "actuall"},
-        "unknown targets 'actuall'; the nearest valid names are 'actual', 'predicted' or integer class ids",
+        "Unknown targets 'actuall': did you mean 'actual'? Integer class ids are targets too.",
     ),
-    "unknown layer": ({"layers": ["0", "20"]}, "unknown layer '20'; the nearest valid names are '2', '0', '5'"),
-    "layer of a wrong type": ({"layers": 2}, "unknown layer 2; the nearest valid names are '2', '5', '4'"),
+    "unknown layer": ({"layers": ["0", "20"]}, "Unknown layer '20': did you mean '2' or '0'?"),
+    "layer of a wrong type": ({"layers": 2}, "Unknown layer 2: did you mean '2'?"),
     "foreign module": (
         {"layers": nn.Conv2d(1, 1, 1)},
         "the Conv2d in layers is not a layer of this model; pass one of its own",

@@ -691,8 +691,8 @@ BAD_VALUES: list[tuple[Callable[[], object], str]] = [
         "image 0 is explained for airplane and bird, but a comparison sets the predicted class beside another, here "
         "airplane and automobile; explain it with targets='contrast'.",
     ),
-    (lambda: draw_comparison(layer="layer 4"), "there is no map of layer 'layer 4'; nearest: layer4, layer1."),
-    (lambda: draw_comparison(layer="conv"), "there is no map of layer 'conv'; choose one of layer1, layer4."),
+    (lambda: draw_comparison(layer="layer 4"), "There is no map of layer 'layer 4': did you mean 'layer4' or 'layer1'?"),
+    (lambda: draw_comparison(layer="conv"), "There is no map of layer 'conv': choose one of 'layer1', 'layer4'."),
     (
         lambda: plots.overlay(IMAGES[0] / 255, MAPS[0, 0]),
         "image must be uint8 of shape (H, W, 3); got float64 of shape (8, 8, 3).",
@@ -704,7 +704,7 @@ BAD_VALUES: list[tuple[Callable[[], object], str]] = [
     ),
     (
         lambda: plots.overlay(IMAGES[0], MAPS[0, 0], colormap="infreno"),
-        "there is no colormap 'infreno'; nearest: inferno",
+        "There is no colormap 'infreno': did you mean 'inferno'",
     ),
     (
         lambda: plots.range_test(range_result(lrs=np.ones(3)), "t"),

@@ -174,8 +174,8 @@ def test_maps_have_room_for_every_text(count: int) -> None:
 
 
 BAD_VALUES = {
-    "layer": ({"layer": "layer5"}, "there is no map of layer 'layer5'; nearest: layer4, layer3."),
-    "method": ({"methods": ["gradcan"]}, "there is no map of method 'gradcan' at layer layer4; nearest: gradcam."),
+    "layer": ({"layer": "layer5"}, "There is no map of layer 'layer5': did you mean 'layer4' or 'layer3'?"),
+    "method": ({"methods": ["gradcan"]}, "There is no map of method 'gradcan' at layer layer4: did you mean 'gradcam'?"),
     "names": ({"check": {"names": ("cat",)}}, "names has 1 entries for 2 images; give one for each image."),
     "size": ({"check": {"images": some_images(2, 9)}}, "images are 9x9 px, but the maps 8x8; give the images at that size."),
     "none": (

@@ -16,7 +16,6 @@ from hypothesis import example, given, settings, strategies as st
 from other_values import OTHER_VALUES, make
 
 from era_support_packages.models.catalog import MODELS
-from era_support_packages.system.naming import nearest_names
 from era_support_packages.training import config as config_module
 from era_support_packages.training.config import PlannedEpoch, TrainingConfig
 from era_support_packages.training.presets import PRESETS
@@ -715,12 +714,6 @@ def test_a_configuration_needs_a_preset_name() -> None:
 @pytest.mark.parametrize("values", [None, [], ["preset_name"], "preset_name", 3], ids=repr)
 def test_a_configuration_is_made_from_a_table(values: Any) -> None:
     assert message(TrainingConfig.from_dict, values) == f"A configuration is a table of names and values, not {values!r}."
-
-
-def test_nearest_names() -> None:
-    assert nearest_names("bse", ["best", "fast", "cpu"]) == "did you mean 'best'?"
-    assert nearest_names("fast2", ["best", "fast", "fast1"]) == "did you mean 'fast' or 'fast1'?"
-    assert nearest_names("zzz", iter(["best", "fast"])) == "choose one of 'best', 'fast'."
 
 
 # ---- whatever a file may hold ------------------------------------------------------------------------------------------

@@ -355,7 +355,7 @@ def test_bad_values_are_refused_before_the_network_runs(changes: dict[str, objec
 
 
 def test_unknown_methods_are_refused_with_the_nearest_names() -> None:
-    with pytest.raises(ValueError, match=r"^unknown method 'gradcamm'; the nearest valid names are 'gradcam', "):
+    with pytest.raises(ValueError, match=r"^Unknown method 'gradcamm': did you mean 'gradcam' "):
         quick(methods="gradcamm")
 
 

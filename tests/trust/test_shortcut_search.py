@@ -282,7 +282,7 @@ def test_of_equal_hits_the_map_with_more_energy_in_the_mark_is_the_best() -> Non
         ({"methods": []}, "methods is empty; name at least one, such as 'gradcam'."),
         (
             {"methods": ["gradcam", "hires"]},
-            "unknown method 'hires'; the nearest valid names are 'hirescam', 'scorecam', 'gradcam'",
+            "Unknown method 'hires': did you mean 'hirescam'?",
         ),
         ({"count": 1}, "count is 1; it must be a whole number of at least 2."),
         ({"batch_size": 0}, "batch_size is 0; it must be a whole number of at least 1."),
