@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import re
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings, strategies as st
+from hypothesis import given, settings, strategies as st
 from other_values import OTHER_VALUES, make
 
 from era_support_packages.models.catalog import MODELS
@@ -379,268 +380,145 @@ def test_a_plan_adds_up_and_leaves_no_gaps(
 
 # ---- bad values --------------------------------------------------------------------------------------------------------
 
-
-def whole(name: str, value: object, low: int, high: int) -> tuple[str, object, str]:
-    return name, value, f"{name} is {value!r}; give a whole number from {low} to {high}."
-
-
-def number(name: str, value: object, low: float, high: float) -> tuple[str, object, str]:
-    return name, value, f"{name} is {value!r}; give a number from {low} to {high}."
-
-
-def text(name: str, value: object) -> tuple[str, object, str]:
-    return name, value, f"{name} is {value!r}; give it as text."
-
-
-def folder(value: object) -> tuple[str, object, str]:
-    advice = "without slashes, quotes, line breaks and : * ? < > |, with no space at its ends and no dot at its start."
-    return "run_name", value, f"run_name is {value!r}; give a folder name of at most 200 bytes {advice}"
-
-
-def plan(value: object, shown: str | None = None) -> tuple[str, object, str]:
-    return (
-        "resolutions",
-        value,
-        f"resolutions is {shown or repr(value)}; give a list of (pixels from 8 to 32, share of the images), "
-        "with shares that add up to 1, such as [(16, 0.7), (32, 0.3)].",
-    )
-
-
-def device(value: object) -> tuple[str, object, str]:
-    return "device", value, f"device is {value!r}: choose one of 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'."
-
-
-def learning_rate(value: object) -> tuple[str, object, str]:
-    return (
-        "max_lr",
-        value,
-        f"max_lr is {value!r}; give a number above 0 and up to 100, or 'auto' for the range test's suggestion.",
-    )
-
-
-def workers(value: object) -> tuple[str, object, str]:
-    return "workers", value, f"workers is {value!r}; give a whole number from 0 to 64, or 'auto'."
-
-
-def threads(value: object) -> tuple[str, object, str]:
-    return "threads", value, f"threads is {value!r}; give a whole number from 1 to 1024, or 'auto'."
-
-
-def switch(name: str, value: object) -> tuple[str, object, str]:
-    return name, value, f"{name} is {value!r}; give True or False."
-
-
 INF, NAN = float("inf"), float("nan")
-BAD_VALUES = [
-    ("preset_name", "orignal", "Unknown preset 'orignal': did you mean 'original'?"),
-    ("preset_name", "zzz", "Unknown preset 'zzz': choose one of 'original', 'fast', 'best', 'cpu', 'smoke'."),
-    ("preset_name", ["cpu"], "Unknown preset ['cpu']: did you mean 'cpu'?"),
-    ("preset_name", None, "Unknown preset None: choose one of 'original', 'fast', 'best', 'cpu', 'smoke'."),
-    text("dataset", ""),
-    text("dataset", 10),
-    text("dataset", None),
-    ("model", "resnet18", "model is 'resnet18': did you mean 'ResNet18' or 'ResNet152' or 'ResNet101'?"),
-    ("model", 18, f"model is 18: choose one of {', '.join(map(repr, MODELS))}."),
-    ("model", ["ResNet18"], "model is ['ResNet18']: did you mean 'ResNet18' or 'ResNet152' or 'ResNet101'?"),
-    whole("epochs", 0, 1, 10_000),
-    whole("epochs", 10_001, 1, 10_000),
-    whole("epochs", 2.0, 1, 10_000),
-    whole("epochs", "3", 1, 10_000),
-    whole("epochs", True, 1, 10_000),
-    whole("train_images", -1, 1, 10**9),
-    whole("train_images", 10**9 + 1, 1, 10**9),
-    whole("train_images", INF, 1, 10**9),
-    plan(None),
-    plan("16"),
-    plan(32),
-    plan([], "()"),
-    plan([16, 32], "(16, 32)"),
-    plan([[16, 0.5, 1], [32, 0.5]], "((16, 0.5, 1), (32, 0.5))"),
-    plan([(7, 1.0)], "((7, 1.0),)"),
-    plan([(33, 1.0)], "((33, 1.0),)"),
-    plan([(16.0, 1.0)], "((16.0, 1.0),)"),
-    plan([(True, 1.0)], "((True, 1.0),)"),
-    plan([(16, 0.7), (32, 0.4)], "((16, 0.7), (32, 0.4))"),
-    plan([(16, 0.0), (32, 1.0)], "((16, 0.0), (32, 1.0))"),
-    plan([(16, -0.5), (32, 1.5)], "((16, -0.5), (32, 1.5))"),
-    plan([(16, NAN)], "((16, nan),)"),
-    plan([(16, INF)], "((16, inf),)"),
-    plan([(16, "1")], "((16, '1'),)"),
-    plan({"16": 1.0}),
-    whole("batch_size", 1, 2, 65_536),
-    whole("batch_size", 65_537, 2, 65_536),
-    whole("batch_size", 64.5, 2, 65_536),
-    whole("batch_size", None, 2, 65_536),
-    learning_rate(0),
-    learning_rate(-0.1),
-    learning_rate(100.5),
-    learning_rate(NAN),
-    learning_rate(INF),
-    learning_rate(True),
-    learning_rate("0.1"),
-    learning_rate(None),
-    number("warmup", -0.1, 0, 1),
-    number("warmup", 1.01, 0, 1),
-    number("warmup_start", 0, 0.0001, 1),
-    number("warmup_start", 1.01, 0.0001, 1),
-    ("anneal", "cosine", "anneal is 'cosine': did you mean 'cos' or 'linear'?"),
-    ("anneal", 1, "anneal is 1: choose one of 'linear', 'cos'."),
-    ("optimizer", "adam", "optimizer is 'adam': choose one of 'sgd', 'muon'."),
-    ("optimizer", "moun", "optimizer is 'moun': did you mean 'muon'?"),
-    number("muon_lr", -0.1, 0, 1000),
-    number("muon_lr", 1001, 0, 1000),
-    number("momentum", 1.0, 0, 0.9999),
-    number("momentum", -0.5, 0, 0.9999),
-    number("weight_decay", -1e-9, 0, 1),
-    number("weight_decay", 10**400, 0, 1),
-    number("label_smoothing", 1.0, 0, 0.99),
-    number("label_smoothing", NAN, 0, 0.99),
-    number("norm_bias_lr", -1, 0, 1000),
-    number("norm_bias_lr", 1001, 0, 1000),
-    ("residual_start", "dirak", "residual_start is 'dirak': did you mean 'dirac'?"),
-    ("residual_start", None, "residual_start is None: choose one of 'random', 'dirac', 'zero'."),
-    switch("cuda_graph", 1),
-    switch("cuda_graph", None),
-    ("compile", 1, "compile is 1; give True or False."),
-    ("compile", "yes", "compile is 'yes'; give True or False."),
-    ("horizontal_flip", 1.5, "horizontal_flip is 1.5; give a number from 0 to 1, or 'auto'."),
-    ("horizontal_flip", True, "horizontal_flip is True; give a number from 0 to 1, or 'auto'."),
-    ("horizontal_flip", NAN, "horizontal_flip is nan; give a number from 0 to 1, or 'auto'."),
-    ("horizontal_flip", "none", "horizontal_flip is 'none'; give a number from 0 to 1, or 'auto'."),
-    switch("decay_norms_and_biases", 1),
-    switch("decay_norms_and_biases", "yes"),
-    switch("cutout_first", 1),
-    switch("cutout_first", "yes"),
-    switch("alternating_flip", 1),
-    switch("alternating_flip", None),
-    whole("crop_padding", -1, 0, 31),
-    whole("crop_padding", 32, 0, 31),
-    whole("cutout", -16, 0, 32),
-    whole("cutout", 33, 0, 32),
-    number("shift_scale_rotate", -0.1, 0, 1),
-    number("shift_scale_rotate", "0.5", 0, 1),
-    number("rgb_shift", 2, 0, 1),
-    number("rgb_shift", INF, 0, 1),
-    number("brightness_contrast", 1.1, 0, 1),
-    number("brightness_contrast", [0.5], 0, 1),
-    whole("range_test_iterations", 15, 16, 10_000),
-    whole("range_test_iterations", 10_001, 16, 10_000),
-    whole("test_images", 0, 1, 10**9),
-    whole("test_images", 10**9 + 1, 1, 10**9),
-    ("whitening", 0, "whitening is 0; give True or False."),
-    ("whitening", "no", "whitening is 'no'; give True or False."),
-    ("max_epochs", 0, "max_epochs is 0; give a whole number from 1 to 10000."),
-    ("max_epochs", 1.5, "max_epochs is 1.5; give a whole number from 1 to 10000."),
-    ("test_time_flip", 1, "test_time_flip is 1; give True or False."),
-    ("test_time_flip", "yes", "test_time_flip is 'yes'; give True or False."),
-    ("test_time_flip", None, "test_time_flip is None; give True or False."),
-    ("precision", 7, "precision is 7: choose one of 'auto', 'fp32', 'bf16', 'fp16'."),
-    ("precision", "fp23", "precision is 'fp23': did you mean 'fp32' or 'fp16'?"),
-    device("gpu"),
-    device(""),
-    device(0),
-    device("cuda:x"),
-    device("cuda:-1"),
-    device("cuda:"),
-    device("cuda:1\n"),
-    device("cpu:x"),
-    ("engine", "sample", "engine is 'sample': did you mean 'samples'?"),
-    ("engine", None, "engine is None: choose one of 'auto', 'device', 'samples'."),
-    workers(-1),
-    workers(65),
-    workers(1.0),
-    workers(True),
-    workers(None),
-    workers("2"),
-    threads(0),
-    threads(-1),
-    threads(1025),
-    threads(2.0),
-    threads(True),
-    threads(None),
-    threads("2"),
-    switch("deterministic", 1),
-    switch("deterministic", "yes"),
-    switch("deterministic", None),
-    whole("seed", -1, 0, 2**32 - 1),
-    whole("seed", 2**32, 0, 2**32 - 1),
-    whole("seed", 10**400, 0, 2**32 - 1),
-    *(
-        folder(name)
-        for name in (
-            "x" * 201,
-            "é" * 101,
-            "",
-            " ",
-            "a/b",
-            "a\\b",
-            ".",
-            "..",
-            ".x",
-            "x ",
-            " x",
-            "a:b",
-            "a*",
-            "a\nb",
-            "a\0b",
-            '"a"',
-            7,
-            ["a"],
-        )
+RANGES: dict[str, tuple[float, float]] = {
+    "epochs": (1, 10_000),
+    "train_images": (1, 10**9),
+    "max_epochs": (1, 10_000),
+    "batch_size": (2, 65_536),
+    "warmup": (0.0, 1.0),
+    "warmup_start": (1e-4, 1.0),
+    "muon_lr": (0.0, 1000.0),
+    "momentum": (0.0, 0.9999),
+    "weight_decay": (0.0, 1.0),
+    "label_smoothing": (0.0, 0.99),
+    "norm_bias_lr": (0.0, 1000.0),
+    "horizontal_flip": (0.0, 1.0),
+    "crop_padding": (0, 31),
+    "cutout": (0, 32),
+    "shift_scale_rotate": (0.0, 1.0),
+    "rgb_shift": (0.0, 1.0),
+    "brightness_contrast": (0.0, 1.0),
+    "range_test_iterations": (16, 10_000),
+    "test_images": (1, 10**9),
+    "workers": (0, 64),
+    "threads": (1, 1024),
+    "seed": (0, 2**32 - 1),
+}
+CHOICES = {
+    "model": MODELS,
+    "anneal": ("linear", "cos"),
+    "optimizer": ("sgd", "muon"),
+    "residual_start": ("random", "dirac", "zero"),
+    "precision": ("auto", "fp32", "bf16", "fp16"),
+    "engine": ("auto", "device", "samples"),
+}
+SWITCHES = (
+    *("decay_norms_and_biases", "whitening", "alternating_flip", "cutout_first", "test_time_flip"),
+    *("cuda_graph", "compile", "deterministic"),
+)
+OTHERWISE = ("preset_name", "dataset", "resolutions", "max_lr", "device", "run_name", "output_dir")
+
+
+def with_value(name: str, value: object) -> dict[str, Any]:
+    """A configuration's values with that one, of both lengths only one."""
+    length = {"train_images": value} if name == "train_images" else {"epochs": 3}
+    return {"preset_name": "cpu", **length, name: value}
+
+
+def test_every_parameter_is_looked_at() -> None:
+    assert sorted([*RANGES, *CHOICES, *SWITCHES, *OTHERWISE]) == sorted(FIELDS)
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_a_range_includes_its_ends_and_nothing_beyond(name: str) -> None:
+    low, high = RANGES[name]
+    whole = isinstance(low, int)
+    for value in (low, high):
+        assert getattr(TrainingConfig(**with_value(name, value)), name) == value
+    noun, ends = ("whole number", f"{low} to {high}") if whole else ("number", f"{low:g} to {high:g}")
+    beyond = (low - 1, high + 1, low + 0.5) if whole else (math.nextafter(low, -1), math.nextafter(high, 2000), 10**400)
+    for value in (*beyond, NAN, INF, True, "1", [low]):
+        found = message(TrainingConfig, **with_value(name, value))
+        assert found.startswith(f"{name} is {value!r}; give a {noun} from {ends}")
+    optional = name in ("epochs", "train_images", "max_epochs", "test_images")
+    assert optional or message(TrainingConfig, **with_value(name, None)).startswith(f"{name} is None; ")
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_choice_is_one_of_its_words(name: str) -> None:
+    for word in CHOICES[name]:
+        assert getattr(make(**{name: word}), name) == word
+    for value in (None, 1, "q", b"", [*CHOICES[name]]):
+        assert message(make, **{name: value}).startswith(f"{name} is {value!r}: ")
+    assert message(make, **{name: "q"}).endswith(f"choose one of {', '.join(map(repr, CHOICES[name]))}.")
+    assert f"did you mean {CHOICES[name][-1]!r}" in message(make, **{name: CHOICES[name][-1] + "x"})
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_a_switch_is_true_or_false(name: str) -> None:
+    for value in (1, 0, None, "yes", "true"):
+        assert message(make, **{name: value}) == f"{name} is {value!r}; give True or False."
+
+
+BAD_VALUES: dict[str, tuple[list[Any], str]] = {
+    "preset_name": (["orignal", "zzz", ["cpu"], None, "auto"], ""),
+    "dataset": (["", " ", 10, None, "\0", True], "give it as text."),
+    "output_dir": (["", " ", None, "runs\0"], "give it as text."),
+    "max_lr": (
+        [0, -0.1, 100.5, NAN, INF, True, "0.1", None],
+        "give a number above 0 and up to 100, or 'auto' for the range test's suggestion.",
     ),
-    text("output_dir", " "),
-    text("output_dir", None),
-    text("output_dir", "runs\0"),
-    text("dataset", "\0"),
-]
+    "device": (
+        ["gpu", "", 0, None, "cuda:x", "cuda:-1", "cuda:", "cuda:1\n", "cuda:100", "cpu:x"],
+        "give one of 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'.",
+    ),
+    "run_name": (
+        ["x" * 201, "é" * 101, "", " ", "a/b", "a\\b", ".", "..", ".x", "x ", " x", "a:b", "a*", "a\nb", "a\0b", '"a"', 7, ["a"]],
+        "give a folder name of at most 200 bytes without slashes, quotes, line breaks and : * ? < > |, with no space at its ends "
+        "and no dot at its start.",
+    ),
+    "resolutions": (
+        [
+            *(None, "16", 32, {"16": 1.0}, (), (16, 32), ((16, 0.5, 1), (32, 0.5))),
+            *(((7, 1.0),), ((33, 1.0),), ((16.0, 1.0),), ((True, 1.0),)),
+            *(((16, 0.7), (32, 0.4)), ((16, 0.0), (32, 1.0)), ((16, -0.5), (32, 1.5)), ((16, NAN),), ((16, INF),), ((16, "1"),)),
+        ],
+        "give a list of (pixels from 8 to 32, share of the images), with shares that add up to 1, such as [(16, 0.7), "
+        "(32, 0.3)].",
+    ),
+}
 
 
-@pytest.mark.parametrize(("name", "value", "expected"), BAD_VALUES, ids=lambda value: repr(value)[:30])
-def test_a_bad_value_gets_one_sentence(name: str, value: object, expected: str) -> None:
-    values: dict[str, Any] = {"preset_name": "cpu", "epochs": 3}
-    if name == "train_images":
-        del values["epochs"]
-    assert message(TrainingConfig.from_dict, {**values, name: value}) == expected
-    assert message(TrainingConfig, **{**values, name: value}) == expected
-
-
-def test_the_table_of_bad_values_has_every_parameter_at_least_twice() -> None:
-    names = [name for name, _, _ in BAD_VALUES]
-    assert {name for name in FIELDS if names.count(name) < 2} == set()
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, value) for name, (values, _) in BAD_VALUES.items() for value in values],
+    ids=lambda value: repr(value)[:30],
+)
+def test_a_bad_value_gets_one_sentence(name: str, value: object) -> None:
+    found = message(TrainingConfig.from_dict, with_value(name, value))
+    if name == "preset_name":
+        assert found.startswith(f"Unknown preset {value!r}: ")
+    else:
+        assert found == f"{name} is {value!r}; {BAD_VALUES[name][1]}"
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("epochs", 10_000),
-        ("batch_size", 2),
-        ("batch_size", 65_536),
         ("max_lr", 100),
         ("max_lr", 1e-12),
-        ("warmup", 0),
-        ("warmup", 1),
-        ("momentum", 0.9999),
-        ("label_smoothing", 0.99),
-        ("crop_padding", 31),
-        ("cutout", 32),
-        ("range_test_iterations", 16),
-        ("workers", 64),
-        ("workers", 0),
-        ("threads", 1),
-        ("threads", 1024),
-        ("deterministic", True),
         ("device", "cuda:15"),
         ("device", "mps"),
-        ("seed", 2**32 - 1),
         ("resolutions", ((8, 0.5), (32, 0.5))),
         ("resolutions", ((16, 1 / 3), (24, 1 / 3), (32, 1 / 3))),
         ("run_name", "a run.2"),
-        ("run_name", "élan"),
+        ("run_name", "auto"),
         ("run_name", "x" * 200),
         ("run_name", "é" * 100),
     ],
 )
-def test_the_ends_of_a_range_are_allowed(name: str, value: object) -> None:
+def test_unusual_values_are_allowed(name: str, value: object) -> None:
     assert getattr(make(**{name: value}), name) == value
 
 
@@ -714,54 +592,3 @@ def test_a_configuration_needs_a_preset_name() -> None:
 @pytest.mark.parametrize("values", [None, [], ["preset_name"], "preset_name", 3], ids=repr)
 def test_a_configuration_is_made_from_a_table(values: Any) -> None:
     assert message(TrainingConfig.from_dict, values) == f"A configuration is a table of names and values, not {values!r}."
-
-
-# ---- whatever a file may hold ------------------------------------------------------------------------------------------
-
-SCALARS = (
-    st.none()
-    | st.booleans()
-    | st.integers(-3, 70)
-    | st.integers()
-    | st.sampled_from([10**400, -(10**400), 2**64, NAN, INF, -INF, -0.0, 1e-320, "auto", "cpu", "cuda:0", "cos", "a/b", "\0"])
-    | st.floats()
-    | st.text(max_size=8)
-    | st.binary(max_size=4)
-)
-JUNK = st.recursive(
-    SCALARS,
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.lists(inner, max_size=3).map(tuple) | st.dictionaries(st.text(max_size=3), inner)
-    ),
-    max_leaves=8,
-)
-PLANS = st.lists(st.tuples(SCALARS, SCALARS) | st.lists(SCALARS, max_size=3), max_size=3)
-
-
-@quick
-@given(values=st.dictionaries(st.sampled_from(FIELDS), JUNK, max_size=6), resolutions=st.none() | PLANS)
-@example(values={"preset_name": {}}, resolutions=None)
-@example(values={"model": [], "precision": {}, "anneal": [[]]}, resolutions=None)
-@example(values={"run_name": b"x", "device": ["cpu"]}, resolutions=[(16, 10**400)])
-@example(values={"seed": 3, "warmup": 1}, resolutions=[(16, 1)])
-def test_whatever_the_values_are_the_only_error_is_a_valueerror(values: dict[str, Any], resolutions: Any) -> None:
-    given_values = {"preset_name": "cpu", "epochs": 1, **values}
-    if resolutions is not None:
-        given_values["resolutions"] = resolutions
-    try:
-        config = TrainingConfig.from_dict(given_values)
-    except ValueError:
-        return
-    assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-    assert config.default_run_name("x").startswith(config.preset_name + "-x-")
-    assert config.planned_epochs(1000)
-
-
-@quick
-@given(name=JUNK)
-@example(name=[])
-def test_whatever_the_presets_name_is_the_only_error_is_a_valueerror(name: Any) -> None:
-    if isinstance(name, str) and name in ("auto", *PRESETS):
-        return
-    with pytest.raises(ValueError, match=r"^Unknown preset "):
-        TrainingConfig.preset(name)

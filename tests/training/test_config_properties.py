@@ -1,8 +1,8 @@
 """Properties of the configuration: a valid one survives JSON and papermill, anything else is a ValueError and nothing else."""
 
+import dataclasses
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,63 +10,30 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 from papermill.translators import PythonTranslator
 
-from era_support_packages.models.catalog import MODELS
+from era_support_packages.system.settings import choices, fields, is_text, optional, setting_of, takes
 from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.config_checks import is_folder_name
 from era_support_packages.training.presets import PRESETS
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "gradcam_cifar10.ipynb"
 FIELDS = list(TrainingConfig("smoke", epochs=1).to_dict())
 some = settings(max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
 
-# ---- valid values, written down a second time --------------------------------------------------------------------------
-
-Rule = tuple[st.SearchStrategy, Callable[[Any], bool]]  # how to draw a valid value, and whether any value is one
+# ---- valid values ------------------------------------------------------------------------------------------------------
 
 
-def choice(*values: object) -> Rule:
-    return st.sampled_from(values), lambda value: type(value) in (str, bool) and value in values
-
-
-def whole(low: int, high: int) -> Rule:
-    return st.integers(low, high), lambda value: type(value) is int and low <= value <= high
-
-
-def number(low: float, high: float) -> Rule:
-    drawn = st.floats(low, high) | st.integers(math.ceil(low), math.floor(high))
-    return drawn, lambda value: type(value) in (int, float) and low <= value <= high
-
-
-def or_else(alternative: str | None, rule: Rule) -> Rule:
-    """The alternative, or what the rule allows."""
-    drawn, allowed = rule
-    return st.just(
-        alternative
-    ) | drawn, lambda value: (type(value) is type(alternative) and value == alternative) or allowed(value)
-
-
-def text() -> Rule:
-    def allowed(value: object) -> bool:
-        return isinstance(value, str) and value.strip() != "" and "\0" not in value
-
-    return st.text(min_size=1, max_size=12).filter(allowed), allowed
-
-
-def is_run_name(value: object) -> bool:
-    if not isinstance(value, str) or value == "" or value.strip() != value or len(value.encode()) > 200:
-        return False
-    return not value.startswith(".") and not any(character in value for character in '/\\:*?"<>|\n\0')
-
-
-def is_plan(value: object) -> bool:
-    if not isinstance(value, list | tuple) or not value:
-        return False
-    if not all(isinstance(step, list | tuple) and len(step) == 2 for step in value):
-        return False
-    if not all(type(pixels) is int and pixels in range(8, 33) for pixels, _ in value):
-        return False
-    if not all(type(share) in (int, float) and 0 < share <= 1 for _, share in value):
-        return False
-    return abs(sum(share for _, share in value) - 1) <= 1e-6
+def drawn(field: dataclasses.Field[Any]) -> st.SearchStrategy:
+    """Values that a field takes, drawn from what stands beside it."""
+    beside, words = setting_of(field), st.sampled_from(choices(field)) if choices(field) else st.nothing()
+    if takes(field, bool):
+        return st.booleans()
+    if not (takes(field, int) or takes(field, float)):
+        return words
+    low, high = beside.low if beside.above is None else beside.above, beside.high
+    numbers = st.integers(math.ceil(low) + (beside.above is not None), math.floor(high))
+    if takes(field, float):
+        numbers |= st.floats(low, high, exclude_min=beside.above is not None)
+    return words | numbers | (st.none() if optional(field) else st.nothing())
 
 
 def as_plan(steps: list[tuple[int, int]]) -> list[list[float]]:
@@ -74,79 +41,22 @@ def as_plan(steps: list[tuple[int, int]]) -> list[list[float]]:
     return [[pixels, weight / sum(weight for _, weight in steps)] for pixels, weight in steps]
 
 
-learning_rate = st.floats(0, 100, exclude_min=True) | st.integers(1, 100)
-steps = st.lists(st.tuples(st.integers(8, 32), st.integers(1, 50)), min_size=1, max_size=5)
-devices = ("auto", "cpu", "mps", "cuda", *(f"cuda:{index}" for index in range(100)))
-
-RULES: dict[str, Rule] = {
-    "preset_name": choice(*PRESETS),
-    "dataset": text(),
-    "model": choice(*MODELS),
-    "epochs": or_else(None, whole(1, 10_000)),
-    "train_images": or_else(None, whole(1, 10**9)),
-    "max_epochs": or_else(None, whole(1, 10_000)),
-    "resolutions": (steps.map(as_plan), is_plan),
-    "batch_size": whole(2, 65_536),
-    "max_lr": or_else("auto", (learning_rate, lambda value: type(value) in (int, float) and 0 < value <= 100)),
-    "warmup": number(0, 1),
-    "warmup_start": number(1e-4, 1),
-    "anneal": choice("linear", "cos"),
-    "optimizer": choice("sgd", "muon"),
-    "muon_lr": number(0, 1000),
-    "momentum": number(0, 0.9999),
-    "weight_decay": number(0, 1),
-    "decay_norms_and_biases": choice(True, False),
-    "label_smoothing": number(0, 0.99),
-    "norm_bias_lr": number(0, 1000),
-    "residual_start": choice("random", "dirac", "zero"),
-    "whitening": choice(True, False),
-    "horizontal_flip": or_else("auto", number(0, 1)),
-    "alternating_flip": choice(True, False),
-    "crop_padding": whole(0, 31),
-    "cutout": whole(0, 32),
-    "cutout_first": choice(True, False),
-    "shift_scale_rotate": number(0, 1),
-    "rgb_shift": number(0, 1),
-    "brightness_contrast": number(0, 1),
-    "range_test_iterations": whole(16, 10_000),
-    "test_images": or_else(None, whole(1, 10**9)),
-    "test_time_flip": choice(True, False),
-    "precision": choice("auto", "fp32", "bf16", "fp16"),
-    "device": choice(*devices),
-    "engine": choice("auto", "device", "samples"),
-    "workers": or_else("auto", whole(0, 64)),
-    "threads": or_else("auto", whole(1, 1024)),
-    "cuda_graph": choice(True, False),
-    "compile": choice(True, False),
-    "deterministic": choice(True, False),
-    "seed": whole(0, 2**32 - 1),
-    "run_name": or_else(None, (st.text(min_size=1, max_size=12).filter(is_run_name), is_run_name)),
-    "output_dir": text(),
+texts = st.text(min_size=1, max_size=12).filter(is_text)
+VALUES = {name: drawn(field) for name, field in fields(TrainingConfig).items()} | {
+    "preset_name": st.sampled_from(list(PRESETS)),
+    "dataset": texts,
+    "output_dir": texts,
+    "run_name": st.none() | texts.filter(is_folder_name),
+    "device": st.sampled_from(["auto", "cpu", "mps", "cuda", *(f"cuda:{index}" for index in range(100))]),
+    "resolutions": st.lists(st.tuples(st.integers(8, 32), st.integers(1, 50)), min_size=1, max_size=5).map(as_plan),
 }
-
-numbers = st.integers(-3, 70) | st.integers() | st.floats()
-near_misses = [10**400, -(10**400), 0.9999, 0.99991, 65_537, 2**32, 10**9 + 1, "auto", "cpu", "cos", "a/b", ".x", " x", "\0"]
-texts = st.text(max_size=6) | st.binary(max_size=3) | st.sampled_from(near_misses)
-scalars = st.none() | st.booleans() | numbers | texts | st.builds(object) | st.just(int)
-anything = st.recursive(
-    scalars,
-    lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
-    max_leaves=6,
-)
-
-
-def uneven_alternation(values: dict[str, Any]) -> bool:
-    """Whether a valid alternating flip meets a valid probability that it does not go with."""
-    _, allowed = RULES["horizontal_flip"]
-    flip = values["horizontal_flip"]
-    return values["alternating_flip"] is True and allowed(flip) and flip not in ("auto", 0, 0.5)
 
 
 @st.composite
 def valid_values(draw: st.DrawFn) -> dict[str, Any]:
     """A valid value for every parameter, with one of the two lengths, and an alternating flip only where it may be."""
-    values = draw(st.fixed_dictionaries({name: drawn for name, (drawn, _) in RULES.items()}))
-    if uneven_alternation(values):
+    values = draw(st.fixed_dictionaries({name: VALUES[name] for name in FIELDS}))
+    if values["alternating_flip"]:
         values["horizontal_flip"] = draw(st.sampled_from(["auto", 0, 0.5]))
     if draw(st.booleans()):
         return {**values, "epochs": draw(st.integers(1, 10_000)), "train_images": None}
@@ -156,10 +66,6 @@ def valid_values(draw: st.DrawFn) -> dict[str, Any]:
 def same(one: TrainingConfig, other: TrainingConfig) -> bool:
     """Equal, and written in the same way: 1 and 1.0 are not."""
     return one == other and repr(one) == repr(other)
-
-
-def test_there_is_a_rule_for_every_parameter() -> None:
-    assert list(RULES) == FIELDS
 
 
 # ---- valid configurations ----------------------------------------------------------------------------------------------
@@ -211,69 +117,45 @@ def test_a_configuration_given_as_notebook_parameters_is_the_one_the_notebook_ma
 
 # ---- everything else ---------------------------------------------------------------------------------------------------
 
-
-@some
-@given(name=st.sampled_from(FIELDS), value=anything, values=valid_values())
-@example(name="max_lr", value="0.1", values={"preset_name": "cpu", "epochs": 1})
-@example(name="seed", value=True, values={"preset_name": "cpu", "epochs": 1})
-@example(name="run_name", value="x" * 201, values={"preset_name": "cpu", "epochs": 1})
-@example(name="run_name", value="a\n", values={"preset_name": "cpu", "epochs": 1})
-@example(name="device", value="cuda:100", values={"preset_name": "cpu", "epochs": 1})
-@example(name="resolutions", value=[[16, 0.5], [32, 0.4]], values={"preset_name": "cpu", "epochs": 1})
-@example(name="preset_name", value="auto", values={"preset_name": "cpu", "epochs": 1})
-def test_a_value_of_any_kind_is_valid_or_a_valueerror_that_names_it(name: str, value: Any, values: dict[str, Any]) -> None:
-    if name in ("epochs", "train_images"):
-        values = {**values, "epochs": None, "train_images": None}  # the other length would be one too many
-    if name in ("horizontal_flip", "alternating_flip"):
-        values = {**values, "horizontal_flip": "auto", "alternating_flip": False}  # each goes with the other's default
-    _, allowed = RULES[name]
-    build = TrainingConfig.from_dict
-    if allowed(value) and not (name in ("epochs", "train_images") and value is None):
-        kept = build({**values, name: value}).to_dict()[name]
-        assert kept == ([list(step) for step in value] if name == "resolutions" else value)
-        return
-    with pytest.raises(ValueError, match=f"^(Unknown preset|{name} is|epochs is None and) ") as error:
-        build({**values, name: value})
-    assert type(error.value) is ValueError
-
-
-@some
-@given(
-    preset=st.sampled_from(list(PRESETS)),
-    name=st.sampled_from([name for name in FIELDS if name != "preset_name"]),
-    value=anything.filter(lambda value: value is not None),  # None keeps the preset's value
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 70)
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=6)
+    | st.binary(max_size=3)
+    | st.builds(object)
+    | st.sampled_from([10**400, -(10**400), 0.99991, 65_537, 2**32, 10**9 + 1, -0.0, "auto", "cpu", "cos", "a/b", ".x", "\0"])
 )
-@example(preset="cpu", name="epochs", value=0)
-@example(preset="fast", name="train_images", value=0)
-@example(preset="best", name="resolutions", value=32)
-def test_an_override_of_any_kind_is_valid_or_a_valueerror_that_names_it(preset: str, name: str, value: Any) -> None:
-    _, allowed = RULES[name]
-    if allowed(value):
-        kept = TrainingConfig.preset(preset, **{name: value}).to_dict()[name]
-        assert kept == ([list(step) for step in value] if name == "resolutions" else value)
-        return
-    with pytest.raises(ValueError, match=f"^{name} is ") as error:
-        TrainingConfig.preset(preset, **{name: value})
-    assert type(error.value) is ValueError
+anything = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=6,
+)
 
 
 @some
-@given(values=valid_values(), spoiled=st.dictionaries(st.sampled_from(FIELDS), anything, min_size=2, max_size=8))
-def test_several_bad_values_are_all_named_in_one_valueerror(values: dict[str, Any], spoiled: dict[str, Any]) -> None:
-    bad = {name for name, value in spoiled.items() if not RULES[name][1](value)}
+@given(values=valid_values(), spoiled=st.dictionaries(st.sampled_from(FIELDS), anything, min_size=1, max_size=8))
+@example(values={"preset_name": "cpu", "epochs": 1}, spoiled={"model": [], "precision": {}, "anneal": [[]]})
+@example(values={"preset_name": "cpu", "epochs": 1}, spoiled={"run_name": b"x", "device": ["cpu"], "preset_name": {}})
+@example(values={"preset_name": "cpu", "epochs": 1}, spoiled={"resolutions": [(16, 10**400)]})
+def test_values_of_any_kind_make_a_configuration_or_a_valueerror_that_names_one(
+    values: dict[str, Any], spoiled: dict[str, Any]
+) -> None:
     together = {**values, **spoiled}
-    if (together["epochs"] is None) == (together["train_images"] is None):
-        bad |= {"epochs", "train_images"}
-    if uneven_alternation(together):
-        bad |= {"alternating_flip", "horizontal_flip"}
-    if not bad:
-        assert TrainingConfig.from_dict(together).epochs == together["epochs"]
+    said = ""
+    try:
+        config = TrainingConfig.from_dict(together)
+    except ValueError as error:
+        said = str(error)
+    if said:
+        named = [name for name in (*spoiled, "epochs", "alternating_flip") if f"{name} is " in said]
+        assert named or said.startswith("Unknown preset ")
         return
-    with pytest.raises(ValueError, match=r" is |Unknown preset ") as error:
-        TrainingConfig.from_dict(together)
-    assert type(error.value) is ValueError
-    for name in bad:
-        assert ("Unknown preset " if name == "preset_name" else f"{name} is ") in str(error.value)
+    assert same(TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))), config)
+    assert config.default_run_name("x").startswith(config.preset_name + "-x-")
+    assert config.planned_epochs(1000)
 
 
 @some

@@ -289,7 +289,7 @@ AUGMENTED = {"horizontal_flip": 0.5, "shift_scale_rotate": 0.5, "brightness_cont
 def test_nothing_of_the_callers_changes() -> None:
     model = prepared_model(drop=0.5)
     before = snapshot(model)
-    result = range_test(model, colored_images(60), 30, plan(**AUGMENTED))
+    result = range_test(model, colored_images(60), 30, plan(**AUGMENTED), end_lr=1e-2)
     assert len(model.shapes) > 20  # it really ran
     assert len(result.losses) > 1
     assert snapshot(model) == before
