@@ -80,7 +80,7 @@ def test_a_curve_on_another_leaves_gaps_for_it(result: Faithfulness) -> None:
 
 def test_the_last_layer_is_the_default_and_another_name_is_refused(result: Faithfulness) -> None:
     assert perturbation_curves(result, "t").axes[0].get_title(loc="left") == "deletion at norm (lower is better)"
-    with pytest.raises(ValueError, match=re.escape("There are no scores of layer 'cnov': did you mean 'conv'?") + "$"):
+    with pytest.raises(ValueError, match=re.escape("There are no scores of layer 'cnov': did you mean 'conv' or 'norm'?") + "$"):
         perturbation_curves(result, "t", layer="cnov")
 
 
