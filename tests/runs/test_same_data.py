@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import colored_images, plan, quiet, tiny_network
+from tiny import asking, colored_images, plan, quiet, tiny_network
 
 from era_support_packages.datasets.fingerprint import DataFingerprint
 from era_support_packages.datasets.image_dataset import ImageDataset, data_fingerprint
@@ -227,7 +227,7 @@ def test_what_a_run_keeps(letters: Path) -> None:
 def test_a_run_made_by_hand_keeps_the_fingerprint_of_its_arrays(tmp_path: Path) -> None:
     train, test = small_digits()
     config = plan(output_dir=str(tmp_path))
-    start = PreparedRun(Run.create(config, "colors"), config, train, test)
+    start = PreparedRun(Run.create(asking(output_dir=str(tmp_path)), "colors", config), config, train, test)
     recording.train_in_folder(tiny_network(), start, quiet)
     assert start.run.data() == data_fingerprint(train, test)
     changed = ImageDataset(**{**vars(test), "images": np.roll(test.images, 1, axis=0)})
