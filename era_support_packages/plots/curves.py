@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from era_support_packages.plots.panels import check_some, extremes_text, shape_text
+from era_support_packages.plots.panels import check_some, shape_text
 from era_support_packages.plots.style import (
     BLUE,
     FAINT,
@@ -35,6 +35,7 @@ from era_support_packages.plots.style import (
 from era_support_packages.training.history import log_header, log_row
 
 if TYPE_CHECKING:
+    from era_support_packages.evaluation.predictions import Predictions
     from era_support_packages.training.history import EpochRecord, History
     from era_support_packages.training.lr_finder import RangeTest
 
@@ -148,20 +149,14 @@ def training_log(history: History, title: str) -> Figure:
 
 
 @styled
-def confusion_matrix(counts: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+def confusion_matrix(predictions: Predictions, title: str) -> Figure:
     """Actual classes in rows, predicted ones in columns; the colour is the percentage of the actual class.
 
-    `counts` integers (C, C), none negative. Up to 12 classes a cell gives count and percentage, up to 20 the count,
-    beyond that the colour alone. Raises ValueError for anything else.
+    Up to 12 classes a cell gives count and percentage, up to 20 the count, beyond that the colour alone. Raises ValueError
+    where the predictions have no labels.
     """
-    counts = np.asarray(counts)
-    check_some(classes, "classes")
+    counts, classes = predictions.confusion_matrix(), predictions.classes
     number = len(classes)
-    if counts.shape != (number, number) or not np.issubdtype(counts.dtype, np.integer) or counts.min() < 0:
-        raise ValueError(
-            f"counts must be integers of 0 or more, of shape ({number}, {number}) for {number} classes; "
-            f"got {counts.dtype} of shape {shape_text(counts.shape)} with {extremes_text(counts)}."
-        )
     percent = 100.0 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(8.2, max(4.0, 0.72 * number))
     figure = new_figure(side + 1.8, side + 0.6, title)
@@ -185,20 +180,13 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], title: str) -> 
 
 
 @styled
-def class_accuracies(accuracies: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+def class_accuracies(predictions: Predictions, title: str) -> Figure:
     """Accuracy per class as horizontal bars, best first, with the mean over classes.
 
-    `accuracies` (C,) percent in [0, 100]; NaN for a class without images, which comes last. Raises ValueError for
-    anything else.
+    A class without images comes last. Raises ValueError where the predictions have no labels.
     """
-    check_some(classes, "classes")
-    accuracies = np.asarray(accuracies, dtype=float)
+    accuracies, classes = predictions.class_accuracies(), predictions.classes
     known = np.isfinite(accuracies)
-    if accuracies.shape != (len(classes),) or not ((accuracies >= 0) & (accuracies <= 100) | np.isnan(accuracies)).all():
-        raise ValueError(
-            f"accuracies must be {len(classes)} percentages from 0 to 100, one per class; "
-            f"got shape {shape_text(accuracies.shape)} with {extremes_text(accuracies)}."
-        )
     order = sorted(range(len(classes)), key=lambda index: -accuracies[index] if known[index] else math.inf)
     columns = min(3, math.ceil(len(classes) / 50))
     per_column = math.ceil(len(classes) / columns)

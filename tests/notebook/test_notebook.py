@@ -12,6 +12,7 @@ import papermill
 import pytest
 from tiny import colored_images
 
+import era_support_packages
 from era_support_packages.notebook import (
     __main__ as notebook,
     executed as executed_notebook,
@@ -94,6 +95,24 @@ def test_it_carries_the_outputs_of_one_run_in_order(committed):
     assert re.search(r"one real run with `\w+ = .+Data: .+; hardware: .+; PyTorch [\d.]+.*; \d{4}-\d\d-\d\d; ", prose.source)
     assert prose.source.startswith("The outputs saved in this file ")  # true also while somebody runs the page
     assert prose.source.endswith(" Yours replace them as you run the cells, and section 3 says what yours are made with.")
+
+
+def test_it_is_short_to_read(committed):
+    assert len(committed.cells) <= 40
+    lines = {cell.id: len(cell.source.splitlines()) for cell in code_cells(committed)}
+    (parameters,), (bootstrap,) = tagged(committed, "parameters"), tagged(committed, "bootstrap")
+    assert {name: count for name, count in lines.items() if count > 8}.keys() <= {parameters.id, bootstrap.id}
+
+
+def test_its_cells_use_the_public_face_alone(committed):
+    """One import, of public names, behind the one that makes the kernel ready."""
+    (bootstrap,) = tagged(committed, "bootstrap")
+    lines = [line for cell in code_cells(committed) if cell is not bootstrap for line in cell.source.splitlines()]
+    (found,) = [line for line in lines if re.match(r"\s*(import|from)\b", line)]
+    names = found.removeprefix("from era_support_packages import ").split(", ")
+    assert set(names) <= set(era_support_packages.__all__)
+    private = [line for line in lines if re.search(r"[a-z]\._[a-z]", line)]
+    assert private == []
 
 
 def test_its_summary_is_the_originals_to_the_character(committed):

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import cv2
@@ -102,8 +102,21 @@ def range_result(losses: np.ndarray | None = None, **changes: object) -> SimpleN
     return SimpleNamespace(**{**values, **changes})
 
 
-def confusion(number: int) -> np.ndarray:
-    return np.full((number, number), 3) + 94 * np.eye(number, dtype=int)
+def counted(counts: np.ndarray, classes: Sequence[str]) -> Predictions:
+    """Predictions with this confusion matrix."""
+    actual, predicted = np.divmod(np.repeat(np.arange(counts.size), counts.ravel()), len(classes))
+    return Predictions(np.eye(len(classes), dtype=np.float32)[predicted], actual, tuple(classes))
+
+
+def accurate(percents: Sequence[int | float | None], classes: Sequence[str]) -> Predictions:
+    """Predictions of 200 images a class, of which these percentages are right; None for a class without images."""
+    right = np.array([0 if percent is None else round(2 * percent) for percent in percents])
+    wrong = np.array([0 if percent is None else 200 - round(2 * percent) for percent in percents])
+    return counted(np.diag(right) + np.roll(np.diag(wrong), 1, axis=1), classes)
+
+
+def confusion(number: int, classes: Sequence[str]) -> Predictions:
+    return counted(np.full((number, number), 3) + 94 * np.eye(number, dtype=int), classes)
 
 
 def log_rows(count: int) -> list[str]:
@@ -428,7 +441,7 @@ def test_training_log_shrinks_rows_too_long_to_fit() -> None:
 
 def test_confusion_matrix_gives_counts_and_row_percentages() -> None:
     counts = np.array([[997, 3, 0], [10, 30, 0], [0, 0, 0]])
-    figure = plots.confusion_matrix(counts, ["cat", "dog", "us$ and $"], "Confusion")
+    figure = plots.confusion_matrix(counted(counts, ["cat", "dog", "us$ and $"]), "Confusion")
     axes, bar = figure.axes
     assert np.allclose(pixels(axes), [[99.7, 0.3, 0], [25, 75, 0], [0, 0, 0]])
     assert axes.get_images()[0].norm(25.0) == pytest.approx(0.5), "square-root scale"
@@ -451,7 +464,7 @@ def test_confusion_matrix_gives_counts_and_row_percentages() -> None:
 @pytest.mark.parametrize(("number", "cell"), [(12, "97\n75 %"), (20, "97"), (21, None), (100, None)])
 def test_confusion_matrix_drops_numbers_that_have_no_room(number: int, cell: str | None) -> None:
     names = [f"class_{index}" for index in range(number)]
-    axes = plots.confusion_matrix(confusion(number), names, "t").axes[0]
+    axes = plots.confusion_matrix(confusion(number, names), "t").axes[0]
     assert (axes.texts[0].get_text() if axes.texts else None) == (
         cell.replace("75", f"{9700 / (97 + 3 * (number - 1)):.0f}") if cell else None
     )
@@ -459,7 +472,7 @@ def test_confusion_matrix_drops_numbers_that_have_no_room(number: int, cell: str
 
 def test_confusion_matrix_names_each_of_100_classes_on_one_of_two_sides() -> None:
     names = [f"class_{index}" for index in range(100)]
-    axes = plots.confusion_matrix(confusion(100), names, "t").axes[0]
+    axes = plots.confusion_matrix(confusion(100, names), "t").axes[0]
     right, top = axes.child_axes
     for near, far in ((axes.yaxis, right.yaxis), (axes.xaxis, top.xaxis)):
         labeled = {round(tick.get_loc()): tick.label1.get_text() for tick in near.get_major_ticks()}
@@ -468,7 +481,7 @@ def test_confusion_matrix_names_each_of_100_classes_on_one_of_two_sides() -> Non
 
 
 def test_class_accuracies_are_sorted_bars() -> None:
-    figure = plots.class_accuracies(np.array([50.0, np.nan, 92.5, 10.0]), ["cat", "dog", "ship", "deer"], "Per class")
+    figure = plots.class_accuracies(accurate([50, None, 92.5, 10], ["cat", "dog", "ship", "deer"]), "Per class")
     [axes] = figure.axes
     assert [patch.get_width() for patch in axes.patches] == [92.5, 50.0, 10.0, 0.0]
     assert [text.get_text() for text in axes.get_yticklabels()] == ["ship", "cat", "deer", "dog"]
@@ -479,8 +492,8 @@ def test_class_accuracies_are_sorted_bars() -> None:
 
 
 def test_class_accuracies_of_100_classes_stand_in_two_columns() -> None:
-    accuracies = np.random.default_rng(0).permutation(100).astype(float)
-    figure = plots.class_accuracies(accuracies, [str(index) for index in range(100)], "t")
+    accuracies = np.random.default_rng(0).permutation(100)
+    figure = plots.class_accuracies(accurate(accuracies, [str(index) for index in range(100)]), "t")
     lengths = [[patch.get_width() for patch in axes.patches] for axes in figure.axes]
     assert lengths == [list(range(99, 49, -1)), list(range(49, -1, -1))]
 
@@ -503,9 +516,9 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "curves": lambda: plots.training_curves(history(list(range(8, 22))), LONG_TITLE),
     "log 8": lambda: plots.training_log(history([16] * 4 + [32] * 4), LONG_TITLE),
     "log 45": lambda: plots.training_log(history([16] * 20 + [32] * 25), "t"),
-    "confusion 10": lambda: plots.confusion_matrix(confusion(10), CLASSES, LONG_TITLE),
-    "confusion 100": lambda: plots.confusion_matrix(confusion(100), [f"class_{i:02}" for i in range(100)], "t"),
-    "accuracies": lambda: plots.class_accuracies(np.linspace(0, 100, 10), CLASSES, LONG_TITLE),
+    "confusion 10": lambda: plots.confusion_matrix(confusion(10, CLASSES), LONG_TITLE),
+    "confusion 100": lambda: plots.confusion_matrix(confusion(100, [f"class_{i:02}" for i in range(100)]), "t"),
+    "accuracies": lambda: plots.class_accuracies(accurate(range(0, 100, 10), CLASSES), LONG_TITLE),
 }
 
 
@@ -725,28 +738,12 @@ BAD_VALUES: list[tuple[Callable[[], object], str]] = [
     (lambda: plots.training_curves(history([]), "t"), "history.records is empty; at least one is needed."),
     (lambda: plots.training_log(history([]), "t"), "history.records is empty; at least one is needed."),
     (
-        lambda: plots.confusion_matrix(np.eye(3, dtype=int), CLASSES, "t"),
-        "counts must be integers of 0 or more, of shape (10, 10) for 10 classes; "
-        "got int64 of shape (3, 3) with values from 0 to 1.",
+        lambda: plots.confusion_matrix(told(IDS, None, 0.5, IMAGES), "t"),
+        "these images have no labels, so nothing can be said of right and wrong; predict a labelled split.",
     ),
     (
-        lambda: plots.confusion_matrix(-np.eye(2, dtype=int), ["a", "b"], "t"),
-        "counts must be integers of 0 or more, of shape (2, 2) for 2 classes; "
-        "got int64 of shape (2, 2) with values from -1 to 0.",
-    ),
-    (
-        lambda: plots.confusion_matrix(np.eye(2), ["a", "b"], "t"),
-        "counts must be integers of 0 or more, of shape (2, 2) for 2 classes; "
-        "got float64 of shape (2, 2) with values from 0 to 1.",
-    ),
-    (lambda: plots.confusion_matrix(np.eye(0, dtype=int), [], "t"), "classes is empty; at least one is needed."),
-    (
-        lambda: plots.class_accuracies(np.array([50.0, 100.1]), ["a", "b"], "t"),
-        "accuracies must be 2 percentages from 0 to 100, one per class; got shape (2,) with values from 50 to 100.1.",
-    ),
-    (
-        lambda: plots.class_accuracies(np.array([50.0]), ["a", "b"], "t"),
-        "accuracies must be 2 percentages from 0 to 100, one per class; got shape (1,) with values from 50 to 50.",
+        lambda: plots.class_accuracies(told(IDS, None, 0.5, IMAGES), "t"),
+        "these images have no labels, so nothing can be said of right and wrong; predict a labelled split.",
     ),
     (
         lambda: plots.save(Figure(), "figure.jpg"),
