@@ -118,7 +118,7 @@ def start_download(
         if finished_run is not None:
             wanted = _stored_dataset(expanded(finished_run))
         elif dataset == "auto":
-            wanted = (_stored_dataset(Path(output_dir or "runs", run_name)) if run_name and resume else None) or "cifar10"
+            wanted = (_stored_dataset(expanded(output_dir or "runs") / run_name) if run_name and resume else None) or "cifar10"
         root = default_root() if data_root is None else expanded(data_root)
         if wanted not in ARCHIVES or (archive := ARCHIVES[wanted]).is_here(root):
             return None

@@ -12,6 +12,7 @@ from pathlib import Path
 from era_support_packages.bootstrap import repository_folder
 from era_support_packages.notebook.parameters import Parameters, parse
 from era_support_packages.system.interrupts import Terminated, sigterm_interrupts
+from era_support_packages.system.paths import expanded
 
 GO_ON = "run again with the same values to go on after the last complete epoch"
 REFUSALS = ("ParameterError", "RunError", "CheckpointError", "DatasetError")
@@ -115,7 +116,7 @@ def run(pairs: Sequence[Sequence[str]]) -> str:
     """Execute the notebook with these parameters into its run's folder; returns where everything is."""
     parameters = checked_parameters(pairs)
     with sigterm_interrupts():
-        executed, folder = execute(notebook_file(), parameters, repository_folder() / parameters.knobs["output_dir"])
+        executed, folder = execute(notebook_file(), parameters, repository_folder() / expanded(parameters.knobs["output_dir"]))
         target = folder / "notebook.ipynb"
         try:
             os.replace(executed, target)

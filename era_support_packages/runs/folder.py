@@ -55,7 +55,7 @@ class Run:
         Raises `RunError` where nothing can be written there.
         """
         name = asked.run_name or asked.default_run_name(dataset)
-        root = Path(asked.output_dir)
+        root = expanded(asked.output_dir)
         number = 1
         try:
             root.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from era_support_packages.evaluation.tables import print_wrapped
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.same_data import NO_FINGERPRINT, run_of
 from era_support_packages.system.machine import overview, resolve_device, resolve_precision
+from era_support_packages.system.paths import expanded, unusable
 from era_support_packages.training.config import PreparedConfig, TrainingConfig
 from era_support_packages.training.resolution import prepare_config
 
@@ -70,6 +70,8 @@ def prepare(
     if preset == "auto" and stored is not None:
         preset = stored.config().preset_name
     requested = TrainingConfig.preset(preset, **overrides)
+    if reason := unusable(expanded(requested.output_dir)):
+        raise RunError(f"output_dir {requested.output_dir!r} cannot be used ({reason}): give a folder that can be written.")
     device = resolve_device(requested.device)  # what this machine lacks is said before any data is loaded
     if requested.precision != "auto":
         resolve_precision(requested.precision, device)
@@ -79,8 +81,8 @@ def prepare(
     requested = _suited(requested, preset, overrides, len(train), report)
     data = data_fingerprint(train, test)
     name = requested.run_name or requested.default_run_name(train.name)
-    run = run_of(requested, data, report) if resume else Run(Path(requested.output_dir) / name)
-    if not resume or not run.folder.exists():
+    run = run_of(requested, data, report) if resume else Run(expanded(requested.output_dir) / name)
+    if not resume or not os.path.exists(run.folder):
         config = prepare_config(requested, train)
         run = Run.create(requested.replace(run_name=run.name), train.name, config, data)
         if run.name != name:
@@ -138,7 +140,7 @@ def _named_run(overrides: dict[str, Any]) -> Run | None:
     name, root = overrides.get("run_name"), overrides.get("output_dir") or "runs"
     if not isinstance(name, str) or not isinstance(root, str):
         return None
-    run = Run(Path(root) / name)
+    run = Run(expanded(root) / name)
     try:
         return run if (run.folder / "config.json").is_file() else None
     except (OSError, ValueError):  # no name of a folder; the configuration says so in its own words

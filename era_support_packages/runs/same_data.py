@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 from era_support_packages.datasets.fingerprint import DataFingerprint
 from era_support_packages.runs.folder import Run
+from era_support_packages.system.paths import expanded
 from era_support_packages.training.config import TrainingConfig
 
 NO_FINGERPRINT = (
@@ -19,7 +19,7 @@ def run_of(requested: TrainingConfig, data: DataFingerprint, report: Callable[[s
     That is the folder of its name, unless a run over other data is in it. Then it is one that holds the same request over this
     data, from another path or another folder's name, or a new one named after the data: `NAME-data-3f2a91`. A line says so.
     """
-    root = Path(requested.output_dir)
+    root = expanded(requested.output_dir)
     name = requested.run_name or requested.default_run_name(data.name)
     run = Run(root / name)
     if not run.folder.exists():
@@ -44,7 +44,7 @@ def _with_data(name: str, data: DataFingerprint) -> str:
 
 def _elsewhere(requested: TrainingConfig, data: DataFingerprint) -> Run | None:
     """A run of the same request over the same data that was given by another path."""
-    for file in sorted(Path(requested.output_dir).glob("*/data.json")):
+    for file in sorted(expanded(requested.output_dir).glob("*/data.json")):
         run = Run(file.parent)
         try:
             kept = DataFingerprint.from_dict(json.loads(file.read_text()))

@@ -1335,6 +1335,22 @@ def test_a_precision_that_the_device_lacks_is_refused_before_any_data_is_loaded(
     assert files(tmp_path) == []
 
 
+def test_a_tilde_in_output_dir_is_the_home_folder(tmp_path: Path, loaded: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    first = prepare("smoke", report=quiet, output_dir="~/runs", **SMALL, **MACHINE)
+    assert first.run.folder.parent == tmp_path / "home" / "runs"
+    assert prepare("smoke", report=quiet, output_dir="~/runs", **SMALL, **MACHINE).run == first.run
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+def test_an_output_dir_that_no_system_takes_is_named(tmp_path: Path, loaded: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match=r"^output_dir 'x{300}' cannot be used \(.*\): give a folder"):
+        prepare("smoke", report=quiet, output_dir="x" * 300, **SMALL, **MACHINE)
+    assert (loaded, list(tmp_path.iterdir())) == ([], [])
+
+
 def test_a_name_too_long_for_a_folder_is_a_bad_value(tmp_path, loaded):
     with pytest.raises(ValueError, match="run_name"):
         prepare("smoke", run_name="x" * 300, output_dir=str(tmp_path), report=quiet)
