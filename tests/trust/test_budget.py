@@ -101,7 +101,7 @@ def test_a_short_training_has_the_least_budget_in_operations_whatever_the_pixels
 def test_where_the_budget_is_small_the_checks_take_less_and_say_so(resnet18: nn.Module) -> None:
     made = budget(resnet18, history("smoke", 1437, resolutions=((24, 1.0),)))
     methods, images, sane, shortcut = sizes(made)
-    assert (methods, sane, shortcut) == (8, (16, 8), 0)
+    assert (methods, sane, shortcut) == (8, (16, 6), 0)
     assert 12 <= images < 24
     assert "Score-CAM and Ablation-CAM are left out" in made.explorer().sentence
     assert f"{images} images are taken instead of 24." in made.faithfulness().sentence

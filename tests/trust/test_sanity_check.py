@@ -4,6 +4,7 @@ import copy
 import re
 from collections import OrderedDict
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +17,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from era_support_packages.gradcam.explanation import explain
-from era_support_packages.trust.sanity.check import check_network, rank_correlation
+from era_support_packages.trust.sanity.check import check_network
 from era_support_packages.trust.sanity.randomization import cascade
+from era_support_packages.trust.sanity.similarity import rank_correlation
 from era_support_packages.trust.sanity.verdict import SanityCheck, Verdict
 
+READING = Path(__file__).parents[2] / "docs" / "reading-heatmaps.md"
 STAGES = ("linear", "conv2 + norm2", "conv1 + norm1")
 
 
@@ -35,12 +38,10 @@ def patches(count: int, seed: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(images, dtype=torch.float32), torch.tensor(classes)
 
 
-@lru_cache(maxsize=1)
-def trained() -> nn.Module:
-    """A network that tells the colour of the patch; it is never to be changed."""
+def untrained() -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = nn.Sequential(
+        return nn.Sequential(
             OrderedDict(
                 conv1=nn.Conv2d(3, 8, 3, padding=1, bias=False),
                 norm1=nn.BatchNorm2d(8),
@@ -52,7 +53,13 @@ def trained() -> nn.Module:
                 flatten=nn.Flatten(),
                 linear=nn.Linear(16, 3),
             )
-        )
+        ).eval()
+
+
+@lru_cache(maxsize=1)
+def trained() -> nn.Module:
+    """A network that tells the colour of the patch; it is never to be changed."""
+    network = untrained().train()
     images, classes = patches(256, seed=1)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
     for step in range(60):
@@ -80,6 +87,24 @@ def remembers(network: nn.Module, images: Tensor, class_ids: np.ndarray) -> np.n
     return explain(trained(), images, class_ids, "relu2").maps[:, 0, 0]
 
 
+def edges_and_gradcam(network: nn.Module, images: Tensor, class_ids: np.ndarray) -> np.ndarray:
+    """Three fifths edges, two fifths Grad-CAM."""
+    return 0.6 * edges(network, images, class_ids) + 0.4 * explain(network, images, class_ids, "relu2").maps[:, 0, 0]
+
+
+def guided_backpropagation(network: nn.Module, images: Tensor, class_ids: np.ndarray) -> np.ndarray:
+    """The gradient at the image, of which each ReLU lets only what is positive go back (Springenberg et al. 2014)."""
+    relus = [module for module in network.modules() if isinstance(module, nn.ReLU)]
+    handles = [relu.register_full_backward_hook(lambda _relu, given, _behind: (given[0].clamp(min=0),)) for relu in relus]
+    with torch.enable_grad():
+        pixels = images.clone().requires_grad_()
+        scores = network(pixels).gather(1, torch.from_numpy(class_ids)[:, None]).sum()
+        gradient = torch.autograd.grad(scores, pixels)[0]
+    for handle in handles:
+        handle.remove()
+    return unit(gradient.clamp(min=0).amax(dim=1).clamp(min=1e-12))
+
+
 def noise(network: nn.Module, images: Tensor, class_ids: np.ndarray) -> np.ndarray:
     """A function of the weights alone."""
     seed = int.from_bytes(network.linear.weight.detach().numpy().tobytes()[:8], "little")
@@ -104,6 +129,51 @@ def quick(model: nn.Module | None = None, **changes: object) -> SanityCheck:
 
 def verdict_on(method: str) -> Verdict:
     return everything().verdicts[everything().methods.index(method)]
+
+
+# ---- what the limits can and cannot tell -----------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def planted() -> dict[str, SanityCheck]:
+    methods = ["gradcam", edges, edges_and_gradcam, guided_backpropagation, noise]
+    images = patches(32, 2)[0], patches(128, 1)[0]
+    return {
+        "trained": check_network(trained(), *images, methods=methods, layers="relu2"),
+        "untrained": check_network(untrained(), *images, methods="gradcam", layers="relu2"),
+    }
+
+
+PLANTED = {
+    "Grad-CAM of the trained network": ("trained", "gradcam"),
+    "an edge detector": ("trained", "edges"),
+    "60 % edge detector, 40 % Grad-CAM": ("trained", "edges_and_gradcam"),
+    "guided backpropagation": ("trained", "guided_backpropagation"),
+    "noise drawn by the weights": ("trained", "noise"),
+    "Grad-CAM of the untrained network": ("untrained", "gradcam"),
+}
+
+
+def test_the_page_shows_the_planted_cases() -> None:
+    text = READING.read_text(encoding="utf-8").split("| the map is of |")[1].split("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines()[2:]]
+    assert [row[0] for row in rows] == list(PLANTED)
+    for name, outcome, correlation, excess, _ in rows:
+        network, method = PLANTED[name]
+        check = planted()[network]
+        found = check.verdicts[check.methods.index(method)]
+        print(name, found.outcome, round(found.correlation.estimate, 2), round(found.excess.estimate, 2), check.remark)
+        assert outcome == found.outcome, name
+        assert float(correlation) == pytest.approx(found.correlation.estimate, abs=0.05), name
+        assert float(excess) == pytest.approx(found.excess.estimate, abs=0.05), name
+
+
+def test_an_untrained_network_is_pointed_out() -> None:
+    assert planted()["trained"].remark == ""
+    remark = planted()["untrained"].remark
+    assert remark.startswith("The network itself is hardly surer of its predictions")
+    assert "as one that has learned nothing: passing then says nothing" in remark
+    assert planted()["untrained"].reading().endswith(remark)
 
 
 # ---- verdicts --------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny import tiny_network
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from era_support_packages.models.custom_resnet import resnet_custom
 from era_support_packages.models.resnet import ResNet18
@@ -235,3 +236,64 @@ def test_redrawn_networks_still_tell_images_apart_which_they_would_not_with_the_
     with torch.no_grad():
         assert redrawn(some_images()).std(dim=0).min() > 0.01
         assert stale(some_images()).std(dim=0).max() < 0.1 * redrawn(some_images()).std(dim=0).min()
+
+
+# ---- weights that are computed of parameters -------------------------------------------------------------------------
+
+
+def pruned(layer: nn.Module) -> nn.Module:
+    return prune.random_unstructured(layer, "weight", amount=0.3)
+
+
+REPARAMETRIZED: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "weight_norm by hooks": nn.utils.weight_norm,
+    "spectral_norm by hooks": nn.utils.spectral_norm,
+    "pruning": pruned,
+    "weight_norm": nn.utils.parametrizations.weight_norm,
+    "spectral_norm": nn.utils.parametrizations.spectral_norm,
+}
+
+
+def reparametrized(wrap: Callable[[nn.Module], nn.Module]) -> nn.Sequential:
+    """The tiny network with two layers whose weights are computed of others, after a training step."""
+    network = tiny_network()
+    network.conv, network.linear = wrap(network.conv), wrap(network.linear)
+    network(some_images()).square().sum().backward()
+    return network
+
+
+def multiplied_with(network: nn.Module) -> list[Tensor]:
+    network(some_images())
+    return [network.conv.weight.detach().clone(), network.linear.weight.detach().clone()]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("kind", REPARAMETRIZED)
+def test_weights_that_are_computed_are_redrawn(kind: str) -> None:
+    network = reparametrized(REPARAMETRIZED[kind])
+    before = multiplied_with(network.eval())
+    *_, last = cascade(network, ("linear", "conv + norm"), some_images(), (0,), 64)
+    for old, new in zip(before, multiplied_with(last), strict=True):
+        assert not torch.equal(old, new)
+        assert torch.corrcoef(torch.stack([old.flatten(), new.flatten()]))[0, 1].abs() < 0.5
+        if kind.startswith("spectral_norm"):
+            assert torch.linalg.matrix_norm(new.flatten(1), ord=2) == pytest.approx(1, abs=0.05)
+    assert all(torch.equal(old, now) for old, now in zip(before, multiplied_with(network), strict=True))
+
+
+def test_weights_that_no_parameter_leads_to_are_refused() -> None:
+    class Fixed(nn.Module):
+        """Multiplies with a weight of its own, and adds a parameter."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("weight", torch.randn(3, 8))
+            self.shift = nn.Parameter(torch.randn(3))
+
+        def forward(self, features: Tensor) -> Tensor:
+            return features @ self.weight.T + self.shift
+
+    network = tiny_network()
+    network.linear = Fixed()
+    with pytest.raises(ValueError, match="redrawing 'linear' leaves the weights of layer 'linear' as they were"):
+        next(cascade(network, ("linear", "conv + norm"), some_images(), (0,), 64))

@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
-from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -28,11 +26,9 @@ from era_support_packages.gradcam.methods import METHODS, check_method
 from era_support_packages.gradcam.passes import unwrapped
 from era_support_packages.models.copies import detached_copy
 from era_support_packages.system.progress import progress_bar
-from era_support_packages.trust.sanity.randomization import JOINT, cascade, checked_stages
+from era_support_packages.trust.sanity.randomization import JOINT, cascade, checked_stages, mean_confidence, restated
+from era_support_packages.trust.sanity.similarity import SSIM_WINDOW, is_constant, map_ssim, unit_ranks
 from era_support_packages.trust.sanity.verdict import SanityCheck
-
-SSIM_WINDOW = 7
-"""side in pixels of the uniformly weighted window of structural similarity; smaller where the images are"""
 
 MapMaker = Callable[[nn.Module, Tensor, np.ndarray], np.ndarray]
 """(network, images (N, 3, H, W), class ids int64 (N,)) -> maps (N, H, W) in [0, 1]"""
@@ -132,25 +128,26 @@ def check_network(
         options = {"layers": layers, "batch_size": batch_size, "reshape": reshape}
         maps_of = partial(_maps, images=images, targets=targets, methods=methods, options=options, bar=bar)
         rows, trained = maps_of(network)
-        trained_ranks = _unit_ranks(trained)
+        trained_ranks = unit_ranks(trained)
         shape = (len(rows), len(stages), draws, len(images))
         correlations, ssim, constant = (np.full(shape, np.nan) for _ in range(3))
-        shown, random_ranks = [trained], []
+        shown, random_ranks, random_confidences = [trained], [], []
         for draw in range(draws):
             own = stages if draw < cascades else (JOINT.join(stages),)
             steps = cascade(network, own, train_images, (seed, draw), batch_size)
             for stage, redrawn in enumerate(steps, start=len(stages) - len(own)):
                 _, maps = maps_of(redrawn)
-                ranks = _unit_ranks(maps)
+                ranks = unit_ranks(maps)
                 correlations[:, stage, draw] = (trained_ranks * ranks).sum(axis=-1)
-                ssim[:, stage, draw] = _ssim(trained, maps, window)
-                constant[:, stage, draw] = _is_constant(maps)
+                ssim[:, stage, draw] = map_ssim(trained, maps, window)
+                constant[:, stage, draw] = is_constant(maps)
                 if draw == 0:
                     shown.append(maps)
             random_ranks.append(ranks)
+            random_confidences.append(mean_confidence(redrawn, images, batch_size))
 
     pairs = [(first * second).sum(axis=-1) for first, second in combinations(random_ranks, 2)]
-    shares = np.concatenate([_is_constant(trained).mean(axis=1)[:, None], np.nanmean(constant, axis=(2, 3))], axis=1)
+    shares = np.concatenate([is_constant(trained).mean(axis=1)[:, None], np.nanmean(constant, axis=(2, 3))], axis=1)
     return SanityCheck(
         methods=tuple(method for method, _ in rows),
         layers=tuple(layer for _, layer in rows),
@@ -164,6 +161,8 @@ def check_network(
         ssim_window=window,
         training_images=len(train_images),
         seed=seed,
+        confidence=mean_confidence(restated(network, train_images, batch_size), images, batch_size),
+        random_confidences=np.array(random_confidences),
     )
 
 
@@ -182,36 +181,7 @@ def image_passes(
     stages = len(checked_stages(network, image.to(next(network.parameters()).device)))
     networks = 1 + cascades * (stages - 1) + draws
     maps = sum(1 + 2 * METHODS[method].needs_gradients for method in methods)
-    return networks * count * maps + (networks - 1) * train_count
-
-
-def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Spearman's rank correlation of maps (..., H, W), pair by pair, tied ranks averaged: float64 (...).
-
-    NaN where a map is constant.
-    """
-    return (_unit_ranks(first) * _unit_ranks(second)).sum(axis=-1)
-
-
-def _unit_ranks(maps: np.ndarray) -> np.ndarray:
-    """Ranks of the pixels of maps (..., H, W), less their mean and scaled to length 1: (..., H x W); NaN for constant maps."""
-    ranks = rankdata(maps.reshape(*maps.shape[:-2], -1), axis=-1)
-    ranks -= ranks.mean(axis=-1, keepdims=True)
-    with np.errstate(invalid="ignore"):
-        return ranks / np.linalg.norm(ranks, axis=-1, keepdims=True)
-
-
-def _ssim(first: np.ndarray, second: np.ndarray, window: int) -> np.ndarray:
-    """Structural similarity of maps (R, N, H, W), pair by pair: float64 (R, N), NaN where a map is constant."""
-    values = np.full(first.shape[:2], np.nan)
-    for place in zip(*np.nonzero(~_is_constant(first) & ~_is_constant(second)), strict=True):
-        values[place] = structural_similarity(first[place], second[place], win_size=window, data_range=1.0)
-    return values
-
-
-def _is_constant(maps: np.ndarray) -> np.ndarray:
-    """Whether each map of (R, N, H, W) has one value everywhere: bool (R, N)."""
-    return maps.max(axis=(-2, -1)) == maps.min(axis=(-2, -1))
+    return networks * count * maps + networks * train_count + (1 + draws) * count
 
 
 # ---- maps ------------------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 The cascading randomisation of Adebayo et al. 2018, "Sanity Checks for Saliency Maps", arXiv:1810.03292, section 3.1.
 """
 
-import copy
 import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -12,11 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.parametrize import ParametrizationList
+from torch.nn.utils.spectral_norm import SpectralNorm
 
+from era_support_packages.evaluation.outputs import LogitReader
 from era_support_packages.models.copies import detached_copy
 from era_support_packages.models.modes import evaluation_mode
 
 NORMALIZATIONS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
+POWER_ITERATIONS = 30
+"""steps in which spectral norm finds the largest singular value of new weights"""
 JOINT = " + "
 """between the names of modules that one stage redraws together"""
 
@@ -38,7 +42,9 @@ def cascade(
     order = run_order(redrawn, train_images[:1])
     for number, stage in enumerate(stages):
         parts = stage.split(JOINT)
+        before = _weights(redrawn, train_images[:1])
         redraw([redrawn.get_submodule(part) for part in parts], (*seed, number))
+        _check_redrawn(before, _weights(redrawn, train_images[:1]), stage)
         first = min(order.get(part, -1) for part in parts)
         estimate_batch_norm(redrawn, [name for name in order if order[name] >= first], train_images, batch_size)
         yield redrawn
@@ -46,20 +52,86 @@ def cascade(
 
 @torch.no_grad()
 def redraw(modules: Sequence[nn.Module], seed: Sequence[int]) -> None:
-    """New weights for some modules and all within them; the global random state stays as it is."""
+    """New weights for some modules and all within them; the global random state stays as it is.
+
+    Parameters that `reset_parameters` does not reach, such as those of which weight norm, spectral norm and pruning compute
+    the weight, are shuffled.
+    """
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed: it would seed the generators of GPUs too, which are not put back.
         torch.default_generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
         for module in (part for whole in modules for part in whole.modules()):
+            before = [parameter.clone() for parameter in module.parameters(recurse=False)]
             if hasattr(module, "reset_parameters"):
                 # In rows, since older torch draws in the order in which the numbers lie in memory.
-                fresh = copy.deepcopy(module).cpu().to(memory_format=torch.contiguous_format)
+                fresh = detached_copy(module).cpu().to(memory_format=torch.contiguous_format)
                 fresh.reset_parameters()
                 module.load_state_dict(fresh.state_dict())
-                continue
-            for parameter in module.parameters(recurse=False):
-                places = torch.randperm(parameter.numel()).to(parameter.device)
-                parameter.copy_(parameter.flatten()[places].view_as(parameter))
+            for old, parameter in zip(before, module.parameters(recurse=False), strict=True):
+                if torch.equal(old, parameter) and parameter.numel() > 1 and (old != old.flatten()[0]).any():
+                    places = torch.randperm(parameter.numel()).to(parameter.device)
+                    parameter.copy_(parameter.flatten()[places].view_as(parameter))
+            _follow(module)
+
+
+def _follow(module: nn.Module) -> None:
+    """Let the largest singular value, which spectral norm keeps an estimate of, follow the new weights."""
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, SpectralNorm):
+            for _ in range(POWER_ITERATIONS):
+                hook.compute_weight(module, do_power_iteration=True)
+    if isinstance(module, ParametrizationList) and any(type(part).__name__ == "_SpectralNorm" for part in module):
+        module.train()
+        for _ in range(POWER_ITERATIONS):
+            module()
+        module.eval()
+
+
+def _weights(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """What each layer with a weight multiplies with in a forward pass, whatever it is computed of."""
+    weights: dict[str, Tensor] = {}
+
+    def note(name: str, layer: nn.Module) -> None:
+        weights[name] = layer.weight.detach().clone()
+
+    handles = [
+        layer.register_forward_pre_hook(lambda layer, _given, name=name: note(name, layer))
+        for name, layer in network.named_modules()
+        if isinstance(getattr(layer, "weight", None), Tensor)
+    ]
+    try:
+        with torch.no_grad():
+            network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return weights
+
+
+def _check_redrawn(before: dict[str, Tensor], after: dict[str, Tensor], stage: str) -> None:
+    """Raise `ValueError` where a layer of a stage still multiplies with its trained weights."""
+    for name, weight in after.items():
+        own = any(name == part or name.startswith(part + ".") for part in stage.split(JOINT))
+        if own and name in before and torch.equal(before[name], weight) and (weight != weight.flatten()[0]).any():
+            raise ValueError(
+                f"redrawing {stage!r} leaves the weights of layer {name!r} as they were, since they are computed of something "
+                "else than its parameters; the sanity check cannot be made of this network: bring its weights into parameters, "
+                "such as by remove_parametrizations or remove_weight_norm of torch.nn.utils"
+            )
+
+
+def restated(network: nn.Module, train_images: Tensor, batch_size: int) -> nn.Module:
+    """A copy of the network whose batch-norm statistics are estimated anew, as those of redrawn networks are."""
+    twin = detached_copy(network).eval()
+    estimate_batch_norm(twin, [name for name, _ in twin.named_modules()], train_images, batch_size)
+    return twin
+
+
+@torch.no_grad()
+def mean_confidence(network: nn.Module, images: Tensor, batch_size: int) -> float:
+    """The mean probability of the predicted class."""
+    logits = LogitReader(network)
+    return float(torch.cat([logits(batch).softmax(dim=1).amax(dim=1) for batch in images.split(batch_size)]).mean())
 
 
 @torch.no_grad()

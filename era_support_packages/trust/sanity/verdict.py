@@ -20,6 +20,8 @@ UNCHANGED = 0.99
 """From this mean correlation on, maps count as unchanged after redrawing only the output layer."""
 FEWEST_IMAGES = 5
 """No verdict on fewer images than this: a bootstrap of so few values says nothing."""
+SURER = 0.05
+"""A network that has learned something is surer than random ones by more than this share of what is missing to certainty."""
 RESAMPLES = 2000
 _CAPTION = (
     "correlation: of random networks' maps with the trained network's, by ranks, at most "
@@ -29,8 +31,9 @@ _CAPTION = (
 
 LIMITS = (
     "Passing says that a map depends on the learnt weights, not that it is right: noise that changes with the weights passes "
-    "too. And since strong activations of the layers below stay strong under redrawn layers, a faithful map may change little "
-    "before the last stages, so the curves do not rank methods (Binder et al. 2023, arXiv:2211.12486)."
+    "too, and so do guided backpropagation and maps that are edges in part, as long as they change enough. And since strong "
+    "activations of the layers below stay strong under redrawn layers, a faithful map may change little before the last "
+    "stages, so the curves do not rank methods (Binder et al. 2023, arXiv:2211.12486)."
 )
 
 
@@ -129,6 +132,10 @@ class SanityCheck(Readable):
     training_images: int
     """how many images the batch-norm statistics were estimated on"""
     seed: int
+    confidence: float = math.nan
+    """mean probability of the class predicted, of the trained network with batch-norm statistics estimated as the others' are"""
+    random_confidences: np.ndarray | None = None
+    """float64 (D,): that of each fully random network"""
     images: np.ndarray | None = None
     """uint8 (N, H, W, 3): the images as the network saw them, which figures show; None where only numbers are wanted"""
     names: tuple[str, ...] = ()
@@ -160,7 +167,21 @@ class SanityCheck(Readable):
         if unspecific:
             verb = "is" if len(unspecific) == 1 else "are"
             text += f"; {' and '.join(unspecific)} {verb} not class-specific: redrawing only the output layer changes no map"
-        return f"{text}."
+        return f"{text}.{' ' * bool(self.remark)}{self.remark}"
+
+    @property
+    def remark(self) -> str:
+        """A sentence where the network seems to have learned nothing, so that its maps cannot tell; else empty."""
+        if self.random_confidences is None:
+            return ""
+        highest = float(self.random_confidences.max())
+        if self.confidence > highest + SURER * (1 - highest):
+            return ""
+        return (
+            f"The network itself is hardly surer of its predictions ({self.confidence:.0%} on average) than random networks are "
+            f"(up to {highest:.0%}), as one that has learned nothing: passing then says nothing, for one random network differs "
+            "from another."
+        )
 
     def curve(self, row: int) -> tuple[Interval, ...]:
         """S means of the rank correlation with the trained network's maps, with 95 % intervals over networks and images.
