@@ -38,7 +38,7 @@ def stepped(wrap: Callable[[nn.Module], nn.Module]) -> nn.Module:
     [
         nn.utils.weight_norm,
         nn.utils.spectral_norm,
-        lambda layer: prune.random_unstructured(layer, "weight", amount=0.3),
+        lambda layer: prune.random_unstructured(layer.to(memory_format=torch.contiguous_format), "weight", amount=0.3),
         nn.utils.parametrizations.weight_norm,
     ],
 )

@@ -105,7 +105,7 @@ def test_where_the_budget_is_small_the_checks_take_less_and_say_so(resnet18: nn.
     assert 12 <= images < 24
     assert "Score-CAM and Ablation-CAM are left out" in made.explorer().sentence
     assert f"{images} images are taken instead of 24." in made.faithfulness().sentence
-    assert "16 images and 8 draws are taken instead of 24 and 12." in made.sanity().sentence
+    assert "16 images and 6 draws are taken instead of 24 and 12." in made.sanity().sentence
     for plan, share in ((made.faithfulness(), 0.3), (made.sanity(), 0.2)):
         assert plan.passes <= share * made.allowed
     assert sizes(budget(resnet18, made.history, extent="full")) == FULL

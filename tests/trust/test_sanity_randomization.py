@@ -242,7 +242,7 @@ def test_redrawn_networks_still_tell_images_apart_which_they_would_not_with_the_
 
 
 def pruned(layer: nn.Module) -> nn.Module:
-    return prune.random_unstructured(layer, "weight", amount=0.3)
+    return prune.random_unstructured(layer.to(memory_format=torch.contiguous_format), "weight", amount=0.3)
 
 
 REPARAMETRIZED: dict[str, Callable[[nn.Module], nn.Module]] = {
@@ -275,7 +275,8 @@ def test_weights_that_are_computed_are_redrawn(kind: str) -> None:
     *_, last = cascade(network, ("linear", "conv + norm"), some_images(), (0,), 64)
     for old, new in zip(before, multiplied_with(last), strict=True):
         assert not torch.equal(old, new)
-        assert torch.corrcoef(torch.stack([old.flatten(), new.flatten()]))[0, 1].abs() < 0.5
+        # Of a few weights, where those that are pruned stay zero, chance alone leaves some correlation.
+        assert torch.corrcoef(torch.stack([old.flatten(), new.flatten()]))[0, 1].abs() < (0.3 if old.numel() > 100 else 0.8)
         if kind.startswith("spectral_norm"):
             assert torch.linalg.matrix_norm(new.flatten(1), ord=2) == pytest.approx(1, abs=0.05)
     assert all(torch.equal(old, now) for old, now in zip(before, multiplied_with(network), strict=True))
