@@ -7,6 +7,7 @@ from scipy.optimize import brentq
 from scipy.special import softmax
 
 from era_support_packages.evaluation.predictions import Predictions
+from era_support_packages.evaluation.tables import Column, Readable, Table
 
 COLDEST, HOTTEST = 0.01, 100.0
 
@@ -16,7 +17,7 @@ class NoTemperatureError(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class TemperatureScaling:
+class TemperatureScaling(Readable):
     """Predictions whose logits are divided by a temperature that was fitted on other images."""
 
     temperatures: tuple[float, float]
@@ -25,6 +26,20 @@ class TemperatureScaling:
     """bool (N,): the images of the second half"""
     scaled: Predictions
     """each image with the temperature of the half that it does not belong to; logits float64"""
+
+    def table(self) -> Table:
+        """A row for each half of the images: the temperature fitted on it, and how many images it scales, those of the other."""
+        sizes = (int(self.second_half.sum()), int((~self.second_half).sum()))
+        columns = (Column("fitted on"), Column("temperature", ".3f"), Column("images scaled", "d"))
+        rows = zip(("first half", "second half"), self.temperatures, sizes, strict=True)
+        return Table(columns, tuple(rows), "Each temperature scales the images of the other half.")
+
+    def reading(self) -> str:
+        """Whether the probabilities were too sharp or too flat."""
+        first, second = self.temperatures
+        both = "too sharp" if min(first, second) > 1 else "not sharp enough" if max(first, second) < 1 else None
+        said = f"were {both}" if both else "are neither clearly too sharp nor clearly too flat"
+        return f"The probabilities {said}: the temperatures are {first:.2f} and {second:.2f}, each fitted on one half."
 
 
 def fit_temperature(predictions: Predictions) -> float:

@@ -7,7 +7,6 @@ are asked for, and the model is left as it was found, also after an exception.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -34,6 +33,7 @@ from era_support_packages.gradcam.layouts import Reshape
 from era_support_packages.gradcam.methods import GRADIENT_METHODS, METHODS, Method, check_method
 from era_support_packages.gradcam.passes import forward, prepared, to_network, unwrapped
 from era_support_packages.gradcam.resolutions import last_of_each_resolution
+from era_support_packages.gradcam.result import ALL_LAYERS, Explanation
 from era_support_packages.system.progress import progress_bar
 
 __all__ = [
@@ -49,44 +49,6 @@ __all__ = [
     "image_passes",
     "upsample",
 ]
-
-ALL_LAYERS = "all layers"
-"""the layer's name where a method makes one map from all of them"""
-
-
-@dataclass(frozen=True, eq=False)
-class Explanation:
-    """Class activation maps of N images for T target classes each, at L layers."""
-
-    maps: np.ndarray
-    """float32 (N, T, L, H, W) in [0, 1], each scaled by itself, at the images' resolution; a constant map is zeros"""
-    targets: np.ndarray
-    """int64 (N, T): the class ids explained"""
-    layers: tuple[str, ...]
-    """the names of the L layers, in the order asked for; `ALL_LAYERS` alone for FullGrad"""
-    confidences: np.ndarray
-    """float32 (N, T): probability of each target class, by the softmax, or by the sigmoid where that was asked for"""
-    raw_ranges: np.ndarray
-    """float32 (N, T, L, 2): minimum and maximum of the map after its ReLU, unscaled, at the layer's resolution"""
-    method: str
-    """the key of `METHODS` that made the maps"""
-    grids: tuple[tuple[int, int], ...]
-    """height and width of each layer's activation, of the image for FullGrad: how finely its maps can mark a place"""
-    score: str = "logit"
-    """what the maps explain: "logit", or "log-probability" of a network that returns probabilities, whose maps are others"""
-    predicted: np.ndarray | None = None
-    """int64 (N,): the classes with the highest logit"""
-    images: np.ndarray | None = None
-    """uint8 (N, H, W, 3): the images as the network saw them, which figures show; `Classifier.explain` knows them"""
-    labels: np.ndarray | None = None
-    """int64 (N,): the actual classes, where they are known"""
-    classes: tuple[str, ...] = ()
-    """the names of the classes, where they are known"""
-
-    @property
-    def constant(self) -> np.ndarray:
-        """bool (N, T, L): where the unscaled map has one value everywhere, so that it marks nothing and is shown as zeros"""
-        return self.raw_ranges[..., 0] == self.raw_ranges[..., 1]
 
 
 def explain(

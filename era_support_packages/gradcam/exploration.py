@@ -6,13 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
+from era_support_packages.evaluation.intervals import percent
+from era_support_packages.evaluation.tables import Column, Readable, Table
 from era_support_packages.gradcam import explanation
 from era_support_packages.gradcam.explanation import Explanation
 from era_support_packages.gradcam.methods import METHODS, check_method
 
 
 @dataclass(frozen=True, eq=False)
-class Exploration:
+class Exploration(Readable):
     """The class activation maps of one image for one class, by every method at every layer; `Classifier.explore` makes it."""
 
     explanations: tuple[Explanation, ...]
@@ -43,6 +45,20 @@ class Exploration:
             "image" if label is None else "right prediction" if label == predicted else f"mistake ({label} taken for {predicted})"
         )
         return f"Why {name}? Every method for one {kind}"
+
+    def table(self) -> Table:
+        """A row a method: whether it explains a class, and at which layers its map marks nothing."""
+        columns = (Column("method"), Column("of the class"), Column("marks nothing at"))
+        rows = []
+        for each in self.explanations:
+            constant = ", ".join(layer for layer, same in zip(each.layers, each.constant[0, 0], strict=True) if same)
+            specific = "yes" if METHODS[each.method].class_specific else "no"
+            rows.append((METHODS[each.method].title, specific, constant or None))
+        return Table(columns, tuple(rows), "of the class: no, where the map is the same for every class.")
+
+    def reading(self) -> str:
+        """What is explained, and how probable it is."""
+        return f"{self.subject}. The probability of the class is {percent(self.confidence)}."
 
 
 def image_passes(

@@ -1,0 +1,76 @@
+"""What an explanation is: the maps, of which classes and layers they are, and what a figure or a reader needs beside them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from era_support_packages.evaluation.tables import Column, Readable, Table
+from era_support_packages.gradcam.methods import METHODS
+
+ALL_LAYERS = "all layers"
+"""the layer's name where a method makes one map from all of them"""
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation(Readable):
+    """Class activation maps of N images for T target classes each, at L layers."""
+
+    maps: np.ndarray
+    """float32 (N, T, L, H, W) in [0, 1], each scaled by itself, at the images' resolution; a constant map is zeros"""
+    targets: np.ndarray
+    """int64 (N, T): the class ids explained"""
+    layers: tuple[str, ...]
+    """the names of the L layers, in the order asked for; `ALL_LAYERS` alone for FullGrad"""
+    confidences: np.ndarray
+    """float32 (N, T): probability of each target class, by the softmax, or by the sigmoid where that was asked for"""
+    raw_ranges: np.ndarray
+    """float32 (N, T, L, 2): minimum and maximum of the map after its ReLU, unscaled, at the layer's resolution"""
+    method: str
+    """the key of `METHODS` that made the maps"""
+    grids: tuple[tuple[int, int], ...]
+    """height and width of each layer's activation, of the image for FullGrad: how finely its maps can mark a place"""
+    score: str = "logit"
+    """what the maps explain: "logit", or "log-probability" of a network that returns probabilities, whose maps are others"""
+    predicted: np.ndarray | None = None
+    """int64 (N,): the classes with the highest logit"""
+    images: np.ndarray | None = None
+    """uint8 (N, H, W, 3): the images as the network saw them, which figures show; `Classifier.explain` knows them"""
+    labels: np.ndarray | None = None
+    """int64 (N,): the actual classes, where they are known"""
+    classes: tuple[str, ...] = ()
+    """the names of the classes, where they are known"""
+
+    @property
+    def constant(self) -> np.ndarray:
+        """bool (N, T, L): where the unscaled map has one value everywhere, so that it marks nothing and is shown as zeros"""
+        return self.raw_ranges[..., 0] == self.raw_ranges[..., 1]
+
+    def table(self) -> Table:
+        """A row for each image and class explained: how probable the class is, and at which layers the map marks nothing."""
+        columns = (Column("image", "d"), Column("class"), Column("confidence", ".1f", factor=100), Column("marks nothing at"))
+        rows = [
+            (
+                image,
+                self._name(class_id),
+                self.confidences[image, place],
+                ", ".join(layer for layer, same in zip(self.layers, self.constant[image, place], strict=True) if same) or None,
+            )
+            for image, ids in enumerate(self.targets)
+            for place, class_id in enumerate(ids)
+        ]
+        return Table(columns, tuple(rows), "confidence: the probability of the class, in percent.")
+
+    def reading(self) -> str:
+        """What was explained, and how many of the maps mark nothing."""
+        count, classes, layers = self.maps.shape[:3]
+        text = (
+            f"{METHODS[self.method].title} at {', '.join(self.layers)}: {count} image{'s' * (count > 1)}, {classes} "
+            f"class{'es' * (classes > 1)} each."
+        )
+        constant = int(self.constant.sum())
+        if not constant:
+            return text
+        return f"{text} {constant} of the {count * classes * layers} maps are constant: they mark nothing."
+
+    def _name(self, class_id: int) -> str:
+        return self.classes[class_id] if self.classes else f"class {class_id}"
