@@ -262,6 +262,12 @@ def test_indices_that_choose_nothing(classifier: Classifier, test_split: ImageDa
         classifier.predict(test_split, indices)
 
 
+@pytest.mark.parametrize("path", ["x" * 300, "~nobody-is-called-so/cat.png"])
+def test_a_file_that_no_system_has_is_not_there(classifier: Classifier, path: str) -> None:
+    with pytest.raises(FileNotFoundError, match=f"^{path} is not there"):
+        classifier.predict(path)
+
+
 def test_a_folder_is_no_image(classifier: Classifier, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"is a folder and no image; load it with datasets\.load"):
         classifier.predict(tmp_path)

@@ -41,17 +41,17 @@ class _AugmentedImages(Dataset):
         return torch.from_numpy(np.ascontiguousarray(image)), int(self.labels[index])
 
 
-def _shown(size: int, seed: int, start: int, images: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pass and index of images number `start` to `start + images` of a run over `size` images, int64 (images,) each."""
+def _shown(size: int, seed: int, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pass and index of images number `start` to `start + count` of a run over `size` images, int64 (count,) each."""
     first, offset = divmod(start, size)
-    last = (start + images - 1) // size
+    last = (start + count - 1) // size
     order = np.concatenate([shuffled_order(size, seed, number) for number in range(first, last + 1)])
-    return np.arange(start, start + images) // size, order[offset : offset + images]
+    return np.arange(start, start + count) // size, order[offset : offset + count]
 
 
-def batch_count(images: int, batch_size: int) -> int:
+def batch_count(count: int, batch_size: int) -> int:
     """Full batches in that many images; one smaller batch where there are fewer images than that."""
-    return max(1, images // batch_size)
+    return max(1, count // batch_size)
 
 
 class TrainingBatches:
@@ -94,18 +94,18 @@ class TrainingBatches:
             self.labels = torch.from_numpy(np.ascontiguousarray(dataset.labels)).to(device)
             self.fill = torch.tensor(mean_color(dataset), dtype=torch.uint8, device=device)
 
-    def epoch(self, resolution: int, start: int, images: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of images number `start` to `start + images` of the run, at `resolution` px."""
-        size = min(self.batch_size, images)
-        shown = batch_count(images, self.batch_size) * size
+    def epoch(self, resolution: int, start: int, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of images number `start` to `start + count` of the run, at `resolution` px."""
+        size = min(self.batch_size, count)
+        shown = batch_count(count, self.batch_size) * size
         augmented = self._on_the_device if self.engine == "device" else self._by_the_sample
         for pixels, labels in augmented(start, shown, size):
             yield scaled_pixels(pixels, self.scale, self.shift, resolution), labels
 
-    def _on_the_device(self, start: int, images: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _on_the_device(self, start: int, count: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         step = max(_DRAWN_AT_ONCE // size, 1) * size
-        for first in range(start, start + images, step):
-            indices, draws = self._drawn(first, min(step, start + images - first))
+        for first in range(start, start + count, step):
+            indices, draws = self._drawn(first, min(step, start + count - first))
             chosen = torch.from_numpy(indices).to(self.device)
             draws = draws.map(lambda values: torch.from_numpy(values).to(self.device))
             for place in range(0, len(indices), size):
@@ -114,11 +114,11 @@ class TrainingBatches:
                 pixels = augment(pixels, draws.map(lambda values, batch=batch: values[batch]), self.policy, self.fill)
                 yield pixels, self.labels.index_select(0, chosen[batch])
 
-    def _by_the_sample(self, start: int, images: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _by_the_sample(self, start: int, count: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         height, width = self.dataset.images.shape[1:3]
         augmenter = Augmenter(self.policy, height, width, mean_color(self.dataset), self.seed)
         loader = DataLoader(
-            _AugmentedImages(self.dataset, augmenter, *self._drawn(start, images)),
+            _AugmentedImages(self.dataset, augmenter, *self._drawn(start, count)),
             batch_size=size,
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
@@ -128,10 +128,10 @@ class TrainingBatches:
         for pixels, labels in loader:
             yield pixels.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
 
-    def _drawn(self, start: int, images: int) -> tuple[np.ndarray, AugmentationDraws]:
-        """The indices of images number `start` to `start + images` of the run, and what happens to each."""
+    def _drawn(self, start: int, count: int) -> tuple[np.ndarray, AugmentationDraws]:
+        """The indices of images number `start` to `start + count` of the run, and what happens to each."""
         height, width = self.dataset.images.shape[1:3]
-        passes, indices = _shown(len(self.dataset), self.seed, start, images)
+        passes, indices = _shown(len(self.dataset), self.seed, start, count)
         return indices, draw(self.policy, height, width, self.seed, passes, indices)
 
 

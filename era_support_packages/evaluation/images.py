@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -10,6 +9,7 @@ from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.datasets.image_folder import decode_images
 from era_support_packages.datasets.scanning import resize_image
 from era_support_packages.evaluation.predictions import Predictions
+from era_support_packages.system.paths import expanded
 
 Images = ImageDataset | Predictions | np.ndarray | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -40,7 +40,7 @@ def pixels_and_labels(
             "images are no split, no uint8 array (N, H, W, 3) and no files; give one of these (np.stack makes a list one)."
         )
     for file in files:
-        if Path(file).is_dir():
+        if os.path.isdir(expanded(file)):
             raise ValueError(f"{os.fspath(file)} is a folder and no image; load it with datasets.load, or name the files in it.")
     return np.stack(decode_images(files, bits)), None
 

@@ -117,7 +117,7 @@ class ConfusedPairs(Readable):
     """most images first; of as many, the larger share of the actual class first"""
     mistakes: int
     """all mistakes, those of the pairs not listed included"""
-    images: int
+    total: int
     """all images of the split"""
     classes: tuple[str, ...]
 
@@ -131,7 +131,7 @@ class ConfusedPairs(Readable):
     def reading(self) -> str:
         """One sentence: the pair that occurs most often, and its part in all mistakes."""
         if not self.pairs:
-            return f"All {self.images:,} images are classified correctly: no class is taken for another."
+            return f"All {self.total:,} images are classified correctly: no class is taken for another."
         first = self.pairs[0]
         back = next((p.count for p in self.pairs if (p.actual, p.predicted) == (first.predicted, first.actual)), None)
         reverse = "" if back is None else f", and the other way round {back:,}"
@@ -192,7 +192,7 @@ class LabelCandidates(Readable):
     """float64 (K, 2): of the labelled and of the suggested class"""
     thresholds: np.ndarray
     """float64 (C,): the mean probability of each class over the images labelled with it; NaN where there are none"""
-    images: int
+    total: int
     """all images of the split"""
     classes: tuple[str, ...]
 
@@ -206,10 +206,10 @@ class LabelCandidates(Readable):
     def reading(self) -> str:
         """One sentence: how many labels are worth a look, and that being worth a look is not being wrong."""
         if not len(self.indices):
-            return f"No label of the {self.images:,} images is contradicted with confidence."
+            return f"No label of the {self.total:,} images is contradicted with confidence."
         verb = "is" if len(self.indices) == 1 else "are"
         return (
-            f"{len(self.indices):,} of {self.images:,} labels {verb} worth a look: the network is as sure of another class as it "
+            f"{len(self.indices):,} of {self.total:,} labels {verb} worth a look: the network is as sure of another class as it "
             "is on average of that class's own images. Only a person who looks can tell a wrong label from a wrong network."
         )
 
@@ -254,6 +254,6 @@ def suspicious_labels(predictions: Predictions) -> LabelCandidates:
         suggested=suggested[indices],
         probabilities=np.stack([of_labels, of_suggested], axis=1)[indices],
         thresholds=thresholds,
-        images=len(predictions),
+        total=len(predictions),
         classes=tuple(predictions.classes),
     )

@@ -13,12 +13,12 @@ from era_support_packages.models.resnet import BasicBlock, Bottleneck
 
 
 @torch.no_grad()
-def whiten_first_convolution(model: nn.Module, train: ImageDataset, images: int = 2000, epsilon: float = 1e-2) -> None:
+def whiten_first_convolution(model: nn.Module, train: ImageDataset, count: int = 2000, epsilon: float = 1e-2) -> None:
     """Start the first convolution as a whitening transform of image patches; the network itself stays the same.
 
     With k x k filters over three channels, K = 3 k k: the first K filters become the eigenvectors of the covariance of
     normalised training patches, largest eigenvalue first, each divided by the root of its eigenvalue plus `epsilon`; the
-    next K are their negatives, since a ReLU follows. Filters beyond 2 K keep their values. The patches come from `images`
+    next K are their negatives, since a ReLU follows. Filters beyond 2 K keep their values. The patches come from `count`
     evenly spread training images. After tysam-code/hlb-CIFAR10 (2023) and Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on
     a Single GPU", where these filters stay fixed; here they are trained on.
 
@@ -32,7 +32,7 @@ def whiten_first_convolution(model: nn.Module, train: ImageDataset, images: int 
             f"with {convolution}; set whitening=False."
         )
     height, width = convolution.kernel_size
-    pixels = normalize_images(train, np.linspace(0, len(train) - 1, min(images, len(train))).astype(np.int64))
+    pixels = normalize_images(train, np.linspace(0, len(train) - 1, min(count, len(train))).astype(np.int64))
     patches = pixels.unfold(2, height, 2).unfold(3, width, 2).permute(0, 2, 3, 1, 4, 5).reshape(-1, size).double()
     values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
     filters = (vectors / torch.sqrt(values + epsilon)).T.flip(0).reshape(size, 3, height, width).to(convolution.weight)

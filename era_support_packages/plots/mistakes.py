@@ -168,9 +168,9 @@ def confused_pairs(confused: ConfusedPairs, images: np.ndarray, title: str, exam
     `images` uint8 (N, H, W, 3), not normalised: all images of the split; `examples` 1 to 8 a row. Raises `ValueError` for
     anything else, or where there is no mistake.
     """
-    _check_split(images, confused.images)
+    _check_split(images, confused.total)
     if not confused.pairs:
-        raise ValueError(f"there is no mistake to draw: all {confused.images:,} images are classified correctly.")
+        raise ValueError(f"there is no mistake to draw: all {confused.total:,} images are classified correctly.")
     if examples not in range(1, MAX_EXAMPLES + 1):
         raise ValueError(f"examples is {examples}; it must be a whole number from 1 to {MAX_EXAMPLES}.")
     columns = min(examples, max(pair.count for pair in confused.pairs))
@@ -217,12 +217,12 @@ def suspicious_labels(candidates: LabelCandidates, images: np.ndarray, title: st
     `images` uint8 (N, H, W, 3), not normalised: all images of the split; `count` 1 to 400. Raises `ValueError` for anything
     else, or where there is no candidate.
     """
-    _check_split(images, candidates.images)
+    _check_split(images, candidates.total)
     if count < 1:
         raise ValueError(f"count is {count}; ask for at least 1 image.")
     if not len(candidates.indices):
         raise ValueError(
-            f"there is nothing to draw: no label of the {candidates.images:,} images is contradicted with confidence."
+            f"there is nothing to draw: no label of the {candidates.total:,} images is contradicted with confidence."
         )
     names = candidates.classes
     captions = [

@@ -123,14 +123,14 @@ def _data_of(
     return train, test
 
 
-def _suited(requested: TrainingConfig, preset: str, overrides: dict[str, Any], images: int, report: Report) -> TrainingConfig:
+def _suited(requested: TrainingConfig, preset: str, overrides: dict[str, Any], count: int, report: Report) -> TrainingConfig:
     """For a data set too small for large batches "cpu" where the preset was left open, else what was asked for, with a note."""
-    steps = sum(batch_count(epoch.images, requested.batch_size) for epoch in requested.planned_epochs(images))
+    steps = sum(batch_count(epoch.images, requested.batch_size) for epoch in requested.planned_epochs(count))
     if requested.preset_name not in ("fast", "best") or steps >= FEWEST_STEPS:
         return requested
     if preset == "auto":
         return TrainingConfig.preset("cpu", **{**overrides, "dataset": requested.dataset})
-    note = f"Note: the preset {preset!r} takes only {steps} steps on these {images:,} images"
+    note = f"Note: the preset {preset!r} takes only {steps} steps on these {count:,} images"
     report(f"{note}; preset='cpu' suits a small data set better.")
     return requested
 

@@ -126,7 +126,7 @@ def test_the_pairs_by_hand() -> None:
     np.testing.assert_array_equal(first.indices, [2, 1])
     np.testing.assert_allclose(first.confidences, [0.8, 0.6])
     assert (first.support, first.share) == (4, share_interval(2, 4))
-    assert (confused.mistakes, confused.images, confused.classes) == (4, 10, CLASSES)
+    assert (confused.mistakes, confused.total, confused.classes) == (4, 10, CLASSES)
 
 
 def test_of_pairs_with_as_many_images_the_larger_share_comes_first() -> None:
@@ -183,7 +183,7 @@ def test_the_candidates_by_hand() -> None:
     np.testing.assert_array_equal(candidates.labels, [0, 2, 1])
     np.testing.assert_array_equal(candidates.suggested, [1, 0, 0])
     np.testing.assert_allclose(candidates.probabilities, [[0.1, 0.8], [0.15, 0.7], [0.25, 0.5]])
-    assert (candidates.images, candidates.classes) == (10, CLASSES)
+    assert (candidates.total, candidates.classes) == (10, CLASSES)
 
 
 def test_a_class_without_images_is_never_suggested(recwarn: pytest.WarningsRecorder) -> None:

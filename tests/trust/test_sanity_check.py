@@ -190,7 +190,7 @@ def test_gradient_methods_pass_and_are_class_specific(method: str) -> None:
     verdict = verdict_on(method)
     assert verdict.outcome == "passes", verdict.sentence
     assert verdict.class_specific
-    assert (verdict.layer, verdict.images) == ("relu2", 32)
+    assert (verdict.layer, verdict.count) == ("relu2", 32)
 
 
 def test_eigencam_is_not_class_specific() -> None:

@@ -57,7 +57,7 @@ def test_both_limits_must_be_kept(final: float, between: float, outcome: str) ->
     assert result.correlation == Interval(final, final, final)
     assert result.between_random == Interval(between, between, between)
     assert result.excess.estimate == pytest.approx(final - between)
-    assert (result.usable, result.images) == (6, 6)
+    assert (result.usable, result.count) == (6, 6)
 
 
 def test_an_interval_that_reaches_across_a_limit_decides_nothing() -> None:
@@ -145,7 +145,7 @@ def test_constant_maps_are_left_out_of_means_and_of_pairs() -> None:
 def test_few_images_decide_nothing(count: int, constant: int, outcome: str) -> None:
     values = [math.nan] * constant + [0.0] * (count - constant)
     [result] = found([values] * 2, [values]).verdicts
-    assert (result.usable, result.images) == (count - constant, count)
+    assert (result.usable, result.count) == (count - constant, count)
     assert result.outcome == outcome
 
 

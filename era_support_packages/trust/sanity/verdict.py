@@ -60,7 +60,7 @@ class Verdict:
     """the former less the latter, paired by image"""
     usable: int
     """images whose maps are not constant in some draw, which the intervals are about"""
-    images: int
+    count: int
 
     @property
     def name(self) -> str:
@@ -70,7 +70,7 @@ class Verdict:
     @property
     def enough(self) -> bool:
         """Whether enough images have maps that are not constant."""
-        return self.usable >= max(FEWEST_IMAGES, self.images / 2)
+        return self.usable >= max(FEWEST_IMAGES, self.count / 2)
 
     @property
     def why(self) -> str:
@@ -86,7 +86,7 @@ class Verdict:
     def reading(self) -> str:
         """The verdict in words, with its numbers."""
         if not self.enough:
-            text = f"{self.name} is undecided: only {self.usable} of {self.images} images have maps that are not constant."
+            text = f"{self.name} is undecided: only {self.usable} of {self.count} images have maps that are not constant."
         else:
             verb = "is undecided" if self.outcome == "undecided" else self.outcome
             text = (
@@ -218,19 +218,19 @@ class SanityCheck(Readable):
             between_random=_interval(between + 0 * difference, images),
             excess=excess,
             usable=usable,
-            images=count,
+            count=count,
         )
 
 
-def _resamples(networks: int, images: int) -> tuple[np.ndarray, np.ndarray]:
+def _resamples(networks: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     """How often each network and each image counts: (1 + B, D) and (1 + B, N), once each and then in B bootstrap samples.
 
     Networks and images are drawn with replacement, independently of each other ("pigeonhole bootstrap", Owen 2007,
     doi:10.1214/07-AOAS122): to draw images alone would take the few random networks for all there are.
     """
     generator = np.random.default_rng(0)
-    drawn = (generator.multinomial(size, np.full(size, 1 / size), RESAMPLES) for size in (networks, images))
-    once = (np.ones((1, size), np.int64) for size in (networks, images))
+    drawn = (generator.multinomial(size, np.full(size, 1 / size), RESAMPLES) for size in (networks, count))
+    once = (np.ones((1, size), np.int64) for size in (networks, count))
     return tuple(np.concatenate(both) for both in zip(once, drawn, strict=True))
 
 
