@@ -89,7 +89,7 @@ class Predictions(Readable):
         if len(self) == 1:
             return f"The image is taken for {self.classes[self.predicted[0]]} ({percent(self.confidences[0])})."
         counts = np.bincount(self.predicted, minlength=len(self.classes))
-        found = [f"{counts[index]:,} {self.classes[index]}" for index in np.argsort(-counts, kind="stable") if counts[index]]
+        found = [f"{self.classes[index]} ({counts[index]:,})" for index in np.argsort(-counts, kind="stable") if counts[index]]
         return f"{len(self):,} images are taken for: {', '.join(found)}."
 
     def take(self, indices: np.ndarray) -> "Predictions":

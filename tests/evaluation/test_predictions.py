@@ -320,7 +320,7 @@ def test_the_table_and_the_reading_say_what_is_right() -> None:
 def test_without_labels_it_says_what_each_image_is_taken_for() -> None:
     logits = np.log(np.array([[0.9, 0.1], [0.25, 0.75], [0.6, 0.4]]))
     told = Predictions(logits, None, ("cat", "dog"))
-    assert told.reading() == "3 images are taken for: 2 cat, 1 dog."
+    assert told.reading() == "3 images are taken for: cat (2), dog (1)."
     assert told.take(np.array([1])).reading() == "The image is taken for dog (75.0 %)."
     assert told.to_frame()["predicted"].tolist() == ["cat", "dog", "cat"]
     np.testing.assert_array_equal(told.rivals, [1, 0, 1])
