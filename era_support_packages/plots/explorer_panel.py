@@ -11,7 +11,7 @@ from era_support_packages.classifier import Classifier
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.evaluation.tables import text_html
 from era_support_packages.gradcam.arguments import layer_names
-from era_support_packages.gradcam.explanation import Explanation
+from era_support_packages.gradcam.explanation import Explanation, default_layers
 from era_support_packages.gradcam.exploration import check_index, layers_of
 from era_support_packages.gradcam.methods import METHODS
 from era_support_packages.plots.panels import overlay
@@ -52,6 +52,8 @@ class ExplorerPanel:
             check_index(index, len(predictions), "an index", "images")
         self.classifier, self.predictions = classifier, predictions
         self.explanation = functools.lru_cache(maxsize=256)(self._explanation)
+        if layers is None:
+            layers = default_layers(classifier.network, classifier.inputs(predictions, indices[:1]))
         self.layers = layer_names(classifier.network, layers)
         first, classes = int(indices[0]), [(name, number) for number, name in enumerate(predictions.classes)]
         self.listed = tuple(dict.fromkeys(map(int, indices)))

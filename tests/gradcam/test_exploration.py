@@ -164,6 +164,13 @@ def test_the_panel_begins_with_the_predicted_class_of_the_first_image(
     assert panel.number.value == 4
 
 
+def test_without_layers_it_offers_those_that_are_explained_by_default(
+    classifier: Classifier, test_split: ImageDataset, predictions: Predictions
+) -> None:
+    panel = ExplorerPanel(classifier, predictions, [0])
+    assert panel.layers == classifier.explain(test_split, [0]).layers == panel.layer.options
+
+
 def test_each_knob_redraws_the_picture(panel: ExplorerPanel, network: nn.Module, test_split: ImageDataset) -> None:
     images = normalize_images(test_split, np.array([4]))
     panel.method.value, panel.layer.value, panel.target.value, panel.opacity.value = "hirescam", "conv", 1, 0.8
