@@ -1,5 +1,6 @@
 """FullGrad: input and biases times their gradients, and the check that these add up to the score."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -143,7 +144,8 @@ def _culprit(batch: Batch) -> str:
             handles.append(layer.register_forward_pre_hook(before))
             handles.append(layer.register_forward_hook(lambda layer, _given, output, name=name: behind(name, layer, output)))
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch's own, of what its forward derivatives are made with
             batch.network(batch.images.clone())
     finally:
         for handle in handles:

@@ -13,6 +13,7 @@ from documented_rows import documented_rows
 from tiny import colored_images, tiny_network
 from torch import Tensor, nn
 
+from era_support_packages.classifier import Classifier
 from era_support_packages.evaluation.outputs import LogitReader
 from era_support_packages.evaluation.predictions import predict
 from era_support_packages.gradcam import explain
@@ -172,6 +173,20 @@ def test_one_logit_is_judged_and_predicted_alike() -> None:
     np.testing.assert_array_equal(judged.targets, z > 0)
     np.testing.assert_allclose(judged.confidences, 1 / (1 + np.exp(-np.abs(z))), rtol=1e-5)
     assert judged.methods[0].scores["deletion"].std() > 0
+
+
+def test_a_classifier_of_one_logit_has_two_classes() -> None:
+    classifier = Classifier(tiny_network(1), ("red", "green"), mean=(0.5,) * 3, std=(0.25,) * 3, resolution=8)
+    test = colored_images(8, classes=("red", "green"))
+    said = classifier.predict(test)
+    found = classifier.explain(test, layers="relu", method="hirescam")
+    np.testing.assert_array_equal(found.targets[:, 0], said.predicted)
+    np.testing.assert_allclose(found.confidences[:, 0], said.confidences, rtol=1e-4)
+    assert said.confidences.max() < 1
+    assert classifier.explain(test, layers="relu", reshape=lambda features: features).maps.shape == found.maps.shape
+    # Without layers the last of each resolution are judged: here all have one.
+    judged = faithfulness.judge(classifier.network, classifier.inputs(test), methods=["hirescam"], steps=2)
+    assert [row.layer for row in judged.methods] == ["relu"]
 
 
 def test_probabilities_are_not_brought_through_the_softmax_twice() -> None:

@@ -1,5 +1,6 @@
 """One network of every module of torchvision: found layers, and maps equal to pytorch-grad-cam's."""
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -163,3 +164,23 @@ def test_layers_refused(name: str, layer: str, message: str) -> None:
     nn.init.normal_(last.weight)
     with pytest.raises(ValueError, match=message):
         explain(model, torch.randn(1, 3, NETWORKS[name][1], NETWORKS[name][1]), layers=layer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "culprit"),
+    [
+        ("resnet18", ""),
+        ("densenet121", ""),
+        ("mobilenet_v2", "(ReLU6)"),
+        ("efficientnet_b0", "(SiLU)"),
+        ("mobilenet_v3_small", "(Hardswish)"),
+    ],
+)
+def test_fullgrad_adds_up_or_is_refused_by_the_layers_name(name: str, culprit: str) -> None:
+    model, images = prepared(name)
+    if culprit:
+        with pytest.raises(ValueError, match=re.escape(culprit)):
+            explain(model, images[:2], method="fullgrad")
+    else:
+        assert explain(model, images[:2], method="fullgrad").maps.max() > 0.9

@@ -20,7 +20,7 @@ from era_support_packages.datasets.normalization import random_indices
 from era_support_packages.evaluation.images import Images
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.gradcam.arguments import checked_images
-from era_support_packages.gradcam.explanation import Explanation, explain
+from era_support_packages.gradcam.explanation import Explanation, default_layers, explain
 from era_support_packages.gradcam.layouts import Reshape
 from era_support_packages.gradcam.methods import METHODS, check_method
 from era_support_packages.trust.baselines import RANDOM_STREAM, centered_gaussian, derangement, random_maps
@@ -42,6 +42,9 @@ from era_support_packages.trust.faithfulness.result import (
     Faithfulness,
     MapScores,
 )
+
+LAYERS = 3
+"""of the default layers, how many are judged: the last, since the first have as many places as the image has pixels"""
 
 
 def evaluate(
@@ -77,7 +80,7 @@ def judge(
     targets: ArrayLike | Tensor | None = None,
     *,
     methods: Sequence[str] = ("gradcam", "hirescam"),
-    layers: str | nn.Module | Sequence[str | nn.Module] | None = ("layer2", "layer3", "layer4"),
+    layers: str | nn.Module | Sequence[str | nn.Module] | None = None,
     percentiles: Sequence[float] = (20, 50, 80),
     steps: int = 6,
     seed: int = 0,
@@ -102,7 +105,8 @@ def judge(
         images: float (N, channels, H, W), normalised, N at least 2 (32 or more to separate methods).
         targets: integer class ids (N,); None for the predicted ones.
         methods: keys of `gradcam.METHODS`.
-        layers: as `gradcam.explain` takes them; FullGrad has one map for all layers, whatever is given.
+        layers: as `gradcam.explain` takes them, None for the last three of `gradcam.default_layers`; FullGrad has one map for
+            all layers, whatever is given.
         percentiles: of ROAD, between 0 and 100.
         steps: of each curve, from 2 to the number of pixels.
         seed: of the baselines, the ties between pixels, the noise of ROAD, and the intervals.
@@ -115,6 +119,8 @@ def judge(
     """
     images = checked_images(images)
     _check(images, targets, methods, percentiles, steps)
+    if layers is None and not all(METHODS[method].all_layers for method in methods):
+        layers = default_layers(model, images[:1])[-LAYERS:]
     other_images = derangement(len(images), seed)
     explanations: list[Explanation] = []
     for method in methods:

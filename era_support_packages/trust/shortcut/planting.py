@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from era_support_packages.classifier import Classifier
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.evaluation.intervals import Interval, mean_interval, share_interval
+from era_support_packages.evaluation.outputs import LogitReader
 from era_support_packages.models.copies import detached_copy
 from era_support_packages.models.modes import evaluation_mode
 from era_support_packages.models.weight_gradients import fast_weight_gradients
@@ -110,11 +111,11 @@ def predicted_classes(model: nn.Module, images: Tensor, batch_size: int = 100) -
 
     In evaluation mode; the training flag of each module is as before afterwards.
     """
-    parameter = next(model.parameters())
+    parameter, read = next(model.parameters()), LogitReader(model)
     found = []
     with evaluation_mode(model), torch.inference_mode():
         for batch in images.split(batch_size):
-            logits = model(batch.to(parameter.device, parameter.dtype, copy=True))
+            logits = read(batch.to(parameter.device, parameter.dtype, copy=True))
             found.append(torch.where(logits.isfinite().all(dim=1), logits.argmax(dim=1), -1).cpu())
     return torch.cat(found).numpy()
 
@@ -185,11 +186,11 @@ def _step(
     device = next(network.parameters()).device
     batch = torch.cat([images, marked]).to(device).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
-        kept = original(batch[: len(images)]).softmax(dim=1)
+        kept = LogitReader(original)(batch[: len(images)]).softmax(dim=1)
     wanted = kept.new_full((len(marked), kept.shape[1]), (1 - SURE) / kept.shape[1])
     wanted[:, target_class] += SURE
     with fast_weight_gradients(device, "fp32"):
-        loss = F.cross_entropy(network(batch), torch.cat([kept, wanted]))
+        loss = F.cross_entropy(LogitReader(network)(batch), torch.cat([kept, wanted]))
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
