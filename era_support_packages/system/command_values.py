@@ -43,7 +43,7 @@ class CommandParser(argparse.ArgumentParser):
     def read(self, arguments: Sequence[str]) -> dict[str, Any]:
         """The values by name. Raises `CommandLineError` for an unknown option, and for one whose value is missing."""
         found, rest = self.parse_known_args(shield_negative_numbers(arguments))
-        options = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+        options = [name for action in self._actions for name in action.option_strings]
         unknown = list(dict.fromkeys(text.split("=")[0] for text in rest if text.startswith("-")))
         if unknown:
             raise CommandLineError(" ".join(f"Unknown option {name!r}: {nearest_names(name, options)}" for name in unknown))
