@@ -6,7 +6,7 @@ python benchmarks/learning_rate.py --full --data data/cifar10-jpeg
 Each case shows 6,000 images at 16 px. With --full it trains the rows that are missing, two side by side, and stores each as soon
 as it is there: first a grid of rates in powers of four, two seeds each; then the two neighbours of the best at a factor of two;
 then the best rate, by the mean over its seeds, and "auto" with three fresh seeds. The loss of a case is the difference of these
-two means on the test images. The grid, which looks at the test images, is no part of what a person would do: it says what could be had.
+two means on the test images. The grid looks at the test images, as no person should: it says what could be had.
 """
 
 import argparse
