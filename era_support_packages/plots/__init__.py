@@ -1,6 +1,6 @@
 """Every figure of the project: plain arrays and result values in, a `matplotlib.figure.Figure` out."""
 
-from era_support_packages.plots.curves import class_accuracies, confusion_matrix, range_test, training_curves, training_log
+from era_support_packages.plots.curves import class_accuracies, confusion_matrix, training_curves, training_log
 from era_support_packages.plots.explorer import exploration
 from era_support_packages.plots.explorer_panel import ExplorerPanel
 from era_support_packages.plots.faithfulness import advantage_over_baselines, perturbation_curves
@@ -11,6 +11,7 @@ from era_support_packages.plots.images import (
     image_grid,
     incorrect_predictions,
 )
+from era_support_packages.plots.learning_rate import range_test
 from era_support_packages.plots.mistakes import class_scores, confused_pairs, reliability_diagram, suspicious_labels, top_losses
 from era_support_packages.plots.panels import overlay
 from era_support_packages.plots.sanity import sanity_curves, sanity_maps

@@ -31,6 +31,7 @@ from era_support_packages.training.checkpoint import Checkpoint, CheckpointError
 from era_support_packages.training.config import PreparedConfig, TrainingConfig
 from era_support_packages.training.history import EpochRecord, History
 from era_support_packages.training.lr_finder import RangeTest
+from era_support_packages.training.lr_trials import Trials
 from era_support_packages.training.resolution import stored_config
 
 METRICS = ("epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds")
@@ -175,21 +176,30 @@ class Run:
     def write_range_test(self, result: RangeTest, used: bool) -> None:
         """range_test.json: the curve and its suggestions; `used` says whether `max_lr` came from it."""
         curve = {name: getattr(result, name).tolist() for name in ("lrs", "losses", "smoothed")}
-        self.write_json("range_test.json", {"used": used, "suggestions": result.suggestions, **curve})
+        found: dict[str, Any] = {}
+        if result.trials is not None:
+            found["trials"] = result.trials.to_dict()
+        if result.too_short:
+            found |= {"too_short": True, "preset_rate": result.preset_rate}
+        self.write_json("range_test.json", {"used": used, "suggestions": result.suggestions, **found, **curve})
 
     def range_test(self) -> tuple[RangeTest, bool] | None:
         """The range test that was made for the run, and whether `max_lr` came from it; None where there was none."""
         try:
             values = json.loads((self.folder / "range_test.json").read_text())
             lrs, losses, smoothed = (np.array(values[name], dtype=np.float64) for name in ("lrs", "losses", "smoothed"))
-            return RangeTest(lrs, losses, smoothed, values["suggestions"]), values["used"]
+            trials = Trials.from_dict(values["trials"]) if values.get("trials") else None  # older files have none
+            short, rate = values.get("too_short", False), values.get("preset_rate")
+            return RangeTest(lrs, losses, smoothed, values["suggestions"], trials, short, rate), values["used"]
         except (OSError, ValueError, KeyError, TypeError):  # absent or broken: it can be made again
             return None
 
     def range_test_batches(self) -> int:
-        """Training steps of the range test that `max_lr` came from; 0 where it was given."""
-        kept = self.range_test()
-        return len(kept[0].losses) if kept is not None and kept[1] else 0
+        """Training steps of the range test that `max_lr` came from, its trials included; 0 where it was given."""
+        result, used = self.range_test() or (None, False)
+        if result is None or not used:
+            return 0
+        return len(result.losses) + (result.trials.steps if result.trials is not None else 0)
 
     def write_metrics(self, records: Sequence[EpochRecord]) -> None:
         """metrics.csv: one row an epoch, accuracies in percent."""

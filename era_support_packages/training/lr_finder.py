@@ -5,7 +5,7 @@ import copy
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FunctionType, MethodType
 
 import numpy as np
@@ -20,6 +20,8 @@ from era_support_packages.system.machine import keep_freed_memory, resolve_devic
 from era_support_packages.system.progress import progress_bar
 from era_support_packages.training.config import PreparedConfig, ResolvedConfig
 from era_support_packages.training.cost import predicted_seconds, seconds_per_image
+from era_support_packages.training.lr_trials import FEWEST_STEPS, Trials, trial_images, try_rates
+from era_support_packages.training.presets import PRESETS
 from era_support_packages.training.resolution import require_type
 from era_support_packages.training.resources import use_resources
 from era_support_packages.training.setup import build_batches, build_optimizer
@@ -33,13 +35,17 @@ class RangeTest(Readable):
     """A loss curve over exponentially growing learning rates and what it suggests.
 
     lrs, losses (as measured, all finite), smoothed: float64 (K,). suggestions: "steepest", "valley" and "minimum/10" to a
-    learning rate; empty where the curve never falls.
+    learning rate; empty where the curve never falls. For `max_lr="auto"` also trials: what training at a few rates came to;
+    or, where the run is too_short for that, preset_rate: what its preset takes, None where that says nothing either.
     """
 
     lrs: np.ndarray
     losses: np.ndarray
     smoothed: np.ndarray
     suggestions: dict[str, float]
+    trials: Trials | None = None
+    too_short: bool = False
+    preset_rate: float | None = None
 
     def suggestion(self, name: str = "valley") -> float:
         """One suggestion. Raises `ValueError` for an unknown name, or where the curve never falls."""
@@ -69,14 +75,27 @@ class RangeTest(Readable):
 def choose_max_lr(config: PreparedConfig, result: RangeTest) -> tuple[ResolvedConfig, str]:
     """The configuration with a number for `max_lr`, and the sentence that says where it came from.
 
-    "auto" takes the suggestion "valley"; a number stays, and the sentence compares it with the suggestions. Raises
-    `ValueError` where "auto" meets a curve that never falls.
+    "auto" takes the best of the trials; of a run that is too short for them, the preset's own rate; and of a test without
+    trials, as older versions made it, the suggestion "valley". A number stays, and the sentence compares it with the
+    suggestions. Raises `ValueError` where "auto" meets a curve that never falls, or a run that is too short and a preset that
+    has no rate.
     """
-    if config.max_lr == "auto":
-        found = config.resolved(result.suggestion())
-        return found, f"max_lr = {found.max_lr:.3g}, the range test's suggestion 'valley' (all: {result.listed})."
-    given = config.resolved()
-    return given, f"max_lr = {given.max_lr:.3g} is given, so the range test is only shown for comparison: {result.listed}."
+    if config.max_lr != "auto":
+        given = config.resolved()
+        return given, f"max_lr = {given.max_lr:.3g} is given, so the range test is only shown for comparison: {result.listed}."
+    if result.trials is not None:
+        if not math.isfinite(result.trials.losses[result.trials.best]):
+            raise ValueError(f"max_lr is 'auto', but {result.trials.reading()} Give max_lr as a number.")
+        found = config.resolved(result.trials.best)
+        return found, f"max_lr = {found.max_lr:.3g}: {result.trials.reading()} The curve alone suggests {result.listed}."
+    if result.too_short:
+        why = f"the run is too short to try learning rates: half of it must be {FEWEST_STEPS} steps or more"
+        if result.preset_rate is None:
+            raise ValueError(f"max_lr is 'auto', but {why}, and its preset has no rate of its own. Give max_lr as a number.")
+        found = config.resolved(result.preset_rate)
+        return found, f"max_lr = {found.max_lr:.3g}, the preset's own: {why}."
+    found = config.resolved(result.suggestion())
+    return found, f"max_lr = {found.max_lr:.3g}, the range test's suggestion 'valley' (all: {result.listed})."
 
 
 class _NotFiniteError(Exception):
@@ -92,6 +111,10 @@ def range_test(
     end_lr: float = 10.0,
 ) -> RangeTest:
     """Train for some steps while the learning rate grows exponentially from `start_lr` to `end_lr`, and record the loss.
+
+    Where `max_lr` is "auto" short trials then say which rate trains best, climbing from the one with the lowest loss: the curve
+    of a network that has just begun is too noisy to follow. Curve and trials show at most a fifth of the run's images, or 4,000
+    where that is more, and never over half of them.
 
     Batch size, resolution (the plan's first), augmentation, precision and optimizer are those of the run. On a CPU the
     iterations are cut to a fifth of the predicted time of the run (of `test_size` test images), but not below 20. It works on
@@ -112,10 +135,19 @@ def range_test(
             image_seconds = seconds_per_image(model, at_any_rate)
             fifth = predicted_seconds(config, config.planned_epochs(len(train)), test_size, image_seconds) / 5
             iterations = min(iterations, max(MINIMUM_ITERATIONS, int(fifth / (image_seconds * config.batch_size))))
+        batch_size, allowed = min(config.batch_size, len(train)), trial_images(config, len(train))
+        if config.max_lr == "auto" and allowed:
+            iterations = min(iterations, max(MINIMUM_ITERATIONS, allowed // 4 // batch_size))
         twin = copy.deepcopy(model)
         lrs, losses = _library_range_test(twin, train, at_any_rate, device, start_lr, end_lr, iterations)
     smoothed = smooth(losses)
-    return RangeTest(lrs, losses, smoothed, suggest(lrs, smoothed))
+    curve = RangeTest(lrs, losses, smoothed, suggest(lrs, smoothed))
+    if config.max_lr != "auto" or not curve.suggestions:
+        return curve
+    if not allowed:
+        return replace(curve, too_short=True, preset_rate=PRESETS.get(config.preset_name, {}).get("max_lr"))
+    lowest = float(lrs[smoothed.argmin()])
+    return replace(curve, trials=try_rates(model, train, at_any_rate, lowest, allowed - len(losses) * batch_size))
 
 
 def _library_range_test(

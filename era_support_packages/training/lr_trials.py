@@ -2,8 +2,8 @@
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,145 +15,150 @@ from era_support_packages.datasets.normalization import normalize_images
 from era_support_packages.evaluation.tables import Column, Readable, Table
 from era_support_packages.models.modes import evaluation_mode
 from era_support_packages.system.machine import autocast, resolve_device
-from era_support_packages.training.config import TrainingConfig
+from era_support_packages.system.progress import progress_bar
+from era_support_packages.training.config import ConfigValues, ResolvedConfig
 from era_support_packages.training.resources import use_resources
 from era_support_packages.training.setup import build_batches, build_optimizer, build_scheduler
 from era_support_packages.training.step import TrainingStep
 
 FACTOR = 4.0  # between neighbouring rates: shorter trials do not tell closer ones apart
 FEWEST_STEPS = 40  # of all trials together: below, nothing can be told
-MOST_TRIALS = 7
+FEWEST_TRIALS, MOST_TRIALS = 3, 7
+LOWEST, HIGHEST = 1e-6, 100.0  # rates beyond are no rates
 HELD_OUT = 1000  # training images that judge, or a tenth of them
 SHARE, LEAST_IMAGES = 0.2, 4000  # of the run's images; but never over half of the run
 
 
-@dataclass(frozen=True, eq=False)
-class Trial:
-    """One rate that was tried: `losses` float64 (H,), the cross entropy of each held-out image in nats; infinite where it
-    diverged."""
-
-    lr: float
-    losses: np.ndarray
-
-    @property
-    def loss(self) -> float:
-        """The mean cross entropy."""
-        return float(self.losses.mean())
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Trials(Readable):
-    """Rates that were tried from the same start, lowest first."""
+    """What training from the same start at a few rates came to."""
 
-    trials: tuple[Trial, ...]
+    losses: dict[float, float]
+    """mean cross entropy of the held-out images in nats by rate, lowest rate first; infinite where training diverged"""
+    margin: float
+    """by how much the second-best loss is higher than the best; infinite where no other rate held"""
+    error: float
+    """the standard error of that difference over the images"""
     images: int
     """training images that each trial showed"""
+    held_out: int
+    """images that judged"""
+    steps: int
+    """of all trials together, the forward passes of the judging counted as a third of a step"""
 
     @property
-    def best(self) -> Trial:
-        """The trial with the lowest loss."""
-        return min(self.trials, key=lambda trial: trial.loss)
+    def best(self) -> float:
+        """The rate with the lowest loss."""
+        return min(self.losses, key=self.losses.__getitem__)
 
     @property
-    def runner_up(self) -> tuple[Trial, float, float]:
-        """The best of the others, by how much its mean loss is higher, and the standard error of that difference over images."""
-        best = self.best
-        other = min((trial for trial in self.trials if trial is not best), key=lambda trial: trial.loss)
-        if not math.isfinite(other.loss):
-            return other, math.inf, math.nan
-        differences = other.losses - best.losses
-        return other, float(differences.mean()), float(differences.std(ddof=1) / math.sqrt(len(differences)))
+    def sure(self) -> bool:
+        """Whether the best is ahead by more than twice the standard error."""
+        return self.margin > 2 * self.error
 
     def table(self) -> Table:
         """A row a rate."""
-        rows = tuple((f"{trial.lr:.3g}", trial.loss) for trial in self.trials)
         caption = (
-            f"Mean cross entropy of {len(self.best.losses):,} held-out training images, in nats, after {self.images:,} training "
-            "images with the run's own warm-up and fall."
+            f"Mean cross entropy of {self.held_out:,} held-out training images, in nats, after {self.images:,} training images "
+            "with the run's own warm-up and fall."
         )
+        rows = tuple((f"{rate:.3g}", loss if math.isfinite(loss) else None) for rate, loss in self.losses.items())
         return Table((Column("max_lr"), Column("loss", ".3f")), rows, caption)
 
     def reading(self) -> str:
-        """How sure the choice is, in one sentence."""
-        if len(self.trials) < 2:
-            return f"Only {self.best.lr:.3g} could be tried."
-        other, difference, error = self.runner_up
-        if not math.isfinite(difference):
-            return f"{self.best.lr:.3g} was best; {other.lr:.3g} diverged."
-        sure = "clearly" if difference > 2 * error else "not clearly"
+        """One sentence: which rates were tried, which was best, and how surely."""
+        rates = ", ".join(f"{rate:.3g}" for rate in self.losses)
+        tried = f"of {rates}, each tried from the same start with {self.images:,} images, {self.best:.3g}"
+        if not math.isfinite(self.losses[self.best]):
+            return f"of {rates} each diverged."
+        if not math.isfinite(self.margin):
+            return f"{tried} alone did not diverge."
+        verdict = "was clearly best" if self.sure else "was best, though not clearly"
         return (
-            f"Of {len(self.trials)} rates tried, {self.best.lr:.3g} was {sure} the best: the loss of held-out images was "
-            f"{self.best.loss:.2f}, with {other.lr:.3g} it was {other.loss:.2f} (difference {difference:.2f}, standard error "
-            f"{error:.2f})."
+            f"{tried} {verdict} on held-out images (loss {self.losses[self.best]:.2f}, the next {self.margin:.2f} higher, "
+            f"standard error {self.error:.2f})."
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """As it is kept in a file; `from_dict` reads it."""
+        return {**vars(self), "losses": [[rate, loss if math.isfinite(loss) else None] for rate, loss in self.losses.items()]}
 
-def trial_images(config: TrainingConfig, train_size: int, spent: int) -> int:
-    """How many images all trials of a run may show: a fifth of the run's, or 4,000 where that is more, at most half of the run,
-    less those already `spent`; 0 where that is too few to tell rates apart."""
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Trials":
+        """What `to_dict` wrote. Raises `TypeError` or `ValueError` where it is something else."""
+        losses = {float(rate): math.inf if loss is None else float(loss) for rate, loss in values["losses"]}
+        return cls(**{**values, "losses": losses})
+
+
+def trial_images(config: ConfigValues, train_size: int) -> int:
+    """How many images the curve and all trials of a run may show: a fifth of the run's, or 4,000 where that is more, at most
+    half of the run; 0 where that is too few steps to tell rates apart."""
     whole = config.planned_epochs(train_size)[-1].end
     allowed = int(min(max(SHARE * whole, LEAST_IMAGES), whole / 2))
-    return max(allowed - spent, 0) if allowed >= FEWEST_STEPS * min(config.batch_size, train_size) else 0
+    return allowed if allowed >= FEWEST_STEPS * min(config.batch_size, train_size) else 0
 
 
-def try_rates(
-    model: nn.Module,
-    train: ImageDataset,
-    config: TrainingConfig,
-    start: float,
-    images: int,
-    progress: Callable[[str], None] | None = None,
-) -> Trials:
-    """Climb from `start` in steps of a factor of four to the rate with the lowest loss, by trials of `images` images in all.
+def try_rates(model: nn.Module, train: ImageDataset, config: ResolvedConfig, start: float, images: int) -> Trials:
+    """Climb from the rate `start` in steps of a factor of four to the lowest loss, by trials of `images` images in all.
 
-    Each trial trains a copy of the model with the run's recipe and its whole schedule on the training images but for those
-    held out, at the plan's first resolution; all see the same images in the same order. Nothing of the caller's changes.
+    Each trial trains a copy of the model with the run's recipe and a whole schedule of its own on the training images but for
+    those held out, at the plan's first resolution; all see the same images in the same order. Nothing of the caller's changes.
     """
-    kept, held_out = stratified_split(train.labels, min(0.1, HELD_OUT / len(train)))
-    part, judges = train.take(kept), train.take(held_out)
-    count = MOST_TRIALS if images // MOST_TRIALS >= 2 * FEWEST_STEPS * config.batch_size else 4 if images >= LEAST_IMAGES else 3
-    each = max(images // count, 2 * min(config.batch_size, len(part)))
-    found: dict[float, Trial] = {}
+    kept, judging = stratified_split(train.labels, min(0.1, HELD_OUT / len(train)))
+    part, judges = train.take(kept), train.take(judging)
+    batch_size = min(config.batch_size, len(part))
+    config = config.replace(batch_size=batch_size)
+    count = MOST_TRIALS if images >= MOST_TRIALS * FEWEST_STEPS * batch_size else 4 if images >= LEAST_IMAGES else FEWEST_TRIALS
+    steps = max(images // count // batch_size, 2)
+    found: dict[float, np.ndarray] = {}
     device = resolve_device(config.device)
 
-    def tried(lr: float) -> float:
-        if lr not in found:
-            if progress is not None:
-                progress(f"trying {lr:.3g}")
-            found[lr] = Trial(lr, _trial(copy.deepcopy(model), part, judges, config.replace(max_lr=lr), each))
-        return found[lr].loss
+    def loss(rate: float) -> float:
+        if rate not in found:
+            found[rate] = _trial(copy.deepcopy(model), part, judges, config.replace(max_lr=rate), steps)
+            bar.update()
+        return float(found[rate].mean())
 
-    with use_resources(config), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        best, step = start, FACTOR
-        tried(best)
-        if tried(best * step) >= found[best].loss:
-            step = 1 / FACTOR
-        while len(found) < count:
-            following = best * step
-            if tried(following) < found[best].loss:
-                best = following
-            elif step < 1 or best != start:
-                break
-            else:
-                step = 1 / FACTOR
-    return Trials(tuple(found[lr] for lr in sorted(found)), each)
+    with (
+        use_resources(config),
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        progress_bar(count, "trying learning rates", "rate") as bar,
+    ):
+        best, at_start = start, loss(start)
+        factor = FACTOR if loss(start * FACTOR) < at_start else 1 / FACTOR
+        while _left(found, best * factor, count) and loss(best * factor) < loss(best):
+            best *= factor
+    return _told(found, steps * batch_size, len(judges), steps + len(judges) / 3 / batch_size)
 
 
-def _trial(model: nn.Module, train: ImageDataset, judges: ImageDataset, config: TrainingConfig, images: int) -> np.ndarray:
+def _left(found: dict[float, np.ndarray], rate: float, count: int) -> bool:
+    """Whether that rate was tried, or may be."""
+    return rate in found or (len(found) < count and LOWEST <= rate <= HIGHEST)
+
+
+def _told(found: dict[float, np.ndarray], images: int, held_out: int, steps: float) -> Trials:
+    rates = sorted(found)
+    losses = {rate: float(found[rate].mean()) for rate in rates}
+    best, second = sorted(rates, key=losses.__getitem__)[:2]
+    margin, error = math.inf, 0.0
+    if math.isfinite(losses[second]):
+        differences = found[second] - found[best]
+        margin, error = float(differences.mean()), float(differences.std(ddof=1) / math.sqrt(held_out))
+    return Trials(losses, margin, error, images, held_out, math.ceil(len(found) * steps))
+
+
+def _trial(model: nn.Module, train: ImageDataset, judges: ImageDataset, config: ResolvedConfig, steps: int) -> np.ndarray:
     """The held-out losses after a whole small run at `max_lr`, float64 (H,)."""
-    batch_size = min(config.batch_size, len(train))
-    config = config.replace(batch_size=batch_size)
-    steps = max(images // batch_size, 2)
     optimizer = build_optimizer(model, config)
     step = TrainingStep(model, optimizer, config, build_scheduler(optimizer, config, steps))
     resolution = config.resolutions[0][0]
     model.train()
-    for batch, labels in build_batches(train, config).epoch(resolution, 0, steps * batch_size):
+    for batch, labels in build_batches(train, config).epoch(resolution, 0, steps * config.batch_size):
         step(batch, labels)
     return _losses(model, judges, config, resolution)
 
 
-def _losses(model: nn.Module, judges: ImageDataset, config: TrainingConfig, resolution: int) -> np.ndarray:
+def _losses(model: nn.Module, judges: ImageDataset, config: ResolvedConfig, resolution: int) -> np.ndarray:
     """Cross entropy of each image, by the statistics of the images themselves: the running ones lag behind after few steps."""
     device, found = resolve_device(config.device), []
     with evaluation_mode(model), torch.no_grad(), autocast(device, config.precision):
@@ -165,4 +170,4 @@ def _losses(model: nn.Module, judges: ImageDataset, config: TrainingConfig, reso
             labels = torch.from_numpy(judges.labels[indices]).to(device)
             found.append(F.cross_entropy(logits, labels, reduction="none").double().cpu().numpy())
     losses = np.concatenate(found)
-    return np.where(np.isfinite(losses), losses, np.inf)
+    return losses if np.isfinite(losses).all() else np.full(len(losses), np.inf)

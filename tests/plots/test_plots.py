@@ -20,6 +20,7 @@ from era_support_packages.datasets.batches import AugmentedImages
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.gradcam.explanation import Explanation
 from era_support_packages.training.history import EpochRecord, log_header, log_row
+from era_support_packages.training.lr_trials import Trials
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 LAYERS = ("layer1", "layer4")
@@ -99,6 +100,7 @@ def range_result(losses: np.ndarray | None = None, **changes: object) -> SimpleN
     lrs = np.geomspace(1e-4, 10, 6)
     losses = np.array([2.3, 2.2, 1.6, 1.2, 3.0, 900.0]) if losses is None else losses
     values = {"lrs": lrs, "losses": losses, "smoothed": losses, "suggestions": {"steepest": 0.01, "valley": 0.02}}
+    values["trials"] = None
     return SimpleNamespace(**{**values, **changes})
 
 
@@ -346,6 +348,15 @@ def test_range_test_marks_every_suggestion_on_the_smoothed_curve() -> None:
     assert (mark.get_xdata()[0], mark.get_ydata()[0]) == pytest.approx((0.02, 1.8 - 0.30103 * 0.4), abs=1e-5)
     assert list(line(axes, "chosen 0.05").get_xdata()) == [0.05, 0.05]
     assert legend_of(figure) == ["raw loss", "smoothed loss", "steepest 0.01", "valley 0.02", "chosen 0.05"]
+
+
+@pytest.mark.parametrize(("margin", "words"), [(0.5, "clearly best"), (0.1, "not clearly best")])
+def test_range_test_marks_the_rates_that_were_tried_and_says_how_sure_the_choice_is(margin: float, words: str) -> None:
+    trials = Trials({0.0125: 1.5, 0.05: 1.0, 0.2: np.inf}, margin, 0.1, 1200, 500, 100)
+    figure = plots.range_test(range_result(trials=trials), "t", chosen=0.05)
+    ticks = line(figure.axes[0], "tried: 3 rates")
+    assert list(ticks.get_xdata()) == [0.0125, 0.05, 0.2]
+    assert legend_of(figure)[-2:] == [f"chosen 0.05, {words}", "tried: 3 rates"]
 
 
 def test_range_test_is_cut_above_the_valley_and_says_so() -> None:

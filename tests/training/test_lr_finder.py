@@ -26,7 +26,7 @@ from era_support_packages.training.setup import build_optimizer
 
 def plan(**changes: Any) -> PreparedConfig:
     """A plain run on the CPU, long enough for the full number of iterations."""
-    return tiny_plan(**{"train_images": 10_000, "max_lr": "auto", "range_test_iterations": 20, **changes})
+    return tiny_plan(**{"train_images": 10_000, "max_lr": 0.1, "range_test_iterations": 20, **changes})
 
 
 # ---- suggestions -----------------------------------------------------------------------------------------------------

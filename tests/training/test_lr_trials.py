@@ -1,6 +1,7 @@
 """Trials of learning rates: where they climb to, what they may cost, how sure they say they are."""
 
 import copy
+import json
 import math
 
 import numpy as np
@@ -8,9 +9,9 @@ import pytest
 import torch
 from tiny import colored_images, plan, tiny_network
 
-from era_support_packages.training import lr_trials
-from era_support_packages.training.lr_trials import Trial, Trials, trial_images, try_rates
-from era_support_packages.training.setup import resolve
+from era_support_packages.training import lr_finder, lr_trials, presets
+from era_support_packages.training.lr_finder import RangeTest, choose_max_lr, range_test
+from era_support_packages.training.lr_trials import Trials, trial_images, try_rates
 
 
 def losses(mean: float, spread: float = 0.0, count: int = 4) -> np.ndarray:
@@ -23,7 +24,7 @@ def valley(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The loss is the distance to 0.1 in factors of four, and infinite above 2; the rates that were tried, in their order."""
     tried: list[float] = []
 
-    def trial(model, train, judges, config, images):
+    def trial(model, train, judges, config, steps):
         tried.append(config.max_lr)
         return losses(abs(math.log(config.max_lr / 0.1, 4)) if config.max_lr <= 2 else math.inf)
 
@@ -41,66 +42,120 @@ def valley(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     ],
 )
 def test_the_trials_climb_to_the_lowest_loss(start: float, climbed: list[float], valley: list[float]) -> None:
-    found = try_rates(tiny_network(), colored_images(240), resolve(plan()), start, images=100_000)
+    found = try_rates(tiny_network(), colored_images(240), plan(), start, images=100_000)
     assert valley == pytest.approx(climbed)
-    assert found.best.lr == pytest.approx(0.1)
-    assert [trial.lr for trial in found.trials] == sorted(trial.lr for trial in found.trials)
+    assert found.best == pytest.approx(0.1)
+    assert list(found.losses) == sorted(found.losses)
+    assert found.images == 100_000 // 7 // 8 * 8
 
 
 def test_they_stop_when_the_images_are_used_up(valley: list[float]) -> None:
-    found = try_rates(tiny_network(), colored_images(240), resolve(plan()), 0.1 / 4**6, images=1200)
+    found = try_rates(tiny_network(), colored_images(240), plan(), 0.1 / 4**6, images=1200)
     assert len(valley) == 3
-    assert found.images == 400
-    assert found.best.lr == pytest.approx(0.1 / 4**4)
+    assert (found.images, found.held_out) == (400, 24)
+    assert found.steps == 3 * (50 + 1)  # 24 forward passes are one step of eight images
+    assert found.best == pytest.approx(0.1 / 4**4)
 
 
 @pytest.mark.parametrize(
-    ("images", "batch_size", "spent", "allowed"),
+    ("images", "batch_size", "allowed"),
     [
-        (650_000, 512, 76_800, 53_200),  # a fifth of the run
-        (6_000, 32, 640, 2_360),  # half of it, as 4,000 would be more
-        (18_000, 32, 640, 3_360),  # 4,000
-        (1_024, 32, 640, 0),  # half is 16 steps
-        (6_000, 64, 4_000, 0),  # nothing is left
+        (650_000, 512, 130_000),  # a fifth of the run
+        (6_000, 32, 3_000),  # half of it, as 4,000 would be more
+        (18_000, 32, 4_000),
+        (1_024, 32, 0),  # half is 16 steps
+        (6_000, 64, 3_000),  # 46 steps
+        (6_000, 80, 0),  # 37
     ],
 )
-def test_what_the_trials_may_cost(images: int, batch_size: int, spent: int, allowed: int) -> None:
-    assert trial_images(plan(train_images=images, batch_size=batch_size), 50_000, spent) == allowed
+def test_what_curve_and_trials_may_cost(images: int, batch_size: int, allowed: int) -> None:
+    assert trial_images(plan(train_images=images, batch_size=batch_size), 50_000) == allowed
 
 
 def test_a_trial_learns_what_a_run_learns_and_leaves_the_network_as_it_was() -> None:
     network, train = tiny_network(), colored_images(240)
     before, random_state = copy.deepcopy(network.state_dict()), torch.get_rng_state()
-    found = try_rates(network, train, resolve(plan()), 0.0004, images=3 * 240)
+    found = try_rates(network, train, plan(), 0.0004, images=3 * 240)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random_state)
-    rates = {trial.lr: trial.loss for trial in found.trials}
-    assert list(rates) == pytest.approx([0.0004, 0.0016, 0.0064])
-    assert list(rates.values()) == sorted(rates.values(), reverse=True)  # the colours are learnt the faster
-    again = try_rates(network, train, resolve(plan()), 0.0004, images=3 * 240)
-    assert [trial.loss for trial in again.trials] == [trial.loss for trial in found.trials]
+    assert list(found.losses) == pytest.approx([0.0004, 0.0016, 0.0064])
+    assert list(found.losses.values()) == sorted(found.losses.values(), reverse=True)  # the colors are learnt the faster
+    assert try_rates(network, train, plan(), 0.0004, images=3 * 240) == found
 
 
 def test_the_held_out_images_are_not_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr(
-        lr_trials, "_trial", lambda model, train, judges, config, images: seen.append((train, judges)) or losses(1)
-    )
+
+    def trial(model, train, judges, config, steps):
+        seen.append((train, judges))
+        return losses(1)
+
+    monkeypatch.setattr(lr_trials, "_trial", trial)
     train = colored_images(240)
     train.images[:, 0, 0, 0] = np.arange(240)  # tells the images apart
-    try_rates(tiny_network(), train, resolve(plan()), 0.1, images=10_000)
+    try_rates(tiny_network(), train, plan(), 0.1, images=10_000)
     part, judges = ({int(image[0, 0, 0]) for image in split.images} for split in seen[0])
     assert len(judges) == 24
     assert part | judges == set(range(240))
     assert not part & judges
 
 
-def test_the_reading_says_how_sure_it_is() -> None:
-    # differences 0.5 +- 0.1 over four images: standard error 0.1155 / 2 = 0.0577
-    clear = Trials((Trial(0.1, losses(1.0)), Trial(0.4, losses(1.5, 0.1))), images=1200)
-    assert clear.runner_up[1:] == pytest.approx((0.5, 0.2 / math.sqrt(3) / 2))
-    assert "0.1 was clearly the best" in clear.reading()
-    assert "not clearly" in Trials((Trial(0.1, losses(1.0)), Trial(0.4, losses(1.05, 0.3))), images=1200).reading()
-    assert "0.4 diverged" in Trials((Trial(0.1, losses(1.0)), Trial(0.4, losses(math.inf))), images=1200).reading()
-    assert "Only 0.1" in Trials((Trial(0.1, losses(1.0)),), images=1200).reading()
-    assert clear.to_frame().shape == (2, 2)
+def test_the_margin_by_hand_and_the_words_for_it() -> None:
+    # differences of four images 0.4, 0.6, 0.4, 0.6: mean 0.5, deviation 0.1155, standard error 0.0577
+    clear = lr_trials._told({0.4: losses(1.5, 0.1), 0.1: losses(1.0)}, 1200, 4, 10.0)
+    assert (clear.margin, clear.error) == pytest.approx((0.5, 0.2 / math.sqrt(3) / 2))
+    assert (clear.best, clear.sure, clear.steps) == (0.1, True, 20)
+    assert "0.1 was clearly best" in clear.reading()
+    assert "not clearly" in lr_trials._told({0.4: losses(1.05, 0.3), 0.1: losses(1.0)}, 1200, 4, 10.0).reading()
+    one = lr_trials._told({0.4: losses(math.inf), 0.1: losses(1.0)}, 1200, 4, 10.0)
+    assert "0.1 alone did not diverge" in one.reading()
+    assert one.to_frame().shape == (2, 2)
+    assert Trials.from_dict(json.loads(json.dumps(one.to_dict()))) == one
+
+
+# ---- what "auto" takes -------------------------------------------------------------------------------------------------
+
+
+def auto(**changes: object):
+    return plan(max_lr="auto", range_test_iterations=20, **changes)
+
+
+def test_auto_takes_the_best_of_the_trials_whatever_the_presets_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = colored_images(240)
+    result = range_test(tiny_network(), train, 10, auto(train_images=2400))
+    assert result.trials is not None
+    config, sentence = choose_max_lr(auto(train_images=2400), result)
+    assert config.max_lr == result.trials.best
+    assert result.trials.reading() in sentence
+    monkeypatch.setitem(presets.PRESETS, "smoke", {**presets.PRESETS["smoke"], "max_lr": 77.0})
+    again = range_test(tiny_network(), train, 10, auto(train_images=2400))
+    assert choose_max_lr(auto(train_images=2400), again)[0].max_lr == config.max_lr
+
+
+def test_a_number_needs_no_trials() -> None:
+    assert range_test(tiny_network(), colored_images(240), 10, plan(train_images=2400, max_lr=0.1)).trials is None
+
+
+def test_a_run_that_is_too_short_takes_the_presets_rate_or_asks_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    short = auto(train_images=240)  # half of it is 15 steps
+    result = range_test(tiny_network(), colored_images(240), 10, short)
+    assert result.too_short
+    config, sentence = choose_max_lr(short, result)
+    assert config.max_lr == presets.PRESETS["smoke"]["max_lr"] == 0.01
+    assert "too short to try learning rates" in sentence
+    with pytest.raises(ValueError, match="Give max_lr as a number"):
+        choose_max_lr(short, RangeTest(*[np.ones(3)] * 3, {"valley": 0.1}, too_short=True))
+
+
+def test_where_each_trial_diverges_a_number_is_asked_for() -> None:
+    nothing = Trials({0.1: math.inf, 0.4: math.inf}, math.inf, 0.0, 1200, 4, 20)
+    with pytest.raises(ValueError, match=r"each diverged\. Give max_lr as a number"):
+        choose_max_lr(auto(), RangeTest(*[np.ones(3)] * 3, {"valley": 0.1}, nothing))
+
+
+def test_a_curve_that_never_falls_is_not_followed_by_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lr_finder, "suggest", lambda lrs, losses: {})
+    result = range_test(tiny_network(), colored_images(240), 10, auto(train_images=2400))
+    assert result.trials is None
+    with pytest.raises(ValueError, match="never fell"):
+        choose_max_lr(auto(train_images=2400), result)
