@@ -4,7 +4,7 @@ python benchmarks/learning_rate.py
 python benchmarks/learning_rate.py --full --data data/cifar10-jpeg
 
 Each case shows 6,000 images at 16 px. With --full it trains the rows that are missing, two side by side, and stores each as soon
-as it is there: first a grid of rates in powers of four, two seeds each; then the two neighbours of the best at a factor of two;
+as it is there: first a grid of rates in powers of four, two seeds each; then the two neighbors of the best at a factor of two;
 then the best rate, by the mean over its seeds, and "auto" with three fresh seeds. The loss of a case is the difference of these
 two means on the test images. The grid looks at the test images, as no person should: it says what could be had.
 """
@@ -107,7 +107,7 @@ def trained(name: str, rate: float | str, seed: int, data: str) -> tuple[Values,
 
 
 def missing(rows: list[Values], name: str) -> list[tuple[str, float | str, int]]:
-    """The rows of a case that can be trained now: its grid, then the neighbours of the best, then the best and auto."""
+    """The rows of a case that can be trained now: its grid, then the neighbors of the best, then the best and auto."""
     case, accuracies = CASES[name], by_rate(rows, name)
 
     def lacking(rates: list[float | str], seeds: tuple[int, ...]) -> list[tuple[str, float | str, int]]:
@@ -123,8 +123,8 @@ def missing(rows: list[Values], name: str) -> list[tuple[str, float | str, int]]
     if grid:
         return grid
     coarse = max(GRID, key=lambda rate: statistics.mean(accuracies[rate][seed] for seed in GRID_SEEDS))
-    neighbours = lacking([coarse / 2, coarse * 2], GRID_SEEDS)
-    return neighbours or lacking([best_rate(rows, name), "auto"], FRESH_SEEDS)
+    neighbors = lacking([coarse / 2, coarse * 2], GRID_SEEDS)
+    return neighbors or lacking([best_rate(rows, name), "auto"], FRESH_SEEDS)
 
 
 def by_rate(rows: list[Values], name: str) -> dict[float | str, dict[int, float]]:
@@ -163,7 +163,7 @@ def train_missing(data: str, processes: int) -> None:
                 STORED.add(*done.result())
 
 
-def summarised(rows: list[Values]) -> list[Values]:
+def summarized(rows: list[Values]) -> list[Values]:
     """A line for each case whose rows are complete."""
     lines = []
     for name in CASES:
@@ -200,7 +200,7 @@ def main() -> None:
     merge(parser, STORED, chosen.merge, IDENTITY)
     if chosen.full:
         train_missing(chosen.data, chosen.processes)
-    lines = summarised(STORED.rows())
+    lines = summarized(STORED.rows())
     if not lines:
         raise SystemExit("No case is complete yet: train the rows with --full.")
     print(table(lines))
