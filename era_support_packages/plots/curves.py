@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.ticker import MaxNLocator
 
-from era_support_packages.plots.panels import check_some, shape_text
+from era_support_packages.plots.panels import check_some
 from era_support_packages.plots.style import (
     BLUE,
     FAINT,
