@@ -141,26 +141,28 @@ class Classifier:
     def explore(
         self,
         images: Images,
-        index: int,
+        index: int = 0,
         target: int | None = None,
         *,
         layers: Sequence[str] | None = None,
         methods: Sequence[str] | None = None,
     ) -> Exploration:
-        """One image of a split, or of predictions, under every method, for the class `target` (None: the predicted one).
+        """One image, number `index` of those given as to `predict`, under every method, for the class `target` (None: the
+        predicted one).
 
         methods: keys of `gradcam.METHODS`, None for all; layers: as for `explain`. Score-CAM and Ablation-CAM take a forward
         pass for each channel. Raises `ValueError` for an index, class, layer or method that is not there, before anything is
         computed.
         """
         names = checked_methods(methods)
-        check_index(index, len(images), "index", "images")
+        source = images if isinstance(images, ImageDataset | Predictions) else self.predict(images)
+        check_index(index, len(source), "index", "images")
         if target is not None:
             check_index(target, len(self.classes), "target", "classes")
         found: list[Explanation] = []
         for name in names:
             targets = "predicted" if target is None else [target]
-            found.append(self.explain(images, [index], targets, layers_of(name, layers), name))
+            found.append(self.explain(source, [index], targets, layers_of(name, layers), name))
         return Exploration(tuple(found))
 
     def inputs(self, images: Images, indices: Sequence[int] | np.ndarray | None = None) -> Tensor:

@@ -47,6 +47,15 @@ def test_each_has_a_table_a_reading_and_a_frame(results: dict[str, Readable]) ->
         assert "<table" in result._repr_html_(), name
 
 
+def test_a_photo_alone_can_be_explored() -> None:
+    _, test = datasets.load("digits")
+    classifier = Classifier(models.ResNet18(10).eval(), test.classes, test.mean, test.std, resolution=8)
+    found = classifier.explore(test.images[0], layers=["layer1"], methods=["gradcam", "eigencam"])
+    name = test.classes[found.class_id]
+    assert found.reading().startswith(f"Why {name}? Every method for one image. The probability of the class is ")
+    assert found.to_frame()["of the class"].tolist() == ["yes", "no"]
+
+
 def test_an_explanation_says_what_is_explained(results: dict[str, Readable]) -> None:
     found = results["explanation"]
     assert isinstance(found, Explanation)

@@ -67,10 +67,10 @@ class Predictions(Readable):
     def table(self) -> Table:
         """A row a class with its accuracy, all images below; where no labels are known, a row an image with its prediction."""
         if self.labels is None:
-            columns = (Column("image", "d"), Column("predicted"), Column("confidence", ".1f", factor=100))
+            columns: tuple[Column, ...] = (Column("image", "d"), Column("predicted"), Column("confidence", ".1f", factor=100))
             names = [self.classes[class_id] for class_id in self.predicted]
-            rows = zip(range(len(self)), names, self.confidences, strict=True)
-            return Table(columns, tuple(rows), "confidence: the probability of the predicted class, in percent.")
+            said = tuple(zip(range(len(self)), names, self.confidences, strict=True))
+            return Table(columns, said, "confidence: the probability of the predicted class, in percent.")
         columns = (Column("class"), Column("images", "d"), Column("right", "d"), Column("accuracy", ".1f", factor=100))
         sizes = np.bincount(self.labels, minlength=len(self.classes))
         right = np.bincount(self.labels[self.predicted == self.labels], minlength=len(self.classes))

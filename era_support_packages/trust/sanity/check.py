@@ -63,7 +63,8 @@ def sanity_check(
     if indices is None:
         indices = random_indices(len(test), count, seed + 1)
     statistics = classifier.inputs(train, random_indices(len(train), train_count, seed))
-    inputs, how = classifier.inputs(test, indices), {"methods": methods, "draws": draws, "cascades": cascades, "seed": seed}
+    inputs: Tensor = classifier.inputs(test, indices)
+    how: dict[str, Any] = {"methods": methods, "draws": draws, "cascades": cascades, "seed": seed}
     found = check_network(classifier.network, inputs, statistics, **how, **options)
     names = tuple(classifier.classes[label] for label in test.labels[indices])
     return replace(found, images=classifier.seen(test, indices), names=names)
