@@ -16,7 +16,7 @@ from era_support_packages.datasets.normalization import normalize, unnormalize
 from era_support_packages.evaluation.images import Images, pixels_and_labels, positions
 from era_support_packages.evaluation.predictions import Predictions, predicted_logits
 from era_support_packages.gradcam.explanation import Explanation, explain
-from era_support_packages.gradcam.exploration import Exploration, check_index, checked_methods, layers_of
+from era_support_packages.gradcam.exploration import Exploration, check_index, checked_methods, explored, layers_of
 from era_support_packages.models.catalog import MODELS, build_network, differing_weight
 from era_support_packages.system.machine import resolve_device, resolve_precision
 from era_support_packages.system.naming import nearest_names
@@ -150,20 +150,17 @@ class Classifier:
         """One image, number `index` of those given as to `predict`, under every method, for the class `target` (None: the
         predicted one).
 
-        methods: keys of `gradcam.METHODS`, None for all; layers: as for `explain`. Score-CAM and Ablation-CAM take a forward
-        pass for each channel. Raises `ValueError` for an index, class, layer or method that is not there, before anything is
-        computed.
+        methods: keys of `gradcam.METHODS`, None for all, less FullGrad where it is refused for this network, with a warning;
+        layers: as for `explain`. Score-CAM and Ablation-CAM take a forward pass for each channel. Raises `ValueError` for an
+        index, class, layer or method that is not there, before anything is computed.
         """
-        names = checked_methods(methods)
+        checked_methods(methods)
         source = images if isinstance(images, ImageDataset | Predictions) else self.predict(images)
         check_index(index, len(source), "index", "images")
         if target is not None:
             check_index(target, len(self.classes), "target", "classes")
-        found: list[Explanation] = []
-        for name in names:
-            targets = "predicted" if target is None else [target]
-            found.append(self.explain(source, [index], targets, layers_of(name, layers), name))
-        return Exploration(tuple(found))
+        targets = "predicted" if target is None else [target]
+        return explored(lambda name: self.explain(source, [index], targets, layers_of(name, layers), name), methods)
 
     def inputs(self, images: Images, indices: Sequence[int] | np.ndarray | None = None) -> Tensor:
         """Images as the network takes them: float32 (N, 3, r, r), resized and normalised, on the CPU."""

@@ -1,6 +1,7 @@
 """One image under every method: the maps as values, and how many passes through the network they take."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from era_support_packages.evaluation.intervals import percent
 from era_support_packages.evaluation.tables import Column, Readable, Table
 from era_support_packages.gradcam import explanation
 from era_support_packages.gradcam.explanation import Explanation
+from era_support_packages.gradcam.full_gradient import FullGradientError
 from era_support_packages.gradcam.methods import METHODS, check_method
 
 
@@ -70,6 +72,19 @@ def image_passes(
     """
     names = checked_methods(methods)
     return sum(explanation.image_passes(model, image, layers_of(name, layers), name) for name in names)
+
+
+def explored(explain: Callable[[str], Explanation], methods: Sequence[str] | None) -> Exploration:
+    """An image under the methods named, or under all (None), less FullGrad where it is refused, with a warning."""
+    found = []
+    for name in checked_methods(methods):
+        try:
+            found.append(explain(name))
+        except FullGradientError as error:
+            if methods is not None:
+                raise
+            warnings.warn(f"{METHODS[name].title} is left out: {error}", stacklevel=3)
+    return Exploration(tuple(found))
 
 
 def checked_methods(methods: Sequence[str] | None) -> tuple[str, ...]:

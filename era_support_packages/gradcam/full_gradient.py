@@ -23,6 +23,10 @@ TOLERANCE = 1e-3
 """how far the sum may be from the score, as a share of it"""
 
 
+class FullGradientError(ValueError):
+    """FullGrad would leave out a part of the score; the message names the layer."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Pass:
     """One forward pass: what the score is made of, each with what it is to be multiplied with."""
@@ -53,8 +57,8 @@ def full_gradient_maps(batch: Batch) -> BatchMaps:
     summed. A bias is paired with its gradient by module (the library pairs them by position) and counts each time its layer runs.
 
     Input and biases times their gradients add up to the score (Srinivas and Fleuret 2019, proposition 1) where all else is
-    linear piece by piece, as ReLU and max pooling are. Raises `ValueError`, naming a layer, where they miss it by more than
-    `TOLERANCE`: there the map would leave out a part of the score.
+    linear piece by piece, as ReLU and max pooling are. Raises `FullGradientError`, naming a layer, where they miss it by more
+    than `TOLERANCE`: there the map would leave out a part of the score.
     """
     run = _run(batch)
     classes = batch.classes(run.logits)
@@ -109,7 +113,7 @@ def _check_in_double(batch: Batch, classes: Tensor) -> None:
     missing = run.missing(own, gradients(own.sum(), run.tensors, keep_graph=False)).detach()
     if (missing > TOLERANCE).any():
         worst = float(missing.max())
-        raise ValueError(
+        raise FullGradientError(
             f"fullgrad leaves out a part of this network's score (up to {worst:.0%} of it): {_culprit(exact)} adds to it what is "
             "neither input nor bias; choose another method"
         )

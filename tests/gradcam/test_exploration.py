@@ -79,6 +79,17 @@ def test_every_method_explains_the_image_for_the_class(
         assert np.array_equal(each.maps, alone.maps)
 
 
+def test_fullgrad_is_left_out_with_a_warning_where_it_is_refused(test_split: ImageDataset) -> None:
+    smooth = tiny_network()
+    smooth.relu = nn.SiLU()
+    classifier = classifier_of(smooth, test_split, 8)
+    with pytest.warns(UserWarning, match=r"FullGrad is left out: .* layer 'relu' \(SiLU\) adds to it"):
+        found = classifier.explore(test_split, 4, layers=["relu"])
+    assert [each.method for each in found.explanations] == [name for name in gradcam.METHODS if name != "fullgrad"]
+    with pytest.raises(ValueError, match=r"layer 'relu' \(SiLU\)"):
+        classifier.explore(test_split, 4, methods=["fullgrad"])
+
+
 def test_the_image_is_seen_at_the_resolution_asked_for(network: nn.Module, test_split: ImageDataset) -> None:
     found = classifier_of(network, test_split, 12).explore(test_split, 0, layers=LAYERS, methods=["hirescam"])
     assert found.image.shape == (12, 12, 3)
