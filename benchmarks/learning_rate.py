@@ -27,6 +27,7 @@ from era_support_packages.system.machine import describe
 from era_support_packages.training import loop as training
 from era_support_packages.training.config import TrainingConfig
 from era_support_packages.training.lr_finder import choose_max_lr, range_test
+from era_support_packages.training.resolution import prepare_config
 from era_support_packages.training.setup import build_model
 
 STORED = RowFile(ROOT / "benchmarks" / "results" / "learning_rate.json")
@@ -83,12 +84,12 @@ def trained(name: str, rate: float | str, seed: int, data: str) -> tuple[Values,
     case = CASES[name]
     asked = case.config(rate, seed)
     train, test = subset(data, case)
-    config = training.resolve(asked, train)
-    model = build_model(config, len(train.classes), train)
+    prepared = prepare_config(asked, train)
+    model = build_model(prepared, len(train.classes), train)
     if rate == "auto":
-        config, sentence = choose_max_lr(config, range_test(model, train, len(test), config))
+        config, sentence = choose_max_lr(prepared, range_test(model, train, len(test), prepared))
     else:
-        sentence = ""
+        config, sentence = prepared.resolved(), ""
     _, history = training.fit(model, train, test, config, report=lambda _: None)
     recipe = recipe_values(asked)
     row = {
