@@ -20,6 +20,7 @@ from era_support_packages.system.download import Download, begin
 from era_support_packages.system.paths import expanded
 
 KEPT = ("torch", "torchvision", "numpy")  # whatever is installed of these stays
+REPLACEABLE = ("filelock",)  # small and pure Python: older ones take a drive that knows no locks for a busy one
 OPENCV_WHEELS = (
     "opencv-python-headless",
     "opencv-python",
@@ -59,14 +60,27 @@ def installed_version(package: str) -> str | None:
 
 
 def missing(lines: dict[str, str]) -> list[str]:
-    """The requirement lines whose package is not installed at all; versions that are there are left alone.
+    """The requirement lines whose package is not installed at all; versions that are there are left alone, but for old ones of
+    `REPLACEABLE`.
 
     Any OpenCV wheel counts as `opencv-python-headless`: they all bring the same `cv2`, and two of them overwrite each other.
     """
     have_opencv = any(map(installed_version, OPENCV_WHEELS))
     return [
-        line for name, line in lines.items() if installed_version(name) is None and not (name in OPENCV_WHEELS and have_opencv)
+        line
+        for name, line in lines.items()
+        if (installed_version(name) is None and not (name in OPENCV_WHEELS and have_opencv))
+        or (name in REPLACEABLE and is_older(installed_version(name), line))
     ]
+
+
+def is_older(installed: str | None, line: str) -> bool:
+    """Whether an installed version is below the lowest that a requirement line allows, by its numbers alone."""
+    lowest = re.search(r">=\s*([\d.]+)", line)
+    if installed is None or lowest is None:
+        return False
+    first, second = ([int(part) for part in re.findall(r"\d+", text)] for text in (installed, lowest[1]))
+    return first < second
 
 
 def install_missing(requirements_file: Path | None = None) -> list[str]:

@@ -98,6 +98,15 @@ def test_any_wheel_of_opencv_will_do(wheel: str, monkeypatch: pytest.MonkeyPatch
     assert bootstrap.missing(lines) == ["tqdm"]
 
 
+@pytest.mark.parametrize(
+    ("installed", "replaced"), [("3.13.4", True), ("3.30", True), ("3.30.3", False), ("4.0.0", False), ("3.31.0.dev1", False)]
+)
+def test_an_old_lock_is_replaced_and_an_old_numpy_is_not(installed: str, replaced: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "installed_version", lambda name: installed)
+    lines = bootstrap.requirements("numpy>=9.0\nfilelock>=3.30.3\n")
+    assert bootstrap.missing(lines) == (["filelock>=3.30.3"] if replaced else [])
+
+
 # ---- installing --------------------------------------------------------------------------------------------------------
 
 

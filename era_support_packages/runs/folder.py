@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 from torch import nn
 
 from era_support_packages.classifier import complete
@@ -115,7 +115,7 @@ class Run:
 
         Raises `RunError` while another one does, and for a folder that cannot be written.
         """
-        lock = FileLock(self.folder / ".lock", timeout=0, fallback_to_soft=False)  # lifted when the process ends, however it ends
+        lock = _lock(self.folder / ".lock")
         try:
             lock.acquire()
         except Timeout:
@@ -286,3 +286,11 @@ class Run:
         model.load_state_dict(checkpoint.model)
         predictions = Predictions(checkpoint.logits.numpy(), test.labels, test.classes, test.images)
         return History(checkpoint.records, checkpoint.config, predictions, checkpoint.planned)
+
+
+def _lock(file: Path) -> BaseFileLock:
+    """A lock of the system, which lifts it when the process ends, however it ends."""
+    try:
+        return FileLock(file, timeout=0, fallback_to_soft=False)
+    except TypeError:  # an older filelock, as a kernel may bring it, knows no other kind to fall back to
+        return FileLock(file, timeout=0)
