@@ -47,8 +47,9 @@ class AxisTracker(TorchDispatchMode):
             for position, output in enumerate(outputs):
                 # Always set: memory is used again, and what was known of it holds no longer.
                 self._axes.pop(_place(output), None)
-                if position < len(found) and found[position] is not None:
-                    self._axes[_place(output)] = found[position]
+                axes = found[position] if position < len(found) else None
+                if axes is not None:
+                    self._axes[_place(output)] = axes
         return result
 
     def _followed(self, operation: Any, given: dict[str, Any], outputs: list[Tensor]) -> Sequence[Axes | None]:
@@ -94,7 +95,7 @@ class AxisTracker(TorchDispatchMode):
         first, second = self.of(left), self.of(right)
         if not first and not second:
             return OTHER if OTHER in (first, second) else None
-        rows = first[:-1] if first else (*second[:-2], whole(CHANNEL, shape[-2]))
+        rows = first[:-1] if first else (*(second or ())[:-2], whole(CHANNEL, shape[-2]))
         return (*rows, second[-1] if second else whole(CHANNEL, shape[-1]))
 
 
@@ -117,14 +118,17 @@ def _reduced(axes: Axes, dim: int | Sequence[int] | None, keep: bool) -> Axes:
 
 def _resized(axes: Axes, before: tuple[int, ...], after: tuple[int, ...]) -> Axes:
     """With places added or taken away at the ends of axes."""
-    found = [
-        axis if old == new else sliced(axis, old, 0, 0, 1, new) if not axis or not isinstance(axis[0].kind, Tokens) else None
-        for axis, old, new in zip(axes, before, after, strict=True)
-    ]
-    return OTHER if None in found else tuple(found)
+    found: list[Axis] = []
+    for axis, old, new in zip(axes, before, after, strict=True):
+        tokens = bool(axis) and isinstance(axis[0].kind, Tokens)
+        changed = axis if old == new else None if tokens else sliced(axis, old, 0, 0, 1, new)
+        if changed is None:
+            return OTHER
+        found.append(changed)
+    return tuple(found)
 
 
-Rule = Callable[[Axes, tuple[int, ...], dict[str, Any], list[Tensor]], Sequence[Axes]]
+Rule = Callable[[Axes, tuple[int, ...], dict[str, Any], list[Tensor]], Sequence[Axes | None]]
 
 
 def _viewed(axes: Axes, _shape: tuple[int, ...], _given: dict[str, Any], outputs: list[Tensor]) -> list[Axes]:
@@ -154,7 +158,7 @@ def _unsqueezed(axes: Axes, shape: tuple[int, ...], given: dict[str, Any], _outp
     return [(*axes[:dim], (), *axes[dim:])]
 
 
-def _sliced(axes: Axes, shape: tuple[int, ...], given: dict[str, Any], outputs: list[Tensor]) -> list[Axes]:
+def _sliced(axes: Axes, shape: tuple[int, ...], given: dict[str, Any], outputs: list[Tensor]) -> list[Axes | None]:
     dim = (given.get("dim") or 0) % len(shape)
     size, left = shape[dim], outputs[0].shape[dim]
     start = given.get("start") or 0
@@ -175,8 +179,9 @@ def _selected(axes: Axes, shape: tuple[int, ...], given: dict[str, Any], outputs
     return [(*axes[:dim], *axes[dim + 1 :])] * len(outputs)
 
 
-def _split(axes: Axes, shape: tuple[int, ...], given: dict[str, Any], outputs: list[Tensor]) -> list[Axes]:
-    dim, start, result = (given.get("dim") or 0) % len(shape), 0, []
+def _split(axes: Axes, shape: tuple[int, ...], given: dict[str, Any], outputs: list[Tensor]) -> list[Axes | None]:
+    dim, start = (given.get("dim") or 0) % len(shape), 0
+    result: list[Axes | None] = []
     for output in outputs:
         left = output.shape[dim]
         result.append(_cut(axes, dim, sliced(axes[dim], shape[dim], start, start + left, 1, left)))

@@ -121,4 +121,5 @@ def _kind(axis: Axis) -> str | None:
     places = axis[0].kind.places if len(axis) == 1 and isinstance(axis[0].kind, Tokens) else axis
     if tuple(part.kind for part in places) == (ROW, COLUMN) and all(part.complete for part in places):
         return "places"
-    return axis[0].kind if len(axis) == 1 and axis[0].complete and axis is places else None
+    kind = axis[0].kind
+    return kind if len(axis) == 1 and axis[0].complete and isinstance(kind, str) else None

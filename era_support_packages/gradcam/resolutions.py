@@ -80,10 +80,11 @@ def _candidates(
         own = next(module.parameters(), None) is not None
         learned = learned or own
         if isinstance(module, nn.Linear):
-            if not module.weight.any():
+            given = inputs[0] if inputs else None
+            if isinstance(given, Tensor) and not module.weight.any():
                 # A head that starts at zero passes no gradient on: what it is given stands for the score. Each entry counts
                 # differently, since the sum behind a layer norm is always the same.
-                before_zeros.append((inputs[0] * torch.linspace(0, 1, module.in_features).to(inputs[0])).sum())
+                before_zeros.append((given * torch.linspace(0, 1, module.in_features).to(given)).sum())
             return
         if not learned or not isinstance(output, Tensor) or not output.is_floating_point():
             return
@@ -92,11 +93,11 @@ def _candidates(
             if output.ndim in (3, 4) and own:
                 unread[name] = tuple(output.shape)
             return
-        grid = tuple(layout(output).shape[2:])
-        before = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
-        read = None if before is None else layout_of(tracker.of(before), before.shape, 1)
-        came = None if read is None else tuple(read(before).shape[2:])
-        if came not in (None, grid) and not isinstance(module, nn.Sequential) and before.shape[1:] != image.shape[1:]:
+        grid = _grid(layout, output)
+        before = inputs[0] if inputs else None
+        read = layout_of(tracker.of(before), before.shape, 1) if isinstance(before, Tensor) else None
+        came = _grid(read, before) if read is not None and isinstance(before, Tensor) else None
+        if came is not None and came != grid and not isinstance(module, nn.Sequential) and before.shape[1:] != image.shape[1:]:
             strided[name] = came
         if grid != (1, 1) and (own or came in (None, grid)):
             seen.append(_Candidate(name, output, layout, grid))
@@ -111,6 +112,12 @@ def _candidates(
     # Within a block that lowers the resolution, what still has the higher one is a part of the block, not the end of a stage.
     parts = {c.name for c in seen for block, came in strided.items() if c.name.startswith(block + ".") and c.grid == came}
     return [candidate for candidate in seen if runs[candidate.name] == 1 and candidate.name not in parts], unread, score
+
+
+def _grid(layout: Layout, output: Tensor) -> tuple[int, int]:
+    """Height and width of a stack of channels."""
+    *_, height, width = layout(output).shape
+    return height, width
 
 
 def _gradients(score: Tensor, outputs: list[Tensor]) -> list[Tensor | None]:
