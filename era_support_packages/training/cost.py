@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from era_support_packages.datasets.batches import batch_count
 from era_support_packages.system.machine import resolve_device
+from era_support_packages.training.batch_norm import has_batch_norm, statistics_images
 from era_support_packages.training.config import ConfigValues, ResolvedConfig
 from era_support_packages.training.cuda_graph import GraphedPass
 from era_support_packages.training.muon import orthogonalized
@@ -56,8 +57,11 @@ def training_flops(
 ) -> int:
     """Floating-point operations of all forward and backward passes of these epochs and of Muon's products, 2 per multiply-add.
 
-    `range_test_batches` counts the steps of a range test that `max_lr` came from.
+    `range_test_batches` counts the steps of a range test that `max_lr` came from. The forward passes by which a short run takes
+    its batch-norm statistics anew count too.
     """
+    again = statistics_images(config, train_size) if has_batch_norm(model) else 0
+    statistics = sum(forward_flops(model, epoch.resolution) * again for epoch in planned) if again else 0
     price = {resolution: flops_per_image(model, resolution) for resolution, _ in config.resolutions}
     range_test = price[config.resolutions[0][0]] * range_test_batches * min(config.batch_size, train_size)
     steps = range_test_batches + sum(batch_count(epoch.images, config.batch_size) for epoch in planned)
@@ -65,6 +69,7 @@ def training_flops(
     return (
         products
         + range_test
+        + statistics
         + sum(
             price[epoch.resolution] * batch_count(epoch.images, config.batch_size) * min(config.batch_size, epoch.images)
             for epoch in planned
@@ -89,6 +94,13 @@ def flops_per_image(model: nn.Module, resolution: int) -> int:
     twin = copy.deepcopy(model).float().cpu().train()
     with FlopCounterMode(display=False) as counter:
         twin(torch.zeros(2, 3, resolution, resolution)).sum().backward()
+    return counter.get_total_flops() // 2
+
+
+def forward_flops(model: nn.Module, resolution: int) -> int:
+    """The same of its forward pass alone."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        copy.deepcopy(model).float().cpu().train()(torch.zeros(2, 3, resolution, resolution))
     return counter.get_total_flops() // 2
 
 

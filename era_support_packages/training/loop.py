@@ -16,6 +16,7 @@ from era_support_packages.datasets.image_dataset import ImageDataset, data_finge
 from era_support_packages.evaluation.predictions import Predictions, predict
 from era_support_packages.system.machine import keep_freed_memory
 from era_support_packages.system.progress import progress_bar
+from era_support_packages.training.batch_norm import has_batch_norm, refresh_statistics, statistics_images
 from era_support_packages.training.checkpoint import Checkpoint, random_state, restore_random_state
 from era_support_packages.training.config import ResolvedConfig
 from era_support_packages.training.cost import announce_duration, duration, predicted_seconds, seconds_per_image
@@ -115,6 +116,7 @@ def _train_epochs(
     quick_test = _evenly_spread(test, config.test_images)
     largest_class = 100 * np.bincount(train.labels).max() / len(train)
     judged = next((epoch for epoch in planned if epoch.start >= config.warmup * planned[-1].end), planned[-1])
+    again = statistics_images(config, len(train)) if has_batch_norm(step.model) else 0
     left = planned[len(records) :]
     data = data_fingerprint(train, test).to_dict() if keep is not None else None
     report("\n".join([log_header(), *map(log_row, records)]))
@@ -124,6 +126,8 @@ def _train_epochs(
             loss, accuracy, lr = _train_epoch(step, batches, epoch, len(planned), bar)
             last = epoch is planned[-1]
             bar.set_postfix_str("testing")
+            if again:
+                refresh_statistics(step.model, train, again, epoch.resolution, config.seed, step.device, config.precision)
             predictions = predict(step.model, test if last else quick_test, step.device, config.precision, epoch.resolution)
             record = EpochRecord(
                 epoch=epoch.epoch,
