@@ -37,12 +37,15 @@ def repository_folder() -> Path:
 def project_folder() -> Path:
     """What relative paths mean: the repository's root in a clone, else the folder the notebook was started in.
 
-    The notebook's first cell sets ERA_NOTEBOOK_FOLDER where it cloned the repository itself.
+    The notebook's first cell sets ERA_NOTEBOOK_FOLDER where it cloned the repository itself. A bare clone that was imported from
+    the folder above it is not the project either.
     """
     if "ERA_NOTEBOOK_FOLDER" in os.environ:
         return Path(os.environ["ERA_NOTEBOOK_FOLDER"])
     root = repository_folder()
-    return root if (root / "notebooks").is_dir() else Path.cwd()
+    spec = sys.modules["era_support_packages"].__spec__
+    from_above = spec is not None and spec.origin is not None and Path(spec.origin).resolve().parent == root
+    return root if (root / "notebooks").is_dir() and not from_above else Path.cwd()
 
 
 def requirements(text: str) -> dict[str, str]:

@@ -3,8 +3,12 @@
 import copy
 import inspect
 import math
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +22,7 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
 from era_support_packages import plots, utils
+from era_support_packages.training import course_loop
 
 CLASSES = ("cat", "dog", "frog")
 cross_entropy = nn.CrossEntropyLoss()
@@ -28,7 +33,7 @@ Loader = list[tuple[Tensor, Tensor]]
 @pytest.fixture(autouse=True)
 def _new_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing has been trained yet."""
-    monkeypatch.setattr(utils, "_log", utils._Log())
+    monkeypatch.setattr(course_loop, "log", course_loop._Log())
 
 
 class Brightness(nn.Module):
@@ -76,7 +81,7 @@ def two_mistakes() -> list[utils.Mistake]:
     images = torch.zeros(2, 3, 8, 8)
     images[0, 0, :4, :4], images[0, 0, 4:, 4:] = 1.0, 0.5
     images[1, 2, :4, 4:] = 1.0
-    return [(images[0], 0, 1), (images[1], 2, 1)]
+    return [utils.Mistake(images[0], actual=1, predicted=0), utils.Mistake(images[1], actual=1, predicted=2)]
 
 
 def normalized_mistakes(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[np.ndarray, list[utils.Mistake]]:
@@ -84,7 +89,7 @@ def normalized_mistakes(mean: tuple[float, ...], std: tuple[float, ...]) -> tupl
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     images[:, 0, 0], images[:, 7, 7] = 0, 255
     values = torch.from_numpy((images / 255 - mean) / std).float().permute(0, 3, 1, 2)
-    return images, [(values[0], 0, 1), (values[1], 2, 0), (values[2], 1, 2)]
+    return images, [utils.Mistake(values[0], 1, 0), utils.Mistake(values[1], 0, 2), utils.Mistake(values[2], 2, 1)]
 
 
 def panels(figure: Figure) -> list[Axes]:
@@ -117,7 +122,8 @@ SIGNATURES = {
 def test_import_star_gives_the_names_of_the_original() -> None:
     namespace: dict[str, object] = {}
     exec("from era_support_packages.utils import *", namespace)
-    assert namespace.keys() - {"__builtins__"} == SIGNATURES.keys()
+    others = {"GradCAM", "GetCorrectPredCount", "Mistake", "load_data", "train_losses", "train_acc", "test_losses", "test_acc"}
+    assert namespace.keys() - {"__builtins__"} == SIGNATURES.keys() | others
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
@@ -346,9 +352,9 @@ def test_epochs_without_a_test_leave_a_gap() -> None:
 def test_the_log_does_not_keep_a_network_alive() -> None:
     network = Brightness()
     run_epochs(network, [1], four_images())
-    assert utils._log.model() is network
+    assert course_loop.log.model() is network
     del network
-    assert utils._log.model() is None
+    assert course_loop.log.model() is None
     assert [epochs for epochs, _ in curves(utils.plot_losses())] == [[1]] * 4
 
 
@@ -363,14 +369,15 @@ class LargestPlane(nn.Module):
 
 
 def test_get_incorrrect_predictions() -> None:
-    """Five images in unequal batches, wrong are the first, third and last: in order, as (image, predicted, actual)."""
+    """Five images in unequal batches, wrong are the first, third and last: in order, as (image, actual, predicted)."""
     seen_as = torch.tensor([0, 1, 2, 2, 0])
     images = torch.rand(5, 3, 4, 4, generator=torch.Generator().manual_seed(0)) + 2 * F.one_hot(seen_as)[:, :, None, None]
     labels = torch.tensor([2, 1, 0, 2, 1])
     network = LargestPlane().train()
     mistakes = utils.get_incorrrect_predictions(network, list(zip(images.split(3), labels.split(3), strict=True)), "cpu")
 
-    assert [(predicted, actual) for _, predicted, actual in mistakes] == [(0, 2), (2, 0), (0, 1)]
+    assert [(mistake.predicted, mistake.actual) for mistake in mistakes] == [(0, 2), (2, 0), (0, 1)]
+    assert [(actual, predicted) for _, actual, predicted in mistakes] == [(2, 0), (0, 2), (1, 0)]  # the order of 2023
     assert all(type(value) is int for _, *ids in mistakes for value in ids)
     assert torch.equal(torch.stack([image for image, _, _ in mistakes]), images[[0, 2, 4]])
     assert all(image.untyped_storage().nbytes() == 3 * 4 * 4 * 4 for image, _, _ in mistakes)  # no batch behind it
@@ -389,7 +396,7 @@ PLOTS = [utils.plot_incorrect_prediction, utils.display_incorrect_images]
 def test_mistakes_as_the_original_calls_it(plot: Callable) -> None:
     """Ten of them at most, CIFAR-10's classes, ImageNet's statistics."""
     images, mistakes = normalized_mistakes((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    mistakes = [(image, predicted + 3, actual + 3) for image, predicted, actual in mistakes]
+    mistakes = [(image, actual + 3, predicted + 3) for image, actual, predicted in mistakes]  # plain tuples too
     figure = plot(mistakes)
     assert figure.get_suptitle() == "Wrong predictions"
     expected = ["predicted cat\nactual deer", "predicted dog\nactual cat", "predicted deer\nactual dog"]
@@ -418,7 +425,7 @@ def test_mistakes_with_other_classes_and_statistics(plot: Callable) -> None:
     ],
 )
 def test_without_mistakes_there_is_nothing_to_show(call: Callable) -> None:
-    message = "There are no mistakes to show; give at least one (image, predicted, actual)."
+    message = "There are no mistakes to show; give at least one (image, actual, predicted)."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         call()
 
@@ -435,20 +442,20 @@ def test_generate_gradcam_maps(device: str | torch.device) -> None:
     layer1[1, :4, 4:] = layer2[1, :4, 4:] = 1.0
 
     maps, _, _ = utils.generate_gradcam(two_mistakes(), Blobs(), ["layer2", "layer1"], device)
-    assert [(layer.shape, layer.dtype) for layer in maps] == [((2, 8, 8), np.float32)] * 2
-    np.testing.assert_allclose(maps[0], layer2, atol=1e-5)
-    np.testing.assert_allclose(maps[1], layer1, atol=1e-5)
+    assert [(layer.shape, layer.dtype) for layer in maps] == [((2, 1, 8, 8), torch.float32)] * 2
+    np.testing.assert_allclose(maps[0][:, 0], layer2, atol=1e-5)
+    np.testing.assert_allclose(maps[1][:, 0], layer1, atol=1e-5)
 
 
 def test_generate_gradcam_explains_the_class_in_the_mistake() -> None:
-    """The tuple's second place counts, not what the network says now: blue in the image that is now red."""
+    """The mistake counts, not what the network says now: blue in the image that is now red."""
     image = torch.zeros(3, 8, 8)
     image[0, :4, :4], image[2, 4:, 4:] = 1.0, 0.8
-    (maps,), _, ids = utils.generate_gradcam([(image, 2, 0)], Blobs(), ["layer1"], "cpu")
+    (maps,), _, ids = utils.generate_gradcam([utils.Mistake(image, actual=0, predicted=2)], Blobs(), ["layer1"], "cpu")
     assert ids[0, 0] == 0
     expected = np.zeros((1, 8, 8))
     expected[0, 4:, 4:] = 1
-    np.testing.assert_allclose(maps, expected, atol=1e-5)
+    np.testing.assert_allclose(maps[:, 0], expected, atol=1e-5)
 
 
 def test_generate_gradcam_probabilities() -> None:
@@ -464,7 +471,7 @@ def test_generate_gradcam_probabilities() -> None:
 def test_generate_gradcam_of_many_mistakes_leaves_the_model_alone() -> None:
     model = Blobs().train()
     maps, probabilities, ids = utils.generate_gradcam(two_mistakes() * 35, model, ["layer1"], "cpu")
-    assert maps[0].shape == (70, 8, 8)
+    assert maps[0].shape == (70, 1, 8, 8)
     assert probabilities.shape == (70, 3)
     assert ids[:, 0].tolist() == [0, 2] * 35
     assert model.training
@@ -513,3 +520,95 @@ def test_figures_are_shown_once(monkeypatch: pytest.MonkeyPatch) -> None:
     formatter.formatters["image/png"].for_type(Figure, lambda _: b"picture")
     assert "image/png" in formatter.format(Figure())[0]
     assert [formatter.format(figure) for figure in returned] == [({}, {})] * 4
+
+
+# ---- what notebooks of 2023 also had ---------------------------------------------------------------------------------
+
+
+def test_the_lists_of_2023_are_those_of_the_run_trained_last(capsys: pytest.CaptureFixture[str]) -> None:
+    network = Brightness()
+    run_epochs(network, [1, 2], four_images())
+    assert (len(utils.train_losses), len(utils.test_acc)) == (2, 2)
+    assert list(utils.train_acc) == curves(utils.plot_losses())[2][1]
+    assert list(utils.test_losses) == curves(utils.plot_losses())[1][1]
+    run_epochs(network, [1], four_images())  # the cell is run again
+    assert len(utils.train_losses) == 1
+    assert np.asarray(utils.train_losses).shape == (1,)
+
+
+def test_correct_predictions_are_counted() -> None:
+    assert utils.GetCorrectPredCount(torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]]), torch.tensor([1, 1, 1])) == 2
+
+
+@pytest.mark.parametrize(
+    ("call", "way_out"),
+    [(utils.load_data, "load\\('cifar10'\\)"), (lambda: utils.GradCAM(nn.Identity(), ["layer4"]), "gradcam.explain")],
+)
+def test_what_is_not_served_is_refused_in_words(call: Callable, way_out: str) -> None:
+    with pytest.raises(ValueError, match=way_out):
+        call()
+
+
+def one_cycle(network: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.OneCycleLR]:
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=steps)
+
+
+def a_network() -> nn.Sequential:
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+
+
+def loader(batches: int) -> list[tuple[Tensor, Tensor]]:
+    return [(torch.rand(2, 3, 4, 4), torch.tensor([0, 1]))] * batches
+
+
+def test_a_schedule_shorter_than_an_epoch_is_refused_before_the_first_batch() -> None:
+    network = a_network()
+    before = network[2].weight.clone()
+    optimizer, scheduler = one_cycle(network, 4)
+    with pytest.raises(ValueError, match=r"the schedule has 4 steps, and one epoch takes 5; make it with OneCycleLR\(optimizer"):
+        utils.train(network, "cpu", loader(5), optimizer, scheduler, nn.CrossEntropyLoss(), 1)
+    assert torch.equal(network[2].weight, before)
+
+
+def test_past_the_end_of_a_schedule_the_rate_stays(capsys: pytest.CaptureFixture[str]) -> None:
+    network = a_network()
+    optimizer, scheduler = one_cycle(network, 10)
+    for epoch in (1, 2):
+        utils.train(network, "cpu", loader(5), optimizer, scheduler, nn.CrossEntropyLoss(), epoch)
+    assert "schedule" not in capsys.readouterr().out
+    last = scheduler.get_last_lr()[0]
+    assert 0 < last < 1e-5
+    utils.train(network, "cpu", loader(5), optimizer, scheduler, nn.CrossEntropyLoss(), 3)
+    assert "The schedule of 10 steps ends before this epoch does" in capsys.readouterr().out
+    assert optimizer.param_groups[0]["lr"] == last
+
+
+def test_resnet_custom_gives_log_probabilities_as_it_did() -> None:
+    from era_support_packages.custom_resnet import resnet_custom
+
+    network = resnet_custom(drop=0.0).eval()
+    output = network(torch.rand(2, 3, 32, 32))
+    assert torch.allclose(output.exp().sum(1), torch.ones(2), atol=1e-5)
+    with pytest.raises(ValueError, match="weights of the resnet_custom of 2023"):
+        network.load_state_dict({"convblock1.0.weight": torch.zeros(64, 3, 3, 3)})
+
+
+def test_from_a_bare_clone_in_the_folder_above(tmp_path: Path) -> None:
+    """Nothing is installed: `-S -I` would hide torch too, so the folder of this checkout is all that is taken away."""
+    root = Path(utils.__file__).parents[1]
+    (tmp_path / "era_support_packages").symlink_to(root, target_is_directory=True)
+    code = (
+        "import sys\n"
+        f"sys.path[:] = [''] + [p for p in sys.path if p not in ('', {str(root)!r})]\n"
+        "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]\n"
+        "from era_support_packages.utils import *\n"
+        "import era_support_packages as package\n"
+        "from era_support_packages import bootstrap, ResNet18\n"
+        "print(train.__name__, package.__version__, ResNet18.__name__, bootstrap.project_folder())\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "ERA_NOTEBOOK_FOLDER")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["train", "1.0.0", "ResNet18", str(tmp_path)], done.stderr[-2000:]

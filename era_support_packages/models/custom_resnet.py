@@ -1,6 +1,7 @@
 """The original's second network: a short residual network after David Page's "How to train your ResNet" (2018)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -47,6 +48,15 @@ class CustomResNet(nn.Module):
         self.layer2 = _ConvBlock(128, 256, norm, drop, pool=True)
         self.layer3 = ResidualLayer(256, 512, norm, drop)
         self.linear = nn.Linear(512, num_classes)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As every module's. Raises `ValueError` for the weights of the network of 2023, which had other blocks."""
+        if "convblock1.0.weight" in state_dict:
+            raise ValueError(
+                "these are weights of the resnet_custom of 2023 (6,573,632 parameters), with a norm more and ReLU before each: "
+                "this network (6,573,130) is another function. Train it again, or load them into the class they came from."
+            )
+        return super().load_state_dict(state_dict, *args, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.layer3(self.layer2(self.layer1(self.prep(x))))

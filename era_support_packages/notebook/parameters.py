@@ -48,7 +48,7 @@ class Knobs:
     run_name: str | None = _as_in_config("run_name", None)
     resume: bool = setting(True, "go on with a run of the same values that was stopped; False trains in a new folder")
     finished_run: str | None = setting(None, "folder of a finished run: show it again instead of training", **_FOLDER)
-    model: Network | None = _as_in_config("model", None)
+    model: Network | None = _as_in_config("model", None)  # noqa: RUF009 (the clone is a package too)
     epochs: int | None = _as_in_config("epochs", None)
     batch_size: int | None = _as_in_config("batch_size", None)
     max_lr: float | str | None = _as_in_config("max_lr", None)
