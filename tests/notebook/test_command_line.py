@@ -24,7 +24,7 @@ from era_support_packages.models.custom_resnet import CustomResNet
 from era_support_packages.runs import recording
 from era_support_packages.runs.folder import Run
 from era_support_packages.system.settings import choices, fields, setting_of
-from era_support_packages.training import loop as training, lr_finder
+from era_support_packages.training import batch_norm, loop as training, lr_finder
 from era_support_packages.training.checkpoint import Checkpoint
 from era_support_packages.training.config import TrainingConfig
 from era_support_packages.training.cost import duration, flops_per_image, forward_flops
@@ -348,6 +348,7 @@ class Steps:
 
 @pytest.fixture
 def steps(tiny: list[nn.Module], monkeypatch: pytest.MonkeyPatch) -> Steps:
+    monkeypatch.setattr(batch_norm, "FEW_STEPS", 0)  # forward passes for statistics are no steps
     seen, build = Steps(), recording.build_model  # the tiny one
 
     def watched(config: TrainingConfig, classes: int, train: ImageDataset) -> nn.Module:

@@ -46,10 +46,12 @@ from era_support_packages.training.lr_finder import RangeTest
 FLOPS_PER_IMAGE = 55_440  # 8 px; the convolution twice (its input needs no gradient): 2*2*3*9*8*64; the layer thrice: 3*2*8*3
 
 
-@pytest.fixture(autouse=True)
-def _long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def _long_enough() -> Iterator[None]:
     """Forward passes are counted here; those for the statistics of short runs are the matter of test_batch_norm.py."""
-    monkeypatch.setattr(batch_norm, "FEW_STEPS", 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_norm, "FEW_STEPS", 0)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import itertools
 import math
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -57,10 +57,12 @@ CPU = torch.device("cpu")
 # ---- comparisons -----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(autouse=True)
-def _long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def _long_enough() -> Iterator[None]:
     """Forward passes are counted here; those for the statistics of short runs are the matter of test_batch_norm.py."""
-    monkeypatch.setattr(batch_norm, "FEW_STEPS", 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_norm, "FEW_STEPS", 0)
+        yield
 
 
 def same_weights(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
