@@ -108,7 +108,9 @@ def _unknown(given: str, root: Path) -> str:
     beside = [str(path.parent / folder) for folder in _folders(path.parent)] if path.parent != Path() else []
     near = nearest(given, (*beside, *_folders(root), *NAMES), cutoff=0.6)
     hint = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
-    return f"Unknown data set {given!r}{hint}: {_allowed()}."
+    if path.is_absolute() or not given:
+        return f"Unknown data set {given!r}{hint}: {_allowed()}."
+    return f"Unknown data set {given!r}{hint}: {_allowed()}. No such folder is in {Path.cwd()} or in {Path.cwd() / root}."
 
 
 def _folders(parent: Path) -> list[str]:

@@ -71,8 +71,7 @@ def execute(notebook: Path, parameters: Parameters, folder: Path) -> tuple[Path,
         with sigterm_interrupts():
             with printed():
                 result = papermill.execute_notebook(
-                    str(notebook),
-                    str(executed),
+                    *(str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, executed)),  # it formats them
                     parameters=parameters.for_papermill(),
                     cwd=str(repository_folder()),
                     progress_bar=False,

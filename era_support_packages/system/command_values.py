@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from era_support_packages.system.naming import nearest_names
 
 _NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)[eE][+-]?\d+|-inf(inity)?|-\d+\.", re.IGNORECASE)
+_PYTHON_NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?|\.\d)[\d_]*([eE][+-]?\d+)?")  # .01, 1. and 1_000, which JSON has not
 _CONSTANTS = {"None": None, "True": True, "False": False}
 
 
@@ -19,7 +20,7 @@ def read_value(text: str) -> Any:
     text = text.strip()
     with contextlib.suppress(ValueError, RecursionError):  # also thousands of digits or brackets
         return _CONSTANTS[text] if text in _CONSTANTS else json.loads(text)
-    if text[:1] in ("[", "(", "{"):
+    if text[:1] in ("[", "(", "{") or _PYTHON_NUMBER.fullmatch(text):
         with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
             return ast.literal_eval(text)
     return text

@@ -718,7 +718,8 @@ def test_an_unknown_name_gets_the_nearest(given: str, hint: str, tmp_path: Path)
     (tmp_path / "data" / "flowers").mkdir(parents=True)
     (tmp_path / "photos" / "cats_and_dogs").mkdir(parents=True)
     allowed = "give one of auto, cifar10, cifar100, digits, or a path to a folder of images"
-    message = f"Unknown data set {given!r}{hint}: {allowed}."
+    place = f" No such folder is in {Path.cwd()} or in {Path.cwd() / 'data'}." if given else ""
+    message = f"Unknown data set {given!r}{hint}: {allowed}.{place}"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         load(given)
 

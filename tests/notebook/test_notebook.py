@@ -303,6 +303,12 @@ def failed(tmp_path):
     return content, words.source
 
 
+def test_a_folder_with_braces_is_a_folder(small, tmp_path, capsys):
+    small(later="1 / 0")
+    assert notebook.main(["run", "-p", "dataset", "digits", "-p", "output_dir", "runs/{a}{}"]) == 1
+    assert (tmp_path / "runs" / "{a}{}" / "failed.ipynb").is_file()
+
+
 def test_a_failing_cell_is_reported_and_its_notebook_kept(small, tmp_path, capsys):
     small(later="1 / 0")
     assert notebook.main(["run", "-p", "dataset", "digits", "-p", "seed", "2"]) == 1

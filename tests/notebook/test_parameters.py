@@ -262,6 +262,15 @@ def test_values_are_read_as_json_python_constants_or_text() -> None:
     assert read_value("[" * 100_000) == "[" * 100_000
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [(".01", 0.01), ("1.", 1.0), ("1_000", 1000), ("-.5e-1", -0.05), ("(16, 0.7)", (16, 0.7)), ("1.5.2", "1.5.2"), (".", ".")],
+)
+def test_numbers_are_read_as_in_python(text: str, value: object) -> None:
+    assert read_value(text) == value
+    assert type(read_value(text)) is type(value)
+
+
 def test_what_is_text_stays_text() -> None:
     assert parse([("run_name", "2024"), ("dataset", "10"), ("data_root", "None")]) == {
         "run_name": "2024",
