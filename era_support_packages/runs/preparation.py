@@ -77,7 +77,7 @@ def prepare(
         resolve_precision(requested.precision, device)
     if requested.dataset == "auto" and stored is not None:
         requested = requested.replace(dataset=stored.config().dataset)
-    train, test = datasets.load(requested.dataset, data_root)
+    train, test = _loaded(requested.dataset, data_root, requested.skip_broken)
     requested = _suited(requested, preset, overrides, len(train), report)
     data = data_fingerprint(train, test)
     name = requested.run_name or requested.default_run_name(train.name)
@@ -102,16 +102,20 @@ def prepare(
     return PreparedRun(run, config, train, test)
 
 
+def _loaded(dataset: str, data_root: str | None, skip_broken: bool) -> tuple[ImageDataset, ImageDataset]:
+    return datasets.load(dataset, data_root, **({"skip_broken": True} if skip_broken else {}))
+
+
 def _data_of(
     run: Run, config: PreparedConfig, data_root: str | None, given: Any, report: Report
 ) -> tuple[ImageDataset, ImageDataset]:
     """The data of a finished run: where its configuration says, or else where the person says that it lies now."""
     try:
-        train, test = datasets.load(config.dataset, data_root)
+        train, test = _loaded(config.dataset, data_root, config.skip_broken)
     except (ValueError, FileNotFoundError):
         if given in (None, "auto", config.dataset):
             raise
-        train, test = datasets.load(given, data_root)
+        train, test = _loaded(given, data_root, config.skip_broken)
     kept = run.data()
     if kept is None:
         report(NO_FINGERPRINT.format(run.folder))

@@ -22,7 +22,7 @@ from era_support_packages.training.presets import PRESETS
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_NOT_IN_THE_NAME = ("run_name", "output_dir", "device", "workers", "threads", "cuda_graph")
+_NOT_IN_THE_NAME = ("run_name", "output_dir", "device", "workers", "threads", "cuda_graph", "skip_broken")
 Auto = Literal["auto"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Engine = Literal["device", "samples"]
@@ -95,6 +95,7 @@ class ConfigValues:
     test_images: int | None = setting(
         None, "test images looked at between epochs; the last epoch always sees the whole test split", low=1, high=10**9
     )
+    skip_broken: bool = setting(False, "leave damaged image files out, and say how many, instead of naming them and ending")
     test_time_flip: bool = setting(False, "at the end, also score the mean over each test image and its mirror image")
     precision: Auto | Precision = setting("auto", "of the forward pass", group="machine")
     device: str = setting(

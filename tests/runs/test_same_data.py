@@ -12,7 +12,7 @@ from PIL import Image
 from tiny import asking, colored_images, plan, quiet, tiny_network
 
 from era_support_packages.datasets.fingerprint import DataFingerprint
-from era_support_packages.datasets.image_dataset import ImageDataset, data_fingerprint
+from era_support_packages.datasets.image_dataset import DatasetError, ImageDataset, data_fingerprint
 from era_support_packages.runs import preparation, recording
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.preparation import PreparedRun, prepare
@@ -235,3 +235,11 @@ def test_a_run_made_by_hand_keeps_the_fingerprint_of_its_arrays(tmp_path: Path) 
         recording.train_in_folder(tiny_network(), PreparedRun(start.run, config, train, changed), quiet)
     with pytest.raises(CheckpointError, match="was trained on other data than is loaded: other files or names among"):
         start.run.load(tiny_network(), changed)
+
+
+def test_damaged_images_are_skipped_on_request(letters: Path) -> None:
+    run = trained()
+    (letters / "train" / "a" / "9.png").write_bytes(b"")
+    with pytest.raises(DatasetError, match="skip_broken=True"):
+        prepared()
+    assert prepared(skip_broken=True).run.folder == run.folder  # the same images are left

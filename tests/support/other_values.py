@@ -40,6 +40,7 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
     "brightness_contrast": {"brightness_contrast": 0.1},
     "range_test_iterations": {"range_test_iterations": 101},
     "test_images": {"test_images": 10},
+    "skip_broken": {"skip_broken": True},
     "test_time_flip": {"test_time_flip": True},
     "precision": {"precision": "fp32"},
     "device": {"device": "cpu"},

@@ -146,8 +146,9 @@ PLACE_AND_MACHINE = {
     "device",
     "workers",
     "threads",
+    "skip_broken",
     "cuda_graph",
-}  # they decide nothing about the result
+}  # they decide nothing about the result; of the data its fingerprint does
 
 
 def test_the_table_of_other_values_has_every_parameter() -> None:
@@ -163,7 +164,7 @@ def test_each_value_that_decides_the_result_changes_the_run_name_and_no_other_do
     names = {"": plain}
     for field in OTHER_VALUES.keys() - PLACE_AND_MACHINE:
         names[field] = make(**OTHER_VALUES[field]).default_run_name("cifar10")
-    assert len(set(names.values())) == len(names) == len(FIELDS) - 6 + 1
+    assert len(set(names.values())) == len(names) == len(FIELDS) - 7 + 1
     for field, name in names.items():
         preset = "best" if field == "preset_name" else "cpu"
         assert re.fullmatch(preset + r"-cifar10-[0-9a-f]{6}", name)
@@ -415,7 +416,7 @@ CHOICES = {
 }
 SWITCHES = (
     *("decay_norms_and_biases", "whitening", "alternating_flip", "cutout_first", "test_time_flip"),
-    *("cuda_graph", "compile", "deterministic"),
+    *("cuda_graph", "compile", "deterministic", "skip_broken"),
 )
 OTHERWISE = ("preset_name", "dataset", "resolutions", "max_lr", "device", "run_name", "output_dir")
 
