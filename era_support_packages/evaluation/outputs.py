@@ -23,6 +23,15 @@ class LogitReader:
     - Independent probabilities (behind a sigmoid, several a row): what went into the sigmoid.
 
     Raises `ValueError` where the output holds no logits, or several tensors that may be.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from era_support_packages.evaluation import LogitReader
+    >>> reader = LogitReader(nn.Sequential(nn.Flatten(), nn.Linear(12, 1)))
+    >>> reader(torch.zeros(5, 3, 2, 2)).shape
+    torch.Size([5, 2])
+    >>> reader.form
+    'one logit'
     """
 
     def __init__(self, network: nn.Module) -> None:

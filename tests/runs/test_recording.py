@@ -1144,11 +1144,11 @@ def test_a_damaged_table_is_made_again_from_the_checkpoint(damage: str | None, t
 
 
 HOLD = """
-import fcntl, sys
-file = open(sys.argv[1], "w")
-fcntl.lockf(file, fcntl.LOCK_EX)
-print("locked", flush=True)
-sys.stdin.read()
+import sys
+from filelock import FileLock
+with FileLock(sys.argv[1]):
+    print("locked", flush=True)
+    sys.stdin.read()
 """
 
 

@@ -162,7 +162,6 @@ def test_the_page_shows_the_planted_cases() -> None:
         network, method = PLANTED[name]
         check = planted()[network]
         found = check.verdicts[check.methods.index(method)]
-        print(name, found.outcome, round(found.correlation.estimate, 2), round(found.excess.estimate, 2), check.remark)
         assert outcome == found.outcome, name
         assert float(correlation) == pytest.approx(found.correlation.estimate, abs=0.05), name
         assert float(excess) == pytest.approx(found.excess.estimate, abs=0.05), name
