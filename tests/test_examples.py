@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-FACES = (".datasets", ".models", ".evaluation")
+FACES = ("", ".datasets", ".models", ".evaluation", ".gradcam", ".training", ".runs")
 
 
 def public() -> dict[str, object]:
@@ -18,7 +18,7 @@ def public() -> dict[str, object]:
         for name in module.__all__:
             value = getattr(module, name)
             if (inspect.isfunction(value) or inspect.isclass(value)) and not (
-                inspect.isclass(value) and issubclass(value, Exception)
+                inspect.isclass(value) and issubclass(value, BaseException)
             ):
                 found[f"{value.__module__}.{name}".removeprefix("era_support_packages.")] = value
     return found

@@ -188,6 +188,15 @@ def show(*parts: Table | Readable | str) -> None:
     """Show tables and sentences one below the other: in a notebook tables as HTML and text as Markdown, elsewhere as text.
 
     Text is taken as it is: what has a meaning in Markdown or as a formula is shown, not obeyed.
+
+    >>> from era_support_packages import show
+    >>> from era_support_packages.evaluation.tables import Column, Table
+    >>> show("Images of each class:", Table((Column("class"), Column("images", "d")), (("cat", 12), ("dog", 7))))
+    Images of each class:
+    <BLANKLINE>
+    class  images
+    cat        12
+    dog         7
     """
     ipython = sys.modules.get("IPython")
     if ipython is None or ipython.get_ipython() is None:

@@ -104,6 +104,12 @@ def explain(
     Raises:
         ValueError: an argument is not as described; found before any computation, except for what only a forward pass
             can show: class ids beyond the last class, what the layers give, logits that are not finite.
+
+    >>> import torch
+    >>> from era_support_packages import ResNet18, explain
+    >>> explanation = explain(ResNet18(), torch.rand(2, 3, 32, 32), layers=["layer3", "layer4"])
+    >>> explanation.maps.shape  # images, classes, layers, height, width
+    (2, 1, 2, 32, 32)
     """
     check_method(method)
     checked_batch_size(batch_size)
@@ -164,6 +170,15 @@ def image_passes(
     One for each image, and two for each of its `classes` where the method needs gradients; for Score-CAM and Ablation-CAM one
     more for each channel of each layer, whatever the number of classes: the channels are counted in one forward pass of the
     first image. Raises `ValueError` as `explain` does.
+
+    >>> import torch
+    >>> from era_support_packages import ResNet18
+    >>> from era_support_packages.gradcam import image_passes
+    >>> images = torch.rand(2, 3, 32, 32)
+    >>> image_passes(ResNet18(), images)  # Grad-CAM: a forward and a backward pass each
+    6
+    >>> image_passes(ResNet18(), images, layers="layer4", method="scorecam")  # of 512 channels
+    1026
     """
     check_method(method)
     images = checked_images(images)
@@ -185,6 +200,11 @@ def default_layers(model: nn.Module, images: Tensor | np.ndarray | None = None) 
     one: the input of its last attention, since behind it the other tokens have no gradient.
 
     Raises `ValueError` where there is none, and where `images` are needed and not given.
+
+    >>> from era_support_packages import ResNet18
+    >>> from era_support_packages.gradcam import default_layers
+    >>> default_layers(ResNet18())
+    ('layer1', 'layer2', 'layer3', 'layer4')
     """
     model = unwrapped(model)
     if names := named_by_default(model):
@@ -203,6 +223,11 @@ def upsample(raw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     As pytorch-grad-cam does it: each map is scaled to [0, 1] by itself, resized bilinearly, and scaled again; a constant map
     becomes zeros.
+
+    >>> import numpy as np
+    >>> from era_support_packages.gradcam import upsample
+    >>> upsample(np.array([[[0, 5], [5, 10]]]), (32, 32)).shape
+    (1, 32, 32)
     """
     resized = scale_cam_image(np.asarray(raw, np.float32), (size[1], size[0]))
     # Rounding in the scaling may leave [0, 1] by a hair.

@@ -17,7 +17,15 @@ from era_support_packages.gradcam.methods import METHODS, check_method
 
 @dataclass(frozen=True, eq=False)
 class Exploration(Readable):
-    """The class activation maps of one image for one class, by every method at every layer; `Classifier.explore` makes it."""
+    """The class activation maps of one image for one class, by every method at every layer; `Classifier.explore` makes it.
+
+    >>> from era_support_packages import Classifier, ResNet18, load
+    >>> _, test = load("digits")
+    >>> classifier = Classifier(ResNet18(), test.classes, test.mean, test.std, resolution=16)  # not trained
+    >>> found = classifier.explore(test, index=0, methods=["gradcam", "eigencam"])
+    >>> [(each.method, each.layers[-1]) for each in found.explanations]
+    [('gradcam', 'layer4'), ('eigencam', 'layer4')]
+    """
 
     explanations: tuple[Explanation, ...]
     """one for each method, each of one image and one class, with the image itself"""

@@ -26,7 +26,14 @@ from era_support_packages.system.naming import nearest_names
 
 @dataclass(frozen=True)
 class Method:
-    """One way to make class activation maps."""
+    """One way to make class activation maps.
+
+    >>> from era_support_packages.gradcam import METHODS
+    >>> METHODS["hirescam"].title, METHODS["hirescam"].idea
+    ('HiResCAM', 'gradient times activation, pixel by pixel')
+    >>> [name for name, method in METHODS.items() if method.pass_per_channel]
+    ['scorecam', 'ablationcam']
+    """
 
     title: str
     """as the field writes it"""
@@ -122,6 +129,14 @@ GRADIENT_METHODS = tuple(name for name, method in METHODS.items() if method.need
 
 
 def check_method(method: str) -> None:
-    """Raise `ValueError` with the nearest names where `method` is not a key of `METHODS`."""
+    """Raise `ValueError` with the nearest names where `method` is not a key of `METHODS`.
+
+    >>> from era_support_packages.gradcam import check_method
+    >>> check_method("gradcam")
+    >>> check_method("grad-cam")
+    Traceback (most recent call last):
+        ...
+    ValueError: Unknown method 'grad-cam': did you mean 'gradcam' or 'xgradcam' or 'gradcam++'?
+    """
     if method not in tuple(METHODS):
         raise ValueError(f"Unknown method {method!r}: {nearest_names(method, METHODS)}")

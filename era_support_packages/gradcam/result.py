@@ -13,7 +13,17 @@ ALL_LAYERS = "all layers"
 
 @dataclass(frozen=True, eq=False)
 class Explanation(Readable):
-    """Class activation maps of N images for T target classes each, at L layers."""
+    """Class activation maps of N images for T target classes each, at L layers.
+
+    >>> from era_support_packages import Classifier, ResNet18, load
+    >>> _, test = load("digits")
+    >>> classifier = Classifier(ResNet18(), test.classes, test.mean, test.std, resolution=16)  # not trained
+    >>> explanation = classifier.explain(test, [0, 1], layers=["layer3", "layer4"])
+    >>> explanation.maps.shape, explanation.grids
+    ((2, 1, 2, 16, 16), ((4, 4), (2, 2)))
+    >>> print(explanation.reading())
+    Grad-CAM at layer3, layer4: 2 images, 1 class each.
+    """
 
     maps: np.ndarray
     """float32 (N, T, L, H, W) in [0, 1], each scaled by itself, at the images' resolution; a constant map is zeros"""

@@ -43,7 +43,17 @@ class RunError(PlainError, ValueError):
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of one run: config.json, data.json, range_test.json, metrics.csv, summary.json, checkpoint.pt, the figures."""
+    """The folder of one run: config.json, data.json, range_test.json, metrics.csv, summary.json, checkpoint.pt, the figures.
+
+    >>> from era_support_packages.runs import Run, prepare, train_prepared
+    >>> prepared = prepare("smoke", dataset="digits", train_images=8, batch_size=4, resolutions=((8, 1.0),))
+    >>> _ = train_prepared(prepared, report=lambda line: None)
+    >>> run = Run.open(prepared.run.folder)
+    >>> run.config().max_lr, run.summary()["epochs"]
+    (0.01, 1)
+    >>> sorted(path.name for path in run.folder.iterdir())
+    ['checkpoint.pt', 'config.json', 'data.json', 'metrics.csv', 'summary.json']
+    """
 
     folder: Path
 

@@ -25,7 +25,13 @@ FEWEST_STEPS = 200  # of a preset with large batches; the handwritten digits wou
 
 @dataclass(frozen=True, eq=False)
 class PreparedRun:
-    """What a run starts from: its folder, its configuration with everything but `max_lr` resolved, and its data."""
+    """What a run starts from: its folder, its configuration with everything but `max_lr` resolved, and its data.
+
+    >>> from era_support_packages.runs import prepare
+    >>> prepared = prepare("smoke", dataset="digits")
+    >>> prepared.config.max_lr, len(prepared.train), len(prepared.test)
+    (0.01, 1437, 360)
+    """
 
     run: Run
     config: PreparedConfig
@@ -58,6 +64,14 @@ def prepare(
 
     Raises `ValueError` for a bad value, `RunError` where a `run_name` belongs to another configuration, `FileNotFoundError`
     or `DatasetError` where the data cannot be used; nothing is made or changed then.
+
+    >>> from era_support_packages.runs import prepare
+    >>> prepared = prepare("smoke", dataset="digits", run_name="first")
+    >>> prepared.run.name, prepared.run.finished
+    ('first', False)
+    >>> again = prepare("smoke", dataset="digits", run_name="first", report=lambda line: None)
+    >>> again.run == prepared.run  # the same values find it again
+    True
     """
     if not isinstance(resume, bool):
         raise ValueError(f"resume is {resume!r}; give True or False.")

@@ -41,7 +41,15 @@ class RunStopped(PlainError, KeyboardInterrupt):
 
 def choose_learning_rate(network: nn.Module, prepared: PreparedRun) -> tuple[PreparedRun, RangeTest, str]:
     """The run with a number for `max_lr`, its range test (made once and kept in its folder), and the sentence that says where
-    the number came from."""
+    the number came from.
+
+    >>> from era_support_packages.runs import choose_learning_rate, prepare
+    >>> from era_support_packages.training import build_model
+    >>> prepared = prepare("smoke", dataset="digits", batch_size=2)
+    >>> prepared, result, sentence = choose_learning_rate(build_model(prepared.config, 10), prepared)
+    >>> prepared.config.max_lr, sentence.split(",")[0]
+    (0.01, 'max_lr = 0.01 is given')
+    """
     run, config = prepared.run, prepared.config
     kept = run.range_test()
     if kept is not None:
@@ -78,6 +86,13 @@ def train_in_folder(model: nn.Module, prepared: PreparedRun, report: Report = pr
 
     Raises `CheckpointError` for a checkpoint that cannot be used, `RunError` where another process trains into the folder,
     `DeviceFailedError` where a GPU stopped working, and whatever `fit` raises; the last checkpoint stays in each case.
+
+    >>> from era_support_packages.runs import prepare, train_in_folder
+    >>> from era_support_packages.training import build_model
+    >>> prepared = prepare("smoke", dataset="digits", train_images=8, batch_size=4, resolutions=((8, 1.0),))
+    >>> classifier, history = train_in_folder(build_model(prepared.config, 10), prepared, report=lambda line: None)
+    >>> history.complete, prepared.run.finished
+    (True, True)
     """
     run, config, train, test = prepared.run, prepared.config, prepared.train, prepared.test
     _check_data(run, train, test)
@@ -178,6 +193,12 @@ def train_prepared(prepared: PreparedRun, report: Report = print_wrapped) -> Tra
     """Train a prepared run from its first weights, with a range test where `max_lr` is "auto"; what the command line does.
 
     Raises what `train_in_folder` does.
+
+    >>> from era_support_packages.runs import prepare, train_prepared
+    >>> prepared = prepare("smoke", dataset="digits", train_images=8, batch_size=4, resolutions=((8, 1.0),))
+    >>> classifier, history = train_prepared(prepared, report=lambda line: None)
+    >>> history.complete, classifier.resolution
+    (True, 8)
     """
     train = prepared.train
     model = build_model(prepared.config, len(train.classes), train)
@@ -193,6 +214,13 @@ def train_or_stop(model: nn.Module, prepared: PreparedRun, report: Report = prin
     complete epoch, so that they can be shown.
 
     Its predictions are made now, from the weights of the last complete epoch. Raises `RunStopped` where no epoch is complete.
+
+    >>> from era_support_packages.runs import prepare, train_or_stop
+    >>> from era_support_packages.training import build_model
+    >>> prepared = prepare("smoke", dataset="digits", train_images=8, batch_size=4, resolutions=((8, 1.0),))
+    >>> classifier, history = train_or_stop(build_model(prepared.config, 10), prepared, report=lambda line: None)
+    >>> history.complete, classifier.resolution
+    (True, 8)
     """
     try:
         return train_in_folder(model, prepared, report)
@@ -214,6 +242,14 @@ class Untrained:
     """Stands in a notebook for what only training brings, until it is there.
 
     A cell that needs it then says so in one sentence, instead of failing in its own words or showing an earlier run.
+
+    >>> from era_support_packages.runs import NotTrainedError, Untrained
+    >>> history = Untrained()
+    >>> try:
+    ...     history.table()
+    ... except NotTrainedError as error:
+    ...     print(error)
+    This cell shows a trained network. There is nothing to show before ...
     """
 
     def _refuse(self, *_: object) -> Any:
@@ -228,7 +264,13 @@ class Untrained:
 
 
 def require_complete(run: Run, history: History) -> None:
-    """Say that a run was stopped: as a sentence to a person, as a `RunError` where nobody sits at the notebook."""
+    """Say that a run was stopped: as a sentence to a person, as a `RunError` where nobody sits at the notebook.
+
+    >>> from era_support_packages.runs import prepare, require_complete, train_prepared
+    >>> prepared = prepare("smoke", dataset="digits", train_images=8, batch_size=4, resolutions=((8, 1.0),))
+    >>> _, history = train_prepared(prepared, report=lambda line: None)
+    >>> require_complete(prepared.run, history)  # nothing is said
+    """
     if run.finished:
         return
     sentence = f"The run was stopped after epoch {len(history.records)} of {history.planned}: run again to go on."

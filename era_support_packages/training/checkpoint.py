@@ -31,6 +31,18 @@ class Checkpoint:
     the image's index. classifier: what its network needs to be used, as `Classifier.description` has it; None in a file of
     format 2, which did not keep it. data: the fingerprint of what the run is trained and tested on, as
     `DataFingerprint.to_dict` has it; None in a file that was written before it was kept.
+
+    >>> from pathlib import Path
+    >>> from era_support_packages import TrainingConfig, load
+    >>> from era_support_packages.training import Checkpoint, build_model, fit, resolve
+    >>> train, test = load("digits")
+    >>> config = resolve(TrainingConfig.preset("smoke", train_images=8, batch_size=4), train)
+    >>> file = Path("checkpoint.pt")
+    >>> few = test.take(range(10))
+    >>> trained = fit(build_model(config, 10), train, few, config, print, keep=lambda state: state.save(file))
+    This run will take about ...
+    >>> Checkpoint.load(file).complete
+    True
     """
 
     config: ResolvedConfig

@@ -190,6 +190,15 @@ class TrainingConfig(ConfigValues):
     A value of "auto" is resolved once, when the run starts, and written down with it.
 
     Raises `ValueError` with one sentence for each bad value, all of them at once.
+
+    >>> from era_support_packages import TrainingConfig
+    >>> config = TrainingConfig.preset("cpu", epochs=3)
+    >>> config.epochs, config.batch_size, config.max_lr
+    (3, 32, 0.07)
+    >>> TrainingConfig.preset("cpu", epoch=3)
+    Traceback (most recent call last):
+        ...
+    ValueError: Unknown parameter 'epoch': did you mean 'epochs' or 'max_epochs'?
     """
 
     @classmethod
@@ -250,6 +259,15 @@ class PreparedConfig(ConfigValues):
     """What the machine and the data have made of a request: nothing is "auto" but perhaps `max_lr`, for the range test to find.
 
     This is what a run's folder keeps. Made by `training.prepare_config`.
+
+    >>> from era_support_packages import TrainingConfig, load
+    >>> from era_support_packages.training import prepare_config
+    >>> train, _ = load("digits")
+    >>> config = prepare_config(TrainingConfig.preset("original"), train)
+    >>> config.dataset, config.horizontal_flip, config.max_lr
+    ('digits', 0.1, 'auto')
+    >>> config.resolved(max_lr=0.1).max_lr
+    0.1
     """
 
     dataset: str = narrowed(_OPEN["dataset"], wanted="its name or its folder", test=checks.is_resolved_text)
@@ -270,6 +288,13 @@ class PreparedConfig(ConfigValues):
 
 @dataclass(frozen=True)
 class ResolvedConfig(PreparedConfig):
-    """What a run uses: no value of it is "auto". Made by `training.resolve`, or after a range test by `choose_max_lr`."""
+    """What a run uses: no value of it is "auto". Made by `training.resolve`, or after a range test by `choose_max_lr`.
+
+    >>> from era_support_packages import TrainingConfig, load
+    >>> from era_support_packages.training import resolve
+    >>> train, _ = load("digits")
+    >>> resolve(TrainingConfig.preset("cpu"), train).max_lr
+    0.07
+    """
 
     max_lr: float = narrowed(_OPEN["max_lr"])

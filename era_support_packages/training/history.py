@@ -14,7 +14,14 @@ from era_support_packages.training.config import ResolvedConfig
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One row of the log. Accuracies in percent; the training loss includes label smoothing, the test loss does not."""
+    """One row of the log. Accuracies in percent; the training loss includes label smoothing, the test loss does not.
+
+    >>> from era_support_packages.training import EpochRecord
+    >>> row = dict(lr=0.01, train_loss=1.5, train_accuracy=42, test_loss=1.25, test_accuracy=51, test_correct=51, test_total=100)
+    >>> record = EpochRecord(epoch=1, resolution=32, images=1000, seconds=3, **row)
+    >>> record.test_accuracy
+    51
+    """
 
     epoch: int
     resolution: int  # px of the training and of the test images
@@ -35,6 +42,14 @@ class History(Readable):
 
     `planned` is the number of epochs the run was to have. One that was stopped before has fewer rows, and no predictions until
     somebody makes them.
+
+    >>> from era_support_packages import TrainingConfig, load
+    >>> from era_support_packages.training import build_model, fit, resolve
+    >>> train, test = load("digits")
+    >>> config = resolve(TrainingConfig.preset("smoke", train_images=8, batch_size=4), train)
+    >>> _, history = fit(build_model(config, 10), train, test.take(range(10)), config, report=lambda line: None)
+    >>> history.complete, len(history.records), history.predictions.logits.shape
+    (True, 1, (10, 10))
     """
 
     records: tuple[EpochRecord, ...]
@@ -90,7 +105,16 @@ class History(Readable):
 
 
 class Trained(NamedTuple):
-    """What training returns: the network with all that its predictions depend on, and how it came to be."""
+    """What training returns: the network with all that its predictions depend on, and how it came to be.
+
+    >>> from era_support_packages import TrainingConfig, load
+    >>> from era_support_packages.training import build_model, fit, resolve
+    >>> train, test = load("digits")
+    >>> config = resolve(TrainingConfig.preset("smoke", train_images=8, batch_size=4), train)
+    >>> trained = fit(build_model(config, 10), train, test.take(range(10)), config, report=lambda line: None)
+    >>> trained.classifier.model, trained.history.resolution
+    ('ResNet18', 16)
+    """
 
     classifier: Classifier
     history: History
@@ -111,12 +135,24 @@ _COLUMNS = "{:>5}  {:>3}  {:>9}  {:>10}  {:>9}  {:>9}  {:>13}  {:>8}  {:>7}"
 
 
 def log_header() -> str:
-    """The heading of the log's fixed-width columns."""
+    """The heading of the log's fixed-width columns.
+
+    >>> from era_support_packages.training import log_header
+    >>> print(log_header())
+    epoch   px         lr  train loss  train acc  test loss  correct/total  test acc  seconds
+    """
     return _COLUMNS.format("epoch", "px", "lr", "train loss", "train acc", "test loss", "correct/total", "test acc", "seconds")
 
 
 def log_row(record: EpochRecord) -> str:
-    """One epoch as a fixed-width row under `log_header`."""
+    """One epoch as a fixed-width row under `log_header`.
+
+    >>> from era_support_packages.training import EpochRecord, log_row
+    >>> row = dict(lr=0.01, train_loss=1.5, train_accuracy=42, test_loss=1.25, test_accuracy=51, test_correct=51, test_total=100)
+    >>> record = EpochRecord(epoch=1, resolution=32, images=1000, seconds=3, **row)
+    >>> print(log_row(record))
+        1   32   0.010000      1.5000    42.00 %     1.2500         51/100   51.00 %      3.0
+    """
     return _COLUMNS.format(
         record.epoch,
         record.resolution,

@@ -48,6 +48,14 @@ def fit(
 
     Raises `TypeError` for a configuration that is not resolved, `TrainingDivergedError` when the loss is no longer a number, and
     `OutOfMemoryError` where a batch does not fit.
+
+    >>> from era_support_packages import TrainingConfig, load
+    >>> from era_support_packages.training import build_model, fit, resolve
+    >>> train, test = load("digits")
+    >>> config = resolve(TrainingConfig.preset("smoke", train_images=8, batch_size=4), train)
+    >>> classifier, history = fit(build_model(config, 10), train, test.take(range(10)), config, report=lambda line: None)
+    >>> classifier.resolution, [(record.epoch, record.images) for record in history.records]
+    (16, [(1, 8)])
     """
     require_type(config, ResolvedConfig)
     try:

@@ -37,6 +37,13 @@ class RangeTest(Readable):
     lrs, losses (as measured, all finite), smoothed: float64 (K,). suggestions: "steepest", "valley" and "minimum/10" to a
     learning rate; empty where the curve never falls. For `max_lr="auto"` also trials: what training at a few rates came to;
     or, where the run is too_short for that, preset_rate: what its preset takes, None where that says nothing either.
+
+    >>> import numpy as np
+    >>> from era_support_packages.training import RangeTest
+    >>> losses = np.array([2.3, 2.2, 1.8, 1.9, 4.0])
+    >>> result = RangeTest(np.geomspace(0.0001, 1, 5), losses, losses, {"valley": 0.005})  # as range_test gives it
+    >>> print(result.reading())
+    Over 5 steps from 0.0001 to 1 the loss suggests a peak learning rate of valley 0.005.
     """
 
     lrs: np.ndarray
@@ -79,6 +86,18 @@ def choose_max_lr(config: PreparedConfig, result: RangeTest) -> tuple[ResolvedCo
     trials, as older versions made it, the suggestion "valley". A number stays, and the sentence compares it with the
     suggestions. Raises `ValueError` where "auto" meets a curve that never falls, or a run that is too short and a preset that
     has no rate.
+
+    >>> import numpy as np
+    >>> from era_support_packages import TrainingConfig, load
+    >>> from era_support_packages.training import RangeTest, choose_max_lr, prepare_config
+    >>> train, _ = load("digits")
+    >>> losses = np.array([2.3, 2.2, 1.8, 1.9, 4.0])
+    >>> result = RangeTest(np.geomspace(0.0001, 1, 5), losses, losses, {"valley": 0.005})  # as range_test gives it
+    >>> config, sentence = choose_max_lr(prepare_config(TrainingConfig.preset("original"), train), result)
+    >>> config.max_lr
+    0.005
+    >>> print(sentence)
+    max_lr = 0.005, the range test's suggestion 'valley' (all: valley 0.005).
     """
     if config.max_lr != "auto":
         given = config.resolved()
@@ -121,6 +140,14 @@ def range_test(
     a copy of the model and leaves the random state as it was, so nothing of the caller's changes, whatever happens midway.
 
     Raises `ValueError` where not 0 < start_lr < end_lr.
+
+    >>> from era_support_packages import TrainingConfig, load
+    >>> from era_support_packages.training import build_model, prepare_config, range_test
+    >>> train, _ = load("digits")
+    >>> config = prepare_config(TrainingConfig.preset("smoke", batch_size=2), train)
+    >>> result = range_test(build_model(config, 10), train, test_size=100, config=config, end_lr=0.1)
+    >>> len(result.lrs)
+    15
     """
     require_type(config, PreparedConfig)
     if not 0 < start_lr < end_lr:

@@ -15,6 +15,13 @@ def resolve(config: TrainingConfig, train: ImageDataset) -> ResolvedConfig:
 
     Raises `ValueError` where the machine lacks what is asked for, and where `max_lr` is "auto": that takes a range test between
     `prepare_config` and `choose_max_lr`.
+
+    >>> from era_support_packages import TrainingConfig, load
+    >>> from era_support_packages.training import resolve
+    >>> train, _ = load("digits")
+    >>> config = resolve(TrainingConfig.preset("smoke", device="cpu"), train)
+    >>> config.dataset, config.device, config.engine
+    ('digits', 'cpu', 'device')
     """
     return prepare_config(config, train).resolved()
 
@@ -23,6 +30,13 @@ def prepare_config(config: TrainingConfig, train: ImageDataset) -> PreparedConfi
     """The configuration with every "auto" but `max_lr` replaced by what it means on this machine and for this data set.
 
     Raises `ValueError` for a device or a precision that this machine lacks.
+
+    >>> from era_support_packages import TrainingConfig, load
+    >>> from era_support_packages.training import prepare_config
+    >>> train, _ = load("digits")
+    >>> config = prepare_config(TrainingConfig.preset("original", device="cpu", horizontal_flip="auto"), train)
+    >>> config.horizontal_flip, config.max_lr  # digits have no mirror image; the range test finds the rate
+    (0.0, 'auto')
     """
     device = resolve_device(config.device)
     if config.precision != "auto":

@@ -19,6 +19,13 @@ def build_model(config: ConfigValues, classes: int, train: ImageDataset | None =
     """The network of a configuration, in channels_last memory on its device; the same weights for the same seed.
 
     Raises `ValueError` where the configuration asks for `whitening` and there are no training images to take it from.
+
+    >>> from era_support_packages import TrainingConfig, load
+    >>> from era_support_packages.training import build_model
+    >>> train, _ = load("digits")
+    >>> network = build_model(TrainingConfig.preset("cpu"), classes=10, train=train)
+    >>> type(network).__name__, network.linear.out_features
+    ('ResNet', 10)
     """
     if config.whitening and train is None:
         raise ValueError("whitening starts from the training images: pass them as train=, or set whitening=False.")
@@ -37,6 +44,14 @@ def build_optimizer(model: nn.Module, config: ResolvedConfig) -> torch.optim.Opt
 
     Batch-norm biases learn at `norm_bias_lr` times `max_lr`. With `optimizer="muon"` the filters of all convolutions but the
     first go by `Muon`, without weight decay, at `muon_lr` times `max_lr`.
+
+    >>> from era_support_packages import TrainingConfig, load
+    >>> from era_support_packages.training import build_model, build_optimizer, resolve
+    >>> train, _ = load("digits")
+    >>> config = resolve(TrainingConfig.preset("cpu"), train)
+    >>> optimizer = build_optimizer(build_model(config, 10, train), config)
+    >>> [round(group["lr"], 2) for group in optimizer.param_groups]  # weights, the output layer's bias, biases of batch norm
+    [0.07, 0.07, 4.48]
     """
     biases = [module.bias for module in model.modules() if isinstance(module, nn.BatchNorm2d) and module.bias is not None]
     filters = muon_filters(model) if config.optimizer == "muon" else []
@@ -91,7 +106,15 @@ def build_scheduler(optimizer: torch.optim.Optimizer, config: ResolvedConfig, st
 
 
 def augmentation_policy(config: PreparedConfig) -> AugmentationPolicy:
-    """The part of a configuration that says what may happen to a training image."""
+    """The part of a configuration that says what may happen to a training image.
+
+    >>> from era_support_packages import TrainingConfig, load
+    >>> from era_support_packages.training import augmentation_policy, resolve
+    >>> train, _ = load("digits")
+    >>> policy = augmentation_policy(resolve(TrainingConfig.preset("smoke"), train))
+    >>> policy.crop_padding, policy.horizontal_flip
+    (2, 0.0)
+    """
     return AugmentationPolicy(**{field.name: getattr(config, field.name) for field in dataclasses.fields(AugmentationPolicy)})
 
 
