@@ -24,7 +24,13 @@ def public() -> dict[str, object]:
     return found
 
 
-@pytest.mark.parametrize("name", sorted(public()))
+def cases() -> list[object]:
+    """The names; those whose example trains a ResNet18 may take over ten seconds."""
+    slow = ("runs.recording.train_prepared", "training.loop.fit")
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name in slow)) for name in sorted(public())]
+
+
+@pytest.mark.parametrize("name", cases())
 def test_a_public_name_has_an_example_that_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     tests = doctest.DocTestFinder(recurse=False).find(public()[name], name, globs={"__name__": "__main__"})

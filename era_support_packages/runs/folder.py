@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import Timeout
 from torch import nn
 
 from era_support_packages.classifier import complete
@@ -23,6 +23,7 @@ from era_support_packages.datasets.image_dataset import ImageDataset, fingerprin
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.runs.finished import check_finished, is_finished, summary
 from era_support_packages.system.atomic_file import write_atomically
+from era_support_packages.system.locks import file_lock
 from era_support_packages.system.machine import describe, versions
 from era_support_packages.system.paths import expanded
 from era_support_packages.system.plain_error import PlainError
@@ -45,14 +46,10 @@ class RunError(PlainError, ValueError):
 class Run:
     """The folder of one run: config.json, data.json, range_test.json, metrics.csv, summary.json, checkpoint.pt, the figures.
 
-    >>> from era_support_packages.runs import Run, prepare, train_prepared
-    >>> prepared = prepare("smoke", dataset="digits", train_images=8, batch_size=4, resolutions=((8, 1.0),))
-    >>> _ = train_prepared(prepared, report=lambda line: None)
-    >>> run = Run.open(prepared.run.folder)
-    >>> run.config().max_lr, run.summary()["epochs"]
-    (0.01, 1)
-    >>> sorted(path.name for path in run.folder.iterdir())
-    ['checkpoint.pt', 'config.json', 'data.json', 'metrics.csv', 'summary.json']
+    >>> from era_support_packages.runs import prepare
+    >>> run = prepare("smoke", dataset="digits").run  # a finished one: Run.open("runs/NAME")
+    >>> run.finished, run.config().max_lr
+    (False, 0.01)
     """
 
     folder: Path
@@ -125,7 +122,7 @@ class Run:
 
         Raises `RunError` while another one does, and for a folder that cannot be written.
         """
-        lock = _lock(self.folder / ".lock")
+        lock = file_lock(self.folder / ".lock")
         try:
             lock.acquire()
         except Timeout:
@@ -296,11 +293,3 @@ class Run:
         model.load_state_dict(checkpoint.model)
         predictions = Predictions(checkpoint.logits.numpy(), test.labels, test.classes, test.images)
         return History(checkpoint.records, checkpoint.config, predictions, checkpoint.planned)
-
-
-def _lock(file: Path) -> BaseFileLock:
-    """A lock of the system, which lifts it when the process ends, however it ends."""
-    try:
-        return FileLock(file, timeout=0, fallback_to_soft=False)
-    except TypeError:  # an older filelock, as a kernel may bring it, knows no other kind to fall back to
-        return FileLock(file, timeout=0)

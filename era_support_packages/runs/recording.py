@@ -43,10 +43,11 @@ def choose_learning_rate(network: nn.Module, prepared: PreparedRun) -> tuple[Pre
     """The run with a number for `max_lr`, its range test (made once and kept in its folder), and the sentence that says where
     the number came from.
 
+    >>> from torch import nn
     >>> from era_support_packages.runs import choose_learning_rate, prepare
-    >>> from era_support_packages.training import build_model
-    >>> prepared = prepare("smoke", dataset="digits", batch_size=2)
-    >>> prepared, result, sentence = choose_learning_rate(build_model(prepared.config, 10), prepared)
+    >>> prepared = prepare("smoke", dataset="digits")
+    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 10))  # of images of 16 px
+    >>> prepared, result, sentence = choose_learning_rate(network, prepared)
     >>> prepared.config.max_lr, sentence.split(",")[0]
     (0.01, 'max_lr = 0.01 is given')
     """
@@ -87,10 +88,11 @@ def train_in_folder(model: nn.Module, prepared: PreparedRun, report: Report = pr
     Raises `CheckpointError` for a checkpoint that cannot be used, `RunError` where another process trains into the folder,
     `DeviceFailedError` where a GPU stopped working, and whatever `fit` raises; the last checkpoint stays in each case.
 
+    >>> from torch import nn
     >>> from era_support_packages.runs import prepare, train_in_folder
-    >>> from era_support_packages.training import build_model
-    >>> prepared = prepare("smoke", dataset="digits", train_images=8, batch_size=4, resolutions=((8, 1.0),))
-    >>> classifier, history = train_in_folder(build_model(prepared.config, 10), prepared, report=lambda line: None)
+    >>> prepared = prepare("smoke", dataset="digits")
+    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 10))  # of images of 16 px
+    >>> classifier, history = train_in_folder(network, prepared, report=lambda line: None)
     >>> history.complete, prepared.run.finished
     (True, True)
     """
@@ -215,12 +217,13 @@ def train_or_stop(model: nn.Module, prepared: PreparedRun, report: Report = prin
 
     Its predictions are made now, from the weights of the last complete epoch. Raises `RunStopped` where no epoch is complete.
 
+    >>> from torch import nn
     >>> from era_support_packages.runs import prepare, train_or_stop
-    >>> from era_support_packages.training import build_model
-    >>> prepared = prepare("smoke", dataset="digits", train_images=8, batch_size=4, resolutions=((8, 1.0),))
-    >>> classifier, history = train_or_stop(build_model(prepared.config, 10), prepared, report=lambda line: None)
+    >>> prepared = prepare("smoke", dataset="digits")
+    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 10))  # of images of 16 px
+    >>> classifier, history = train_or_stop(network, prepared, report=lambda line: None)
     >>> history.complete, classifier.resolution
-    (True, 8)
+    (True, 16)
     """
     try:
         return train_in_folder(model, prepared, report)
@@ -266,10 +269,14 @@ class Untrained:
 def require_complete(run: Run, history: History) -> None:
     """Say that a run was stopped: as a sentence to a person, as a `RunError` where nobody sits at the notebook.
 
-    >>> from era_support_packages.runs import prepare, require_complete, train_prepared
-    >>> prepared = prepare("smoke", dataset="digits", train_images=8, batch_size=4, resolutions=((8, 1.0),))
-    >>> _, history = train_prepared(prepared, report=lambda line: None)
-    >>> require_complete(prepared.run, history)  # nothing is said
+    >>> from era_support_packages.runs import RunError, prepare, require_complete
+    >>> from era_support_packages.training import History
+    >>> prepared = prepare("smoke", dataset="digits")
+    >>> try:
+    ...     require_complete(prepared.run, History((), prepared.config, None, planned=5))
+    ... except RunError as error:
+    ...     print(error)
+    The run was stopped after epoch 0 of 5: run again to go on.
     """
     if run.finished:
         return

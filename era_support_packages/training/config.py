@@ -266,8 +266,6 @@ class PreparedConfig(ConfigValues):
     >>> config = prepare_config(TrainingConfig.preset("original"), train)
     >>> config.dataset, config.horizontal_flip, config.max_lr
     ('digits', 0.1, 'auto')
-    >>> config.resolved(max_lr=0.1).max_lr
-    0.1
     """
 
     dataset: str = narrowed(_OPEN["dataset"], wanted="its name or its folder", test=checks.is_resolved_text)

@@ -43,13 +43,13 @@ class History(Readable):
     `planned` is the number of epochs the run was to have. One that was stopped before has fewer rows, and no predictions until
     somebody makes them.
 
-    >>> from era_support_packages import TrainingConfig, load
-    >>> from era_support_packages.training import build_model, fit, resolve
-    >>> train, test = load("digits")
-    >>> config = resolve(TrainingConfig.preset("smoke", train_images=8, batch_size=4), train)
-    >>> _, history = fit(build_model(config, 10), train, test.take(range(10)), config, report=lambda line: None)
-    >>> history.complete, len(history.records), history.predictions.logits.shape
-    (True, 1, (10, 10))
+    >>> from era_support_packages import TrainingConfig
+    >>> from era_support_packages.training import EpochRecord, History
+    >>> row = dict(lr=0.01, train_loss=1.5, train_accuracy=42, test_loss=1.25, test_accuracy=51, test_correct=51, test_total=100)
+    >>> record = EpochRecord(epoch=1, resolution=32, images=1000, seconds=3, **row)
+    >>> history = History((record,), TrainingConfig.preset("cpu"), None, planned=5)  # as `fit` makes one
+    >>> print(history.reading())
+    It was stopped after 1 of 5 epochs in 3.0 s.
     """
 
     records: tuple[EpochRecord, ...]
@@ -107,13 +107,15 @@ class History(Readable):
 class Trained(NamedTuple):
     """What training returns: the network with all that its predictions depend on, and how it came to be.
 
+    >>> from torch import nn
     >>> from era_support_packages import TrainingConfig, load
-    >>> from era_support_packages.training import build_model, fit, resolve
+    >>> from era_support_packages.training import fit, resolve
     >>> train, test = load("digits")
-    >>> config = resolve(TrainingConfig.preset("smoke", train_images=8, batch_size=4), train)
-    >>> trained = fit(build_model(config, 10), train, test.take(range(10)), config, report=lambda line: None)
-    >>> trained.classifier.model, trained.history.resolution
-    ('ResNet18', 16)
+    >>> config = resolve(TrainingConfig.preset("smoke"), train)
+    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 10))  # of images of 16 px
+    >>> trained = fit(network, train, test, config, report=lambda line: None)
+    >>> trained.classifier.resolution, trained.history.complete
+    (16, True)
     """
 
     classifier: Classifier

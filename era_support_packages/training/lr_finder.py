@@ -141,13 +141,15 @@ def range_test(
 
     Raises `ValueError` where not 0 < start_lr < end_lr.
 
+    >>> from torch import nn
     >>> from era_support_packages import TrainingConfig, load
-    >>> from era_support_packages.training import build_model, prepare_config, range_test
-    >>> train, _ = load("digits")
-    >>> config = prepare_config(TrainingConfig.preset("smoke", batch_size=2), train)
-    >>> result = range_test(build_model(config, 10), train, test_size=100, config=config, end_lr=0.1)
+    >>> from era_support_packages.training import prepare_config, range_test
+    >>> train, test = load("digits")
+    >>> config = prepare_config(TrainingConfig.preset("smoke"), train)
+    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 10))  # of images of 16 px
+    >>> result = range_test(network, train, len(test), config, end_lr=0.1)
     >>> len(result.lrs)
-    15
+    20
     """
     require_type(config, PreparedConfig)
     if not 0 < start_lr < end_lr:
