@@ -23,9 +23,10 @@ test: lint  ## Lint, unit tests, and the notebook under nbmake (ARGS="-k gradcam
 quick: $(VENV)/.installed  ## Unit tests without those that take over ten seconds (ARGS="-k gradcam")
 	$(UNIT_TESTS) -m "not slow" $(ARGS)
 
-lint: $(VENV)/.installed  ## Check style
+lint: $(VENV)/.installed  ## Check style and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 
 render: $(VENV)/.installed  ## Make the notebook's outputs and images/ again (ARGS="-p finished_run runs/NAME")
 	$(PY) tools/render.py $(ARGS)

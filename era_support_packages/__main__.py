@@ -54,7 +54,7 @@ def run(preset: str, data_root: str | None, resume: bool, overrides: dict[str, A
 
     prepared = prepare(preset, data_root=data_root, resume=resume, report=report, **overrides)
     _, history = train_prepared(prepared, report)
-    report(f"{history.predictions.accuracy:.2f} % of the test split; written to {prepared.run.folder}")
+    report(f"{history.final_predictions.accuracy:.2f} % of the test split; written to {prepared.run.folder}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

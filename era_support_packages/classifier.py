@@ -236,7 +236,7 @@ class Classifier:
             content = read_tensors(file)
         except TensorFileError as error:
             raise ClassifierError(f"{error}; give the folder of a run, or a file that Classifier.save wrote.") from None
-        described = content.get("classifier")
+        described: Any = content.get("classifier")
         if content.get("format") not in (FORMAT, WITHOUT_CLASSIFIER):
             raise ClassifierError(
                 f"{file} has format {content.get('format')!r}, which this version does not read; update the package."
@@ -251,7 +251,7 @@ class Classifier:
             )
             network = build_network(values["model"], len(values["classes"]))
             network.load_state_dict(content["model"])
-            network = network.eval().to(where, memory_format=torch.channels_last)
+            network = network.eval().to(where).to(memory_format=torch.channels_last)
             return cls(network, precision=used, **values)
         except ClassifierError:
             raise

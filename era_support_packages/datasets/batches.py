@@ -1,5 +1,6 @@
 """Shuffled, augmented, normalised batches on the training device."""
 
+import operator
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ def shuffled_order(size: int, seed: int, pass_number: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=key)).permutation(size)
 
 
-class _AugmentedImages(Dataset):
+class _AugmentedImages(Dataset[tuple[Tensor, int]]):
     """Map-style data set of the images shown in an epoch, in their order."""
 
     def __init__(self, dataset: ImageDataset, augmenter: Augmenter, indices: np.ndarray, draws: AugmentationDraws) -> None:
@@ -111,7 +112,7 @@ class TrainingBatches:
             for place in range(0, len(indices), size):
                 batch = slice(place, place + size)
                 pixels = self.images.index_select(0, chosen[batch])
-                pixels = augment(pixels, draws.map(lambda values, batch=batch: values[batch]), self.policy, self.fill)
+                pixels = augment(pixels, draws.map(operator.itemgetter(batch)), self.policy, self.fill)
                 yield pixels, self.labels.index_select(0, chosen[batch])
 
     def _by_the_sample(self, start: int, count: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:

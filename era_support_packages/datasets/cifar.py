@@ -133,7 +133,9 @@ def _unpack(archive: Path, root: Path, folder: str, files: Sequence[str]) -> str
                 return f"{others[0]} in {archive.name} is not a file"
             (root / folder).mkdir(exist_ok=True)
             for name, member in zip(files, members, strict=True):
-                write_atomically(root / folder / name, tar.extractfile(member).read())
+                content = tar.extractfile(member)
+                assert content is not None  # it is a file
+                write_atomically(root / folder / name, content.read())
     except (OSError, KeyError, EOFError, zlib.error, tarfile.TarError) as error:
         return f"unpacking {archive.name} failed ({error.args[0] if isinstance(error, KeyError) else error})"
     return None

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 BITS = (8, 10, 12, 14, 16)
 HEIC_HINT = "HEIC (`pip install pillow-heif` reads it)"
@@ -140,7 +141,7 @@ def _imdecode(data: bytes, flags: int) -> np.ndarray | None:
 def _is_deep(header: Image.Image, chunks: dict[bytes, bytes]) -> bool:
     if chunks:
         return chunks[b"IHDR"][8] == 16
-    if header.format != "TIFF":
+    if not isinstance(header, TiffImageFile):
         return False
     return max(header.tag_v2.get(258, (1,))) > 8  # BitsPerSample
 
@@ -155,7 +156,8 @@ def _decode_deep(data: bytes, header: Image.Image, chunks: dict[bytes, bytes], p
     opacity = None
     if image.shape[2] == 4:
         image, last = image[..., :3], image[..., 3]
-        extra = (2,) if chunks else header.tag_v2.get(338, ())  # ExtraSamples: 1 is alpha multiplied already, 2 alpha
+        # ExtraSamples: 1 is alpha multiplied already, 2 alpha
+        extra = header.tag_v2.get(338, ()) if isinstance(header, TiffImageFile) else (2,)
         if extra[:1] in ((1,), (2,)):
             full = int(last.max()) if last.max() in [2**bits - 1 for bits in BITS] else 65535  # opaque where all have fewer bits
             opacity = last / np.float32(full)

@@ -44,8 +44,8 @@ class FolderScan:
     @classmethod
     def of(cls, found: Sequence[ScannedFile]) -> "FolderScan":
         """From what each file brought."""
-        fine = [file for file in found if not file.problem]
-        shallow, deep = ([file.pixels for file in fine if bool(file.largest) is kind] for kind in (False, True))
+        fine = [(file.pixels, bool(file.largest)) for file in found if file.pixels is not None]
+        shallow, deep = ([pixels for pixels, is_deep in fine if is_deep is kind] for kind in (False, True))
         return cls(
             problems=[file.problem for file in found],
             damaged=np.array([file.damaged for file in found], dtype=bool),
@@ -84,11 +84,12 @@ def scan_folder(files: Sequence[str], keys: Sequence[str], cache: Path, name: st
 
     keys: one a file, which changes with it. Also returns why the cache could not be written, if so.
     """
-    known_keys, known = _read(cache) or ([], None)
-    if known is not None and list(keys) == known_keys:
-        return known, None
+    read = _read(cache)
+    if read is not None and list(keys) == read[0]:
+        return read[1], None
+    known_keys, known = read or ([], FolderScan.of([]))
     places = {key: index for index, key in enumerate(known_keys)}
-    rows = known.rows() if known is not None else None
+    rows = known.rows()
     new = [file for file, key in zip(files, keys, strict=True) if key not in places]
     found = iter(scan(new, name=name)) if new else iter(())
     result = FolderScan.of([known.file(places[key], int(rows[places[key]])) if key in places else next(found) for key in keys])

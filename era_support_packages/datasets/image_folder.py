@@ -10,6 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from era_support_packages.datasets.scanning import scan
 from era_support_packages.system.paths import expanded
 
 MOST_NAMES = 10  # of files in a sentence
+_Value = TypeVar("_Value")
 
 
 def load_image_folder(
@@ -68,6 +70,8 @@ def load_image_folder(
     used = [file for file, fine in zip(listing.candidates, found.fine, strict=True) if fine]
     classes = _classes(folder, listing, used)
     labels = np.array([classes.index(file.label) for file in used], dtype=np.int64)
+    train: np.ndarray | slice
+    test: np.ndarray | slice
     if "" in listing.folders:
         train, test = stratified_split(labels)
     else:
@@ -117,16 +121,18 @@ def decode_images(files: Sequence[str | os.PathLike[str]], bits: int | None = No
         if not os.path.exists(name):
             raise FileNotFoundError(f"{name} is not there: give the path of an image file.")
     found = scan(names, small)
+    pictures = []
     for name, file in zip(names, found, strict=True):
-        if file.problem and not file.damaged:
-            raise DatasetError(f"{name} cannot be decoded as an image ({file.problem}): give another file.")
-        if file.problem:
-            raise DatasetError(f"{name} cannot be decoded as an image ({file.problem}): give a whole one.")
-    if largest := max(file.largest for file in found):
-        needed = smallest_bits(largest)
-        bits = needed if bits is None else bits
-        print(_bits_sentence(largest, bits))
-    return [to_8_bits(file.pixels, bits) if file.largest else file.pixels for file in found]
+        if file.pixels is None:
+            instead = "a whole one" if file.damaged else "another file"
+            raise DatasetError(f"{name} cannot be decoded as an image ({file.problem}): give {instead}.")
+        pictures.append(file.pixels)
+    largest = max(file.largest for file in found)
+    if not largest:
+        return pictures
+    bits = smallest_bits(largest) if bits is None else bits
+    print(_bits_sentence(largest, bits))
+    return [to_8_bits(pixels, bits) if file.largest else pixels for file, pixels in zip(found, pictures, strict=True)]
 
 
 def _scanned(folder: Path, listing: Listing, cache_dir: Path) -> FolderScan:
@@ -230,5 +236,5 @@ def _notes(listing: Listing, used: Sequence[Candidate], found: FolderScan, notes
     return said
 
 
-def _taken(values: Sequence, part: np.ndarray | slice) -> list:
+def _taken(values: Sequence[_Value], part: np.ndarray | slice) -> list[_Value]:
     return list(values[part]) if isinstance(part, slice) else [values[index] for index in part]

@@ -47,7 +47,7 @@ def load(
         return load_image_folder(folder, skip_broken=skip_broken)
     if name_or_path == "auto":
         return _load_auto(root)
-    return load_digits() if name_or_path == "digits" else load_cifar(name_or_path, root)
+    return load_digits() if name_or_path == "digits" else load_cifar(os.fspath(name_or_path), root)
 
 
 def check(name_or_path: str | os.PathLike[str], root: str | None = None) -> None:

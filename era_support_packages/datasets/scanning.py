@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import IO
 
 import cv2
 import numpy as np
@@ -132,25 +133,30 @@ class _Children:
         return [found for file in files for found in self.scan([file], small)]
 
     def _ask(self, files: Sequence[str], small: bool) -> list[ScannedFile]:
-        child = getattr(self.own, "child", None)
+        child: subprocess.Popen[bytes] | None = getattr(self.own, "child", None)
         if child is None:
             child = self.own.child = self._start()
-        child.stdin.write(json.dumps([list(files), small]).encode() + b"\n")
-        child.stdin.flush()
-        return pickle.load(child.stdout)
+        _pipe(child.stdin).write(json.dumps([list(files), small]).encode() + b"\n")
+        _pipe(child.stdin).flush()
+        return pickle.load(_pipe(child.stdout))
 
-    def _start(self) -> subprocess.Popen:
+    def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-c", _CHILD.format(module=__name__), json.dumps(sys.path)]
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         with self.lock:
             self.stack.callback(_end, child)
-        if child.stdout.readline() != _READY:
-            why = child.stderr.read().decode(errors="replace").strip().splitlines()
+        if _pipe(child.stdout).readline() != _READY:
+            why = _pipe(child.stderr).read().decode(errors="replace").strip().splitlines()
             raise DatasetError(f"no process can be started that reads JPEG files: {why[-1] if why else 'it ended at once'}.")
         return child
 
 
-def _end(child: subprocess.Popen) -> None:
+def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
+    assert stream is not None  # a child has pipes for all three
+    return stream
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
     child.kill()
     child.communicate()
 

@@ -33,8 +33,7 @@ def pixels_and_labels(
                 f"images are {images.dtype} of shape {images.shape}; give uint8 pixels (N, H, W, 3) or (H, W, 3), not normalised."
             )
         return np.stack([resize_image(image) for image in batch]), None
-    one = isinstance(images, (str, os.PathLike))
-    files = [images] if one else list(images) if isinstance(images, Sequence) else []
+    files = [images] if isinstance(images, (str, os.PathLike)) else list(images) if isinstance(images, Sequence) else []
     if not files or not all(isinstance(file, (str, os.PathLike)) for file in files):
         raise ValueError(
             "images are no split, no uint8 array (N, H, W, 3) and no files; give one of these (np.stack makes a list one)."

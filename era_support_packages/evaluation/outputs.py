@@ -155,7 +155,9 @@ class _Operations(TorchDispatchMode):
     def of(self, tensor: Tensor) -> str:
         return self._names.get(tensor.untyped_storage().data_ptr(), "")
 
-    def __torch_dispatch__(self, operation: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         result = operation(*args, **(kwargs or {}))
         name = operation.overloadpacket.__name__
         source = args[0] if args and isinstance(args[0], Tensor) else None

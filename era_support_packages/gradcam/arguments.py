@@ -75,17 +75,18 @@ def named_by_default(model: nn.Module) -> tuple[str, ...]:
 def layer_names(model: nn.Module, layers: str | nn.Module | Iterable[str | nn.Module]) -> tuple[str, ...]:
     """The names of the target layers in the order asked for."""
     modules = {name: module for name, module in model.named_modules(remove_duplicate=False) if name}
-    single = isinstance(layers, str | nn.Module) or not isinstance(layers, Iterable)
-    layers = [layers] if single else list(layers)
-    if not layers:
+    asked = [layers] if isinstance(layers, str | nn.Module) or not isinstance(layers, Iterable) else list(layers)
+    if not asked:
         raise ValueError("layers is empty; name at least one layer, or pass None for the last of each resolution")
     own = {module: name for name, module in model.named_modules() if name}
-    names = [own.get(layer) if isinstance(layer, nn.Module) else layer for layer in layers]
-    for layer, name in zip(layers, names, strict=True):
+    names = []
+    for layer in asked:
+        name = own.get(layer) if isinstance(layer, nn.Module) else layer
         if name is None:
             raise ValueError(f"the {type(layer).__name__} in layers is not a layer of this model; pass one of its own")
         if name not in list(modules):
             raise ValueError(f"Unknown layer {name!r}: {nearest_names(name, modules)}")
+        names.append(name)
     return tuple(names)
 
 

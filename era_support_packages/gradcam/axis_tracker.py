@@ -38,7 +38,9 @@ class AxisTracker(TorchDispatchMode):
         """What each axis stands for; None where that is not known."""
         return self._axes.get(_place(tensor))
 
-    def __torch_dispatch__(self, operation: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         result = operation(*args, **(kwargs or {}))
         outputs = [part for part in (result if isinstance(result, tuple | list) else (result,)) if isinstance(part, Tensor)]
         if outputs:
@@ -65,11 +67,11 @@ class AxisTracker(TorchDispatchMode):
             inputs = [(self.of(part), tuple(part.shape)) for part in given["tensors"]]
             return [joined(inputs, given.get("dim") or 0, shape, new=name == "stack")]
         if name in ("mm", "bmm"):
-            return [self._product(first, given["mat2"], shape)]
+            return [self._product(tensors[0], given["mat2"], shape)]
         if name in ("addmm", "baddbmm"):
             return [self._product(tensors[1], tensors[2], shape)]
         if name in _REARRANGING and axes:
-            return _REARRANGING[name](axes, tuple(first.shape), given, outputs)
+            return _REARRANGING[name](axes, tuple(tensors[0].shape), given, outputs)
         if name in _REDUCING and axes:
             return [_reduced(axes, given.get("dim"), bool(given.get("keepdim")))]
         if name.startswith("_scaled_dot_product") and axes and len(axes) == len(shape):
@@ -233,7 +235,7 @@ _ELEMENTWISE = {
 }
 
 
-def _bound(operation: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+def _bound(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """An operation's arguments by name."""
     names = [argument.name for argument in operation._schema.arguments]
     return {**dict(zip(names, args, strict=False)), **kwargs}

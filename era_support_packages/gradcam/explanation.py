@@ -152,7 +152,7 @@ def explain(
     order = [unique.index(name) for name in names]
     sizes = tuple(grids[name] for name in names)
     shown = (maps[:, :, order], explained, names, confidences, raw_ranges[:, :, order], method, sizes)
-    return Explanation(*shown, logits.score, predicted)
+    return Explanation(*shown, predicted, logits.score)
 
 
 def image_passes(

@@ -33,7 +33,7 @@ class Exploration(Readable):
     @property
     def image(self) -> np.ndarray:
         """uint8 (H, W, 3), as the network saw it."""
-        return self.explanations[0].images[0]
+        return self.explanations[0].pictures[0]
 
     @property
     def class_id(self) -> int:

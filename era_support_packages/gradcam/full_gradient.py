@@ -134,7 +134,7 @@ def _culprit(batch: Batch) -> str:
         if found or given is None or not isinstance(output, Tensor):
             return
         try:
-            value, slope = torch.func.jvp(lambda x: layer.forward(x.clone()), (given,), (given,))
+            value, slope = torch.func.jvp(lambda x: layer.forward(x.clone()), (given,), (given,))[:2]
         except (RuntimeError, NotImplementedError):
             return
         bias, last = known.get(name, (None, True))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,8 +49,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
     while True:
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel | AveragedModel):
             model = model.module
-        elif isinstance(model, nn.Module) and hasattr(model, "_orig_mod"):  # torch.compile
-            model = model._orig_mod
+        elif isinstance(inside := getattr(model, "_orig_mod", None), nn.Module):  # torch.compile
+            model = inside
         else:
             check_kind(model)
             return model
@@ -127,7 +128,7 @@ def recorded(output: Tensor) -> Tensor:
 
 
 @contextmanager
-def hooked(network: nn.Module, names: Iterable[str], replace: Callable[[str, object], Tensor]) -> Iterator[None]:
+def hooked(network: nn.Module, names: Iterable[str], replace: Callable[[str, Any], Tensor]) -> Iterator[None]:
     """Within the block, what each named layer gives is replaced by `replace(name, output)`."""
     with ExitStack() as handles:
         for name in names:
@@ -165,7 +166,7 @@ def _left_as_found(network: nn.Module) -> Iterator[None]:
                 parameter.requires_grad_(True)
 
 
-def _eager(network: nn.Module) -> AbstractContextManager:
+def _eager(network: nn.Module) -> AbstractContextManager[object]:
     """Runs compiled parts as they were written: the hooks would make torch.compile start over, or be passed over."""
     compiled = any(m._compiled_call_impl is not None or hasattr(m, "_orig_mod") for m in network.modules())
     return torch.compiler.set_stance("force_eager") if compiled else nullcontext()

@@ -94,10 +94,11 @@ def _candidates(
                 unread[name] = tuple(output.shape)
             return
         grid = _grid(layout, output)
-        before = inputs[0] if inputs else None
-        read = layout_of(tracker.of(before), before.shape, 1) if isinstance(before, Tensor) else None
-        came = _grid(read, before) if read is not None and isinstance(before, Tensor) else None
-        if came is not None and came != grid and not isinstance(module, nn.Sequential) and before.shape[1:] != image.shape[1:]:
+        before = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
+        read = None if before is None else layout_of(tracker.of(before), before.shape, 1)
+        came = None if before is None or read is None else _grid(read, before)
+        lowers = before is not None and came not in (None, grid) and before.shape[1:] != image.shape[1:]
+        if came is not None and lowers and not isinstance(module, nn.Sequential):
             strided[name] = came
         if grid != (1, 1) and (own or came in (None, grid)):
             seen.append(_Candidate(name, output, layout, grid))

@@ -39,10 +39,10 @@ class Explanation(Readable):
     """the key of `METHODS` that made the maps"""
     grids: tuple[tuple[int, int], ...]
     """height and width of each layer's activation, of the image for FullGrad: how finely its maps can mark a place"""
+    predicted: np.ndarray
+    """int64 (N,): the classes with the highest logit"""
     score: str = "logit"
     """what the maps explain: "logit", or "log-probability" of a network that returns probabilities, whose maps are others"""
-    predicted: np.ndarray | None = None
-    """int64 (N,): the classes with the highest logit"""
     images: np.ndarray | None = None
     """uint8 (N, H, W, 3): the images as the network saw them, which figures show; `Classifier.explain` knows them"""
     labels: np.ndarray | None = None
@@ -54,6 +54,16 @@ class Explanation(Readable):
     def constant(self) -> np.ndarray:
         """bool (N, T, L): where the unscaled map has one value everywhere, so that it marks nothing and is shown as zeros"""
         return self.raw_ranges[..., 0] == self.raw_ranges[..., 1]
+
+    @property
+    def pictures(self) -> np.ndarray:
+        """The images. Raises `ValueError` where the explanation came without them."""
+        if self.images is None:
+            raise ValueError(
+                "this explanation holds no images to show, as `gradcam.explain` sees normalised ones only; take "
+                "Classifier.explain."
+            )
+        return self.images
 
     def table(self) -> Table:
         """A row for each image and class explained: how probable the class is, and at which layers the map marks nothing."""

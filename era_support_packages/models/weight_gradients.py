@@ -66,7 +66,7 @@ class FastWeightGradients(TorchFunctionMode):
         return function(*arguments, **(named or {}))
 
 
-def fast_weight_gradients(device: torch.device, precision: str) -> AbstractContextManager:
+def fast_weight_gradients(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """The context for a forward pass: `FastWeightGradients` where that was measured to pay, else nothing.
 
     That is float32 on a CPU, with AVX2 and with AVX-512 (`benchmarks/README.md`).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -47,7 +47,8 @@ def training_curves(history: History, title: str) -> Figure:
     """
     check_some(history.records, "history.records")
     figure = new_figure(WIDTH, 3.4, title)
-    _draw_curves(*figure.subplots(1, 2), history.records)
+    loss_axes, accuracy_axes = figure.subplots(1, 2)
+    _draw_curves(loss_axes, accuracy_axes, history.records)
     return figure
 
 
@@ -74,7 +75,7 @@ def training_log(history: History, title: str) -> Figure:
     axes.axhline(1.25, color=FAINT, linewidth=1)
     for row, line in enumerate([header, *lines]):
         text = axes.text(0, row + (1 if row else 0.6), line, va="center", size=size, family="DejaVu Sans Mono")
-        text.set_weight("normal" if row else "bold")
+        text.set_fontweight("normal" if row else "bold")
         text.set_in_layout(False)
     _draw_curves(figure.add_subplot(grid[1, 0]), figure.add_subplot(grid[1, 1]), history.records)
     return figure
@@ -157,7 +158,7 @@ def _draw_curves(loss_axes: Axes, accuracy_axes: Axes, records: Sequence[EpochRe
         for split, color, marker in (("train", BLUE, "o"), ("test", VERMILLION, "s")):
             values = [getattr(record, f"{split}_{quantity}") for record in records]
             last = f"{values[-1]:.2f}{unit}" if unit else f"{values[-1]:.3f}"
-            look = {"marker": marker if marked else "", "markersize": 4, "linewidth": 1.8, "color": color}
+            look: dict[str, Any] = {"marker": marker if marked else "", "markersize": 4, "linewidth": 1.8, "color": color}
             axes.plot(epochs, values, label=f"{split}: {last} at the end", **look)
         axes.grid(True, axis="y")
         axes.set(xlabel="epoch", ylabel=f"{quantity} (percent)" if unit else quantity)
@@ -183,7 +184,7 @@ def _mark_resolutions(axes: Axes, records: Sequence[EpochRecord]) -> None:
         level_ends[level : level + 1] = [edge + (text_width(text) + 6) * epochs_per_point]
         if start:
             axes.axvline(edge, color=FAINT, linewidth=1, zorder=0.5)
-        place = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
+        place: dict[str, Any] = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
         axes.annotate(text, (edge, 1), (1, 2 + level * LINE * FONT), color=GRAY, va="bottom", ha="left", **place)
 
 
@@ -194,7 +195,7 @@ def _name_cells(axes: Axes, classes: Sequence[str], side: float) -> None:
     rotation = 90 if stride > 1 else 45
     ha = "center" if stride > 1 else "right"
     near = range(0, number, stride)
-    look = {"ha": ha, "rotation_mode": "default" if stride > 1 else "anchor"}
+    look: dict[str, Any] = {"ha": ha, "rotation_mode": "default" if stride > 1 else "anchor"}
     axes.set_xticks(near, [classes[index] for index in near], rotation=rotation, **look)
     axes.set_yticks(near, [classes[index] for index in near])
     if stride > 1:

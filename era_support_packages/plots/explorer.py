@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from era_support_packages.gradcam.explanation import ALL_LAYERS
 from era_support_packages.gradcam.exploration import Exploration
 from era_support_packages.gradcam.methods import METHODS
-from era_support_packages.plots.panels import check_some, panel_layout, panel_width, row_labels
+from era_support_packages.plots.panels import PanelLayout, check_some, panel_layout, panel_width, row_labels
 from era_support_packages.plots.style import percent_text, styled
 
 
@@ -48,7 +48,7 @@ def _caption(layer: str, grid: Sequence[int]) -> str:
     return layer if layer == ALL_LAYERS else f"{layer}, {grid[0]}x{grid[1]}"
 
 
-def _empty(layout, row: int, label: str) -> None:
+def _empty(layout: PanelLayout, row: int, label: str) -> None:
     """Nothing but the label of the row."""
     axes = layout.draw(row, 0, np.full((1, 1, 3), 255, np.uint8), "")
     axes.set_ylabel(label, rotation=0, ha="right", va="center")

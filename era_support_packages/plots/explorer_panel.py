@@ -124,7 +124,7 @@ class ExplorerPanel:
         explained = self.explanation(index, class_id, method)
         layer = 0 if chosen.all_layers else explained.layers.index(self.layer.value)
         self.layer.disabled = chosen.all_layers
-        pixels = explained.images[0]
+        pixels = explained.pictures[0]
         self.input.value = _png(pixels)
         self.picture.value = _png(overlay(pixels, explained.maps[0, 0, layer], self.opacity.value))
         height, width = explained.grids[layer]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from era_support_packages.evaluation.intervals import CONFIDENCE, mean_interval
 from era_support_packages.plots.style import (
@@ -58,7 +61,9 @@ def perturbation_curves(result: Faithfulness, title: str, layer: str | None = No
     rows = [row for row in result.methods if row.layer == layer]
     baselines = [row for row in result.baselines if row.name in BASELINE_LOOKS and row.layer in ("", layer)]
     figure = new_figure(WIDTH, 4.3 + LINE * FONT / 72 * (len(rows) + len(baselines)) / 2, title)
-    figure.get_layout_engine().set(wspace=0.05)
+    engine = figure.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)  # of every figure
+    engine.set(wspace=0.05)
     for axes, kind in zip(figure.subplots(1, 2, sharey=True), ("deletion", "insertion"), strict=True):
         for row in baselines:
             _draw_curve(axes, result, row, kind, band=row.name == RANDOM, **BASELINE_LOOKS[row.name])
@@ -124,7 +129,7 @@ def _curves(row: MapScores, kind: str) -> np.ndarray:
     return row.deletion_curves if kind == "deletion" else row.insertion_curves
 
 
-def _draw_curve(axes: Axes, result: Faithfulness, row: MapScores, kind: str, band: bool, **look: object) -> None:
+def _draw_curve(axes: Axes, result: Faithfulness, row: MapScores, kind: str, band: bool, **look: Any) -> None:
     """The mean curve of one map, with its area in the legend."""
     curves = _curves(row, kind)
     label = f"{row.title} {row.scores[kind].mean():.3f}"

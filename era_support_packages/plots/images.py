@@ -176,11 +176,7 @@ def gradcam_comparison(explanation: Explanation, title: str, *, layer: str | Non
 
 def _explained(explanation: Explanation) -> tuple[np.ndarray, Sequence[str], np.ndarray, np.ndarray]:
     """Images, class names, predicted and actual ids of an explanation; an id of -1 where the actual class is not known."""
-    if explanation.images is None:
-        raise ValueError(
-            "this explanation holds no images to show, as `gradcam.explain` sees normalised ones only; take Classifier.explain."
-        )
-    images = check_images(explanation.images, "images", limit=MAX_IMAGES // 4)
+    images = check_images(explanation.pictures, "images", limit=MAX_IMAGES // 4)
     check_some(explanation.layers, "layers")
     predicted = check_ids(explanation.predicted, (len(images),), explanation.classes, "predicted")
     if explanation.labels is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -63,7 +63,7 @@ def range_test(result: RangeTest, title: str, chosen: float | None = None) -> Fi
             continue
         height = np.interp(np.log(lr), np.log(lrs[finite]), smoothed[finite])
         axes.axvline(lr, color=color, linewidth=1, linestyle=":")
-        look = {"color": color, "markersize": size, "markeredgewidth": 2, "markerfacecolor": "white"}
+        look: dict[str, Any] = {"color": color, "markersize": size, "markeredgewidth": 2, "markerfacecolor": "white"}
         axes.plot([lr], [height], marker, zorder=4, label=f"{name} {lr:.3g}", **look)
     if chosen is not None:
         how = "" if result.trials is None else f", {'clearly' if result.trials.sure else 'not clearly'} best"

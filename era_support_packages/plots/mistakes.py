@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -49,7 +49,7 @@ def reliability_diagram(calibration: Calibration, title: str) -> Figure:
     Where no temperature could be fitted, there is no column for after.
     """
     columns = [("as predicted", calibration.before)]
-    if calibration.after is not None:
+    if calibration.after is not None and calibration.temperatures is not None:
         first, second = calibration.temperatures
         columns.append((f"after temperature scaling (T = {first:.2f} and {second:.2f})", calibration.after))
     figure = new_figure(WIDTH if len(columns) == 2 else WIDTH / 2, 7.2, title)
@@ -92,7 +92,7 @@ def _draw_reliability(axes: Axes, result: Reliability) -> None:
     ]
     box = {"facecolor": "white", "edgecolor": FAINT, "boxstyle": "round,pad=0.4"}
     if np.mean(accuracies - confidences) > 0:  # the points lie in the upper left half, so the box goes into the lower right
-        place = {"x": 0.97, "y": 0.03, "ha": "right", "va": "bottom"}
+        place: dict[str, Any] = {"x": 0.97, "y": 0.03, "ha": "right", "va": "bottom"}
     else:
         place = {"x": 0.03, "y": 0.97, "ha": "left", "va": "top"}
     axes.text(**place, s="\n".join(lines), transform=axes.transAxes, bbox=box, zorder=3)
@@ -201,7 +201,7 @@ def top_losses(predictions: Predictions, images: np.ndarray, title: str, count: 
     names, probabilities = predictions.classes, predictions.probabilities
     captions = []
     for index in shown:
-        predicted, actual = predictions.predicted[index], predictions.labels[index]
+        predicted, actual = predictions.predicted[index], predictions.actual[index]
         captions.append(
             f"predicted {names[predicted]} ({percent_text(probabilities[index, predicted])})\n"
             f"actual {names[actual]} ({percent_text(probabilities[index, actual])})\n"

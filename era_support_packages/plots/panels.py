@@ -68,8 +68,9 @@ class PanelLayout(NamedTuple):
             ScalarMappable(Normalize(0, 1), HEAT_COLORMAP), cax=axes, orientation="horizontal", ticks=[0, 1]
         )
         bar.set_ticks([0, 1], labels=["0 = no contribution", "1 = this panel's strongest"])
-        for text, alignment in zip(axes.get_xticklabels(), ("left", "right"), strict=True):
-            text.set_horizontalalignment(alignment)
+        first, last = axes.get_xticklabels()
+        first.set_horizontalalignment("left")
+        last.set_horizontalalignment("right")
         axes.set_title(label, loc="left")
         bar.outline.set_visible(False)
 

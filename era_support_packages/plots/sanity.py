@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -129,9 +129,9 @@ def sanity_maps(
     lines = [max(map(count_lines, row)) for row in texts]
     layout = panel_layout(title, panel, images.shape[1:3], [1] * len(headings), lines, left=left, color_bar=True)
     for place, (row, label) in enumerate(zip(texts, labels, strict=True)):
-        index, method = divmod(place, len(methods))
+        index, number = divmod(place, len(methods))
         layout.draw(place, 0, images[index], row[0], label)
-        for stage, heat in enumerate(check.maps[rows[methods[method]], :, index], start=1):
+        for stage, heat in enumerate(check.maps[rows[methods[number]], :, index], start=1):
             layout.draw_map(place, stage, images[index], heat, opacity, row[stage])
     what = f"map of {layer}" if layer else "map"
     layout.draw_color_bar(
@@ -151,7 +151,7 @@ def _draw_row(axes: Axes, check: SanityCheck, row: int, number: int, methods: in
     aside = 0.1 * (number - (methods - 1) / 2)
     intervals, between = (Interval(1.0, 1.0, 1.0), *check.curve(row)), check.between_random(row)
     *places, apart = (place + aside for place in _places(check))
-    look = {"color": color, "marker": marker, "markersize": 4}
+    look: dict[str, Any] = {"color": color, "marker": marker, "markersize": 4}
     axes.plot(places, [interval.estimate for interval in intervals], linewidth=1.8, label=check.methods[row], **look)
     low, high = [interval.low for interval in intervals], [interval.high for interval in intervals]
     axes.fill_between(places, low, high, color=color, alpha=0.15, linewidth=0)

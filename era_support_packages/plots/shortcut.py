@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
@@ -95,7 +97,7 @@ def _energy(score: Score) -> Interval:
     return score.energy
 
 
-def _draw_panel(axes: Axes, image: object, caption: str, label: str = "") -> None:
+def _draw_panel(axes: Axes, image: np.ndarray, caption: str, label: str = "") -> None:
     axes.imshow(image, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
@@ -146,7 +148,7 @@ def _draw_legend(axes: Axes, methods: Sequence[str]) -> None:
     """What the marks of the charts mean."""
     axes.axis("off")
     handles = [Line2D([], [], color=color, marker="o", label=method) for method, color in zip(methods, COLORS, strict=False)]
-    hollow = {"color": GRAY, "linestyle": "none"}
+    hollow: dict[str, Any] = {"color": GRAY, "linestyle": "none"}
     handles += [
         Line2D([], [], marker="o", markerfacecolor="white", label="untouched network (control)", **hollow),
         Line2D([], [], marker="s", markersize=3, label="another image's mark", **hollow),

@@ -67,7 +67,7 @@ def _bf16_is_faster() -> bool:
     return seconds[torch.float32] > 1.2 * seconds[torch.bfloat16]
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """The context in which forward passes of that precision run."""
     if precision == "fp32":
         return nullcontext()

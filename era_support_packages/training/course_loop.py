@@ -47,7 +47,7 @@ class _Log:
 log = _Log()
 
 
-class _Column(Sequence):
+class _Column(Sequence[float]):
     """One column of the run trained last, a value an epoch, as it is now. Nobody has to empty it before the next run."""
 
     def __init__(self, name: str) -> None:
@@ -122,7 +122,7 @@ def _is_over(scheduler: LRScheduler) -> bool:
     return isinstance(scheduler, OneCycleLR) and scheduler.last_epoch + 1 >= scheduler.total_steps
 
 
-def _check_length(scheduler: LRScheduler | None, loader: Iterable) -> None:
+def _check_length(scheduler: LRScheduler | None, loader: Iterable[Any]) -> None:
     """Refuse a OneCycleLR that is shorter than one epoch; say where one is over before the epoch that begins."""
     if not isinstance(scheduler, OneCycleLR) or not isinstance(loader, Sized):
         return

@@ -58,6 +58,16 @@ class History(Readable):
     planned: int
 
     @property
+    def final_predictions(self) -> Predictions:
+        """The predictions. Raises `ValueError` for a run that was stopped before it made them."""
+        if self.predictions is None:
+            raise ValueError(
+                f"this run was stopped after {len(self.records)} of {self.planned} epochs, so it has no predictions; finish it, "
+                "or give it those that Classifier.predict makes: dataclasses.replace(history, predictions=...)."
+            )
+        return self.predictions
+
+    @property
     def seconds(self) -> float:
         """Training and evaluation time of all epochs."""
         return sum(record.seconds for record in self.records)

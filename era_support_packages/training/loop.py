@@ -46,8 +46,8 @@ def fit(
     live tensors, so it must be saved before `keep` returns. With `resume` the run goes on from such a state: on a CPU with the
     same number of threads, and on one GPU with `deterministic`, bit for bit as if it had not stopped.
 
-    Raises `TypeError` for a configuration that is not resolved, `TrainingDivergedError` when the loss is no longer a number, and
-    `OutOfMemoryError` where a batch does not fit.
+    Raises `TypeError` for a configuration that is not resolved, `ValueError` where `resume` is a finished run of fewer epochs,
+    `TrainingDivergedError` when the loss is no longer a number, and `OutOfMemoryError` where a batch does not fit.
 
     >>> from era_support_packages import TrainingConfig, load
     >>> from era_support_packages.training import build_model, fit, resolve
@@ -81,6 +81,8 @@ def _fit(
     records = list(resume.records) if resume is not None else []
     left = planned[len(records) :]
     if not left:
+        assert resume is not None  # a run has at least one epoch
+        assert resume.logits is not None  # as after every last one
         model.load_state_dict(resume.model)
         report("\n".join([log_header(), *map(log_row, records)]))
         return History(
@@ -101,6 +103,12 @@ def _fit(
 
 def _restore(step: TrainingStep, checkpoint: Checkpoint) -> None:
     """Weights, optimizer, schedule, scaler and random state of a checkpoint."""
+    if checkpoint.optimizer is None or checkpoint.scheduler is None:
+        raise ValueError(
+            f"resume= is a finished run ({checkpoint.planned} of {checkpoint.planned} epochs), which keeps no optimizer to go on "
+            "with; train from the start."
+        )
+    assert step.scheduler is not None  # only trials have none
     step.model.load_state_dict(checkpoint.model)
     step.optimizer.load_state_dict(checkpoint.optimizer)
     step.scheduler.load_state_dict(checkpoint.scheduler)
@@ -166,7 +174,7 @@ def _train_epochs(
 def _checkpoint(
     step: TrainingStep,
     train: ImageDataset,
-    data: dict[str, Any],
+    data: dict[str, Any] | None,
     planned: int,
     records: list[EpochRecord],
     final: Predictions | None,
@@ -178,7 +186,7 @@ def _checkpoint(
         records=tuple(records),
         model=step.model.state_dict(),
         optimizer=step.optimizer.state_dict() if final is None else None,
-        scheduler=step.scheduler.state_dict() if final is None else None,
+        scheduler=step.scheduler.state_dict() if final is None and step.scheduler is not None else None,
         scaler=step.scaler.state_dict() if final is None else None,
         random_state=random_state(step.device),
         logits=None if final is None else torch.from_numpy(final.logits),

@@ -57,13 +57,14 @@ class Muon(torch.optim.Optimizer):
 
     def _turn(self, weights: list[Tensor], lr: float, momentum: float) -> None:
         """Turn the weights. What can be done for all of them at once is: on a GPU the launches take longer than the work."""
-        gradients = [weight.grad for weight in weights]
+        gradients = [weight.grad for weight in weights if weight.grad is not None]  # all have one
+        rate: float | Tensor = lr
         skip = getattr(self, "found_inf", None)  # 1 where a gradient is not finite: nothing may change then
         if skip is not None:
             skip = skip.bool()
             scale = getattr(self, "grad_scale", None)  # None: they have been unscaled before
             gradients = [torch.where(skip, 0.0, gradient if scale is None else gradient / scale) for gradient in gradients]
-            lr = torch.where(skip, 0.0, lr)
+            rate = torch.where(skip, 0.0, lr)
         for weight in weights:
             if self.state[weight].get("momentum_buffer") is None:
                 self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
@@ -72,7 +73,7 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_add_(buffers, gradients)
         directions = _orthogonalized_by_shape(weights, torch._foreach_add(gradients, buffers, alpha=momentum))
         lengths = torch.stack(torch._foreach_norm(weights))
-        shares = lr * lengths / (torch.stack(torch._foreach_norm(directions)) + TINY)
+        shares = rate * lengths / (torch.stack(torch._foreach_norm(directions)) + TINY)
         for weight, direction, share in zip(weights, directions, shares.unbind(), strict=True):
             weight.addcmul_(direction, share, value=-1)
         torch._foreach_mul_(weights, list((lengths / (torch.stack(torch._foreach_norm(weights)) + TINY)).unbind()))
@@ -99,7 +100,8 @@ def _orthogonalized_by_shape(weights: Sequence[Tensor], directions: Sequence[Ten
 
 def _order_in_memory(weight: Tensor) -> list[int]:
     """The axes of a weight, outputs first, then from the one with the longest stride to the one with the shortest."""
-    return [0, *sorted(range(1, weight.ndim), key=lambda axis: -weight.stride(axis))]
+    strides = weight.stride()
+    return [0, *sorted(range(1, weight.ndim), key=lambda axis: -strides[axis])]
 
 
 class MuonWithSGD(torch.optim.Optimizer):

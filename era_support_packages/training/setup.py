@@ -1,9 +1,10 @@
 """The parts of a run that follow from its configuration: network, optimizer, schedule and batches."""
 
 import dataclasses
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from era_support_packages.datasets.augmentation_policy import AugmentationPolicy
 from era_support_packages.datasets.batches import TrainingBatches
@@ -34,9 +35,9 @@ def build_model(config: ConfigValues, classes: int, train: ImageDataset | None =
         torch.manual_seed(config.seed)
         model = build_network(config.model, classes)
     start_residual_blocks(model, config.residual_start)
-    if config.whitening:
+    if config.whitening and train is not None:
         whiten_first_convolution(model, train)
-    return model.to(device, memory_format=torch.channels_last)
+    return model.to(device).to(memory_format=torch.channels_last)
 
 
 def build_optimizer(model: nn.Module, config: ResolvedConfig) -> torch.optim.Optimizer:
@@ -63,11 +64,12 @@ def build_optimizer(model: nn.Module, config: ResolvedConfig) -> torch.optim.Opt
         {"params": [parameter for parameter in rest if parameter.ndim <= 1], "weight_decay": decay},
         {"params": biases, "weight_decay": decay, "lr": config.norm_bias_lr * config.max_lr},
     ]
-    values = {
+    values: dict[str, Any] = {
         "lr": config.max_lr,
         "momentum": config.momentum,
         "fused": next(model.parameters()).device.type in ("cpu", "cuda"),
     }
+    optimizer: torch.optim.Optimizer
     if config.optimizer == "muon":
         rate = config.muon_lr * config.max_lr
         optimizer = MuonWithSGD([*groups, {"params": filters, "orthogonal": True, "weight_decay": 0.0, "lr": rate}], **values)
@@ -80,7 +82,7 @@ def build_optimizer(model: nn.Module, config: ResolvedConfig) -> torch.optim.Opt
     return optimizer
 
 
-def muon_filters(model: nn.Module) -> list[nn.Parameter]:
+def muon_filters(model: nn.Module) -> list[Tensor]:
     """The weights of the convolutions that Muon turns: all but the first, which sees colours and not features."""
     return [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)][1:]
 

@@ -134,7 +134,7 @@ class CheckBudget:
     @property
     def _tested(self) -> int:
         """How many test images there are."""
-        return len(self.history.predictions)
+        return len(self.history.final_predictions)
 
     @cached_property
     def _image(self) -> Tensor:
@@ -143,12 +143,12 @@ class CheckBudget:
 
     @cached_property
     def _accuracy(self) -> float:
-        return self.history.predictions.correct / self._tested
+        return self.history.final_predictions.correct / self._tested
 
     @cached_property
     def _guess(self) -> float:
         """The share that always naming the most frequent class of the test images gets right."""
-        labels = self.history.predictions.labels
+        labels = self.history.final_predictions.actual
         return float(np.bincount(labels).max() / len(labels))
 
     def _affordable(self, passes: int, share: float) -> bool:

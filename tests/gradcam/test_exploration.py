@@ -96,6 +96,12 @@ def test_the_image_is_seen_at_the_resolution_asked_for(network: nn.Module, test_
     assert found.explanations[0].maps.shape == (1, 1, 2, 12, 12)
 
 
+def test_an_explanation_without_its_image_says_so(network: nn.Module) -> None:
+    bare = gradcam.explain(network, torch.zeros(1, 3, 8, 8))
+    with pytest.raises(ValueError, match=r"no images to show.*take Classifier\.explain"):
+        Exploration((bare,)).image  # noqa: B018
+
+
 def test_the_cost_is_known_before_it_starts(network: nn.Module, test_split: ImageDataset) -> None:
     image = normalize_images(test_split, np.array([0]))
     assert image_passes(network, image, layers=LAYERS, methods=["gradcam", "fullgrad"]) == 2 * 3  # forward, and back

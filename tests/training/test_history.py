@@ -55,6 +55,13 @@ def test_history_says_whether_the_run_reached_its_last_epoch(rows: int, complete
     assert history(rows, 8).stopped == stopped
 
 
+def test_a_stopped_run_says_that_it_has_no_predictions() -> None:
+    with pytest.raises(ValueError, match=r"stopped after 1 of 8 epochs.*replace\(history, predictions="):
+        history(1, 8).final_predictions  # noqa: B018
+    said = Predictions(np.eye(2, dtype=np.float32), np.array([0, 1]), ("a", "b"))
+    assert dataclasses.replace(history(1, 8), predictions=said).final_predictions is said
+
+
 def test_a_run_is_read_as_a_table_and_in_sentences() -> None:
     frame = history(2, 3).to_frame()
     assert frame["epoch"].tolist() == [1, 2]

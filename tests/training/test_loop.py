@@ -1177,6 +1177,15 @@ def test_a_finished_checkpoint_is_returned_without_a_step(tmp_path: Path, monkey
     assert history.predictions.classes == ("red", "green", "blue")
 
 
+def test_a_finished_checkpoint_is_refused_for_a_longer_run(tmp_path: Path) -> None:
+    train, test, file = colored_images(24), colored_images(6), tmp_path / "c.pt"
+    fit(tiny_network(), train, test, plan(epochs=1), quiet, lambda state: state.save(file))
+    other = tiny_network(seed=1)
+    with pytest.raises(ValueError, match=r"a finished run .*train from the start"):
+        fit(other, train, test, plan(epochs=2), quiet, resume=Checkpoint.load(file))
+    assert same_weights(other.state_dict(), tiny_network(seed=1).state_dict())
+
+
 @pytest.mark.parametrize("saved", [{}, {"scale": 1024.0, "growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": 9}])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_run_goes_on_in_another_precision(precision: str, saved: dict[str, Any]) -> None:

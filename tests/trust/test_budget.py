@@ -235,6 +235,13 @@ def test_the_cost_of_faithfulness_is_what_it_takes() -> None:
     assert network.passes[0] + systems == faithfulness.image_passes(6, methods=2, layers=2)
 
 
+def test_a_stopped_run_without_predictions_is_refused_in_words(resnet18: nn.Module) -> None:
+    made = budget(resnet18, history("cpu", 50_000))
+    stopped = replace(made, history=replace(made.history, records=made.history.records[:2], predictions=None))
+    with pytest.raises(ValueError, match="stopped after 2 of"):
+        stopped.faithfulness()
+
+
 def test_planning_leaves_a_network_that_was_just_trained_as_it_is() -> None:
     """In training mode a pass of any image would move the batch-norm statistics, and every later answer with them."""
     network = Counted().train()

@@ -181,7 +181,7 @@ def _check(
         raise ValueError(f"methods is {methods!r}; give a list of at least one method, none of them twice.")
     for method in methods:
         check_method(method)
-    if np.ndim(targets if targets is not None else [0]) != 1:
+    if targets is not None and np.ndim(targets) != 1:
         raise ValueError(f"targets is of shape {np.shape(targets)}; give one class id for each image, or None for the predicted.")
     if len(percentiles) == 0 or not all(0 < percentile < 100 for percentile in percentiles):
         raise ValueError(f"percentiles is {percentiles!r}; give at least one number between 0 and 100.")

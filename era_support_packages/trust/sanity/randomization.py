@@ -6,6 +6,7 @@ The cascading randomisation of Adebayo et al. 2018, "Sanity Checks for Saliency 
 import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ def redraw(modules: Sequence[nn.Module], seed: Sequence[int]) -> None:
             before = [parameter.clone() for parameter in module.parameters(recurse=False)]
             if hasattr(module, "reset_parameters"):
                 # In rows, since older torch draws in the order in which the numbers lie in memory.
-                fresh = detached_copy(module).cpu().to(memory_format=torch.contiguous_format)
+                fresh: Any = detached_copy(module).cpu().to(memory_format=torch.contiguous_format)
                 fresh.reset_parameters()
                 module.load_state_dict(fresh.state_dict())
             for old, parameter in zip(before, module.parameters(recurse=False), strict=True):
@@ -91,7 +92,7 @@ def _weights(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """What each layer with a weight multiplies with in a forward pass, whatever it is computed of."""
     weights: dict[str, Tensor] = {}
 
-    def note(name: str, layer: nn.Module) -> None:
+    def note(name: str, layer: Any) -> None:
         weights[name] = layer.weight.detach().clone()
 
     handles = [

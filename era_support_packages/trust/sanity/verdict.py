@@ -230,8 +230,8 @@ def _resamples(networks: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     """
     generator = np.random.default_rng(0)
     drawn = (generator.multinomial(size, np.full(size, 1 / size), RESAMPLES) for size in (networks, count))
-    once = (np.ones((1, size), np.int64) for size in (networks, count))
-    return tuple(np.concatenate(both) for both in zip(once, drawn, strict=True))
+    for_networks, for_images = (np.concatenate([np.ones((1, rows.shape[1]), np.int64), rows]) for rows in drawn)
+    return for_networks, for_images
 
 
 def _pairs(networks: np.ndarray) -> np.ndarray:

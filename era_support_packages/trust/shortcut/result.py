@@ -1,6 +1,7 @@
 """What the search for a planted mark found: scores by map, verdicts, and which maps would have found the mark."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -74,7 +75,9 @@ class ShortcutTest(Readable):
 
     def score_table(self) -> Table:
         """A row for each method and layer, then for each grid its ceiling and its baselines: hits, near hits and energy."""
-        rows = [(*_row(maps.method, maps, maps.planted), int(maps.planted.constant.sum())) for maps in self.maps]
+        rows: list[tuple[Any, ...]] = []
+        for maps in self.maps:
+            rows.append((*_row(maps.method, maps, maps.planted), int(maps.planted.constant.sum())))
         seen = set()
         for maps in self.maps:
             if maps.grid not in seen:

@@ -59,13 +59,11 @@ def find(
     candidates = np.flatnonzero(test.labels != planted.target_class)
     _check(planted, count, batch_size, len(candidates))
     sample = _draw_sample(planted, test, candidates, count, seed, batch_size)
-    layers = (layers,) if isinstance(layers, str) else layers and tuple(dict.fromkeys(layers))
+    names = None if layers is None else (layers,) if isinstance(layers, str) else tuple(dict.fromkeys(layers))
     with progress_bar(2 * len(sample) * (1 + len(methods)), "planted shortcut", "img") as bar:
         networks = (planted.classifier.network, planted.original.network)
         to_class, to_class_untouched = (_share_to_class(network, sample, bar.update) for network in networks)
-        taught, untouched = (
-            {name: _found(network, sample, name, layers, bar.update) for name in methods} for network in networks
-        )
+        taught, untouched = ({name: _found(network, sample, name, names, bar.update) for name in methods} for network in networks)
 
     compared: dict[Grid, tuple[Score, Score, Score]] = {}
     rows = []
