@@ -150,8 +150,8 @@ def plot_gradcam(
     gcam_layers: Sequence[Tensor | np.ndarray],
     target_layers: Sequence[str],
     class_names: Sequence[str],
-    image_size: tuple[int, int] | int,
-    predicted: Sequence[int] | Tensor,
+    image_size: tuple[int, int] | int,  # noqa: ARG001 - accepted as the original took it
+    predicted: Sequence[int] | Tensor,  # noqa: ARG001
     misclassified_images: Mistakes,
     mean: tuple[float, float, float] = IMAGENET_MEAN,
     std: tuple[float, float, float] = IMAGENET_STD,

@@ -136,7 +136,7 @@ class TrainingBatches:
         return indices, draw(self.policy, height, width, self.seed, passes, indices)
 
 
-def _start_worker(worker: int) -> None:
+def _start_worker(_worker: int) -> None:
     """One thread a worker: OpenCV would otherwise start one for each core in each. SIGTERM ends it, whatever the parent does."""
     import cv2
 

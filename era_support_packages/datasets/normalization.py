@@ -31,6 +31,7 @@ def scale_and_shift(mean: Channels, std: Channels, device: torch.device) -> tupl
 
 
 def scaled_pixels(images: Tensor, scale: Tensor, shift: Tensor, resolution: int | None) -> Tensor:
+    """Images uint8 (N, H, W, 3) as a network takes them: float32 (N, 3, r, r); scale and shift as of `scale_and_shift`."""
     pixels = images.float().div_(255)
     if resolution is not None and (resolution, resolution) != images.shape[1:3]:
         planes = F.interpolate(pixels.permute(0, 3, 1, 2), (resolution, resolution), mode="bilinear", antialias=True)

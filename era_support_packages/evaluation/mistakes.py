@@ -106,6 +106,7 @@ class ConfusedPair:
 
     @property
     def count(self) -> int:
+        """How many mistakes of this kind there are."""
         return len(self.indices)
 
 

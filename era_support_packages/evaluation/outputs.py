@@ -41,6 +41,7 @@ class LogitReader:
         "independent probabilities"; None before the first batch"""
 
     def __call__(self, images: Tensor) -> Tensor:
+        """The logits (N, C) that the network gives for images."""
         return self.read(self.network(images), images)
 
     @property

@@ -31,6 +31,7 @@ class Part(NamedTuple):
 
     @property
     def complete(self) -> bool:
+        """Whether it is the whole index."""
         return self.stride == 1 and self.size == self.whole
 
 

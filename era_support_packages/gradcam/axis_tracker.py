@@ -88,7 +88,7 @@ class AxisTracker(TorchDispatchMode):
             return axes if same else OTHER if axes is not None else None
         if axes is None:
             return image_axes(output.shape) if len(output) == self.count else None
-        if not _is_grid(axes, self.count):
+        if not _is_grid(axes):
             return axes if same else OTHER
         return axes if same else (axes[0], *image_axes(output.shape)[1:])
 
@@ -104,7 +104,7 @@ class AxisTracker(TorchDispatchMode):
 # ---- what single operations do to the axes ----
 
 
-def _is_grid(axes: Axes, count: int) -> bool:
+def _is_grid(axes: Axes) -> bool:
     """Whether axes are images, channels, height, width; those of size 1 may stand for nothing."""
     if len(axes) != 4 or not is_channels(axes[1]):
         return False
@@ -148,7 +148,7 @@ def _transposed(axes: Axes, _shape: tuple[int, ...], given: dict[str, Any], _out
     return [tuple(order)]
 
 
-def _squeezed(axes: Axes, shape: tuple[int, ...], given: dict[str, Any], outputs: list[Tensor]) -> list[Axes]:
+def _squeezed(axes: Axes, shape: tuple[int, ...], given: dict[str, Any], _outputs: list[Tensor]) -> list[Axes]:
     dims = given.get("dim")
     named = range(len(shape)) if dims is None else [dims] if isinstance(dims, int) else dims
     gone = {position % len(shape) for position in named if shape[position] == 1}

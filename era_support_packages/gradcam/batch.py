@@ -39,6 +39,7 @@ class Batch:
 
     @property
     def network(self) -> nn.Module:
+        """The network that is explained."""
         return self.logits.network
 
     def classes(self, logits: Tensor) -> Tensor:

@@ -261,7 +261,7 @@ def _advance(
 ) -> Iterator[Callable[[int], object]]:
     """A function that moves the progress bar by a number of forward passes; there is a bar only where there are many."""
     if not (progress and METHODS[method].pass_per_channel):
-        yield lambda passes: None
+        yield lambda _passes: None
         return
     with progress_bar(_passes_per_channel(logits, images, names, reshape), METHODS[method].title, " passes") as bar:
         yield bar.update

@@ -24,6 +24,7 @@ class Layout:
     """height and width where one axis holds all places"""
 
     def __call__(self, output: Tensor) -> Tensor:
+        """The output, or its gradient, as (N, channels, h, w)."""
         channels = output.permute(self.order)
         if self.grid is None:
             return channels

@@ -34,6 +34,7 @@ class ResidualLayer(nn.Module):
         self.residual = nn.Sequential(_ConvBlock(planes, planes, norm, drop), _ConvBlock(planes, planes, norm, drop))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features (N, planes, H / 2, W / 2)."""
         out = self.down(x)
         return out + self.residual(out)
 
@@ -59,6 +60,7 @@ class CustomResNet(nn.Module):
         return super().load_state_dict(state_dict, *args, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, 3, H, W)."""
         out = self.layer3(self.layer2(self.layer1(self.prep(x))))
         return self.linear(out.flatten(2).max(dim=2).values)  # AdaptiveMaxPool2d's gradient is not deterministic on a GPU
 

@@ -26,6 +26,7 @@ class BasicBlock(nn.Module):
         self.shortcut = _shortcut(in_planes, self.expansion * planes, stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features (N, planes, H / stride, W / stride)."""
         out = F.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         out = out + self.shortcut(x)
@@ -48,6 +49,7 @@ class Bottleneck(nn.Module):
         self.shortcut = _shortcut(in_planes, self.expansion * planes, stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features (N, 4 * planes, H / stride, W / stride)."""
         out = F.relu(self.bn1(self.conv1(x)))
         out = F.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
@@ -87,6 +89,7 @@ class ResNet(nn.Module):
         return nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, 3, H, W)."""
         out = F.relu(self.bn1(self.conv1(x)))
         out = self.layer1(out)
         out = self.layer2(out)

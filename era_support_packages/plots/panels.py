@@ -134,6 +134,7 @@ def row_labels(labels: Sequence[str]) -> tuple[list[str], float]:
 
 
 def shape_text(shape: Sequence[int | str]) -> str:
+    """A shape as NumPy writes it, for a message."""
     return "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
 
 
@@ -143,16 +144,19 @@ def extremes_text(values: np.ndarray) -> str:
 
 
 def check_some(values: Sequence[Any], what: str) -> None:
+    """Raise `ValueError` where there is none; `what` is the name in the message, as in every check here."""
     if len(values) == 0:
         raise ValueError(f"{what} is empty; at least one is needed.")
 
 
 def check_count(values: Sequence[Any], expected: int, what: str) -> None:
+    """Raise `ValueError` where there is not one for each of `expected` images."""
     if len(values) != expected:
         raise ValueError(f"{what} has {len(values)} entries for {expected} images; give one for each image.")
 
 
 def check_images(images: np.ndarray, what: str, limit: int) -> np.ndarray:
+    """The images, uint8 (N, H, W, 3) with 1 to `limit` of them; `ValueError` for anything else."""
     images = np.asarray(images)
     if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape[1:3] or images.dtype != np.uint8:
         raise ValueError(
@@ -164,6 +168,7 @@ def check_images(images: np.ndarray, what: str, limit: int) -> np.ndarray:
 
 
 def check_ids(ids: np.ndarray, shape: tuple[int, ...], classes: Sequence[str], what: str) -> np.ndarray:
+    """The class ids, integers of that shape; `ValueError` for anything else."""
     ids = np.asarray(ids)
     if ids.shape != shape or not np.issubdtype(ids.dtype, np.integer):
         raise ValueError(
@@ -175,6 +180,7 @@ def check_ids(ids: np.ndarray, shape: tuple[int, ...], classes: Sequence[str], w
 
 
 def check_unit_interval(values: np.ndarray, shape: tuple[int, ...], what: str) -> np.ndarray:
+    """The values, of that shape and from 0 to 1; `ValueError` for anything else."""
     values = np.asarray(values)
     if values.shape != tuple(shape):
         raise ValueError(f"{what} must be of shape {shape_text(shape)}; got {shape_text(values.shape)}.")

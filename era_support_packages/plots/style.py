@@ -108,6 +108,7 @@ def text_height(text: str, size: float) -> float:
 
 
 def count_lines(text: str) -> int:
+    """How many lines a text has, 0 where it is empty."""
     return text.count("\n") + 1 if text else 0
 
 
@@ -185,6 +186,7 @@ def picture_bundle(figure: Figure, dpi: float | None = None) -> tuple[dict[str, 
 
 
 def png(figure: Figure, dpi: float) -> bytes:
+    """The figure as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()

@@ -61,7 +61,7 @@ class Download(threading.Thread):
         same = (self.file, self.addresses, self.md5) == (other.file, other.addresses, other.md5)
         return same and not self._halt.is_set()
 
-    def wait(self, watch: Callable[["Download"], Any] = lambda download: None) -> str | None:
+    def wait(self, watch: Callable[["Download"], Any] = lambda _download: None) -> str | None:
         """Wait for the end, calling `watch` several times a second; returns `problem`.
 
         An exception, such as that of the stop button, ends the waiting at once and the download soon after; the part stays.

@@ -21,6 +21,7 @@ class DeviceFailedError(PlainError, RuntimeError):
 
 
 def diverged(what: str, step: int, lr: float, epoch: PlannedEpoch) -> str:
+    """The sentence for a loss or weights that are no longer numbers."""
     return f"{what} at step {step} of epoch {epoch.epoch}, at a learning rate of {lr:.4g}; lower max_lr and run again."
 
 

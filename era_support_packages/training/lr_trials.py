@@ -92,7 +92,8 @@ class Trials(Readable):
 
 def trial_images(config: ConfigValues, train_size: int) -> int:
     """How many images the curve and all trials of a run may show: a fifth of the run's, or 4,000 where that is more, at most
-    half of the run; 0 where that is too few steps to tell rates apart."""
+    half of the run; 0 where that is too few steps to tell rates apart.
+    """
     whole = config.planned_epochs(train_size)[-1].end
     allowed = int(min(max(SHARE * whole, LEAST_IMAGES), whole / 2))
     return allowed if allowed >= FEWEST_STEPS * min(config.batch_size, train_size) else 0

@@ -100,7 +100,8 @@ def plant(
 
 def image_passes(size: int, *, steps: int = 192, held_out: int = 300) -> int:
     """How many images `plant` sends through networks at most, for a training split of that size; a backward pass counts
-    double. It may end earlier."""
+    double. It may end earlier.
+    """
     held = min(held_out, size // 2)
     judged = 2 * held * (1 + math.ceil((1 - MANY) * steps / CHECK_EVERY))  # clean and marked, before and each time it is due
     return steps * (BATCH - MARKED + 3 * BATCH) + judged
