@@ -104,9 +104,9 @@ def choose_max_lr(config: PreparedConfig, result: RangeTest) -> tuple[ResolvedCo
         return given, f"max_lr = {given.max_lr:.3g} is given, so the range test is only shown for comparison: {result.listed}."
     if result.trials is not None:
         if not math.isfinite(result.trials.losses[result.trials.best]):
-            raise ValueError(f"max_lr is 'auto', but {result.trials.reading()} Give max_lr as a number.")
+            raise ValueError(f"max_lr is 'auto'. {result.trials.reading()} Give max_lr as a number.")
         found = config.resolved(result.trials.best)
-        return found, f"max_lr = {found.max_lr:.3g}: {result.trials.reading()} The curve alone suggests {result.listed}."
+        return found, f"max_lr = {found.max_lr:.3g}. {result.trials.reading()} The curve alone suggests {result.listed}."
     if result.too_short:
         why = f"the run is too short to try learning rates: half of it must be {FEWEST_STEPS} steps or more"
         if result.preset_rate is None:

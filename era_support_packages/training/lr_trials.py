@@ -62,15 +62,15 @@ class Trials(Readable):
             f"Mean cross entropy of {self.held_out:,} held-out training images, in nats, after {self.images:,} training images "
             "with the run's own warm-up and fall."
         )
-        rows = tuple((f"{rate:.3g}", loss if math.isfinite(loss) else None) for rate, loss in self.losses.items())
+        rows = tuple((f"{rate:.3g}", loss if math.isfinite(loss) else "diverged") for rate, loss in self.losses.items())
         return Table((Column("max_lr"), Column("loss", ".3f")), rows, caption)
 
     def reading(self) -> str:
         """One sentence: which rates were tried, which was best, and how surely."""
         rates = ", ".join(f"{rate:.3g}" for rate in self.losses)
-        tried = f"of {rates}, each tried from the same start with {self.images:,} images, {self.best:.3g}"
+        tried = f"Of {rates}, each tried from the same start with {self.images:,} images, {self.best:.3g}"
         if not math.isfinite(self.losses[self.best]):
-            return f"of {rates} each diverged."
+            return f"Each rate that was tried diverged: {rates}."
         if not math.isfinite(self.margin):
             return f"{tried} alone did not diverge."
         verdict = "was clearly best" if self.sure else "was best, though not clearly"

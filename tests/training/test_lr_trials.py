@@ -149,7 +149,7 @@ def test_a_run_that_is_too_short_takes_the_presets_rate_or_asks_for_one(monkeypa
 
 def test_where_each_trial_diverges_a_number_is_asked_for() -> None:
     nothing = Trials({0.1: math.inf, 0.4: math.inf}, math.inf, 0.0, 1200, 4, 20)
-    with pytest.raises(ValueError, match=r"each diverged\. Give max_lr as a number"):
+    with pytest.raises(ValueError, match=r"Each rate that was tried diverged: 0\.1, 0\.4\. Give max_lr as a number"):
         choose_max_lr(auto(), RangeTest(*[np.ones(3)] * 3, {"valley": 0.1}, nothing))
 
 
