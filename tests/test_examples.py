@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-FACES = ("", ".datasets", ".models", ".evaluation", ".gradcam", ".training", ".runs")
+FACES = ("", ".datasets", ".models", ".evaluation", ".gradcam", ".training", ".runs", ".plots") + tuple(
+    f".trust{room}" for room in ("", ".faithfulness", ".sanity", ".shortcut")
+)
 
 
 def public() -> dict[str, object]:

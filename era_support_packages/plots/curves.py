@@ -44,6 +44,15 @@ def training_curves(history: History, title: str) -> Figure:
 
     `history` has records, each with epoch, resolution, train_loss, test_loss, train_accuracy, test_accuracy (percent).
     Raises ValueError where there is no record.
+
+    >>> from era_support_packages import TrainingConfig, plots
+    >>> from era_support_packages.training import EpochRecord, History
+    >>> row = dict(lr=0.01, train_loss=1.5, train_accuracy=42, test_loss=1.25, test_accuracy=51, test_correct=51, test_total=100)
+    >>> records = tuple(EpochRecord(epoch, resolution=32, images=1000, seconds=3, **row) for epoch in (1, 2))
+    >>> history = History(records, TrainingConfig.preset("cpu"), None, planned=2)  # as `training.fit` makes one
+    >>> figure = plots.training_curves(history, "Two epochs")
+    >>> [axes.get_ylabel() for axes in figure.axes]
+    ['loss', 'accuracy (percent)']
     """
     check_some(history.records, "history.records")
     figure = new_figure(WIDTH, 3.4, title)
@@ -58,6 +67,15 @@ def training_log(history: History, title: str) -> Figure:
 
     `history` as for `training_curves`. Of more than thirty records the first ten and the last twenty are shown, and a line
     says how many are not. Raises ValueError where there is no record.
+
+    >>> from era_support_packages import TrainingConfig, plots
+    >>> from era_support_packages.training import EpochRecord, History
+    >>> row = dict(lr=0.01, train_loss=1.5, train_accuracy=42, test_loss=1.25, test_accuracy=51, test_correct=51, test_total=100)
+    >>> records = tuple(EpochRecord(epoch, resolution=32, images=1000, seconds=3, **row) for epoch in (1, 2))
+    >>> history = History(records, TrainingConfig.preset("cpu"), None, planned=2)  # as `training.fit` makes one
+    >>> figure = plots.training_log(history, "Two epochs")
+    >>> len(figure.axes)  # the rows, and two panels of curves
+    3
     """
     check_some(history.records, "history.records")
     header, lines = log_header(), [log_row(record) for record in history.records]
@@ -90,6 +108,14 @@ def confusion_matrix(predictions: Predictions, title: str) -> Figure:
 
     Up to 12 classes a cell gives count and percentage, up to 20 the count, beyond that the colour alone. Raises ValueError
     where the predictions have no labels.
+
+    >>> import numpy as np
+    >>> from era_support_packages import Predictions, plots
+    >>> logits = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 4.0]])
+    >>> said = Predictions(logits, np.array([0, 0, 1, 1]), ("cat", "dog"))
+    >>> figure = plots.confusion_matrix(said, "Cats and dogs")
+    >>> figure.axes[0].get_xlabel()
+    'predicted class'
     """
     counts, classes = predictions.confusion_matrix(), predictions.classes
     number = len(classes)
@@ -120,6 +146,14 @@ def class_accuracies(predictions: Predictions, title: str) -> Figure:
     """Accuracy per class as horizontal bars, best first, with the mean over classes.
 
     A class without images comes last. Raises ValueError where the predictions have no labels.
+
+    >>> import numpy as np
+    >>> from era_support_packages import Predictions, plots
+    >>> logits = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 4.0]])
+    >>> said = Predictions(logits, np.array([0, 0, 1, 1]), ("cat", "dog"))
+    >>> figure = plots.class_accuracies(said, "Cats and dogs")
+    >>> [name.get_text() for name in figure.axes[0].get_yticklabels()]
+    ['cat', 'dog']
     """
     accuracies, classes = predictions.class_accuracies(), predictions.classes
     known = np.isfinite(accuracies)

@@ -17,6 +17,14 @@ def exploration(found: Exploration, title: str, opacity: float = 0.5) -> Figure:
     """A row for each method, a column for each layer; a method that makes one map from all layers has it in the last column.
 
     The input stands at the left of the first row. Raises ValueError where nothing was explained.
+
+    >>> from era_support_packages import Classifier, ResNet18, load, plots
+    >>> _, test = load("digits")
+    >>> classifier = Classifier(ResNet18(), test.classes, test.mean, test.std, resolution=16)  # not trained
+    >>> found = classifier.explore(test, index=0, methods=["gradcam", "eigencam"], layers=["layer3", "layer4"])
+    >>> figure = plots.exploration(found, "One digit, two methods")
+    >>> figure.get_suptitle()
+    'One digit, two methods'
     """
     check_some(found.explanations, "explanations")
     layers = next((each.layers for each in found.explanations if each.layers != (ALL_LAYERS,)), (ALL_LAYERS,))

@@ -34,6 +34,14 @@ class ExplorerPanel:
 
     The list names the images of `indices`, and `number` takes any other one. Each map is computed when it is first looked at and
     kept. `widget` is the panel; `show` displays it.
+
+    >>> from era_support_packages import Classifier, ResNet18, load, plots
+    >>> _, test = load("digits")
+    >>> classifier = Classifier(ResNet18(), test.classes, test.mean, test.std, resolution=16)  # not trained
+    >>> panel = plots.ExplorerPanel(classifier, classifier.predict(test, range(20)), indices=[3, 5])
+    >>> panel.layers, panel.image.value
+    (('layer1', 'layer2', 'layer3', 'layer4'), 3)
+    >>> panel.image.value = 5  # as choosing it does; in a notebook panel.show() displays the panel
     """
 
     def __init__(

@@ -53,6 +53,17 @@ def perturbation_curves(result: Faithfulness, title: str, layer: str | None = No
     The mean confidence of the class explained over the images, by the share of pixels removed or inserted, the most relevant
     first; bands are 95 % bootstrap intervals of the mean at each point, around the methods and the random map. `layer` is one of
     the result's, None for the last. Raises ValueError for another layer.
+
+    >>> from torch import nn
+    >>> from era_support_packages import Classifier, load, plots
+    >>> from era_support_packages.trust.faithfulness import evaluate
+    >>> train, test = load("digits")
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 4), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    >>> classifier = Classifier(network, test.classes, test.mean, test.std, resolution=16)  # not trained
+    >>> result = evaluate(classifier, test, count=2, layers=["1"], steps=2, percentiles=[50])
+    >>> figure = plots.perturbation_curves(result, "Two digits", layer="1")
+    >>> len(figure.axes)
+    2
     """
     layers = list(dict.fromkeys(row.layer for row in result.methods))
     layer = layers[-1] if layer is None else layer
@@ -92,6 +103,17 @@ def advantage_over_baselines(result: Faithfulness, title: str) -> Figure:
 
     Means of the paired differences over the images; right of zero the map is better, also where a small number is the better
     one. Filled marks: the interval excludes zero.
+
+    >>> from torch import nn
+    >>> from era_support_packages import Classifier, load, plots
+    >>> from era_support_packages.trust.faithfulness import evaluate
+    >>> train, test = load("digits")
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 4), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    >>> classifier = Classifier(network, test.classes, test.mean, test.std, resolution=16)  # not trained
+    >>> result = evaluate(classifier, test, count=2, layers=["1"], steps=2, percentiles=[50])
+    >>> figure = plots.advantage_over_baselines(result, "Two digits")
+    >>> len(figure.axes)
+    3
     """
     rows = result.methods
     row_height = 3 * 0.14 + 0.1

@@ -38,6 +38,12 @@ def image_grid(images: np.ndarray, captions: Sequence[str], title: str, columns:
 
     `images` uint8 (N, H, W, 3) RGB with 1 <= N <= 400; `captions` N texts, "" for none; `columns` 1 to 10.
     Raises ValueError for anything else.
+
+    >>> import numpy as np
+    >>> from era_support_packages import plots
+    >>> figure = plots.image_grid(np.zeros((2, 8, 8, 3), np.uint8), ["black", "black too"], "Two images")
+    >>> len(figure.axes)
+    2
     """
     images = check_images(images, "images", limit=MAX_IMAGES)
     check_count(captions, len(images), "captions")
@@ -58,6 +64,14 @@ def augmented_grid(augmented: AugmentedImages, title: str) -> Figure:
     """A row per image: the original, then what augmentation made of it; the name of its class at the left.
 
     `augmented` holds at most 400 images with 1 to 12 variants each. Raises ValueError for anything else.
+
+    >>> from era_support_packages import load, plots
+    >>> from era_support_packages.datasets import AugmentationPolicy, augmented_variants
+    >>> train, _ = load("digits")
+    >>> augmented = augmented_variants(train, train.evenly_spread(2), AugmentationPolicy(crop_padding=4), count=3)
+    >>> figure = plots.augmented_grid(augmented, "Two images, three variants each")
+    >>> len(figure.axes)
+    8
     """
     originals = check_images(augmented.originals, "originals", limit=MAX_IMAGES)
     captions, variants = augmented.names, np.asarray(augmented.variants)
@@ -87,6 +101,14 @@ def incorrect_predictions(predictions: Predictions, indices: np.ndarray, title: 
 
     `predictions` with labels and images; `indices` (N,) at most 400 of them, such as `predictions.hardest(10)`; `columns` 1 to
     10. Raises ValueError for anything else.
+
+    >>> from era_support_packages import Classifier, ResNet18, load, plots
+    >>> _, test = load("digits")
+    >>> classifier = Classifier(ResNet18(), test.classes, test.mean, test.std, resolution=16)  # not trained
+    >>> predictions = classifier.predict(test, range(20))
+    >>> figure = plots.incorrect_predictions(predictions, predictions.hardest(2), "Two mistakes")
+    >>> len(figure.axes)
+    2
     """
     chosen = predictions.take(indices)
     images = check_images(chosen.pictures, "images", limit=MAX_IMAGES)
@@ -109,6 +131,14 @@ def gradcam_panels(explanation: Explanation, title: str, *, opacity: float = 0.5
 
     The maps are those of the first class explained of each image. `explanation` as `Classifier.explain` makes it, of at most
     100 images. More than ten continue in further blocks of rows. Raises ValueError for anything else.
+
+    >>> from era_support_packages import Classifier, ResNet18, load, plots
+    >>> _, test = load("digits")
+    >>> classifier = Classifier(ResNet18(), test.classes, test.mean, test.std, resolution=16)  # not trained
+    >>> explanation = classifier.explain(test, [0, 1], layers=["layer3", "layer4"])
+    >>> figure = plots.gradcam_panels(explanation, "Two digits")
+    >>> figure.get_suptitle()
+    'Two digits'
     """
     images, classes, predicted, actual = _explained(explanation)
     layers = explanation.layers
@@ -138,6 +168,14 @@ def gradcam_comparison(explanation: Explanation, title: str, *, layer: str | Non
 
     `explanation` of two classes each of at most 100 images, as `Classifier.explain` makes it with `targets="contrast"`;
     `layer` one of its layers, None for the last. Raises ValueError for anything else.
+
+    >>> from era_support_packages import Classifier, ResNet18, load, plots
+    >>> _, test = load("digits")
+    >>> classifier = Classifier(ResNet18(), test.classes, test.mean, test.std, resolution=16)  # not trained
+    >>> explanation = classifier.explain(test, [0, 1], targets="contrast", layers=["layer3", "layer4"])
+    >>> figure = plots.gradcam_comparison(explanation, "Why this class and not that one?", layer="layer3")
+    >>> figure.get_suptitle()
+    'Why this class and not that one?'
     """
     images, classes, predicted, actual = _explained(explanation)
     layers = explanation.layers

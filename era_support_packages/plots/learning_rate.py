@@ -36,6 +36,15 @@ def range_test(result: RangeTest, title: str, chosen: float | None = None) -> Fi
     `result` has lrs, losses, smoothed, each (K,) with K >= 2, and suggestions by name; losses may be NaN or infinite
     where training diverged. The loss axis is cut above the valley, and the figure says so. Raises ValueError where the
     three arrays do not match, a rate is not positive, or no loss is finite.
+
+    >>> import numpy as np
+    >>> from era_support_packages import plots
+    >>> from era_support_packages.training import RangeTest
+    >>> losses = np.array([2.3, 2.2, 1.8, 1.9, 4.0])
+    >>> result = RangeTest(np.geomspace(0.0001, 1, 5), losses, losses, {"valley": 0.005})  # as `training.range_test` gives it
+    >>> figure = plots.range_test(result, "Five steps", chosen=0.005)
+    >>> figure.axes[0].get_xlabel()
+    'learning rate (log scale)'
     """
     lrs, losses, smoothed = (np.asarray(a, dtype=float) for a in (result.lrs, result.losses, result.smoothed))
     if not (lrs.ndim == 1 and len(lrs) >= 2 and lrs.shape == losses.shape == smoothed.shape):

@@ -47,6 +47,16 @@ def reliability_diagram(calibration: Calibration, title: str) -> Figure:
     Above, each bin of as many images lies at its mean confidence, with the 95 % interval of its accuracy and a bar to the
     diagonal, where the two are equal. Below, the same gaps side by side: near 100 % the bins lie too close to be told apart.
     Where no temperature could be fitted, there is no column for after.
+
+    >>> import numpy as np
+    >>> from era_support_packages import Predictions, plots
+    >>> from era_support_packages.evaluation import calibrate
+    >>> labels = np.arange(200) % 2
+    >>> logits = np.random.default_rng(0).normal(1.5 * np.eye(2)[labels])
+    >>> calibration = calibrate(Predictions(logits, labels, ("cat", "dog")), bins=4)
+    >>> figure = plots.reliability_diagram(calibration, "Cats and dogs")
+    >>> len(figure.axes)  # before and after temperature scaling, with the gaps below
+    4
     """
     columns = [("as predicted", calibration.before)]
     if calibration.after is not None and calibration.temperatures is not None:
@@ -128,7 +138,17 @@ def _percent_interval(interval: Interval) -> str:
 
 @styled
 def class_scores(scores: ClassScores, title: str) -> Figure:
-    """Precision, recall and F1 of every class, lowest F1 first, with the mean F1; of more than 50 classes the lowest 50."""
+    """Precision, recall and F1 of every class, lowest F1 first, with the mean F1; of more than 50 classes the lowest 50.
+
+    >>> import numpy as np
+    >>> from era_support_packages import Predictions, plots
+    >>> from era_support_packages.evaluation import class_scores
+    >>> logits = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 4.0]])
+    >>> said = Predictions(logits, np.array([0, 0, 1, 1]), ("cat", "dog"))
+    >>> figure = plots.class_scores(class_scores(said), "Cats and dogs")
+    >>> figure.get_suptitle()
+    'Cats and dogs'
+    """
     shown = scores.order()[:MAX_CLASSES]
     rows = np.arange(len(shown))
     figure = new_figure(8.0, 1.1 + 0.28 * len(shown), title)
@@ -167,6 +187,16 @@ def confused_pairs(confused: ConfusedPairs, images: np.ndarray, title: str, exam
 
     `images` uint8 (N, H, W, 3), not normalised: all images of the split; `examples` 1 to 8 a row. Raises `ValueError` for
     anything else, or where there is no mistake.
+
+    >>> import numpy as np
+    >>> from era_support_packages import Predictions, plots
+    >>> from era_support_packages.evaluation import most_confused
+    >>> logits = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 4.0]])
+    >>> said = Predictions(logits, np.array([0, 0, 1, 1]), ("cat", "dog"))
+    >>> images = np.zeros((4, 8, 8, 3), np.uint8)
+    >>> figure = plots.confused_pairs(most_confused(said), images, "Cats and dogs")
+    >>> figure.get_suptitle()
+    'Cats and dogs'
     """
     _check_split(images, confused.total)
     if not confused.pairs:
@@ -195,6 +225,15 @@ def top_losses(predictions: Predictions, images: np.ndarray, title: str, count: 
 
     `images` uint8 (N, H, W, 3), not normalised: all images of the split; `count` 1 to 400. Raises `ValueError` for anything
     else.
+
+    >>> import numpy as np
+    >>> from era_support_packages import Predictions, plots
+    >>> logits = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 4.0]])
+    >>> said = Predictions(logits, np.array([0, 0, 1, 1]), ("cat", "dog"))
+    >>> images = np.zeros((4, 8, 8, 3), np.uint8)
+    >>> figure = plots.top_losses(said, images, "The highest losses", count=2)
+    >>> len(figure.axes)
+    2
     """
     _check_split(images, len(predictions))
     shown = predictions.top_losses(count)
@@ -216,6 +255,16 @@ def suspicious_labels(candidates: LabelCandidates, images: np.ndarray, title: st
 
     `images` uint8 (N, H, W, 3), not normalised: all images of the split; `count` 1 to 400. Raises `ValueError` for anything
     else, or where there is no candidate.
+
+    >>> import numpy as np
+    >>> from era_support_packages import Predictions, plots
+    >>> from era_support_packages.evaluation import suspicious_labels
+    >>> logits = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 4.0]])
+    >>> said = Predictions(logits, np.array([0, 0, 1, 1]), ("cat", "dog"))
+    >>> images = np.zeros((4, 8, 8, 3), np.uint8)
+    >>> figure = plots.suspicious_labels(suspicious_labels(said), images, "Labels worth a look")
+    >>> figure.get_suptitle()
+    'Labels worth a look'
     """
     _check_split(images, candidates.total)
     if count < 1:

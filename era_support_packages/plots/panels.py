@@ -21,6 +21,14 @@ def overlay(image: np.ndarray, heat: np.ndarray, opacity: float = 0.5, colormap:
 
     `image` uint8 (H, W, 3); `heat` (H, W) in [0, 1]; `opacity` in [0, 1]; `colormap` a name that matplotlib knows.
     Returns uint8 (H, W, 3). Raises ValueError for anything else.
+
+    >>> import numpy as np
+    >>> from era_support_packages import plots
+    >>> gray = np.full((32, 32, 3), 128, np.uint8)
+    >>> heat = np.eye(32)
+    >>> blended = plots.overlay(gray, heat, opacity=0.5)
+    >>> blended.shape, blended.dtype
+    ((32, 32, 3), dtype('uint8'))
     """
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[-1] != 3 or image.size == 0 or image.dtype != np.uint8:

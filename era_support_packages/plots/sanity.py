@@ -52,6 +52,17 @@ def sanity_curves(check: SanityCheck, title: str) -> Figure:
     Bands are 95 % intervals. At the right, apart: the correlation between two fully random networks; the dotted line
     `MAX_EXCESS` above it and the dashed line at `MAX_CORRELATION` are the limits of the verdicts, which stand above.
     Raises ValueError for more than six methods.
+
+    >>> from torch import nn
+    >>> from era_support_packages import Classifier, load, plots
+    >>> from era_support_packages.trust.sanity import sanity_check
+    >>> train, test = load("digits")
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 4), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    >>> classifier = Classifier(network, test.classes, test.mean, test.std, resolution=16)  # not trained
+    >>> check = sanity_check(classifier, test, train, count=4, train_count=16, draws=2)
+    >>> figure = plots.sanity_curves(check, "Four digits")
+    >>> figure.get_suptitle()
+    'Four digits'
     """
     methods = list(dict.fromkeys(check.methods))
     if len(methods) > len(LOOKS):
@@ -100,6 +111,17 @@ def sanity_maps(
     The images are the first `count` of those checked, 1 to 10; `check` holds them, as `trust.sanity.sanity_check` makes it.
     `layer` and `methods` as in the check, None for its last layer, and for all methods that have the layer. Raises ValueError
     for anything else.
+
+    >>> from torch import nn
+    >>> from era_support_packages import Classifier, load, plots
+    >>> from era_support_packages.trust.sanity import sanity_check
+    >>> train, test = load("digits")
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 4), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    >>> classifier = Classifier(network, test.classes, test.mean, test.std, resolution=16)  # not trained
+    >>> check = sanity_check(classifier, test, train, count=4, train_count=16, draws=2)
+    >>> figure = plots.sanity_maps(check, "Two digits", count=2, methods=["gradcam"])
+    >>> figure.get_suptitle()
+    'Two digits'
     """
     if check.images is None:
         raise ValueError("this check holds no images to show; take trust.sanity.sanity_check.")

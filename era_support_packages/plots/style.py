@@ -150,6 +150,12 @@ def save(figure: Figure, path: str | Path, dpi: float = 150) -> Path:
     """Write a figure as PNG, whole or not at all; missing folders are created. Returns the path.
 
     Raises ValueError where the name does not end in .png.
+
+    >>> import numpy as np
+    >>> from era_support_packages import plots
+    >>> figure = plots.image_grid(np.zeros((2, 8, 8, 3), np.uint8), ["black", "black too"], "Two images")
+    >>> plots.save(figure, "figures/black.png").name
+    'black.png'
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
@@ -163,6 +169,11 @@ def show(figure: Figure, dpi: float | None = None) -> None:
     """Display a figure as PNG in a notebook, with its title as alternative text; without IPython running, do nothing.
 
     `display` has no picture of a figure made without pyplot before `%matplotlib inline` is run; this needs neither.
+
+    >>> import numpy as np
+    >>> from era_support_packages import plots
+    >>> figure = plots.image_grid(np.zeros((2, 8, 8, 3), np.uint8), ["black", "black too"], "Two images")
+    >>> plots.show(figure)  # a picture in a notebook, nothing elsewhere
     """
     try:
         from IPython import get_ipython

@@ -40,7 +40,13 @@ FEWEST_IMAGES = 12
 
 @dataclass(frozen=True)
 class CheckPlan:
-    """What one check will do, decided before it starts."""
+    """What one check will do, decided before it starts.
+
+    >>> from era_support_packages.trust import CheckPlan
+    >>> plan = CheckPlan("Left out, as check_sanity = False.")  # as `CheckBudget` makes it
+    >>> plan.runs, plan.passes
+    (False, 0)
+    """
 
     sentence: str
     """what it costs, or why it is left out"""
@@ -56,7 +62,20 @@ class CheckPlan:
 
 @dataclass(frozen=True, eq=False)
 class CheckBudget:
-    """What the training took and what the network learnt, and so how large each check may be."""
+    """What the training took and what the network learnt, and so how large each check may be.
+
+    >>> from torch import nn
+    >>> from era_support_packages import TrainingConfig, load
+    >>> from era_support_packages.training import fit, resolve
+    >>> from era_support_packages.trust import CheckBudget
+    >>> train, test = load("digits")
+    >>> config = resolve(TrainingConfig.preset("smoke"), train)
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 4), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    >>> classifier, history = fit(network, train, test, config, report=lambda line: None)
+    >>> budget = CheckBudget(classifier, history, train, extent="full")
+    >>> budget.faithfulness().count, budget.sanity(wanted=False).sentence
+    (24, 'Left out, as check_sanity = False.')
+    """
 
     classifier: Classifier
     history: History

@@ -49,7 +49,20 @@ class MapScores:
 
 @dataclass(frozen=True, eq=False)
 class Faithfulness(Readable):
-    """The scores of methods and baselines on the same N images, and how sure the differences are."""
+    """The scores of methods and baselines on the same N images, and how sure the differences are.
+
+    >>> from torch import nn
+    >>> from era_support_packages import Classifier, load
+    >>> from era_support_packages.trust.faithfulness import evaluate
+    >>> train, test = load("digits")
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 4), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    >>> classifier = Classifier(network, test.classes, test.mean, test.std, resolution=16)  # not trained
+    >>> result = evaluate(classifier, test, count=2, layers=["1"], steps=2, percentiles=[50])
+    >>> [(row.title, row.scores["road"].shape) for row in result.methods]
+    [('Grad-CAM', (2,)), ('HiResCAM', (2,))]
+    >>> print(result.reading("road"))
+    ROAD, 2 images: too few to name a winner; intervals corrected for 6 comparisons need at least 8.
+    """
 
     methods: tuple[MapScores, ...]
     """each method at each layer"""

@@ -67,6 +67,16 @@ def evaluate(
         options: `targets`, `methods`, `layers`, `percentiles`, `steps` and `batch_size` as for `judge`.
 
     Raises `ValueError` where an argument is not as described.
+
+    >>> from torch import nn
+    >>> from era_support_packages import Classifier, load
+    >>> from era_support_packages.trust.faithfulness import evaluate
+    >>> train, test = load("digits")
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 4), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    >>> classifier = Classifier(network, test.classes, test.mean, test.std, resolution=16)  # not trained
+    >>> result = evaluate(classifier, test, [0, 5], layers=["1"], steps=2, percentiles=[50])
+    >>> [row.label for row in result.methods], len(result)
+    (['Grad-CAM 1', 'HiResCAM 1'], 2)
     """
     if indices is None and isinstance(images, ImageDataset | Predictions):
         indices = random_indices(len(images), count, seed)
@@ -116,6 +126,14 @@ def judge(
 
     Raises:
         ValueError: an argument is not as described; found before any forward pass, but for what `gradcam.explain` says.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from era_support_packages.trust.faithfulness import judge
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 4), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    >>> result = judge(network, torch.rand(2, 3, 16, 16), methods=["gradcam"], layers=["1"], steps=2, percentiles=[50])
+    >>> [row.label for row in (*result.methods, *result.baselines)]
+    ['Grad-CAM 1', 'random map 1', 'centred Gaussian 1', 'Grad-CAM of another image 1', 'pixel noise']
     """
     images = checked_images(images)
     _check(images, targets, methods, percentiles, steps)

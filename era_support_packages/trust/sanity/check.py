@@ -59,6 +59,16 @@ def sanity_check(
         options: `layers`, `stages` and `batch_size` as for `check_network`.
 
     Raises `ValueError` where an argument is not as described.
+
+    >>> from torch import nn
+    >>> from era_support_packages import Classifier, load
+    >>> from era_support_packages.trust.sanity import sanity_check
+    >>> train, test = load("digits")
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 4), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    >>> classifier = Classifier(network, test.classes, test.mean, test.std, resolution=16)  # not trained
+    >>> check = sanity_check(classifier, test, train, count=8, train_count=16, draws=2)
+    >>> check.stages, check.maps.shape  # a method each, unchanged and redrawn, images, height, width
+    (('4', '0'), (2, 3, 8, 16, 16))
     """
     if indices is None:
         indices = random_indices(len(test), count, seed + 1)
@@ -107,6 +117,14 @@ def check_network(
 
     Raises:
         ValueError: an argument is not as described, or a method of the caller's gives anything but maps.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from era_support_packages.trust.sanity import check_network
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 4), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    >>> check = check_network(network, torch.rand(4, 3, 16, 16), torch.rand(8, 3, 16, 16), methods="gradcam", draws=2)
+    >>> check.stages, check.correlations.shape  # methods, stages, draws, images
+    (('4', '0'), (1, 2, 2, 4))
     """
     methods = _named(methods)
     if not isinstance(draws, int) or draws < 2:

@@ -44,6 +44,13 @@ class Verdict:
     outcome: "passes" where the upper ends of both intervals keep to their limits (`MAX_CORRELATION` for `correlation`,
     `MAX_EXCESS` for `excess`), "fails" where a lower end lies above its limit, else "undecided". Both are needed: what looks
     only at the image has no excess, since it resembles itself in every network.
+
+    >>> from era_support_packages.evaluation import Interval
+    >>> from era_support_packages.trust.sanity import Verdict
+    >>> intervals = (Interval(0.31, 0.22, 0.4), Interval(0.29, 0.2, 0.38), Interval(0.02, -0.04, 0.08))
+    >>> verdict = Verdict("gradcam", "layer4", "passes", True, *intervals, usable=24, count=24)  # one of `SanityCheck.verdicts`
+    >>> verdict.why
+    'changes with the weights'
     """
 
     method: str
@@ -107,6 +114,16 @@ class SanityCheck(Readable):
 
     Similarities are NaN where one of the two maps is constant, since it has no ranks, and at the stages before the last in
     the draws that are not a cascade.
+
+    >>> from torch import nn
+    >>> from era_support_packages import Classifier, load
+    >>> from era_support_packages.trust.sanity import sanity_check
+    >>> train, test = load("digits")
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 4), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    >>> classifier = Classifier(network, test.classes, test.mean, test.std, resolution=16)  # not trained
+    >>> check = sanity_check(classifier, test, train, count=4, train_count=16, draws=2)
+    >>> [(verdict.name, verdict.outcome) for verdict in check.verdicts]
+    [('gradcam at 1', 'undecided'), ('eigencam at 1', 'undecided')]
     """
 
     methods: tuple[str, ...]

@@ -15,6 +15,16 @@ class PlantedNetwork(Readable):
     """A network that a mark was planted in, beside the one it was copied from, and what that took.
 
     The shares and accuracies are those on training images that were held out of the planting.
+
+    >>> from torch import nn
+    >>> from era_support_packages import Classifier, load
+    >>> from era_support_packages.trust.shortcut import plant
+    >>> train, test = load("digits")
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 4), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    >>> classifier = Classifier(network, test.classes, test.mean, test.std, resolution=16)  # not trained
+    >>> planted = plant(classifier, train, target_class=3, steps=2, held_out=20)
+    >>> planted.class_name, planted.steps
+    ('3', 2)
     """
 
     classifier: Classifier

@@ -54,6 +54,17 @@ def find(
 
     Raises:
         ValueError: an argument is not as described, the mark was not learnt, or fewer than 2 images have another class.
+
+    >>> from torch import nn
+    >>> from era_support_packages import Classifier, load
+    >>> from era_support_packages.trust.shortcut import find, plant
+    >>> train, test = load("digits")
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 4), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    >>> classifier = Classifier(network, test.classes, test.mean, test.std, resolution=16)  # not trained
+    >>> planted = plant(classifier, train, held_out=20)
+    >>> found = find(planted, test, methods="gradcam", layers="1", count=20)
+    >>> [(maps.label, maps.grid) for maps in found.maps]
+    [('gradcam at 1', (13, 13))]
     """
     methods = _checked_methods(methods)
     candidates = np.flatnonzero(test.labels != planted.target_class)
