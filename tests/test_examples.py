@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-FACES = ("", ".datasets", ".models", ".evaluation", ".gradcam", ".training", ".runs", ".plots") + tuple(
-    f".trust{room}" for room in ("", ".faithfulness", ".sanity", ".shortcut")
-)
+TRUST = (".trust", ".trust.faithfulness", ".trust.sanity", ".trust.shortcut")
+FACES = ("", ".datasets", ".models", ".evaluation", ".gradcam", ".training", ".runs", *TRUST, ".plots")
 
 
 def public() -> dict[str, object]:
