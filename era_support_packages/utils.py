@@ -193,5 +193,5 @@ def _shown(figure: Figure) -> Figure:
     """Show a figure in a notebook at once, wherever in a cell the call stands."""
     plots.show(figure)
     # where the call is a cell's last line, its value would be shown once more
-    figure._ipython_display_ = lambda: None  # type: ignore[attr-defined]
+    figure._ipython_display_ = lambda: None  # type: ignore[attr-defined]  # IPython looks for it on any object
     return figure

@@ -158,8 +158,8 @@ class Readable:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        # IPython takes the `__repr__` of a dataclass before what its base class has.
-        cls._repr_pretty_ = Readable._repr_pretty_  # type: ignore[method-assign]
+        # IPython takes the `__repr__` of a dataclass before what its base class has: so each class gets its own.
+        cls._repr_pretty_ = Readable._repr_pretty_  # type: ignore[method-assign]  # the same method
 
     def table(self) -> Table:
         """The numbers."""
