@@ -59,6 +59,7 @@ def execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             "train_images": 256,  # no line of the parameters cell: papermill warns, and the notebook reads them all the same
             "resolutions": [[8, 0.25]] * 4,
             "mistakes": 2,
+            "precision": "fp32",  # "auto" is timed, and may differ from run to run on a machine that does other work
             "run_name": "four",
             "output_dir": str(output_dir),
             **dict.fromkeys(CHECKS, checks),

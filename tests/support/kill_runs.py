@@ -27,6 +27,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from era_support_packages.datasets.digits import load_digits
+from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.runs import preparation, recording
 from era_support_packages.system import atomic_file
 from era_support_packages.training import loop as training
@@ -72,6 +74,8 @@ def train(folder: Path, log: Path, moment: Moment | None) -> None:
     _watch(TrainingStep, "__call__", lambda *_: _step(now, moment))
     if moment is not None and moment.point is not None:
         _watch_writing(now, moment)
+    few = _few_digits()
+    mock.patch.object(preparation.datasets, "load", return_value=few).start()
     prepared = preparation.prepare(
         "smoke",
         dataset="digits",
@@ -86,10 +90,14 @@ def train(folder: Path, log: Path, moment: Moment | None) -> None:
         threads=1,
         report=_quiet,
     )
-    some = prepared.train.take(np.arange(BATCHES * BATCH_SIZE))
-    test = prepared.test.take(np.arange(40))
-    model = build_model(prepared.config, len(some.classes), some)
-    recording.train_in_folder(model, dataclasses.replace(prepared, train=some, test=test), _quiet)
+    model = build_model(prepared.config, len(prepared.train.classes), prepared.train)
+    recording.train_in_folder(model, prepared, _quiet)
+
+
+def _few_digits() -> tuple[ImageDataset, ImageDataset]:
+    """As many as the run shows in an epoch, and forty to test on."""
+    train, test = load_digits()
+    return train.take(np.arange(BATCHES * BATCH_SIZE)), test.take(np.arange(40))
 
 
 def _quiet(line: str) -> None:
