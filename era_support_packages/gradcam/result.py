@@ -21,8 +21,6 @@ class Explanation(Readable):
     >>> explanation = classifier.explain(test, [0, 1], layers=["layer3", "layer4"])
     >>> explanation.maps.shape, explanation.grids
     ((2, 1, 2, 16, 16), ((4, 4), (2, 2)))
-    >>> print(explanation.reading())
-    Grad-CAM at layer3, layer4: 2 images, 1 class each.
     """
 
     maps: np.ndarray

@@ -53,11 +53,13 @@ def planted_shortcut(result: ShortcutTest, title: str) -> Figure:
     Full points are the maps of the network that the mark was planted in, with 95 % intervals; hollow ones those of the
     untouched network. `result` has from one to five methods and from one to six layers. Raises ValueError for more.
 
+    >>> import torch
     >>> from torch import nn
     >>> from era_support_packages import Classifier, load, plots
     >>> from era_support_packages.trust.shortcut import find, plant
     >>> train, test = load("digits")
-    >>> network = nn.Sequential(nn.Conv2d(3, 8, 4), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    >>> _ = torch.manual_seed(0)
+    >>> network = nn.Sequential(nn.Conv2d(3, 32, 4), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(32, 10))
     >>> classifier = Classifier(network, test.classes, test.mean, test.std, resolution=16)  # not trained
     >>> found = find(plant(classifier, train, held_out=20), test, layers="1", count=20)
     >>> figure = plots.planted_shortcut(found, "A mark in twenty digits")

@@ -60,8 +60,6 @@ class Faithfulness(Readable):
     >>> result = evaluate(classifier, test, count=2, layers=["1"], steps=2, percentiles=[50])
     >>> [(row.title, row.scores["road"].shape) for row in result.methods]
     [('Grad-CAM', (2,)), ('HiResCAM', (2,))]
-    >>> print(result.reading("road"))
-    ROAD, 2 images: too few to name a winner; intervals corrected for 6 comparisons need at least 8.
     """
 
     methods: tuple[MapScores, ...]

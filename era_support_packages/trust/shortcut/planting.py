@@ -59,11 +59,13 @@ def plant(
     Raises:
         ValueError: an argument is not as described.
 
+    >>> import torch
     >>> from torch import nn
     >>> from era_support_packages import Classifier, load
     >>> from era_support_packages.trust.shortcut import plant
     >>> train, test = load("digits")
-    >>> network = nn.Sequential(nn.Conv2d(3, 8, 4), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    >>> _ = torch.manual_seed(0)
+    >>> network = nn.Sequential(nn.Conv2d(3, 32, 4), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(32, 10))
     >>> classifier = Classifier(network, test.classes, test.mean, test.std, resolution=16)  # not trained
     >>> planted = plant(classifier, train, target_class=3, held_out=20)
     >>> planted.planted, planted.class_name

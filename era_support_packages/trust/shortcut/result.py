@@ -19,11 +19,13 @@ _HITS = Column("hits", ".1f", factor=100, ends=".0f")
 class ShortcutTest(Readable):
     """How well maps find a planted mark in N test images of other classes, which carry it at random places.
 
+    >>> import torch
     >>> from torch import nn
     >>> from era_support_packages import Classifier, load
     >>> from era_support_packages.trust.shortcut import find, plant
     >>> train, test = load("digits")
-    >>> network = nn.Sequential(nn.Conv2d(3, 8, 4), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    >>> _ = torch.manual_seed(0)
+    >>> network = nn.Sequential(nn.Conv2d(3, 32, 4), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(32, 10))
     >>> classifier = Classifier(network, test.classes, test.mean, test.std, resolution=16)  # not trained
     >>> found = find(plant(classifier, train, held_out=20), test, layers="1", count=20)
     >>> len(found), [maps.label for maps in found.maps]

@@ -55,11 +55,13 @@ def find(
     Raises:
         ValueError: an argument is not as described, the mark was not learnt, or fewer than 2 images have another class.
 
+    >>> import torch
     >>> from torch import nn
     >>> from era_support_packages import Classifier, load
     >>> from era_support_packages.trust.shortcut import find, plant
     >>> train, test = load("digits")
-    >>> network = nn.Sequential(nn.Conv2d(3, 8, 4), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    >>> _ = torch.manual_seed(0)
+    >>> network = nn.Sequential(nn.Conv2d(3, 32, 4), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(32, 10))
     >>> classifier = Classifier(network, test.classes, test.mean, test.std, resolution=16)  # not trained
     >>> planted = plant(classifier, train, held_out=20)
     >>> found = find(planted, test, methods="gradcam", layers="1", count=20)
