@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from era_support_packages.datasets.image_dataset import Channels, ImageDataset
 from era_support_packages.datasets.loading import load as load_dataset
-from era_support_packages.datasets.normalization import normalize, unnormalize
+from era_support_packages.datasets.normalization import STATISTICS, are_statistics, normalize, unnormalize
 from era_support_packages.evaluation.images import Images, pixels_and_labels, positions
-from era_support_packages.evaluation.predictions import Predictions, predicted_logits
+from era_support_packages.evaluation.predictions import Predictions, logits_problem, predicted_logits
+from era_support_packages.gradcam.arguments import checked_batch_size
 from era_support_packages.gradcam.explanation import Explanation, explain
 from era_support_packages.gradcam.exploration import Exploration, check_index, checked_methods, explored, layers_of
 from era_support_packages.models.catalog import MODELS, build_network, differing_weight
@@ -69,11 +70,11 @@ class Classifier:
         object.__setattr__(self, "classes", tuple(self.classes))
         problems = []
         if not isinstance(self.resolution, int) or self.resolution < 1:
-            problems.append(
-                f"resolution is {self.resolution!r}; give the pixels that the network is used to, a whole number above 0."
-            )
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
-            problems.append(f"mean is {self.mean} and std {self.std}; give three numbers each, those of std above 0.")
+            problems.append(f"resolution is {self.resolution!r}; give the px that the network is used to, 1 or more.")
+        if not are_statistics(self.mean, self.std):
+            problems.append(f"mean is {self.mean} and std {self.std}; give three numbers each, {STATISTICS}.")
+        if len(set(self.classes)) != len(self.classes):
+            problems.append(f"classes are {self.classes}; give each class a name of its own.")
         if self.precision not in ("fp32", "bf16", "fp16"):
             problems.append(f"precision is {self.precision!r}; give 'fp32', 'bf16' or 'fp16'.")
         if self.model is not None and self.model not in MODELS:
@@ -100,13 +101,15 @@ class Classifier:
         missing file, and `DatasetError` for one that is no image.
         """
         self._check_classes(images)
+        checked_batch_size(batch_size)
         pixels, labels = pixels_and_labels(images, indices, self.bits)
+        return Predictions(self._logits(pixels, batch_size, flip), labels, self.classes, pixels)
+
+    def _logits(self, pixels: np.ndarray, batch_size: int = 250, flip: bool = False) -> np.ndarray:
         logits = predicted_logits(self.network, self._batches(pixels, batch_size), self.device, self.precision, flip)
-        if logits.shape[1] != len(self.classes):
-            raise ClassifierError(
-                f"the network has {logits.shape[1]} outputs for {len(self.classes)} class names; give one each."
-            )
-        return Predictions(logits, labels, self.classes, pixels)
+        if problem := logits_problem(logits, len(self.classes)):
+            raise ClassifierError(problem)
+        return logits
 
     def explain(
         self,
@@ -132,6 +135,8 @@ class Classifier:
             targets = said.predicted
         elif isinstance(targets, str) and targets == "actual" and labels is not None:
             options.setdefault("labels", labels)
+        if said is None:
+            self._logits(pixels[:1])  # as many outputs as classes, else no name can be trusted
         inputs = self._normalized(pixels)
         found = explain(self.network, inputs, targets, layers, method, **options)
         shown = unnormalize(inputs, self.mean, self.std)
@@ -174,10 +179,8 @@ class Classifier:
         """Refuse a split whose labels mean something else."""
         if isinstance(images, ImageDataset | Predictions) and tuple(images.classes) != self.classes:
             theirs, ours = ", ".join(images.classes[:10]), ", ".join(self.classes[:10])
-            raise ClassifierError(
-                f"the images' classes are {theirs} and the classifier's {ours}, so that its labels mean something else; give a "
-                "split of the same classes, or its images alone (split.images)."
-            )
+            different = f"the images' classes are {theirs} and the classifier's {ours}, so that its labels mean something else"
+            raise ClassifierError(f"{different}; give a split of the same classes, or its images alone (split.images).")
 
     def _normalized(self, pixels: np.ndarray) -> Tensor:
         return normalize(torch.from_numpy(np.ascontiguousarray(pixels)), self.mean, self.std, self.resolution)

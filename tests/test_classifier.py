@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tiny import tiny_network
 
 from era_support_packages import plots, trust
 from era_support_packages.classifier import FORMAT, WITHOUT_CLASSIFIER, Classifier, ClassifierError
@@ -401,3 +402,41 @@ def test_the_checks_of_the_maps_take_the_classifier(classifier: Classifier, test
     assert np.array_equal(sane.images, classifier.seen(test_split, np.arange(5)))
     assert sane.names == tuple(test_split.classes[label] for label in test_split.labels[:5])
     assert len(plots.sanity_maps(sane, "Maps", count=2).axes) > 2
+
+
+# ---- what cannot be right is refused -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"mean": (123.0, 117.0, 104.0)}, "from 0 to 1, where 1 is white"),
+        ({"mean": (float("nan"), 0.5, 0.5)}, "from 0 to 1, where 1 is white"),
+        ({"mean": 0.5}, "three numbers each"),
+        ({"std": ("a", "b", "c")}, "three numbers each"),
+        ({"std": (0.0, 0.2, 0.2)}, "std above 0"),
+        ({"classes": ("cat", "cat", "dog")}, "a name of its own"),
+    ],
+)
+def test_values_that_no_classifier_has_are_refused(changes: dict[str, object], said: str) -> None:
+    values = {"classes": ("cat", "dog", "bird"), "mean": (0.5,) * 3, "std": (0.25,) * 3, "resolution": 8}
+    with pytest.raises(ClassifierError, match=said):
+        Classifier(tiny_network(), **{**values, **changes})
+
+
+def test_weights_that_are_no_numbers_and_outputs_without_names_are_refused() -> None:
+    pixels, network = np.zeros((2, 8, 8, 3), np.uint8), tiny_network()
+    names = Classifier(network, ("cat", "dog"), (0.5,) * 3, (0.25,) * 3, 8)  # it has three outputs
+    for ask in (names.predict, lambda images: names.explain(images, layers=["conv"])):
+        with pytest.raises(ClassifierError, match="3 outputs for 2 class names"):
+            ask(pixels)
+    torch.nn.init.constant_(network.linear.bias, float("nan"))
+    with pytest.raises(ClassifierError, match="NaN or infinite"):
+        Classifier(network, ("cat", "dog", "bird"), (0.5,) * 3, (0.25,) * 3, 8).predict(pixels)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_size_that_is_none_is_refused(batch_size: int) -> None:
+    classifier = Classifier(tiny_network(), ("cat", "dog", "bird"), (0.5,) * 3, (0.25,) * 3, 8)
+    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1"):
+        classifier.predict(np.zeros((2, 8, 8, 3), np.uint8), batch_size=batch_size)

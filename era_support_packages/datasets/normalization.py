@@ -1,6 +1,7 @@
 """Between pixels and what a network takes: normalised float images, and back."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from numbers import Real
 
 import numpy as np
 import torch
@@ -8,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from era_support_packages.datasets.image_dataset import Channels, ImageDataset
+
+STATISTICS = "those of mean from 0 to 1, where 1 is white, and those of std above 0 up to 1"
 
 
 def normalize(images: Tensor, mean: Channels, std: Channels, resolution: int | None = None) -> Tensor:
@@ -100,3 +103,13 @@ def image_batches(
     for start in range(0, len(dataset), batch_size):
         pixels = torch.from_numpy(np.ascontiguousarray(dataset.images[start : start + batch_size])).to(device)
         yield normalize(pixels, dataset.mean, dataset.std, resolution)
+
+
+def are_statistics(mean: object, std: object) -> bool:
+    """Whether these are a mean and a standard deviation of three channels: numbers as `STATISTICS` says."""
+
+    def three(values: object, above: float) -> bool:
+        numbers = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else []
+        return len(numbers) == 3 and all(isinstance(number, Real) and above < number <= 1 for number in numbers)
+
+    return three(mean, -1e-9) and three(std, 0)

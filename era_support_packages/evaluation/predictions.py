@@ -269,3 +269,12 @@ def predicted_logits(
                 output = (output + read(images.flip(3)).float()) / 2
             logits.append(output.cpu())
     return torch.cat(logits).numpy()
+
+
+def logits_problem(logits: np.ndarray, classes: int) -> str:
+    """Why logits (N, C) say nothing of so many classes: "" where they do."""
+    if logits.shape[1] != classes:
+        return f"the network has {logits.shape[1]} outputs for {classes} class names; give one each."
+    if not np.isfinite(logits).all():
+        return "the network's logits are NaN or infinite, so nothing can be predicted; check its weights."
+    return ""
