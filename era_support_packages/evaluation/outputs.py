@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from math import log
 from typing import Any
 
 import torch
@@ -9,7 +10,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 TOLERANCE = 1e-3
-"""how far the probabilities of a row may be from adding up to one"""
+"""how far the probabilities of a row may be from adding up to one; further where the output's type rounds more"""
+ROUNDED = 0.05
+"""the same behind a softmax, whose values may have been rounded before they were brought to float32"""
 
 
 class LogitReader:
@@ -22,7 +25,8 @@ class LogitReader:
       Log-probabilities stay as they are.
     - Independent probabilities (behind a sigmoid, several a row): what went into the sigmoid.
 
-    Raises `ValueError` where the output holds no logits, or several tensors that may be.
+    Raises `ValueError` where the output holds no logits, several tensors that may be, or values that look like probabilities
+    and come from nothing that tells how to read them.
 
     >>> import torch
     >>> from torch import nn
@@ -52,9 +56,10 @@ class LogitReader:
     def read(self, output: object, images: Tensor) -> Tensor:
         """The logits (N, C) in what the network returned for `images`."""
         values = found_logits(output, len(images))
+        rounding = torch.finfo(values.dtype).eps
         values = values.float() if torch.finfo(values.dtype).bits < 32 else values
         if self.form is None:
-            self.form = self._form(values.detach(), images)
+            self.form = self._form(values.detach(), images, rounding)
         # A probability of 0 has no logarithm, and behind a sigmoid 0 and 1 have none.
         precision = torch.finfo(values.dtype)
         if self.form in ("one probability", "independent probabilities"):
@@ -74,27 +79,50 @@ class LogitReader:
             raise ValueError("the network's probabilities add up to one, so that its classes exclude each other; use 'softmax'")
         return logits.sigmoid()
 
-    def _form(self, values: Tensor, images: Tensor) -> str:
-        """What the values (N, C) of the first batch are."""
+    def _form(self, values: Tensor, images: Tensor, rounding: float) -> str:
+        """What the values (N, C) of the first batch are, from a type of this relative rounding."""
+        classes = values.shape[1]
         unit = bool(((values >= 0) & (values <= 1)).all())
-        if values.shape[1] == 1:
-            behind = self._last_operation(images) if unit else ""
-            if "softmax" in behind:
-                raise ValueError(
-                    "the model ends with a softmax over one output, which is 1 for every image; use a sigmoid, or two outputs"
-                )
-            return "one probability" if "sigmoid" in behind else "one logit"
-        if unit and bool(((values.sum(dim=1) - 1).abs() < TOLERANCE).all()):
+        # Rounding moves the sum of a row by at most `rounding`, and that of log-probabilities by as much times their entropy.
+        tolerance = max(TOLERANCE, rounding * (1 + log(classes)))
+        sums = (values.sum(dim=1) - 1).abs()
+        if classes > 1 and unit and bool((sums < tolerance).all()):
             return "probabilities"
-        if bool((values.logsumexp(dim=1).abs() < TOLERANCE).all()):
+        if classes > 1 and bool((values.logsumexp(dim=1).abs() < tolerance).all()):
             return "log-probabilities"
-        return "independent probabilities" if unit and "sigmoid" in self._last_operation(images) else "logits"
+        plain = "one logit" if classes == 1 else "logits"
+        if not unit and bool((values > 0).any()):
+            return plain
+        behind = self._last_operations(images)
+        if unit and classes == 1 and any("softmax" in name for name in behind):
+            raise ValueError(
+                "the model ends with a softmax over one output, which is 1 for every image; use a sigmoid, or two outputs"
+            )
+        if unit and behind == {"sigmoid"}:
+            return "one probability" if classes == 1 else "independent probabilities"
+        if unit and behind and all("softmax" in name for name in behind) and bool((sums < ROUNDED).all()):
+            return "probabilities"
+        logarithms = any("log_sigmoid" in name for name in behind)
+        if logarithms or (unit and not all(_is_linear(name) for name in behind)):
+            seen = "logarithms of probabilities" if logarithms else "values in [0, 1] whose rows do not add up to one"
+            seen = "values in [0, 1]" if classes == 1 and not logarithms else seen
+            made = ", ".join(sorted(behind))
+            raise ValueError(
+                f"the model returns {seen}, made by {made}: they look like probabilities, and read as logits would give wrong "
+                "classes; let it return the logits, or end it with a plain sigmoid or softmax of the logits"
+            )
+        return plain
 
-    def _last_operation(self, images: Tensor) -> str:
-        """The name of the operation that made the output, found in one more pass of one image."""
+    def _last_operations(self, images: Tensor) -> frozenset[str]:
+        """The names of the operations that the output is made of, found in one more pass of one image."""
         with _Operations() as operations, torch.no_grad():
             output = found_logits(self.network(images[:1].clone()), 1)
         return operations.of(output)
+
+
+def _is_linear(name: str) -> bool:
+    """Whether an operation gives sums of products, as logits are, or combines what others gave."""
+    return name in _COMBINING or name in _LINEAR or any(part in name for part in ("convolution", "batch_norm", "avg_pool"))
 
 
 def found_logits(output: object, count: int) -> Tensor:
@@ -146,28 +174,41 @@ def _tensors(output: object, path: str) -> Iterator[tuple[str, Tensor]]:
             yield from _tensors(getattr(output, field.name), f"{path}.{field.name}")
 
 
+_MOVING = {"_to_copy", "to", "clone", "contiguous", "cat", "stack", "index", "index_select", "gather"}
+_COMBINING = {"add", "sub", "rsub", "mul", "div", "neg", "mean", "sum", "max", "amax", "maximum", "logsumexp", "where"}
+_LINEAR = {"linear", "mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "native_layer_norm", "native_group_norm"}
+
+
 class _Operations(TorchDispatchMode):
-    """While it lasts, notes the name of the operation that made each tensor; a view or a copy is made by what made its values."""
+    """While it lasts, notes which operations made each tensor: the last one, and what stood behind where that only combined.
+
+    A view or a copy is made by what made its values.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._names: dict[int, str] = {}
+        self._names: dict[int, frozenset[str]] = {}
 
-    def of(self, tensor: Tensor) -> str:
-        return self._names.get(tensor.untyped_storage().data_ptr(), "")
+    def of(self, tensor: Tensor) -> frozenset[str]:
+        return self._names.get(tensor.untyped_storage().data_ptr(), frozenset())
 
     def __torch_dispatch__(
         self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        given = [tensor for _, tensor in _tensors([args, kwargs or {}], "") if tensor.layout is torch.strided]
+        places = {tensor.untyped_storage().data_ptr() for tensor in given}
+        before: frozenset[str] = frozenset().union(*(self.of(tensor) for tensor in given))
         result = operation(*args, **(kwargs or {}))
-        name = operation.overloadpacket.__name__
-        source = args[0] if args and isinstance(args[0], Tensor) else None
+        own, name = operation.overloadpacket.__name__, operation.overloadpacket.__name__.rstrip("_")
         for output in result if isinstance(result, tuple | list) else (result,):
             if isinstance(output, Tensor) and output.layout is torch.strided:
                 place = output.untyped_storage().data_ptr()
-                view = source is not None and source.untyped_storage().data_ptr() == place and not name.endswith("_")
-                if name in ("_to_copy", "to", "clone", "contiguous") and source is not None:
-                    self._names[place] = self.of(source)
-                elif not view:
-                    self._names[place] = name
+                if own.endswith("_") or place not in places:
+                    made = frozenset() if name in _MOVING else {name}
+                    behind = before if name in _MOVING or _is_combining(name) else frozenset()
+                    self._names[place] = behind | made
         return result
+
+
+def _is_combining(name: str) -> bool:
+    return name in _COMBINING or "avg_pool" in name

@@ -123,8 +123,11 @@ def sliced(axis: Axis, size: int, start: int, end: int, step: int, left: int) ->
         return axis
     if is_channels(axis):
         return whole(CHANNEL, left)
-    if len(axis) == 1 and axis[0].complete and axis[0].kind in (ROW, COLUMN):
-        return whole(axis[0].kind, left)
+    if is_places(axis):
+        # All of the image but one place at most, or each step-th place of all of it: else a map would be stretched over the rest.
+        last = start + (left - 1) * step
+        spans = left > 0 and start + (size - 1 - last) <= 1 if step == 1 else 0 <= start < step and size - 1 - last < step
+        return whole(axis[0].kind, left) if spans else None
     if len(axis) != 1 or not isinstance(axis[0].kind, Tokens) or step != 1:
         return None
     before, places, after = axis[0].kind
@@ -134,6 +137,22 @@ def sliced(axis: Axis, size: int, start: int, end: int, step: int, left: int) ->
         return None
     kind = Tokens(before - start, places, after - (size - end))
     return whole(kind, left) if kind.before or kind.after else places
+
+
+def padded(axis: Axis, size: int, before: int, after: int) -> Axis | None:
+    """An axis with places added, or taken away, at its ends; None where it no longer stands for what it did."""
+    if not before and not after:
+        return axis
+    if is_channels(axis):
+        return whole(CHANNEL, size + before + after)
+    # As in front of a convolution of up to 7 places: more, or on one side, moves the image within its map.
+    fits = min(before, after) >= -1 and max(before, after) <= 3 and abs(before - after) <= 1
+    return whole(axis[0].kind, size + before + after) if is_places(axis) and fits else None
+
+
+def is_places(axis: Axis) -> bool:
+    """Whether an axis stands for all rows, or all columns."""
+    return len(axis) == 1 and axis[0].complete and axis[0].kind in (ROW, COLUMN)
 
 
 def is_channels(axis: Axis) -> bool:

@@ -1,6 +1,7 @@
 """The axes of the images, followed through everything that a network does with them, operation by operation."""
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -15,11 +16,12 @@ from era_support_packages.gradcam.axes import (
     ROW,
     Axes,
     Axis,
-    Tokens,
     broadcast,
     image_axes,
     is_channels,
+    is_places,
     joined,
+    padded,
     reshaped,
     sliced,
     whole,
@@ -31,7 +33,6 @@ class AxisTracker(TorchDispatchMode):
 
     def __init__(self, images: Tensor) -> None:
         super().__init__()
-        self.count = len(images)
         self._axes: dict[object, Axes] = {_place(images): image_axes(images.shape)}
 
     def of(self, tensor: Tensor) -> Axes | None:
@@ -52,6 +53,8 @@ class AxisTracker(TorchDispatchMode):
                 axes = found[position] if position < len(found) else None
                 if axes is not None:
                     self._axes[_place(output)] = axes
+            if operation.overloadpacket.__name__.endswith("_"):
+                self._written(outputs[0], [value for value in list(given.values())[1:] if _holds_tensor(value)])
         return result
 
     def _followed(self, operation: Any, given: dict[str, Any], outputs: list[Tensor]) -> Sequence[Axes | None]:
@@ -78,16 +81,30 @@ class AxisTracker(TorchDispatchMode):
             return [(*axes[:-1], whole(CHANNEL, shape[-1]))]
         if name in _KEEPING:
             return [axes if axes is None or len(axes) in (0, len(shape)) else OTHER]
-        if name.endswith("_") or name in _ELEMENTWISE or torch.Tag.pointwise in operation.tags:
+        if name.rstrip("_") in _ALONG_AN_AXIS and axes:
+            return [_moved_along(axes, tuple(tensors[0].shape), given, outputs[0])] * len(outputs)
+        if name.rstrip("_") not in _SCATTERING and (
+            name.endswith("_") or name in _ELEMENTWISE or torch.Tag.pointwise in operation.tags
+        ):
             return [broadcast([(self.of(tensor), tuple(tensor.shape)) for tensor in tensors], shape)]
-        return [OTHER if any(self.of(tensor) is not None for tensor in tensors) and name in _MOVING else None] * len(outputs)
+        # What an unknown operation makes of the images may have their places, or the images themselves, in another order.
+        return [OTHER if any(self.of(tensor) is not None for tensor in tensors) else None] * len(outputs)
+
+    def _written(self, part: Tensor, sources: list[Any]) -> None:
+        """Something of the images was written into a part of a tensor: what its places hold is no longer known."""
+        tensors = [tensor for value in sources for tensor in (value if isinstance(value, list | tuple) else [value])]
+        if part.layout is torch.strided and any(isinstance(t, Tensor) and self.of(t) is not None for t in tensors):
+            memory = part.untyped_storage().data_ptr()
+            for place in self._axes:
+                if isinstance(place, tuple) and place[0] == memory and prod(place[2]) > part.numel():
+                    self._axes[place] = OTHER
 
     def _grid(self, first: Tensor | None, axes: Axes | None, output: Tensor, same: bool) -> Axes | None:
         """Behind an operation that takes (N, channels, height, width) and nothing else."""
         if axes == OTHER or first is None or output.ndim != 4:
             return axes if same else OTHER if axes is not None else None
         if axes is None:
-            return image_axes(output.shape) if len(output) == self.count else None
+            return None
         if not _is_grid(axes):
             return axes if same else OTHER
         return axes if same else (axes[0], *image_axes(output.shape)[1:])
@@ -118,16 +135,19 @@ def _reduced(axes: Axes, dim: int | Sequence[int] | None, keep: bool) -> Axes:
     return tuple(() if k in gone else axis for k, axis in enumerate(axes) if keep or k not in gone)
 
 
-def _resized(axes: Axes, before: tuple[int, ...], after: tuple[int, ...]) -> Axes:
-    """With places added or taken away at the ends of axes."""
-    found: list[Axis] = []
-    for axis, old, new in zip(axes, before, after, strict=True):
-        tokens = bool(axis) and isinstance(axis[0].kind, Tokens)
-        changed = axis if old == new else None if tokens else sliced(axis, old, 0, 0, 1, new)
-        if changed is None:
-            return OTHER
-        found.append(changed)
-    return tuple(found)
+def _moved_along(axes: Axes, shape: tuple[int, ...], given: dict[str, Any], output: Tensor) -> Axes:
+    """Behind an operation that moves values along some axes, and so nothing but channels where it may be followed."""
+    dims = given.get("dims") if "dims" in given else given.get("dim")
+    if indices := given.get("indices"):
+        dims = [k for k, index in enumerate(indices) if index is not None]
+        dims = dims if len(dims) == 1 and indices[dims[0]].ndim == 1 else None
+    along = {dim % len(axes) for dim in ([dims] if isinstance(dims, int) else dims or [])}
+    after = tuple(output.shape)
+    if not along or len(after) != len(shape) or not all(is_channels(axes[k]) for k in along):
+        return OTHER
+    if any(after[k] != shape[k] for k in range(len(shape)) if k not in along):
+        return OTHER
+    return tuple(whole(CHANNEL, after[k]) if k in along else axis for k, axis in enumerate(axes))
 
 
 Rule = Callable[[Axes, tuple[int, ...], dict[str, Any], list[Tensor]], Sequence[Axes | None]]
@@ -178,7 +198,8 @@ def _cut(axes: Axes, dim: int, axis: Axis | None) -> Axes | None:
 
 def _selected(axes: Axes, shape: tuple[int, ...], given: dict[str, Any], outputs: list[Tensor]) -> list[Axes]:
     dim = (given.get("dim") or 0) % len(shape)
-    return [(*axes[:dim], *axes[dim + 1 :])] * len(outputs)
+    one_of_many = is_places(axes[dim]) and shape[dim] > 1
+    return [OTHER if one_of_many else (*axes[:dim], *axes[dim + 1 :])] * len(outputs)
 
 
 def _split(axes: Axes, shape: tuple[int, ...], given: dict[str, Any], outputs: list[Tensor]) -> list[Axes | None]:
@@ -195,8 +216,12 @@ def _expanded(axes: Axes, shape: tuple[int, ...], _given: dict[str, Any], output
     return [broadcast([(axes, shape)], tuple(outputs[0].shape))]
 
 
-def _padded(axes: Axes, shape: tuple[int, ...], _given: dict[str, Any], outputs: list[Tensor]) -> list[Axes]:
-    return [_resized(axes, shape, tuple(outputs[0].shape))]
+def _padded(axes: Axes, shape: tuple[int, ...], given: dict[str, Any], _outputs: list[Tensor]) -> list[Axes]:
+    amounts = list(given.get("pad") or given["padding"])  # of the last axis first
+    amounts += [0] * (2 * len(shape) - len(amounts))
+    ends = list(zip(amounts[::2], amounts[1::2], strict=True))[::-1]
+    found = [padded(axis, size, *end) for axis, size, end in zip(axes, shape, ends, strict=True)]
+    return [OTHER if None in found else tuple(axis for axis in found if axis is not None)]
 
 
 _REARRANGING: dict[str, Rule] = {
@@ -212,11 +237,14 @@ _REARRANGING: dict[str, Rule] = {
     "split": _split,
     "split_with_sizes": _split,
     "expand": _expanded,
-    "constant_pad_nd": _padded,
+    **dict.fromkeys(("constant_pad_nd", "reflection_pad2d", "replication_pad2d"), _padded),
 }
-_MOVING = {*_REARRANGING, "roll", "flip", "index", "gather", "as_strided", "repeat", "unfold", "im2col", "rot90"}
+_ALONG_AN_AXIS = {"index", "index_select", "flip", "roll", "sort", "cumsum", "gather", "glu"}
+_SCATTERING = {"index_put", "_index_put_impl", "index_copy", "index_add", "index_reduce", "put", "masked_scatter"} | {
+    *("scatter", "scatter_add", "scatter_reduce", "cumsum", "cumprod", "set", "as_strided", "resize")
+}
 _IN_A_GRID = {"convolution", "_convolution", "conv2d", "cudnn_convolution", "mkldnn_convolution", "slow_conv2d_forward"} | {
-    *("pixel_shuffle", "pixel_unshuffle", "grid_sampler_2d", "reflection_pad2d", "replication_pad2d")
+    *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle")
 }
 _REDUCING = {"mean", "sum", "amax", "amin", "max", "min", "var", "std", "logsumexp", "linalg_vector_norm"}
 _KEEPING = {"native_layer_norm", "native_group_norm", "_fused_rms_norm", "native_dropout", "_softmax", "_log_softmax"} | {
@@ -232,6 +260,8 @@ _ELEMENTWISE = {
     "prelu",
     "_prelu_kernel",
     "rrelu_with_noise",
+    "leaky_relu",
+    "log_sigmoid_forward",
 }
 
 
@@ -239,6 +269,10 @@ def _bound(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dic
     """An operation's arguments by name."""
     names = [argument.name for argument in operation._schema.arguments]
     return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+def _holds_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor | list | tuple)
 
 
 def _place(tensor: Tensor) -> object:

@@ -14,8 +14,9 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from era_support_packages.evaluation.outputs import LogitReader
 from era_support_packages.gradcam.axes import OTHER
+from era_support_packages.gradcam.axis_tracker import AxisTracker
 from era_support_packages.gradcam.batch import Batch, BatchMaps, array, class_scores
-from era_support_packages.gradcam.layouts import refusal
+from era_support_packages.gradcam.layouts import layout_of, refusal
 from era_support_packages.gradcam.passes import checked_logits, gradients, hooked, recorded
 from era_support_packages.models.copies import detached_copy
 
@@ -91,14 +92,20 @@ def _run(batch: Batch) -> _Pass:
         bias, last = biases[name]
         if not isinstance(output, Tensor) or len(output) != len(images):
             raise refusal(name, output, OTHER, len(images))
+        axes = tracker.of(output)
+        layout = layout_of(axes, output.shape, len(images)) if output.ndim == 4 else None
+        if output.ndim == 4 and layout is None:
+            raise refusal(name, output, axes, len(images))
         activation = recorded(output)
         factors.append(bias if last else _spread(bias, output))
         tensors.append(activation)
-        places.append(None if output.ndim != 4 else _channels_first if last else _as_it_is)
+        places.append(layout)
         return activation.clone()
 
-    with hooked(batch.network, biases, keep):
-        output = batch.network(images.clone())
+    given = images.clone()
+    tracker = AxisTracker(given)
+    with hooked(batch.network, biases, keep), tracker:
+        output = batch.network(given)
     return _Pass(checked_logits(batch.logits.read(output, images)), factors, tensors, places)
 
 
@@ -185,7 +192,3 @@ def _spread(bias: Tensor, output: Tensor) -> Tensor:
 
 def _as_it_is(tensor: Tensor) -> Tensor:
     return tensor
-
-
-def _channels_first(tensor: Tensor) -> Tensor:
-    return tensor.permute(0, 3, 1, 2)

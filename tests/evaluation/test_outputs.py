@@ -105,6 +105,12 @@ OUTPUTS: dict[str, Case] = {
     "a softmax over one output": Case(
         lambda z: first(z).softmax(1), None, refused="softmax over one output, which is 1 for every image; use a sigmoid"
     ),
+    "values in [0, 1] that no plain sigmoid or softmax made": Case(
+        lambda z: 1 / (1 + (-first(z)).exp()), None, refused="the model returns values in [0, 1], made by mul, reciprocal"
+    ),
+    "a logsigmoid": Case(
+        nn.functional.logsigmoid, None, refused="the model returns logarithms of probabilities, made by log_sigmoid_forward"
+    ),
 }
 
 
@@ -212,3 +218,53 @@ def test_several_labels() -> None:
         explain(Returns(lambda z: z.softmax(1)), images, layers="planes", confidence="sigmoid")
     with pytest.raises(ValueError, match="confidence is 'argmax'; give 'softmax', or 'sigmoid' for a network of several labels"):
         explain(model, images, layers="planes", confidence="argmax")
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda z: z.sigmoid().clamp(0.01, 0.99),
+        lambda z: (z.sigmoid() + (2 * z).sigmoid()) / 2,
+        lambda z: torch.stack([z.sigmoid(), (2 * z).sigmoid()]).mean(dim=0),
+        lambda z: z.tanh() * 0.5 + 0.5,
+        nn.functional.hardsigmoid,
+        nn.functional.logsigmoid,
+    ],
+)
+def test_what_looks_like_probabilities_is_not_read_as_logits(made: Callable[[Tensor], Tensor], outputs: int) -> None:
+    with pytest.raises(ValueError, match="read as logits would give wrong classes; let it return the logits, or end it with"):
+        LogitReader(Returns(lambda z: made(z[:, :outputs])))(images_of(LOGITS))
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_logits_that_happen_to_lie_between_0_and_1_are_served(outputs: int) -> None:
+    z = torch.tensor([[0.3, 0.9, 0.2]])
+    linear = nn.Linear(3, outputs)
+    with torch.no_grad():
+        linear.weight.copy_(torch.eye(3)[:outputs])
+        linear.bias.zero_()
+    for made in (linear, lambda z: linear(z) / 1.5, lambda z: torch.cat([linear(z)[:, :1], linear(z)[:, 1:]], dim=1)):
+        reader = LogitReader(Returns(made))
+        reader(images_of(z))
+        assert reader.form == ("one logit" if outputs == 1 else "logits")
+
+
+def test_sigmoids_of_several_heads_are_independent_probabilities() -> None:
+    read = LogitReader(Returns(lambda z: torch.cat([z[:, :1].sigmoid(), z[:, 1:].sigmoid()], dim=1)))
+    torch.testing.assert_close(read(images_of(LOGITS)).detach(), LOGITS, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("back", [False, True])
+def test_a_softmax_in_half_precision_is_a_softmax(dtype: torch.dtype, back: bool) -> None:
+    z = torch.randn(4, 100, generator=torch.Generator().manual_seed(0))
+
+    class Half(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            made = images.flatten(1).to(dtype).softmax(dim=1)
+            return made.float() if back else made
+
+    reader = LogitReader(Half())
+    torch.testing.assert_close(reader(z[:, :, None, None]).softmax(dim=1), z.softmax(dim=1), rtol=0.05, atol=1e-3)
+    assert reader.form == "probabilities"

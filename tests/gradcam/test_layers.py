@@ -50,9 +50,13 @@ LAYERS: dict[str, Case] = {
         lambda: Arranged(windows, from_windows), "places split into windows or heads", FOUR_BY_FOUR
     ),
     "a single window: (N, 1, h w, C)": Case(lambda: Arranged(windows, from_windows), "places split into windows or heads"),
-    "places moved: rolled, flipped, gathered": Case(
+    "places or images moved: rolled, flipped, gathered, sorted, resampled": Case(
         lambda: Arranged(lambda f: f.roll(1, 3), lambda f: f.roll(-1, 3)), "axes that are not images, channels, height and width"
     ),
+    "places cut away or padded: a crop, `F.pad`": Case(
+        lambda: Arranged(lambda f: f[..., :2], same), "axes that are not images, channels, height and width", FOUR_BY_FOUR
+    ),
+    "channels in another order": Case(lambda: Arranged(lambda f: f[:, [1, 0]], lambda f: f.flip(1))),
     "behind the last attention of a network with a class token": Case(
         lambda: Arranged(with_tokens(1), lambda t: t[:, 0]), "lies behind the last attention"
     ),
@@ -102,6 +106,75 @@ def test_layer(kind: str, count: int) -> None:
 
 def test_the_page_lists_these_layers() -> None:
     assert documented_rows("Layers") == {kind: "refused" if case.refused else "served" for kind, case in LAYERS.items()}
+
+
+class Behind(nn.Module):
+    """A convolution with a bias behind `step`, which may move the places of the images."""
+
+    def __init__(self, step: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.step, self.conv, self.head = step, nn.Conv2d(3, 4, 1), nn.Linear(4, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.conv(self.step(images)).relu().mean(dim=(2, 3)))
+
+
+def shifted(images: Tensor, start: Tensor) -> Tensor:
+    start[..., 1:] = images[..., :-1]
+    return start
+
+
+BACKWARDS = torch.arange(7, -1, -1)
+MOVING: dict[str, Callable[[Tensor], Tensor]] = {
+    "rows chosen": lambda x: x.index_select(2, BACKWARDS),
+    "images chosen": lambda x: x.index_select(0, torch.tensor([1, 0])),
+    "images indexed": lambda x: x[[1, 0]],
+    "columns indexed": lambda x: x[..., BACKWARDS],
+    "images copied": lambda x: x.clone().index_copy_(0, torch.tensor([1, 0]), x),
+    "columns scattered": lambda x: torch.zeros_like(x).scatter(3, BACKWARDS.expand_as(x), x),
+    "columns scattered in place": lambda x: x.clone().scatter_(3, BACKWARDS.expand_as(x), x),
+    "rows sorted": lambda x: x.sort(2).values,
+    "rows summed up": lambda x: x.cumsum(2),
+    "frequencies": lambda x: torch.fft.fft2(x).real,
+    "assigned to a slice": lambda x: shifted(x, x.clone()),
+    "assigned to a slice of zeros": lambda x: shifted(x, torch.zeros(x.shape)),
+    "resampled": lambda x: nn.functional.grid_sample(x, torch.zeros(2, 8, 8, 2), align_corners=False),
+    "transposed": lambda x: x.transpose(2, 3),
+    "cropped": lambda x: x[:, :, :4, :4],
+    "one row": lambda x: x[:, :, 3].unsqueeze(2),
+    "cropped by padding": lambda x: nn.functional.pad(x, (-2, -2, -2, -2)),
+    "padded": lambda x: nn.functional.pad(x, (8, 8, 8, 8)),
+    "padded on one side": lambda x: nn.functional.pad(x, (0, 3, 0, 3)),
+    "reflected": lambda x: nn.functional.pad(x, (6, 6, 6, 6), mode="reflect"),
+}
+KEEPING: dict[str, Callable[[Tensor], Tensor]] = {
+    "channels indexed": lambda x: x[:, [2, 1, 0]],
+    "channels chosen": lambda x: x.index_select(1, torch.tensor([2, 1, 0])),
+    "channels flipped": lambda x: x.flip(1),
+    "every second place": lambda x: x[:, :, ::2, 1::2],
+    "all but one place": lambda x: x[:, :, 1:, :-1],
+    "padded as for a convolution": lambda x: nn.functional.pad(x, (1, 2, 1, 2)),
+    "padded channels": lambda x: nn.functional.pad(x[:, :2], (0, 0, 0, 0, 0, 1)),
+    "leaky": nn.functional.leaky_relu,
+    "resized": lambda x: nn.functional.interpolate(x, size=(5, 5), mode="bilinear"),
+}
+
+
+@pytest.mark.parametrize("how", MOVING)
+@pytest.mark.parametrize("method", ["hirescam", "fullgrad"])
+def test_behind_moved_places_nothing_is_explained(how: str, method: str) -> None:
+    layers = None if method == "fullgrad" else "conv"
+    with pytest.raises(ValueError, match=r"axes (that are not images|whose meaning does not follow)"):
+        explain(Behind(MOVING[how]), small_images(2), layers=layers, method=method)
+
+
+@pytest.mark.parametrize("how", KEEPING)
+def test_behind_what_keeps_the_places_the_map_is_the_librarys(how: str) -> None:
+    model, images = Behind(KEEPING[how]), small_images(2)
+    plain = explain(model, images, [0, 1], "conv", "hirescam", reshape=same)
+    np.testing.assert_array_equal(explain(model, images, [0, 1], "conv", "hirescam").maps, plain.maps)
+    assert plain.maps.max() > 0.9
 
 
 BY_LAYER = [name for name, method in METHODS.items() if not method.all_layers]
