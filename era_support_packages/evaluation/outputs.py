@@ -175,7 +175,21 @@ def _tensors(output: object, path: str) -> Iterator[tuple[str, Tensor]]:
 
 
 _MOVING = {"_to_copy", "to", "clone", "contiguous", "cat", "stack", "index", "index_select", "gather"}
-_COMBINING = {"add", "sub", "rsub", "mul", "div", "neg", "mean", "sum", "max", "amax", "maximum", "logsumexp", "where"}
+_CONSTANT = {
+    "zeros_like",
+    "ones_like",
+    "full_like",
+    "new_zeros",
+    "new_ones",
+    "new_full",
+    "zeros",
+    "ones",
+    "full",
+    "scalar_tensor",
+}
+_COMBINING = {"add", "sub", "rsub", "mul", "div", "neg", "mean", "sum", "max", "amax", "maximum", "logsumexp", "where"} | {
+    *("pow", "sqrt", "abs", "relu", "leaky_relu", "gelu", "silu", "softplus")  # without an upper bound, as no probability is
+}
 _LINEAR = {"linear", "mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "native_layer_norm", "native_group_norm"}
 
 
@@ -204,7 +218,7 @@ class _Operations(TorchDispatchMode):
             if isinstance(output, Tensor) and output.layout is torch.strided:
                 place = output.untyped_storage().data_ptr()
                 if own.endswith("_") or place not in places:
-                    made = frozenset() if name in _MOVING else {name}
+                    made = frozenset() if name in _MOVING or name in _CONSTANT else {name}
                     behind = before if name in _MOVING or _is_combining(name) else frozenset()
                     self._names[place] = behind | made
         return result

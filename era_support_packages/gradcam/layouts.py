@@ -99,7 +99,9 @@ def refusal(name: str, output: object, axes: Axes | None, count: int) -> ValueEr
         )
     if axes:
         reason = "places split into windows or heads" if _is_split(axes) else "other axes than images, channels and places"
-    elif axes == OTHER or len(output) != count:
+    elif len(output) != count:
+        reason = "axes that are not images, channels, height and width"
+    elif axes == OTHER:
         reason = "axes that are not images, channels, height and width as given (moved, cut or padded on the way)"
     else:
         reason = "axes whose meaning does not follow from the forward pass"

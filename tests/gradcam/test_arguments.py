@@ -118,10 +118,10 @@ class Branches(nn.Module):
         self.linear = nn.Linear(3, 2)
 
     def forward(self, images: Tensor) -> Tensor:
-        features = self.twice(self.twice(self.stem(images)))
-        features = self.doubled(torch.cat([features, features]))[: len(images)]
+        before = self.twice(self.twice(self.stem(images)))
+        features = self.doubled(torch.cat([before, before]))[: len(images)]
         sequence, _ = self.pair(features.mean(dim=(2, 3)))
-        return self.linear(sequence + self.cut_off(features).detach().mean(dim=(2, 3)))
+        return self.linear(sequence + self.cut_off(before).detach().mean(dim=(2, 3)))
 
 
 NO_PLACES = "but a class activation map needs (2, channels, height, width); choose an earlier layer"
