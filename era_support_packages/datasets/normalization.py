@@ -110,6 +110,6 @@ def are_statistics(mean: object, std: object) -> bool:
 
     def three(values: object, above: float) -> bool:
         numbers = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else []
-        return len(numbers) == 3 and all(isinstance(number, Real) and above < number <= 1 for number in numbers)
+        return len(numbers) == 3 and all(isinstance(number, Real) and above < float(number) <= 1 for number in numbers)
 
     return three(mean, -1e-9) and three(std, 0)
