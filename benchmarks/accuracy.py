@@ -67,9 +67,17 @@ def trained(name: str, data: str, seed: int, kind: str, shared: bool = False) ->
         "torch": summary["versions"]["torch"],
         "date": datetime.date.today().isoformat(),
         "commit": commit(),
-        "command": f"python -m era_support_packages --preset {recipe.preset} --dataset {data} {' '.join(words)}",
+        "command": f"python -m era_support_packages --preset {recipe.preset} --dataset {here(data)} {' '.join(words)}",
     }
     return row, values
+
+
+def here(data: str) -> str:
+    """The name of a data set, or its folder as seen from the repository: no row may name a folder of one machine."""
+    path = Path(data)
+    if not path.is_absolute():
+        return data
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
 
 
 def _word(value: Any) -> str:

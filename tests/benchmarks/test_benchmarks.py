@@ -1,6 +1,7 @@
 """What the benchmarks share: ratios within rounds, the table, the file; and that the stored results are such files."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,17 @@ def test_stored_results_name_how_they_were_made(file: Path) -> None:
         assert all(row["device"] and row["commit"] for row in result["rows"])
     else:
         assert result["sentence"].count(f"{result['ratio']:.2f}") == 1
+
+
+def test_no_stored_result_names_a_folder_of_one_machine(bench) -> None:
+    import accuracy
+
+    for file in (ROOT / "benchmarks" / "results").glob("*.json"):
+        assert not re.search(r'[ "=]/\w+/', file.read_text()), file.name
+    assert accuracy.here("digits") == "digits"
+    assert accuracy.here("data/photos") == "data/photos"
+    assert accuracy.here(str(ROOT / "data" / "photos")) == "data/photos"
+    assert accuracy.here("/elsewhere/photos") == "photos"
 
 
 def test_the_readmes_quote_the_stored_results(bench) -> None:
