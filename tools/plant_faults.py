@@ -3,10 +3,12 @@
 python tools/plant_faults.py --count 40 --seed 0 [--tests FOLDER] [--json FILE]
 
 A fault is a small change of one expression: another comparison, another operator, a number that is off by one, `not` lost, a
-condition turned round. The seed decides which; the same package and seed give the same faults. Each is planted in a copy of the
-package, and the tests of its module, then of its room, then all but the slow ones run until one fails. One that none fails, or
-whose tests only run into the time limit, is printed with its place. --tests names the folder of another state of the tests, to
-tell whether fewer of them find as much. With --json the result goes on where it stopped.
+condition turned round. The seed decides which; the same package and seed give the same faults. First all tests but the slow ones
+run once in a copy of the package, and coverage.py notes which of them reach which line; the share of lines and branches that
+they reach is printed. Then each fault is planted, and the tests that reach its statement run until one fails, those of its module
+first. One that none finds, or whose tests only run into the time limit, is printed with its place. What a child process of a test
+reaches is not noted. --tests names the folder of another state of the tests, to tell whether fewer of them find as much. With
+--json the result goes on where it stopped.
 """
 
 import argparse
@@ -22,6 +24,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from coverage import CoverageData
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "era_support_packages"
@@ -52,7 +56,7 @@ class Fault:
     """One change of one file: `old` at that place becomes `new`; offsets in characters of the whole text."""
 
     file: str
-    line: int
+    line: int  # of the changed expression
     start: int
     end: int
     old: str
@@ -127,42 +131,89 @@ def chosen(count: int, seed: int) -> list[Fault]:
     return list(found.values())
 
 
-def test_sets(fault: Fault, tests: Path) -> Iterator[list[str]]:
-    """What to run, the tests nearest to the fault first."""
+def statement(text: str, line: int) -> range:
+    """The lines of the innermost statement there; of one with a body, those above it."""
+    spans = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.stmt) and node.lineno <= line <= node.end_lineno:
+            body = getattr(node, "body", None)
+            last = body[0].lineno - 1 if body and body[0].lineno > line else node.end_lineno
+            spans.append(range(node.lineno, max(last, node.lineno) + 1))
+    return min(spans, key=len)
+
+
+def reaching(fault: Fault, coverage: CoverageData, copy: Path) -> list[str]:
+    """The tests that reach a fault's statement, the nearest first; where only an import runs it, all that reach its file."""
     module = Path(fault.file).relative_to(PACKAGE)
-    room = tests.joinpath(*module.parts[:1]) if len(module.parts) > 1 else tests / f"test_{module.stem}.py"
-    nearest = [str(file) for file in sorted(tests.rglob(f"test_{module.stem}*.py"))]
-    yield from ([files] for files in nearest)
-    if room.exists():
-        yield [str(room)]
-    yield [str(tests)]
+    contexts = coverage.contexts_by_lineno(fault.file)
+    lines = statement((copy / fault.file).read_text(encoding="utf-8"), fault.line)
+    tests = {name.rpartition("|")[0] for line in lines for name in contexts.get(line, []) if name}
+    if any("" in contexts.get(line, []) for line in lines):
+        tests |= {name.rpartition("|")[0] for names in contexts.values() for name in names if name}
+
+    def distance(test: str) -> tuple[bool, bool, str]:
+        file = Path(test.partition("::")[0])
+        return not file.stem.startswith(f"test_{module.stem}"), file.parent.name != module.parent.name, test
+
+    return sorted(tests, key=distance)
 
 
-def first_failure(files: list[str], copy: Path, processes: int) -> str | None:
-    """The first of these tests that fails, "time limit" where they did not end in time, None where all pass."""
-    words = ["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", *(["-n", str(processes)] if processes > 1 else [])]
-    command = [sys.executable, "-m", "pytest", *words, *files]
+def pytest(words: list[str], copy: Path, processes: int, limit: float | None = LIMIT) -> tuple[int, str] | None:
+    """Exit code and output of the tests but the slow ones; None where they did not end in time."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", *words]
+    command += ["-n", str(processes)] if processes > 1 else []
     try:
-        result = subprocess.run(command, cwd=copy, env=environment(copy), capture_output=True, text=True, timeout=LIMIT)
+        result = subprocess.run(command, cwd=copy, env=environment(copy), capture_output=True, text=True, timeout=limit)
     except subprocess.TimeoutExpired:
+        return None
+    return result.returncode, result.stdout + result.stderr
+
+
+def first_failure(tests: list[str], copy: Path, processes: int) -> str | None:
+    """The first of these tests that fails, "time limit" where they did not end in time, None where all pass."""
+    if not tests:
+        return None
+    ended = pytest(["-x", *tests], copy, processes if len(tests) > 20 else 1)
+    if ended is not None and ended[0] == 4:  # the fault changed the names of a test's cases: all of the file's then
+        ended = pytest(["-x", *dict.fromkeys(test.partition("::")[0] for test in tests)], copy, processes)
+    if ended is None:
         return "time limit"
-    failed = [line for line in result.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    if result.returncode in (0, 5):  # 5: none of these tests is chosen
+    code, said = ended
+    failed = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    if code in (0, 5):  # 5: none of these tests is chosen
         return None
     if not failed:
-        raise SystemExit(f"The tests could not be run:\n{result.stdout[-2000:]}{result.stderr[-2000:]}")
+        raise SystemExit(f"The tests could not be run:\n{said[-2000:]}")
     return failed[0]
 
 
-def found_by(fault: Fault, tests: Path, copy: Path, processes: int) -> str | None:
+def found_by(fault: Fault, coverage: CoverageData, copy: Path, processes: int) -> str | None:
     """The first test that fails with a fault planted; as `first_failure`."""
     file = copy / fault.file
     text = file.read_text(encoding="utf-8")
+    tests = reaching(fault, coverage, copy)
     file.write_text(text[: fault.start] + fault.new + text[fault.end :], encoding="utf-8")
     try:
-        return next((found for files in test_sets(fault, tests) if (found := first_failure(files, copy, processes))), None)
+        return first_failure(tests, copy, processes)
     finally:
         file.write_text(text, encoding="utf-8")
+
+
+def covered(copy: Path, processes: int, kept: Path) -> CoverageData:
+    """What each test reaches, from a run of all without a fault, which must pass; `kept` has it where there was one before."""
+    if not kept.exists():
+        (copy / ".coveragerc").write_text("[run]\nrelative_files = true\n")
+        words = [f"--cov={PACKAGE}", "--cov-branch", "--cov-context=test", "--cov-report=json:reached.json"]
+        ended = pytest(words, copy, processes, limit=None)
+        if ended is None or ended[0]:
+            raise SystemExit(f"Without a fault the tests must pass:\n{ended and ended[1][-2000:]}")
+        shutil.copy(copy / ".coverage", kept)
+        totals = json.loads((copy / "reached.json").read_text())["totals"]
+        for what, done, of in (("lines", "covered_lines", "num_statements"), ("branches", "covered_branches", "num_branches")):
+            print(f"The tests reach {totals[done]} of {totals[of]} {what} ({totals[done] / totals[of]:.2%}).", flush=True)
+    data = CoverageData(str(kept))
+    data.read()
+    return data
 
 
 def environment(copy: Path) -> dict[str, str]:
@@ -177,7 +228,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="decides which (default: 0)")
     parser.add_argument("--tests", type=Path, default=ROOT / "tests", help="folder of the tests (default: this repository's)")
     parser.add_argument("--processes", type=int, default=2, help="of the tests (default: 2)")
-    parser.add_argument("--unchecked", action="store_true", help="do not first see whether the tests pass without a fault")
+    parser.add_argument("--reached", type=Path, metavar="FILE", help="keep here which test reaches which line, and read it again")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the results in this file, and go on from it")
     options = parser.parse_args()
     rows = json.loads(options.json.read_text()) if options.json and options.json.exists() else []
@@ -187,14 +238,13 @@ def main() -> None:
         if options.tests.resolve() != ROOT / "tests":
             shutil.rmtree(copy / "tests")
             shutil.copytree(options.tests, copy / "tests")
-        if not options.unchecked and (broken := first_failure([str(copy / "tests")], copy, options.processes)):
-            parser.error(f"without a fault the tests must pass: {broken}")
+        reached = covered(copy, options.processes, options.reached or Path(folder) / "reached")
         for fault in chosen(options.count, options.seed):
             done = {name: value for name, value in asdict(fault).items() if name != "found by"}
             if any(done.items() <= row.items() for row in rows):
                 continue
             start = time.monotonic()
-            row = done | {"found by": found_by(fault, copy / "tests", copy, options.processes)}
+            row = done | {"found by": found_by(fault, reached, copy, options.processes)}
             rows.append(row)
             said = row["found by"] or "NOT FOUND"
             print(
