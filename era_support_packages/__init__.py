@@ -1,7 +1,7 @@
-"""Train an image classifier, see what it looks at, and learn whether to believe what one sees.
+"""Train an image classifier, see what it looks at, and test whether to believe it.
 
-The package behind `notebooks/gradcam_cifar10.ipynb` is also a library. A network, trained or from elsewhere, becomes a
-`Classifier`; it predicts and explains:
+The package behind `notebooks/gradcam_cifar10.ipynb` is also a library. A network, trained here or elsewhere, becomes a
+`Classifier`, which predicts and explains:
 
     >>> from era_support_packages import Classifier, ResNet18, load
     >>> train, test = load("digits")
@@ -11,7 +11,7 @@ The package behind `notebooks/gradcam_cifar10.ipynb` is also a library. A networ
     >>> explanation.maps.shape  # images, classes, layers, height, width
     (3, 1, 2, 16, 16)
 
-`TrainingConfig.preset("cpu")` and `training.fit` train one; `Classifier.load("runs/NAME")` brings back that of a run. The rooms:
+`TrainingConfig.preset("cpu")` and `training.fit` train one, and `Classifier.load("runs/NAME")` loads that of a run. The parts:
 `datasets`, `models`, `evaluation`, `gradcam`, `training`, `trust` (can the maps be believed?), `runs`, `plots`.
 """
 

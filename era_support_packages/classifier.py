@@ -92,7 +92,7 @@ class Classifier:
     def predict(
         self, images: Images, indices: Sequence[int] | np.ndarray | None = None, *, flip: bool = False, batch_size: int = 250
     ) -> Predictions:
-        """What the network says of images, in the order given.
+        """Predictions of images, in the order given.
 
         images: uint8 (N, H, W, 3) or (H, W, 3), RGB; a split, or predictions of one, with `indices` (K,) for some of it; or a
             file or several.
@@ -223,7 +223,7 @@ class Classifier:
     def load(cls, path: str | os.PathLike[str], device: str = "auto", precision: str = "auto") -> "Classifier":
         """The classifier of a run's folder, of its checkpoint.pt, or of a file that `save` wrote.
 
-        Nothing else is needed, the data set neither. A checkpoint of before (format 2) kept no class names and no statistics:
+        Nothing else is needed, not even the data set. A checkpoint of format 2 holds no class names and no statistics: then
         its data set is loaded once, they are added to the file, and a line says so.
 
         device, precision: as for `TrainingConfig`; "auto" is what this machine has.

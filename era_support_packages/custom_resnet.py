@@ -1,4 +1,4 @@
-"""The door for notebooks of 2023: `resnet_custom`, which returns log-probabilities as it did then."""
+"""`resnet_custom` for notebooks of the course project of 2023: it returns log-probabilities."""
 
 from torch import Tensor
 

@@ -1,3 +1,3 @@
-"""The door for notebooks of 2023: the names of `models.resnet`."""
+"""The names of `models.resnet`, for notebooks of the course project of 2023."""
 
 from era_support_packages.models.resnet import *  # noqa: F403

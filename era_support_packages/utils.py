@@ -70,11 +70,11 @@ def load_data() -> None:
 
 
 class GradCAM:
-    """Refused: hooks that a person has to remove, and maps of all-zero gradients that are no numbers."""
+    """Refused: its hooks had to be removed by hand, and its maps were NaN where all gradients are zero."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         raise ValueError(
-            "the class GradCAM is gone; use generate_gradcam(mistakes, model, layers, device), or "
+            "the class GradCAM is not part of this package; use generate_gradcam(mistakes, model, layers, device), or "
             "era_support_packages.gradcam.explain(model, images, layers=[...]).maps."
         )
 

@@ -12,7 +12,7 @@ _MOST_CHANGES = 4  # named in a sentence
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Of one split. Two splits are the same data where their fingerprints are equal.
+    """The fingerprint of one split. Two splits hold the same data if their fingerprints are equal.
 
     classes: their names, in order. digest: of everything: classes, names, labels, and the SHA-256 of each image, in order.
     by_class: for each class how many images it has, and the digest of these.

@@ -125,7 +125,7 @@ def _named(folder: Path, inside: dict[str, Path], names: tuple[str, ...]) -> lis
     for wanted in names:
         same = [name for name in inside if name.lower() == wanted and (_folders(inside[name]) or not _loose(inside[name]))]
         if len(same) > 1:
-            raise ValueError(f"{folder} has the folders {' and '.join(f'{name}/' for name in same)}: one split each, please.")
+            raise ValueError(f"{folder} has the folders {' and '.join(f'{name}/' for name in same)} for one split: keep one.")
         found += same
     return found
 

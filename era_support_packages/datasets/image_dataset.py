@@ -83,7 +83,7 @@ class ImageDataset:
 
 
 def fingerprint_of(split: ImageDataset) -> Fingerprint:
-    """The fingerprint of what a split was read from; of its arrays where nobody knows that.
+    """The fingerprint of what a split was read from, or of its arrays where that is unknown.
 
     >>> from era_support_packages.datasets import fingerprint_of, load
     >>> train, test = load("digits")

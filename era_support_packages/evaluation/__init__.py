@@ -1,4 +1,4 @@
-"""What a network says of a split, and what follows from it: mistakes, calibration, intervals, tables."""
+"""Predictions of a network, and what follows from them: mistakes, calibration, intervals, tables."""
 
 from typing import TYPE_CHECKING
 

@@ -20,11 +20,11 @@ from era_support_packages.system.machine import autocast
 
 @dataclass(frozen=True, eq=False)
 class Predictions(Readable):
-    """What a network says of each image of a split, in file order.
+    """A network's predictions of the images of a split, in file order.
 
-    logits float32 (N, C); labels int64 (N,), or None where nobody knows them; classes: C names.
+    logits float32 (N, C); labels int64 (N,), or None where they are unknown; classes: C names.
 
-    What compares with the labels (`losses`, `correct`, `accuracy`, `wrong`, ...) raises `ValueError` where there are none.
+    What needs the labels (`losses`, `correct`, `accuracy`, `wrong`, ...) raises `ValueError` where there are none.
 
     >>> import numpy as np
     >>> from era_support_packages import Predictions

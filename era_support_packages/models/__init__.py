@@ -1,4 +1,4 @@
-"""The networks, how they start, and their summary."""
+"""The networks, their initial weights, and their summary."""
 
 from typing import TYPE_CHECKING
 

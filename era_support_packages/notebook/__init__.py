@@ -1,4 +1,4 @@
-"""The notebook without a browser: its parameters, its execution, what its outputs are made with."""
+"""The notebook: its parameters, running it without a browser, and the words on what made its outputs."""
 
 from typing import TYPE_CHECKING
 

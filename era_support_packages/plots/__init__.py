@@ -1,4 +1,4 @@
-"""Every figure of the project: plain arrays and result values in, a `matplotlib.figure.Figure` out."""
+"""All figures: each function takes arrays or results and returns a `matplotlib.figure.Figure`."""
 
 from era_support_packages.plots.curves import class_accuracies, confusion_matrix, training_curves, training_log
 from era_support_packages.plots.explorer import exploration

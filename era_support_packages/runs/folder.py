@@ -172,7 +172,7 @@ class Run:
         self.write_json("data.json", data.to_dict())
 
     def data(self) -> DataFingerprint | None:
-        """The fingerprint of the data that the run is trained on; None where it was begun before runs kept one."""
+        """The fingerprint of the data that the run is trained on; None where an earlier version began it, which kept none."""
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
             return DataFingerprint.from_dict(json.loads((self.folder / "data.json").read_text()))
         with contextlib.suppress(OSError, CheckpointError):  # that one is named where it is read for more than this
@@ -267,13 +267,13 @@ class Run:
             changes = fingerprint_of(test).changes(DataFingerprint.from_dict(checkpoint.data).test, "test")
             if changes:
                 raise CheckpointError(
-                    f"{self.folder} was trained on other data than is loaded: {', '.join(changes)}. Give the data of before, or "
-                    "set resume=False to train in a new folder."
+                    f"{self.folder} was trained on other data than is loaded: {', '.join(changes)}. Give the data "
+                    "that it was trained on, or set resume=False to train in a new folder."
                 )
         elif logits is not None and logits.shape != (len(test), len(test.classes)):
             raise CheckpointError(
                 f"{self.folder} was tested on {len(logits)} images of {logits.shape[1]} classes, but the data set has "
-                f"{len(test)} of {len(test.classes)}; give the data of before, or set resume=False to train in a new folder."
+                f"{len(test)} of {len(test.classes)}; give that data again, or set resume=False to train in a new folder."
             )
         checkpoint.check_network(model, self.checkpoint_file)
         return checkpoint

@@ -52,7 +52,7 @@ def prepare(
     report: Report = print_wrapped,
     **overrides: Any,
 ) -> PreparedRun:
-    """Configuration, data and folder of a run; where the same configuration has a folder, that one, as it was resolved then.
+    """Configuration, data and folder of a run. If the same configuration has a folder, it is that one, as it was resolved then.
 
     preset, overrides: as for `TrainingConfig.preset`, but "auto" is "cpu" also where a GPU is there and the data set so small
     that "fast" would take fewer than 200 steps. data_root: as for `datasets.load`. With `resume=False` the folder is

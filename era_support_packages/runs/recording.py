@@ -135,8 +135,8 @@ def _check_data(run: Run, train: ImageDataset, test: ImageDataset) -> None:
     kept = run.data()
     if kept is not None and (changes := data_fingerprint(train, test).changes(kept)):
         raise RunError(
-            f"{run.folder} was trained on other data than is loaded: {changes}. Give the data of before, or set resume=False to "
-            "train in a new folder."
+            f"{run.folder} was trained on other data than is loaded: {changes}. Give the data that it was "
+            "trained on, or set resume=False to train in a new folder."
         )
 
 
@@ -164,7 +164,7 @@ def _train(
             run.write_metrics(state.records)
         except OSError as error:
             raise RunError(
-                f"The checkpoint cannot be written into {run.folder} ({error.strerror or error}): the one of before is still "
+                f"The checkpoint cannot be written into {run.folder} ({error.strerror or error}): the previous one is still "
                 "there. Make room, and run again with the same values to go on from it."
             ) from None
 
@@ -242,7 +242,7 @@ class NotTrainedError(PlainError, RuntimeError):
 
 
 class Untrained:
-    """Stands in a notebook for what only training brings, until it is there.
+    """Stands in a notebook for the results of training until they are there.
 
     A cell that needs it then says so in one sentence, instead of failing in its own words or showing an earlier run.
 

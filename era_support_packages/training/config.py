@@ -3,7 +3,7 @@
 `TrainingConfig` is what a person asks for, and may hold "auto". `PreparedConfig` is what the machine and the data have made of
 it; only `max_lr` may wait for the range test. It is what a run's config.json and checkpoint keep: the names and values of
 `to_dict`, the same in every version, where a field that came later holds its default in a file that lacks it. `ResolvedConfig`
-is what training uses: nothing is open any more. `training.resolution` leads from one to the next.
+is what training uses: no value of it is "auto". `training.resolution` leads from one to the next.
 """
 
 import dataclasses
@@ -144,7 +144,7 @@ class ConfigValues:
         if "preset_name" not in values:
             raise ValueError(f"A configuration needs preset_name: {nearest_names('', PRESETS)}")
         if missing := [name for name, field in own.items() if field.default is dataclasses.MISSING and name not in values]:
-            raise ValueError(f"A configuration in which nothing is open needs {', '.join(missing)} too.")
+            raise ValueError(f"A resolved configuration needs {', '.join(missing)} too.")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -256,7 +256,7 @@ _OPEN = fields(ConfigValues)
 
 @dataclass(frozen=True)
 class PreparedConfig(ConfigValues):
-    """What the machine and the data have made of a request: nothing is "auto" but perhaps `max_lr`, for the range test to find.
+    """A request resolved for this machine and this data. Only `max_lr` may still be "auto", for the range test to find.
 
     This is what a run's folder keeps. Made by `training.prepare_config`.
 

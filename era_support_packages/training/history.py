@@ -38,7 +38,7 @@ class EpochRecord:
 
 @dataclass(frozen=True, eq=False)
 class History(Readable):
-    """A run: its rows, the configuration it ran with, and what the network says of the whole test split.
+    """A run: its rows, the configuration it ran with, and the predictions of the whole test split.
 
     `planned` is the number of epochs the run was to have. One that was stopped before has fewer rows, and no predictions until
     somebody makes them.
@@ -115,7 +115,7 @@ class History(Readable):
 
 
 class Trained(NamedTuple):
-    """What training returns: the network with all that its predictions depend on, and how it came to be.
+    """What training returns: the `Classifier`, and the `History` of its training.
 
     >>> from torch import nn
     >>> from era_support_packages import TrainingConfig, load

@@ -35,8 +35,8 @@ class RangeTest(Readable):
     """A loss curve over exponentially growing learning rates and what it suggests.
 
     lrs, losses (as measured, all finite), smoothed: float64 (K,). suggestions: "steepest", "valley" and "minimum/10" to a
-    learning rate; empty where the curve never falls. For `max_lr="auto"` also trials: what training at a few rates came to;
-    or, where the run is too_short for that, preset_rate: what its preset takes, None where that says nothing either.
+    learning rate; empty where the curve never falls. For `max_lr="auto"` also trials: the results of short trainings
+    at a few rates. If the run is too_short for them, preset_rate is the rate of its preset, None where that has none either.
 
     >>> import numpy as np
     >>> from era_support_packages.training import RangeTest
@@ -82,8 +82,8 @@ class RangeTest(Readable):
 def choose_max_lr(config: PreparedConfig, result: RangeTest) -> tuple[ResolvedConfig, str]:
     """The configuration with a number for `max_lr`, and the sentence that says where it came from.
 
-    "auto" takes the best of the trials; of a run that is too short for them, the preset's own rate; and of a test without
-    trials, as older versions made it, the suggestion "valley". A number stays, and the sentence compares it with the
+    "auto" takes the best of the trials. A run that is too short for them takes the preset's own rate. A test without trials,
+    stored by an earlier version, gives the suggestion "valley". A number stays, and the sentence compares it with the
     suggestions. Raises `ValueError` where "auto" meets a curve that never falls, or a run that is too short and a preset that
     has no rate.
 

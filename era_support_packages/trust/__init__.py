@@ -1,4 +1,4 @@
-"""Can the maps be believed? Three tests that need no opinion: `faithfulness`, `sanity`, `shortcut`."""
+"""Can heat maps be believed? Three tests that answer in numbers: `faithfulness`, `sanity`, `shortcut`."""
 
 from typing import TYPE_CHECKING
 

@@ -62,7 +62,7 @@ class CheckPlan:
 
 @dataclass(frozen=True, eq=False)
 class CheckBudget:
-    """What the training took and what the network learnt, and so how large each check may be.
+    """How large each check may be, given the work of the training and what the network learnt.
 
     >>> from torch import nn
     >>> from era_support_packages import TrainingConfig, load
@@ -141,7 +141,7 @@ class CheckBudget:
         return self._largest("The sanity check", SANITY, sizes)
 
     def shortcut(self, wanted: bool = True) -> CheckPlan:
-        """Section 16: the mark takes as many steps to plant whatever the run was, so there is not much to save."""
+        """Section 16. Planting takes the same steps after every run, so little can be saved."""
         if (reason := self._cannot_tell("plant_shortcut", wanted, "finds a cause")) is not None:
             return reason
         first = planting.image_passes(len(self.train))

@@ -135,7 +135,7 @@ def test_one_split_in_two_folders_is_refused(letters: Path) -> None:
     if other.exists():
         pytest.skip("this file system does not tell Train from train")
     shutil.copytree(letters, other)
-    with pytest.raises(ValueError, match="has the folders Train/ and train/: one split each"):
+    with pytest.raises(ValueError, match="has the folders Train/ and train/ for one split: keep one"):
         load_image_folder(letters.parent / "double")
 
 

@@ -462,7 +462,7 @@ def test_another_test_split_is_refused(test: ImageDataset, has: str, recorded: R
             ask(model, test)
         assert str(raised.value) == (
             f"{recorded.folder} was tested on 10 images of 3 classes, but the data set has {has}; "
-            "give the data of before, or set resume=False to train in a new folder."
+            "give that data again, or set resume=False to train in a new folder."
         )
     assert same_weights(model.state_dict(), before)
     assert recorded.checkpoint_file.read_bytes() == content

@@ -1501,7 +1501,7 @@ def test_a_disk_that_fills_up_in_epoch_two_leaves_epoch_one_to_go_on_from(
     with pytest.raises(RunError) as raised:
         train_in_folder(network(), PreparedRun(run, config, TRAIN, TEST), quiet)
     assert str(raised.value) == (
-        f"The checkpoint cannot be written into {run.folder} (No space left on device): the one of before is still there. "
+        f"The checkpoint cannot be written into {run.folder} (No space left on device): the previous one is still there. "
         "Make room, and run again with the same values to go on from it."
     )
     assert run.complete_epochs() == 1

@@ -52,8 +52,8 @@ def sanity_check(
 
     Args:
         classifier: the trained network, with all that its predictions depend on.
-        test: the images explained are of it: those at `indices`, else `count` drawn by `seed`; 16 or more.
-        train: `train_count` images of it, not augmented, are what batch-norm statistics are estimated on.
+        test: the split whose images are explained: those at `indices`, else `count` drawn by `seed`; better 16 or more.
+        train: the split of which `train_count` images, not augmented, serve to estimate batch-norm statistics.
         methods, draws, cascades: as for `check_network`.
         seed: of the images and of the weights.
         options: `layers`, `stages` and `batch_size` as for `check_network`.

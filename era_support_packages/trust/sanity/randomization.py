@@ -115,9 +115,9 @@ def _check_redrawn(before: dict[str, Tensor], after: dict[str, Tensor], stage: s
         own = any(name == part or name.startswith(part + ".") for part in stage.split(JOINT))
         if own and name in before and torch.equal(before[name], weight) and (weight != weight.flatten()[0]).any():
             raise ValueError(
-                f"redrawing {stage!r} leaves the weights of layer {name!r} as they were, since they are computed of something "
-                "else than its parameters; the sanity check cannot be made of this network: bring its weights into parameters, "
-                "such as by remove_parametrizations or remove_weight_norm of torch.nn.utils"
+                f"redrawing {stage!r} leaves the weights of layer {name!r} as they were, because they are computed from "
+                "something other than its parameters, so the sanity check cannot be run on this network; make parameters of "
+                "its weights, for example by remove_parametrizations or remove_weight_norm of torch.nn.utils."
             )
 
 

@@ -12,7 +12,7 @@ BEARABLE = 3.0  # points of accuracy lost on clean images
 
 @dataclass(frozen=True, eq=False)
 class PlantedNetwork(Readable):
-    """A network that a mark was planted in, beside the one it was copied from, and what that took.
+    """A network with a planted mark, beside the one it was copied from, and how well the mark was learnt.
 
     The shares and accuracies are those on training images that were held out of the planting.
 
@@ -51,12 +51,12 @@ class PlantedNetwork(Readable):
 
     @property
     def class_name(self) -> str:
-        """Of the class that the mark means."""
+        """The name of the class that the mark means."""
         return self.classifier.classes[self.target_class]
 
     @property
     def resolution(self) -> int:
-        """In px, of the images; the mark has `mark.mark_size` of them."""
+        """The width of the images in px; the mark is `mark.mark_size(resolution)` px wide."""
         return self.classifier.resolution
 
     @property
