@@ -26,5 +26,6 @@ if TYPE_CHECKING:
         random_images as random_images,
         unnormalize as unnormalize,
     )
+    from era_support_packages.datasets.validation import hold_out as hold_out
 
 __all__, __getattr__, __dir__ = public_names(__name__, __file__)

@@ -24,11 +24,12 @@ class DatasetError(PlainError, RuntimeError):
 class ImageDataset:
     """One split of a data set of colour images, in memory.
 
-    images: uint8 (N, H, W, 3), RGB.  labels: int64 (N,), indices into `classes`.  split: "train" or "test".
+    images: uint8 (N, H, W, 3), RGB.  labels: int64 (N,), indices into `classes`.  split: "train", "test" or "validation".
     name: short, for file names, e.g. "cifar10".  title: for figures, e.g. "CIFAR-10".
     mean, std: per channel, of the pixels of the *training* split, on the scale [0, 1]; both splits carry the same.
     fingerprint: of what the split was read from, None where it was made from arrays (see `fingerprint_of`).
     bits: by which image files of 16 bits were scaled, None where there were none; both splits carry the same.
+    held_out: how many images `hold_out` took out of a training split; its fingerprint is still that of all that was read.
     Raises ValueError where shapes, dtypes or label values do not fit.
 
     >>> from era_support_packages import load
@@ -48,6 +49,7 @@ class ImageDataset:
     std: Channels
     fingerprint: Fingerprint | None = None
     bits: int | None = None
+    held_out: int = 0
 
     def __post_init__(self) -> None:
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[-1] != 3:
@@ -94,7 +96,7 @@ def fingerprint_of(split: ImageDataset) -> Fingerprint:
 
 
 def summary(train: ImageDataset, test: ImageDataset) -> str:
-    """How many images and which classes, the first ten of them: one sentence.
+    """How many images, those held out for validation among them, and which classes, the first ten of them: one sentence.
 
     >>> from era_support_packages import load
     >>> from era_support_packages.datasets import summary
@@ -102,7 +104,8 @@ def summary(train: ImageDataset, test: ImageDataset) -> str:
     '1,437 training and 360 test images, 10 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9'
     """
     names = ", ".join(train.classes[:10])
-    return f"{len(train):,} training and {len(test):,} test images, {len(train.classes)} classes: {names}"
+    counts = f"{len(train):,} training" + (f", {train.held_out:,} validation" if train.held_out else "")
+    return f"{counts} and {len(test):,} test images, {len(train.classes)} classes: {names}"
 
 
 def data_fingerprint(train: ImageDataset, test: ImageDataset) -> DataFingerprint:
@@ -131,11 +134,11 @@ def channel_statistics(images: np.ndarray) -> tuple[Channels, Channels]:
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
-def stratified_split(labels: np.ndarray, test_fraction: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
+def stratified_split(labels: np.ndarray, test_fraction: float = 0.2, seed: int = SPLIT_SEED) -> tuple[np.ndarray, np.ndarray]:
     """Split indices of int64 labels (N,) into train and test, each sorted, with every class in proportion.
 
     The test part holds ceil(N * test_fraction) images, shared out among the classes by largest remainder, at least one
-    a class. The choice is fixed: the same labels are split in the same way on every machine.
+    a class. The choice is fixed: the same labels and the same seed are split in the same way on every machine.
     """
     counts = np.bincount(labels)
     quotas = counts * test_fraction
@@ -143,7 +146,7 @@ def stratified_split(labels: np.ndarray, test_fraction: float = 0.2) -> tuple[np
     missing = int(np.ceil(quotas.sum())) - int(sizes.sum())
     sizes[np.argsort(sizes - quotas, kind="stable")[: max(missing, 0)]] += 1
     # RandomState and not default_rng: numpy promises that its stream never changes.
-    order = np.random.RandomState(SPLIT_SEED).permutation(len(labels))
+    order = np.random.RandomState(seed).permutation(len(labels))
     chosen = [order[labels[order] == label][:size] for label, size in enumerate(sizes)]
     is_test = np.zeros(len(labels), dtype=bool)
     is_test[np.concatenate(chosen)] = True

@@ -28,7 +28,7 @@ from era_support_packages.plots.style import (
     styled,
     text_width,
 )
-from era_support_packages.training.history import log_header, log_row
+from era_support_packages.training.history import log_header, log_row, result_line
 
 if TYPE_CHECKING:
     from era_support_packages.evaluation.predictions import Predictions
@@ -40,9 +40,11 @@ if TYPE_CHECKING:
 
 @styled
 def training_curves(history: History, title: str) -> Figure:
-    """Loss at the left and accuracy at the right, train and test, by epoch; a change of resolution is marked.
+    """Loss at the left and accuracy at the right, by epoch, of training and of the split that was looked at after each epoch:
+    the test split, or the validation split, and then the test split at the end alone. A change of resolution is marked.
 
-    `history` has records, each with epoch, resolution, train_loss, test_loss, train_accuracy, test_accuracy (percent).
+    `history` has records, each with epoch, resolution, train_loss, test_loss, train_accuracy, test_accuracy (percent), and
+    validation_loss, validation_accuracy where images are held out.
     Raises ValueError where there is no record.
 
     >>> from era_support_packages import TrainingConfig, plots
@@ -78,9 +80,10 @@ def training_log(history: History, title: str) -> Figure:
     3
     """
     check_some(history.records, "history.records")
-    header, lines = log_header(), [log_row(record) for record in history.records]
+    header, lines = log_header(history.records[-1].watched), [log_row(record) for record in history.records]
     if len(lines) > 30:
         lines = [*lines[:10], f"... {len(lines) - 30} of {len(lines)} epochs not shown ...", *lines[-20:]]
+    lines += [end] if (end := result_line(history.records)) else []
     size = FONT
     widest = max(text_width(line, size, "DejaVu Sans Mono") for line in [header, *lines])
     size *= min(1.0, 72 * (WIDTH - 1.0) / widest)  # a row too long to fit is shown smaller, not cut
@@ -185,15 +188,19 @@ def class_accuracies(predictions: Predictions, title: str) -> Figure:
 
 
 def _draw_curves(loss_axes: Axes, accuracy_axes: Axes, records: Sequence[EpochRecord]) -> None:
-    """Train and test curves of loss and accuracy by epoch, with the resolution where it changes."""
+    """Curves of loss and accuracy by epoch, with the resolution where it changes."""
     epochs = [record.epoch for record in records]
     marked = len(records) <= 30
+    watched = "test" if getattr(records[-1], "validation_loss", None) is None else "validation"
     for axes, quantity, unit in ((loss_axes, "loss", ""), (accuracy_axes, "accuracy", " %")):
-        for split, color, marker in (("train", BLUE, "o"), ("test", VERMILLION, "s")):
+        for split, color, marker in (("train", BLUE, "o"), (watched, VERMILLION, "s")):
             values = [getattr(record, f"{split}_{quantity}") for record in records]
             last = f"{values[-1]:.2f}{unit}" if unit else f"{values[-1]:.3f}"
             look: dict[str, Any] = {"marker": marker if marked else "", "markersize": 4, "linewidth": 1.8, "color": color}
             axes.plot(epochs, values, label=f"{split}: {last} at the end", **look)
+        if watched == "validation" and (value := getattr(records[-1], f"test_{quantity}")) is not None:
+            last = f"{value:.2f}{unit}" if unit else f"{value:.3f}"
+            axes.plot(epochs[-1:], [value], "D", color=INK, markersize=5, zorder=3, label=f"test: {last}, looked at once")
         axes.grid(True, axis="y")
         axes.set(xlabel="epoch", ylabel=f"{quantity} (percent)" if unit else quantity)
         axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)

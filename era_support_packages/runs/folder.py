@@ -1,12 +1,10 @@
 """A run's folder and what is written into it."""
 
 import contextlib
-import csv
 import errno
-import io
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from era_support_packages.datasets.fingerprint import DataFingerprint
 from era_support_packages.datasets.image_dataset import ImageDataset, fingerprint_of
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.runs.finished import check_finished, is_finished, summary
+from era_support_packages.runs.metrics import as_csv
 from era_support_packages.system.atomic_file import write_atomically
 from era_support_packages.system.locks import file_lock
 from era_support_packages.system.machine import describe, versions
@@ -34,8 +33,6 @@ from era_support_packages.training.history import EpochRecord, History
 from era_support_packages.training.lr_finder import RangeTest
 from era_support_packages.training.lr_trials import Trials
 from era_support_packages.training.resolution import stored_config
-
-METRICS = ("epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds")
 
 
 class RunError(PlainError, ValueError):
@@ -210,11 +207,7 @@ class Run:
 
     def write_metrics(self, records: Sequence[EpochRecord]) -> None:
         """metrics.csv: one row an epoch, accuracies in percent."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(METRICS)
-        writer.writerows([getattr(record, name) for name in METRICS] for record in records)
-        write_atomically(self.folder / "metrics.csv", text.getvalue().encode())
+        write_atomically(self.folder / "metrics.csv", as_csv(records))
 
     def write_summary(
         self,
@@ -224,10 +217,13 @@ class Run:
         flops: int,
         complete: bool = True,
         test_accuracy_tta: float | None = None,
+        images: Mapping[str, int] | None = None,
     ) -> dict[str, Any]:
         """summary.json: what was run, where, and what came out; accuracies in percent at the last epoch, time in seconds.
 
         A run that is not complete has no test accuracy: between epochs only part of the test split may have been looked at.
+        One that holds images out for validation also has their share, the number of images of each split, by its name, and what
+        came out on the validation split.
         """
         values = {
             "dataset": dataset,
@@ -243,6 +239,10 @@ class Run:
             "hardware": describe(torch.device(config.device)),
             "data": data.digest if (data := self.data()) is not None else None,
         }
+        if images is not None:
+            held_out = records[-1].scores("validation") if complete else None
+            values |= {"validation": config.validation, "images": dict(images)}
+            values |= {f"validation_{name}": held_out and getattr(held_out, name) for name in ("loss", "accuracy")}
         self.write_json("summary.json", values)
         return values
 

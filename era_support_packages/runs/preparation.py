@@ -11,12 +11,14 @@ from era_support_packages.datasets import loading as datasets
 from era_support_packages.datasets.batches import batch_count
 from era_support_packages.datasets.fingerprint import DataFingerprint
 from era_support_packages.datasets.image_dataset import ImageDataset, data_fingerprint
+from era_support_packages.datasets.validation import hold_out
 from era_support_packages.evaluation.tables import print_wrapped
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.same_data import NO_FINGERPRINT, run_of
 from era_support_packages.system.machine import overview, resolve_device, resolve_precision
 from era_support_packages.system.paths import expanded, unusable
-from era_support_packages.training.config import PreparedConfig, TrainingConfig
+from era_support_packages.training.config import ConfigValues, PreparedConfig, TrainingConfig
+from era_support_packages.training.history import History
 from era_support_packages.training.resolution import prepare_config
 
 Report = Callable[[str], None]
@@ -26,6 +28,8 @@ FEWEST_STEPS = 200  # of a preset with large batches; the handwritten digits wou
 @dataclass(frozen=True, eq=False)
 class PreparedRun:
     """What a run starts from: its folder, its configuration with everything but `max_lr` resolved, and its data.
+
+    validation: the training images held out, where the configuration has a share; `train` is then without them.
 
     >>> from era_support_packages.runs import prepare
     >>> prepared = prepare("smoke", dataset="digits")
@@ -37,6 +41,18 @@ class PreparedRun:
     config: PreparedConfig
     train: ImageDataset
     test: ImageDataset
+    validation: ImageDataset | None = None
+
+    @property
+    def images(self) -> dict[str, int] | None:
+        """How many images each split has, by its name, where some are held out; None for a run that holds none out."""
+        if self.validation is None:
+            return None
+        return {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)}
+
+    def judged(self, history: History) -> ImageDataset:
+        """The split that the predictions of a history are of: the test split, which one with validation keeps to its end."""
+        return self.validation if self.validation is not None and history.judged == "validation" else self.test
 
     def __str__(self) -> str:
         """The machine, and every value of the configuration."""
@@ -62,6 +78,8 @@ def prepare(
     A folder belongs to the data that it was trained on, told by a fingerprint: the same data finds it wherever it lies, other
     data under the same name makes a new run, and a line says what changed.
 
+    With a `validation` share the images that `datasets.hold_out` draws by the run's seed are held out of the training images.
+
     Raises `ValueError` for a bad value, `RunError` where a `run_name` belongs to another configuration, `FileNotFoundError`
     or `DatasetError` where the data cannot be used; nothing is made or changed then.
 
@@ -78,8 +96,8 @@ def prepare(
     if finished_run is not None:
         run = Run.open(finished_run)
         config = _on_this_machine(run.config())
-        train, test = _data_of(run, config, data_root, overrides.get("dataset"), report)
-        return PreparedRun(run, config, train, test)
+        data_set = _data_of(run, config, data_root, overrides.get("dataset"), report)
+        return PreparedRun(run, config, **_splits(*data_set, config))
     stored = _named_run(overrides) if resume else None
     if preset == "auto" and stored is not None:
         preset = stored.config().preset_name
@@ -91,9 +109,11 @@ def prepare(
         resolve_precision(requested.precision, device)
     if requested.dataset == "auto" and stored is not None:
         requested = requested.replace(dataset=stored.config().dataset)
-    train, test = _loaded(requested.dataset, data_root, requested.skip_broken)
+    data_set = _loaded(requested.dataset, data_root, requested.skip_broken)
+    data = data_fingerprint(*data_set)
+    splits = _splits(*data_set, requested)
+    train = splits["train"]
     requested = _suited(requested, preset, overrides, len(train), report)
-    data = data_fingerprint(train, test)
     name = requested.run_name or requested.default_run_name(train.name)
     run = run_of(requested, data, report) if resume else Run(expanded(requested.output_dir) / name)
     if not resume or not os.path.exists(run.folder):
@@ -102,22 +122,30 @@ def prepare(
         if run.name != name:
             config = config.replace(run_name=run.name)  # the name by which it is found again
             run.write_config(config)
-        return PreparedRun(run, config, train, test)
+        return PreparedRun(run, config, **splits)
     if run.is_empty():  # made by hand, or by a process that was killed at once
         config = prepare_config(requested, train)
         run.write_config(config)
         run.write_data(data)
-        return PreparedRun(run, config, train, test)
+        return PreparedRun(run, config, **splits)
     config = _adopted(run, requested, data, report)
     if not run.finished:
         done, planned = run.complete_epochs(), len(config.planned_epochs(len(train)))
         rows = f"{done} of {planned} epochs are done" if done else "it was stopped before its first epoch was complete"
         report(f"Going on with {run.folder}: {rows}.")
-    return PreparedRun(run, config, train, test)
+    return PreparedRun(run, config, **splits)
 
 
 def _loaded(dataset: str, data_root: str | None, skip_broken: bool) -> tuple[ImageDataset, ImageDataset]:
     return datasets.load(dataset, data_root, **({"skip_broken": True} if skip_broken else {}))
+
+
+def _splits(train: ImageDataset, test: ImageDataset, config: ConfigValues) -> dict[str, ImageDataset]:
+    """The splits by name, with that for validation where a share is held out."""
+    if not config.validation:
+        return {"train": train, "test": test}
+    train, validation, test = hold_out(train, test, config.validation, config.seed)
+    return {"train": train, "validation": validation, "test": test}
 
 
 def _data_of(

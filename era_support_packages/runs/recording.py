@@ -19,7 +19,7 @@ from era_support_packages.training.checkpoint import Checkpoint, CheckpointError
 from era_support_packages.training.config import PreparedConfig, ResolvedConfig
 from era_support_packages.training.cost import duration, training_flops
 from era_support_packages.training.failures import device_failed, is_device_failure, is_out_of_memory, out_of_memory
-from era_support_packages.training.history import History, Trained, log_header, log_row, trained
+from era_support_packages.training.history import History, Trained, log_lines, trained
 from era_support_packages.training.loop import fit
 from era_support_packages.training.lr_finder import RangeTest, choose_max_lr, range_test
 from era_support_packages.training.resources import use_resources
@@ -105,13 +105,13 @@ def train_in_folder(model: nn.Module, prepared: PreparedRun, report: Report = pr
         report(
             f"Not trained now: this is the run {run.name}, trained in {duration(summary['seconds'])} on {summary['hardware']}."
         )
-        report("\n".join([log_header(), *map(log_row, history.records)]))
+        report("\n".join(log_lines(history.records)))
         return trained(model, test, history, config.precision)
     config = config.resolved()
     with run.locked(), sigterm_interrupts():
         before = {name: value.clone() for name, value in model.state_dict().items()}
         try:
-            return _train(model, train, test, config, run, report)
+            return _train(model, prepared, config, report)
         except BaseException as error:
             # Else the half-trained network would be the start of the next attempt in the same notebook.
             checkpoint = run.checkpoint(model, test) if not isinstance(error, CheckpointError) else None
@@ -121,7 +121,7 @@ def train_in_folder(model: nn.Module, prepared: PreparedRun, report: Report = pr
             model.load_state_dict(before if checkpoint is None else checkpoint.model)
             if not isinstance(error, KeyboardInterrupt):
                 raise
-            history = _stopped(model, train, checkpoint, config, run)
+            history = _stopped(model, prepared, checkpoint, config)
             name = f" and run_name={config.run_name!r}" if config.run_name else ""
             report(
                 f"Stopped after epoch {len(history.records)} of {history.planned}. Run again with the same values{name} to go on "
@@ -140,10 +140,9 @@ def _check_data(run: Run, train: ImageDataset, test: ImageDataset) -> None:
         )
 
 
-def _train(
-    model: nn.Module, train: ImageDataset, test: ImageDataset, config: ResolvedConfig, run: Run, report: Report
-) -> Trained:
+def _train(model: nn.Module, prepared: PreparedRun, config: ResolvedConfig, report: Report) -> Trained:
     """From the checkpoint, if there is one, to the summary."""
+    run, train, test = prepared.run, prepared.train, prepared.test
     planned = config.planned_epochs(len(train))
     remove_leftovers(run.folder)
     checkpoint = run.checkpoint(model, test)
@@ -168,7 +167,7 @@ def _train(
                 "there. Make room, and run again with the same values to go on from it."
             ) from None
 
-    result = fit(model, train, test, config, report, keep, checkpoint)
+    result = fit(model, train, test, config, report, keep, checkpoint, prepared.validation)
     history = result.history
     with use_resources(config):
         flipped = None
@@ -176,18 +175,20 @@ def _train(
             device = resolve_device(config.device)
             flipped = predict(model, test, device, config.precision, history.resolution, flip=True).accuracy
         flops = training_flops(model, config, planned, len(train), run.range_test_batches())
-        run.write_summary(history.records, config, train.name, flops, test_accuracy_tta=flipped)
+        name, images = train.name, prepared.images
+        run.write_summary(history.records, config, name, flops, test_accuracy_tta=flipped, images=images)
     return result
 
 
-def _stopped(model: nn.Module, train: ImageDataset, checkpoint: Checkpoint | None, config: ResolvedConfig, run: Run) -> History:
+def _stopped(model: nn.Module, prepared: PreparedRun, checkpoint: Checkpoint | None, config: ResolvedConfig) -> History:
     """The complete epochs of a run that was stopped, written down as such."""
+    run, train = prepared.run, prepared.train
     planned = config.planned_epochs(len(train))
     records = () if checkpoint is None else checkpoint.records
     run.write_metrics(records)
     with use_resources(config):
         flops = training_flops(model, config, planned[: len(records)], len(train), run.range_test_batches())
-        run.write_summary(records, config, train.name, flops, complete=False)
+        run.write_summary(records, config, train.name, flops, complete=False, images=prepared.images)
     return History(records, config, None, len(planned))
 
 
@@ -215,7 +216,9 @@ def train_or_stop(model: nn.Module, prepared: PreparedRun, report: Report = prin
     """`train_in_folder` for a notebook: after the stop button, the classifier and the history as they were after the last
     complete epoch, so that they can be shown.
 
-    Its predictions are made now, from the weights of the last complete epoch. Raises `RunStopped` where no epoch is complete.
+    Its predictions are made now, from the weights of the last complete epoch: of the test split, or in a run that holds images
+    out for validation of those, since its test split is not looked at before the end. Raises `RunStopped` where no epoch is
+    complete.
 
     >>> from torch import nn
     >>> from era_support_packages.runs import prepare, train_or_stop
@@ -234,7 +237,7 @@ def train_or_stop(model: nn.Module, prepared: PreparedRun, report: Report = prin
             raise
     report("What follows shows the run as it was then.")
     result = trained(model, prepared.test, history)
-    return Trained(result.classifier, replace(history, predictions=result.classifier.predict(prepared.test)))
+    return Trained(result.classifier, replace(history, predictions=result.classifier.predict(prepared.judged(history))))
 
 
 class NotTrainedError(PlainError, RuntimeError):

@@ -68,7 +68,7 @@ class Checkpoint:
         content |= {
             "format": FORMAT,
             "config": self.config.to_dict(),
-            "records": [dataclasses.asdict(record) for record in self.records],
+            "records": [record.to_dict() for record in self.records],
             "model": {name: value.detach().cpu().contiguous() for name, value in self.model.items()},
         }
         write_tensors(path, content)

@@ -92,8 +92,9 @@ class ConfigValues:
     rgb_shift: float = setting(0.0, "probability; each channel by up to 20 of 255", low=0, high=1)
     brightness_contrast: float = setting(0.0, "probability; each by up to 20 %", low=0, high=1)
     range_test_iterations: int = setting(100, "steps of the learning-rate range test", low=16, high=10_000, group="tests")
+    validation: float = setting(0.0, "share of the training images held out by class and seed, to choose by", low=0, high=0.5)
     test_images: int | None = setting(
-        None, "test images looked at between epochs; the last epoch always sees the whole test split", low=1, high=10**9
+        None, "test or validation images looked at between epochs; the last epoch always sees the whole split", low=1, high=10**9
     )
     skip_broken: bool = setting(False, "leave damaged image files out, and say how many, instead of naming them and ending")
     test_time_flip: bool = setting(False, "at the end, also score the mean over each test image and its mirror image")

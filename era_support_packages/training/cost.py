@@ -38,17 +38,22 @@ def seconds_per_image(model: nn.Module, config: ResolvedConfig, timed_steps: int
     return (time.perf_counter() - start) / timed_steps / config.batch_size
 
 
-def predicted_seconds(config: ConfigValues, planned: Sequence[PlannedEpoch], test_size: int, image_seconds: float) -> float:
+def predicted_seconds(
+    config: ConfigValues, planned: Sequence[PlannedEpoch], test_size: int, image_seconds: float, validation_size: int = 0
+) -> float:
     """How long these epochs will take, from the cost of an image at the plan's first resolution: work grows with the pixels.
 
-    An image of the test split costs a third of a training image: a forward pass without the two of the backward pass.
+    An image of the test split costs a third of a training image: a forward pass without the two of the backward pass. Where
+    there is a validation split, that is what is looked at after each epoch, and the test split only after the last.
     """
     first = config.resolutions[0][0]
     work = 0.0
     for epoch in planned:
         last = epoch is planned[-1]
-        test_images = test_size if last or config.test_images is None else min(config.test_images, test_size)
-        work += epoch.images * epoch.resolution**2 + test_images * epoch.resolution**2 / 3
+        watched = validation_size or test_size
+        seen = watched if last or config.test_images is None else min(config.test_images, watched)
+        seen += test_size if last and validation_size else 0
+        work += epoch.images * epoch.resolution**2 + seen * epoch.resolution**2 / 3
     return work / first**2 * image_seconds
 
 

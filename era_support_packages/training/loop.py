@@ -21,9 +21,9 @@ from era_support_packages.training.checkpoint import Checkpoint, random_state, r
 from era_support_packages.training.config import ResolvedConfig
 from era_support_packages.training.cost import announce_duration, duration, predicted_seconds, seconds_per_image
 from era_support_packages.training.failures import TrainingDivergedError, diverged, is_out_of_memory, out_of_memory
-from era_support_packages.training.history import EpochRecord, History, Trained, log_header, log_row, trained
+from era_support_packages.training.history import EpochRecord, History, Scores, Trained, log_lines, log_row, result_line, trained
 from era_support_packages.training.plan import PlannedEpoch
-from era_support_packages.training.resolution import require_type
+from era_support_packages.training.resolution import require_held_out, require_type
 from era_support_packages.training.resources import use_resources
 from era_support_packages.training.setup import build_batches, build_optimizer, build_scheduler
 from era_support_packages.training.step import TrainingStep
@@ -37,6 +37,7 @@ def fit(
     report: Callable[[str], None] = print,
     keep: Callable[[Checkpoint], None] | None = None,
     resume: Checkpoint | None = None,
+    validation: ImageDataset | None = None,
 ) -> Trained:
     """Train the model as a resolved configuration says; returns it as a `Classifier`, with the `History` of the run.
 
@@ -46,8 +47,12 @@ def fit(
     live tensors, so it must be saved before `keep` returns. With `resume` the run goes on from such a state: on a CPU with the
     same number of threads, and on one GPU with `deterministic`, bit for bit as if it had not stopped.
 
-    Raises `TypeError` for a configuration that is not resolved, `ValueError` where `resume` is a finished run of fewer epochs,
-    `TrainingDivergedError` when the loss is no longer a number, and `OutOfMemoryError` where a batch does not fit.
+    Where the configuration has a `validation` share, `validation` is the split that `datasets.hold_out` held out: what is looked
+    at after each epoch. The test split is then predicted once, after the last.
+
+    Raises `TypeError` for a configuration that is not resolved, `ValueError` where `resume` is a finished run of fewer epochs
+    and where validation split and configuration do not go together, `TrainingDivergedError` when the loss is no longer a
+    number, and `OutOfMemoryError` where a batch does not fit.
 
     >>> from era_support_packages import TrainingConfig, load
     >>> from era_support_packages.training import build_model, fit, resolve
@@ -58,14 +63,30 @@ def fit(
     (16, [(1, 8)])
     """
     require_type(config, ResolvedConfig)
+    _check_validation(config, train, test, validation)
     try:
         with use_resources(config):
-            history = _fit(model, train, test, config, report, keep, resume)
+            history = _fit(model, train, test, config, report, keep, resume, validation)
         return trained(model, test, history)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
     raise out_of_memory(model, config)  # outside of the handler, where no traceback holds on to the tensors any more
+
+
+def _check_validation(config: ResolvedConfig, train: ImageDataset, test: ImageDataset, validation: ImageDataset | None) -> None:
+    """Raise `ValueError` where the splits are not those that the configuration speaks of."""
+    require_held_out(config, train)
+    if (validation is None) == bool(config.validation):
+        raise ValueError(
+            f"validation is {config.validation} in the configuration, and {'no' if validation is None else 'a'} validation split "
+            "is given: a share takes the split that datasets.hold_out held out, and 0 takes none."
+        )
+    if validation is not None and len({(split.mean, split.std) for split in (train, validation, test)}) > 1:
+        raise ValueError(
+            "the training, validation and test images carry different means or standard deviations: take all three from one "
+            "datasets.hold_out."
+        )
 
 
 def _fit(
@@ -76,6 +97,7 @@ def _fit(
     report: Callable[[str], None],
     keep: Callable[[Checkpoint], None] | None,
     resume: Checkpoint | None,
+    validation: ImageDataset | None,
 ) -> History:
     planned = config.planned_epochs(len(train))
     records = list(resume.records) if resume is not None else []
@@ -84,20 +106,22 @@ def _fit(
         assert resume is not None  # a run has at least one epoch
         assert resume.logits is not None  # as after every last one
         model.load_state_dict(resume.model)
-        report("\n".join([log_header(), *map(log_row, records)]))
+        report("\n".join(log_lines(records)))
         return History(
             tuple(records), config, Predictions(resume.logits.numpy(), test.labels, test.classes, test.images), len(planned)
         )
     if config.device == "cpu":
         keep_freed_memory()
-    report(announce_duration(config, predicted_seconds(config, left, len(test), seconds_per_image(model, config))))
+    held_out = 0 if validation is None else len(validation)
+    seconds = predicted_seconds(config, left, len(test), seconds_per_image(model, config), held_out)
+    report(announce_duration(config, seconds))
     optimizer = build_optimizer(model, config)
     steps = sum(batch_count(epoch.images, config.batch_size) for epoch in planned)
     step = TrainingStep(model, optimizer, config, build_scheduler(optimizer, config, steps))
     torch.manual_seed(config.seed)  # dropout, where the network has it
     if resume is not None:
         _restore(step, resume)
-    predictions = _train_epochs(step, train, test, planned, records, report, keep)
+    predictions = _train_epochs(step, train, validation, test, planned, records, report, keep)
     return History(tuple(records), config, predictions, len(planned))
 
 
@@ -120,6 +144,7 @@ def _restore(step: TrainingStep, checkpoint: Checkpoint) -> None:
 def _train_epochs(
     step: TrainingStep,
     train: ImageDataset,
+    validation: ImageDataset | None,
     test: ImageDataset,
     planned: tuple[PlannedEpoch, ...],
     records: list[EpochRecord],
@@ -129,22 +154,26 @@ def _train_epochs(
     """The epochs that `records` lacks, each appended to it; the predictions of the whole test split after the last."""
     config = step.config
     batches = build_batches(train, config)
-    quick_test = _evenly_spread(test, config.test_images)
+    watched = test if validation is None else validation
+    some_of_it = _evenly_spread(watched, config.test_images)
     largest_class = 100 * np.bincount(train.labels).max() / len(train)
     judged = next((epoch for epoch in planned if epoch.start >= config.warmup * planned[-1].end), planned[-1])
     again = statistics_images(config, len(train)) if has_batch_norm(step.model) else 0
     left = planned[len(records) :]
     data = data_fingerprint(train, test).to_dict() if keep is not None else None
-    report("\n".join([log_header(), *map(log_row, records)]))
+    report("\n".join(log_lines(records, watched.split if validation is not None else "test")))
     with progress_bar(sum(epoch.images * epoch.resolution**2 for epoch in left), unit="px²") as bar:
         for epoch in left:
             start = time.perf_counter()
             loss, accuracy, lr = _train_epoch(step, batches, epoch, len(planned), bar)
             last = epoch is planned[-1]
-            bar.set_postfix_str("testing")
+            bar.set_postfix_str("testing" if validation is None else "validating")
             if again:
                 refresh_statistics(step.model, train, again, epoch.resolution, config.seed, step.device, config.precision)
-            predictions = predict(step.model, test if last else quick_test, step.device, config.precision, epoch.resolution)
+            predictions = predict(step.model, watched if last else some_of_it, step.device, config.precision, epoch.resolution)
+            seen = predictions
+            if last and validation is not None:
+                predictions = predict(step.model, test, step.device, config.precision, epoch.resolution)
             record = EpochRecord(
                 epoch=epoch.epoch,
                 resolution=epoch.resolution,
@@ -152,23 +181,33 @@ def _train_epochs(
                 lr=lr,
                 train_loss=loss,
                 train_accuracy=accuracy,
-                test_loss=predictions.mean_loss,
-                test_accuracy=predictions.accuracy,
-                test_correct=predictions.correct,
-                test_total=len(predictions),
                 seconds=time.perf_counter() - start,
+                **_scores("test", predictions if last or validation is None else None),
+                **_scores("validation", None if validation is None else seen),
             )
             records.append(record)
             if keep is not None:
                 keep(_checkpoint(step, train, data, len(planned), records, predictions if last else None))
             bar.clear()
             report(log_row(record))
+            if end := result_line(records):
+                report(end)
             if epoch is judged and accuracy <= largest_class:
                 report(
                     f"Warning: after the warm-up the training accuracy is {accuracy:.2f} %, no better than always naming the "
                     f"largest class ({largest_class:.2f} %); a lower max_lr may help."
                 )
     return predictions
+
+
+def _scores(split: str, said: Predictions | None) -> dict[str, Any]:
+    """The values of a record that are those of one split, by name; None where it was not looked at."""
+    values = (
+        dict.fromkeys(Scores._fields)
+        if said is None
+        else dict(zip(Scores._fields, (said.mean_loss, said.accuracy, said.correct, len(said)), strict=True))
+    )
+    return {f"{split}_{name}": value for name, value in values.items()}
 
 
 def _checkpoint(

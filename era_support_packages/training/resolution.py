@@ -29,7 +29,8 @@ def resolve(config: TrainingConfig, train: ImageDataset) -> ResolvedConfig:
 def prepare_config(config: TrainingConfig, train: ImageDataset) -> PreparedConfig:
     """The configuration with every "auto" but `max_lr` replaced by what it means on this machine and for this data set.
 
-    Raises `ValueError` for a device or a precision that this machine lacks.
+    Raises `ValueError` for a device or a precision that this machine lacks, and where `validation` asks for images to be held
+    out and none were held out of these (`datasets.hold_out` does it).
 
     >>> from era_support_packages import TrainingConfig, load
     >>> from era_support_packages.training import prepare_config
@@ -41,6 +42,7 @@ def prepare_config(config: TrainingConfig, train: ImageDataset) -> PreparedConfi
     device = resolve_device(config.device)
     if config.precision != "auto":
         resolve_precision(config.precision, device)
+    require_held_out(config, train)
     return PreparedConfig.from_dict({**config.to_dict(), **_answers(config, device, train.name)})
 
 
@@ -64,6 +66,15 @@ def require_type(config: object, kind: type[PreparedConfig]) -> None:
         raise TypeError(
             f"A {kind.__name__} is needed, not a {type(config).__name__}: make one with training.resolve(config, train), or "
             "where max_lr is 'auto' with training.prepare_config, training.range_test and training.choose_max_lr."
+        )
+
+
+def require_held_out(config: ConfigValues, train: ImageDataset) -> None:
+    """Raise `ValueError` where images are to be held out for validation, and the training images are still all that were read."""
+    if config.validation and not train.held_out:
+        raise ValueError(
+            f"validation is {config.validation}, but nothing is held out of these training images: begin with train, validation, "
+            f"test = datasets.hold_out(train, test, {config.validation}, seed={config.seed}), and give fit validation=validation."
         )
 
 

@@ -181,13 +181,14 @@ class CheckBudget:
         if not wanted:
             return _unwanted(knob)
         if self._tested < FEWEST_IMAGES:
-            return CheckPlan(f"Left out: of {self._tested} test images no map's figures are sure; {FEWEST_IMAGES} are needed.")
+            images = f"{self._tested} {self.history.judged} images"
+            return CheckPlan(f"Left out: of {images} no map's figures are sure; {FEWEST_IMAGES} are needed.")
         if self.learned or self.extent == "full":
             return None
         return CheckPlan(
             f"Left out: the network has hardly learnt, so that asking whether its map {what} can come to nothing. It gets "
-            f"{percent(self._accuracy)} of the test images right, always naming the most frequent class {percent(self._guess)}; "
-            f"a quarter of the way from there to 100 % is asked for. {REMEDY}"
+            f"{percent(self._accuracy)} of the {self.history.judged} images right, always naming the most frequent class "
+            f"{percent(self._guess)}; a quarter of the way from there to 100 % is asked for. {REMEDY}"
         )
 
     def _largest(self, name: str, share: float, sizes: list[CheckPlan]) -> CheckPlan:

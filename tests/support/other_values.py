@@ -39,6 +39,7 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
     "rgb_shift": {"rgb_shift": 0.1},
     "brightness_contrast": {"brightness_contrast": 0.1},
     "range_test_iterations": {"range_test_iterations": 101},
+    "validation": {"validation": 0.1},
     "test_images": {"test_images": 10},
     "skip_broken": {"skip_broken": True},
     "test_time_flip": {"test_time_flip": True},

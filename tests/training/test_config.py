@@ -401,6 +401,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "rgb_shift": (0.0, 1.0),
     "brightness_contrast": (0.0, 1.0),
     "range_test_iterations": (16, 10_000),
+    "validation": (0.0, 0.5),
     "test_images": (1, 10**9),
     "workers": (0, 64),
     "threads": (1, 1024),
