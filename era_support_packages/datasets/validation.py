@@ -16,9 +16,9 @@ def hold_out(
 ) -> tuple[ImageDataset, ImageDataset, ImageDataset]:
     """A data set with a validation split: (train, validation, test), where `share` of the training images are held out.
 
-    These are ceil(N share) of N images, shared out among the classes in proportion, and at least one of each. The same seed
-    draws the same images on every machine. All three splits carry the mean and standard deviation of the images that remain
-    for training, so that nothing of the others is known while it lasts; pass them on together.
+    Their number is rounded up and shared out among the classes in proportion, at least one of each. The same seed draws the
+    same images on every machine. All three splits carry the mean and standard deviation of the images that remain for training,
+    so that it knows nothing of the others; pass all three on.
 
     Raises `ValueError` where not 0 < share <= 0.5, for a seed that is not in 0 ... 2**32 - 1, and where a class has a single
     training image, which cannot be on both sides.

@@ -161,7 +161,7 @@ def _train_epochs(
     again = statistics_images(config, len(train)) if has_batch_norm(step.model) else 0
     left = planned[len(records) :]
     data = data_fingerprint(train, test).to_dict() if keep is not None else None
-    report("\n".join(log_lines(records, watched.split if validation is not None else "test")))
+    report("\n".join(log_lines(records, "test" if validation is None else "validation")))
     with progress_bar(sum(epoch.images * epoch.resolution**2 for epoch in left), unit="px²") as bar:
         for epoch in left:
             start = time.perf_counter()
