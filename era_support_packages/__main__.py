@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from era_support_packages.datasets.image_dataset import DatasetError
-from era_support_packages.notebook.parameters import Knobs, ParameterError, Parameters
+from era_support_packages.notebook.parameters import Knobs, ParameterError, Parameters, as_typed
 from era_support_packages.system.command_values import CommandLineError, CommandParser, read_value
 from era_support_packages.system.settings import fields, is_text_field, option_help, setting_of, takes
 from era_support_packages.training.config import TrainingConfig
@@ -50,7 +50,7 @@ def run(preset: str, data_root: str | None, resume: bool, overrides: dict[str, A
     from era_support_packages.runs.recording import train_prepared
 
     def report(line: str) -> None:
-        print(line, flush=True)
+        print(line if "\n" in line else as_typed(line, "options"), flush=True)  # tables name values as config.json does
 
     prepared = prepare(preset, data_root=data_root, resume=resume, report=report, **overrides)
     _, history = train_prepared(prepared, report)
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = build_parser().read(sys.argv[1:] if arguments is None else arguments)
         Parameters({name: value for name, value in options.items() if value is not None}).check()
     except (CommandLineError, ParameterError) as error:  # before PyTorch is imported
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {as_typed(str(error), 'options')}", file=sys.stderr)
         return 2
     from era_support_packages.runs.recording import RunStopped
     from era_support_packages.training.failures import DeviceFailedError, OutOfMemoryError, TrainingDivergedError
@@ -72,10 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run(preset, data_root, resume, options)
     except (ValueError, FileNotFoundError, DatasetError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {as_typed(str(error), 'options')}", file=sys.stderr)
         return 2
     except (TrainingDivergedError, OutOfMemoryError, DeviceFailedError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {as_typed(str(error), 'options')}", file=sys.stderr)
         return 1
     except RunStopped as stop:
         return stop.exit_code

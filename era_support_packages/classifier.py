@@ -15,7 +15,7 @@ from era_support_packages.datasets.loading import load as load_dataset
 from era_support_packages.datasets.normalization import STATISTICS, are_statistics, normalize, unnormalize
 from era_support_packages.evaluation.images import Images, pixels_and_labels, positions
 from era_support_packages.evaluation.predictions import Predictions, logits_problem, predicted_logits
-from era_support_packages.gradcam.arguments import checked_batch_size
+from era_support_packages.gradcam.arguments import TARGETS, checked_batch_size, checked_words
 from era_support_packages.gradcam.explanation import Explanation, explain
 from era_support_packages.gradcam.exploration import Exploration, check_index, checked_methods, explored, layers_of
 from era_support_packages.models.catalog import MODELS, build_network, differing_weight
@@ -27,6 +27,8 @@ from era_support_packages.system.tensor_file import TensorFileError, read_tensor
 
 FORMAT = 3  # of the files; count up when their contents change
 WITHOUT_CLASSIFIER = 2  # the format of before, which kept neither class names nor statistics
+
+_GIVE = "give the folder of a run, or a file that Classifier.save wrote."
 
 
 class ClassifierError(PlainError, ValueError):
@@ -126,6 +128,7 @@ class Classifier:
         predicted or no labels are known. Of predictions, the class predicted is the one that they hold.
         """
         self._check_classes(images)
+        checked_words(targets, (*TARGETS, "contrast"), self.classes)
         pixels, labels = pixels_and_labels(images, indices, self.bits)
         said = images.take(positions(images, indices)) if isinstance(images, Predictions) else None
         if isinstance(targets, str) and targets == "contrast":
@@ -234,24 +237,24 @@ class Classifier:
         file = path / "checkpoint.pt" if is_folder else path
         if not os.path.isfile(file):
             kind = "has no checkpoint.pt: it is no run, or no epoch of it is complete yet" if is_folder else "is not there"
-            raise FileNotFoundError(f"{path} {kind}; give the folder of a run, or a file that Classifier.save wrote.")
+            raise FileNotFoundError(f"{path} {kind}; {_GIVE}")
         try:
             content = read_tensors(file)
         except TensorFileError as error:
-            raise ClassifierError(f"{error}; give the folder of a run, or a file that Classifier.save wrote.") from None
+            raise ClassifierError(f"{error}; copy it again from where it is whole, or {_GIVE}") from None
         described: Any = content.get("classifier")
-        if content.get("format") not in (FORMAT, WITHOUT_CLASSIFIER):
+        if "format" not in content:
+            raise ClassifierError(f"{file} is no file of this package, such as weights alone; build their network, or {_GIVE}")
+        if content["format"] not in (FORMAT, WITHOUT_CLASSIFIER):
             raise ClassifierError(
-                f"{file} has format {content.get('format')!r}, which this version does not read; update the package."
+                f"{file} has format {content['format']!r}, which this version does not read; update the package."
             )
         where = resolve_device(device)
         used = resolve_precision(precision, where)
         try:
-            if described is None and content.get("format") == WITHOUT_CLASSIFIER:
+            if described is None and content["format"] == WITHOUT_CLASSIFIER:
                 described = _completed(file, content)
-            values = dict(
-                described, classes=tuple(described["classes"]), mean=tuple(described["mean"]), std=tuple(described["std"])
-            )
+            values = {**described, **{name: tuple(described[name]) for name in ("classes", "mean", "std")}}
             network = build_network(values["model"], len(values["classes"]))
             network.load_state_dict(content["model"])
             network = network.eval().to(where).to(memory_format=torch.channels_last)
@@ -261,9 +264,7 @@ class Classifier:
         except ValueError as error:  # an unknown network, a value that no classifier has
             raise ClassifierError(f"{file} cannot be used: {error}") from None
         except (LookupError, TypeError, AttributeError, RuntimeError):
-            raise ClassifierError(
-                f"{file} holds no classifier; give the folder of a run, or a file that Classifier.save wrote."
-            ) from None
+            raise ClassifierError(f"{file} holds no classifier; {_GIVE}") from None
 
 
 def description(model: str | None, source: "ImageDataset | Classifier", resolution: int) -> dict[str, Any]:

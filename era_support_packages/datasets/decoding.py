@@ -16,6 +16,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
+from era_support_packages.datasets import tiff
+
 BITS = (8, 10, 12, 14, 16)
 HEIC_HINT = "HEIC (`pip install pillow-heif` reads it)"
 # A file of such a name that no decoder recognizes was an image once. What is read is asked of the decoders, not of this list.
@@ -24,15 +26,20 @@ IMAGE_ENDINGS = (
     *(".jp2", ".jpe", ".jpeg", ".jpg", ".jxl", ".pam", ".pbm", ".pcx", ".pgm", ".png", ".pnm", ".ppm", ".psd", ".qoi", ".ras"),
     *(".sgi", ".tga", ".tif", ".tiff", ".webp", ".xbm", ".xpm"),
 )
+_VALUES = {"F": "float32", "I": "int32"}  # of Pillow's modes
 _OUTSIDE_PILLOWS_SIGNATURES = ("TGA",)  # has none: any bytes could be taken for it
 
 
 class UndecodableError(Exception):
-    """A file that gives no pixels. damaged: it is an image, but not a whole one; else nobody here reads it, or it is none."""
+    """A file that gives no pixels.
 
-    def __init__(self, reason: str, damaged: bool = True) -> None:
-        super().__init__(reason)
-        self.reason, self.damaged = reason, damaged
+    damaged: it is an image, but not a whole one; else nobody here reads it, or it is none. remedy: what makes a whole one of
+    another kind readable; such a one counts as an image that should have been read. Both stand in the message, "reason; remedy".
+    """
+
+    def __init__(self, reason: str, damaged: bool = True, remedy: str = "") -> None:
+        super().__init__(f"{reason}; {remedy}" if remedy else reason)
+        self.damaged = damaged
 
 
 class JpegUncheckedError(Exception):
@@ -74,7 +81,8 @@ def recognized(file: str) -> bool:
             return image.format not in _OUTSIDE_PILLOWS_SIGNATURES
     except Exception:  # the decoders raise all kinds of errors for bytes that are no image
         with open(file, "rb") as stream:
-            return _foreign_format(stream.read(64)) is not None
+            start = stream.read(64)
+        return _is_heic(start) or _foreign_format(start) is not None  # Pillow knows HEIC only once its package is asked for
 
 
 def decode(data: bytes, jpeg_warnings: Callable[[], str] | None = None) -> Picture:
@@ -87,6 +95,8 @@ def decode(data: bytes, jpeg_warnings: Callable[[], str] | None = None) -> Pictu
         raise UndecodableError("it is empty")
     if data.startswith(b"\xff\xd8\xff"):
         return _decode_jpeg(data, jpeg_warnings)
+    if (problem := tiff.unserved(data)) is not None:
+        raise UndecodableError(problem[0], remedy=problem[1])
     chunks = _png_chunks(data) if data.startswith(b"\x89PNG\r\n\x1a\n") else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow, on metadata
@@ -107,7 +117,7 @@ def decode(data: bytes, jpeg_warnings: Callable[[], str] | None = None) -> Pictu
     if image.dtype == np.uint16:
         return _deep_picture(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), None, pictures)
     if image.dtype != np.uint8:
-        raise UndecodableError(f"it holds {image.dtype} values; save it with 8 or 16 bits")
+        raise UndecodableError(f"it holds {image.dtype} values", remedy=tiff.EIGHT_OR_SIXTEEN)
     return Picture(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), pictures=pictures)
 
 
@@ -151,7 +161,7 @@ def _decode_deep(data: bytes, header: Image.Image, chunks: dict[bytes, bytes], p
     if image is None:
         raise UndecodableError("it cannot be decoded")
     if image.dtype != np.uint16:
-        raise UndecodableError(f"it holds {image.dtype} values; save it with 8 or 16 bits")
+        raise UndecodableError(f"it holds {image.dtype} values", remedy=tiff.EIGHT_OR_SIXTEEN)
     image = image if image.ndim == 3 else image[..., None]
     opacity = None
     if image.shape[2] == 4:
@@ -210,6 +220,8 @@ def _picture_count(header: Image.Image | None) -> int:
 
 def _decode_with_pillow(header: Image.Image) -> np.ndarray:
     """uint8 (H, W, 3) of the first picture, on white where it is transparent."""
+    if header.mode[0] in "FI":  # as numbers without a known range, which Pillow would clip
+        raise UndecodableError(f"it holds {_VALUES.get(header.mode[0])} values", remedy=tiff.EIGHT_OR_SIXTEEN)
     try:
         image = ImageOps.exif_transpose(header)
         if not _has_alpha(image):

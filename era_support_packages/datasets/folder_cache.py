@@ -14,7 +14,7 @@ import numpy as np
 from era_support_packages.datasets.image_dataset import IMAGE_SIZE
 from era_support_packages.datasets.scanning import ScannedFile, scan
 
-CACHE_FORMAT = 2  # count up when the same files would be read otherwise
+CACHE_FORMAT = 3  # count up when the same files would be read otherwise
 _SHALLOW, _DEEP = (IMAGE_SIZE, IMAGE_SIZE, 3), (IMAGE_SIZE, IMAGE_SIZE, 4)
 
 

@@ -63,10 +63,13 @@ def load_image_folder(
     folder = expanded(folder).resolve()
     listing = list_folder(folder)
     found = _scanned(folder, listing, default_cache_dir() if cache_dir is None else expanded(cache_dir))
-    if broken := [file.path for file, is_broken in zip(listing.candidates, found.damaged, strict=True) if is_broken]:
+    reasons = zip(listing.candidates, found.problems, found.damaged, strict=True)
+    if broken := [(file.path, problem) for file, problem, is_broken in reasons if is_broken]:
         if not skip_broken:
             raise DatasetError(_broken_sentence(broken, len(listing.candidates)))
-        listing.passed_over["damaged"] = len(broken)
+        for _, problem in broken:
+            what, remedy = _parts(problem)
+            listing.passed_over[f"that cannot be used ({what}: {remedy})" if remedy else "damaged"] += 1
     used = [file for file, fine in zip(listing.candidates, found.fine, strict=True) if fine]
     classes = _classes(folder, listing, used)
     labels = np.array([classes.index(file.label) for file in used], dtype=np.int64)
@@ -124,8 +127,9 @@ def decode_images(files: Sequence[str | os.PathLike[str]], bits: int | None = No
     pictures = []
     for name, file in zip(names, found, strict=True):
         if file.pixels is None:
-            instead = "a whole one" if file.damaged else "another file"
-            raise DatasetError(f"{name} cannot be decoded as an image ({file.problem}): give {instead}.")
+            what, remedy = _parts(file.problem)
+            remedy = remedy or f"give {'a whole one' if file.damaged else 'another file'}"
+            raise DatasetError(f"{name} cannot be decoded as an image ({what}): {remedy}.")
         pictures.append(file.pixels)
     largest = max(file.largest for file in found)
     if not largest:
@@ -150,13 +154,25 @@ def _scanned(folder: Path, listing: Listing, cache_dir: Path) -> FolderScan:
     return found
 
 
-def _broken_sentence(broken: Sequence[str], files: int) -> str:
-    way_out = "replace it or delete it, and run again, or set skip_broken=True to leave it out."
-    if len(broken) == 1:
-        return f"{broken[0]} cannot be decoded as an image: {way_out}"
-    names = ", ".join(broken[:MOST_NAMES]) + (f", and {len(broken) - MOST_NAMES:,} more" if len(broken) > MOST_NAMES else "")
-    way_out = way_out.replace(" it", " them")
-    return f"{len(broken):,} of {files:,} files cannot be decoded as images ({names}): {way_out}"
+def _parts(problem: str) -> tuple[str, str]:
+    """What a file is, and what makes it readable, where that is more than another copy."""
+    what, _, remedy = problem.partition("; ")
+    return what, remedy
+
+
+def _broken_sentence(broken: Sequence[tuple[str, str]], files: int) -> str:
+    """Which files are meant, why, and what to do; broken: path and problem of each."""
+    parts = [(path, *_parts(problem)) for path, problem in broken]
+    ways = ["replace it"] * any(not remedy for *_, remedy in parts) + sorted({remedy for *_, remedy in parts if remedy})
+    way_out = f"{', '.join(ways)} or delete it, and run again, or set skip_broken=True to leave it out."
+    if len(parts) == 1:
+        return f"{parts[0][0]} cannot be decoded as an image ({parts[0][1]}): {way_out}"
+    named: dict[str, list[str]] = {}
+    for path, what, _ in parts[:MOST_NAMES]:
+        named.setdefault(what, []).append(path)
+    names = "; ".join(f"{what}: {', '.join(paths)}" for what, paths in named.items())
+    more = f", and {len(broken) - MOST_NAMES:,} more" if len(broken) > MOST_NAMES else ""
+    return f"{len(broken):,} of {files:,} files cannot be decoded as images ({names}{more}): {way_out.replace(' it', ' them')}"
 
 
 def _classes(folder: Path, listing: Listing, used: Iterable[Candidate]) -> list[str]:

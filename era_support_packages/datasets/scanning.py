@@ -43,7 +43,7 @@ _CHILD = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {module}
 class ScannedFile:
     """What one reading of a file has brought.
 
-    problem: why it gives no picture, "" where it does; damaged: whether it should have given one.
+    problem: why it gives no picture, "" where it does, with what helps behind "; "; damaged: whether it should have given one.
     pixels: as in `decoding.Picture`, resized where that was asked for. size: (height, width) in the file.
     """
 
@@ -109,7 +109,7 @@ def scan_file(file: str, small: bool, jpeg_warnings: Callable[[], str] | None = 
     except OSError as error:
         return ScannedFile(f"it cannot be read ({error.strerror or error})", damaged=True)
     except UndecodableError as error:
-        return ScannedFile(error.reason, error.damaged, sha256)
+        return ScannedFile(str(error), error.damaged, sha256)
     pixels = resize_image(picture.pixels) if small else picture.pixels
     return ScannedFile("", False, sha256, picture.pixels.shape[:2], picture.largest, picture.pictures, pixels)
 

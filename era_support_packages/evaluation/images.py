@@ -30,10 +30,13 @@ def pixels_and_labels(
         batch = images[None] if images.ndim == 3 else images
         if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[3] != 3 or 0 in batch.shape:
             raise ValueError(
-                f"images are {images.dtype} of shape {images.shape}; give uint8 pixels (N, H, W, 3) or (H, W, 3), not normalised."
+                f"images are {images.dtype} of shape {images.shape}; give uint8 pixels (N, H, W, 3) or (H, W, 3), not normalised"
+                f"{_hint(images)}."
             )
         return np.stack([resize_image(image) for image in batch]), None
     files = [images] if isinstance(images, (str, os.PathLike)) else list(images) if isinstance(images, Sequence) else []
+    if isinstance(images, Sequence) and not len(images):
+        raise ValueError("there are no images; give at least one.")
     if not files or not all(isinstance(file, (str, os.PathLike)) for file in files):
         raise ValueError(
             "images are no split, no uint8 array (N, H, W, 3) and no files; give one of these (np.stack makes a list one)."
@@ -42,6 +45,21 @@ def pixels_and_labels(
         if os.path.isdir(expanded(file)):
             raise ValueError(f"{os.fspath(file)} is a folder and no image; load it with datasets.load, or name the files in it.")
     return np.stack(decode_images(files, bits)), None
+
+
+def _hint(images: np.ndarray) -> str:
+    """How an array becomes pixels, where that is plain."""
+    if 0 in images.shape:
+        return ", and at least one"
+    if images.dtype.kind == "f" and images.min() >= 0 and images.max() <= 1:
+        return "; (255 * images).round().astype(np.uint8) makes them of values from 0 to 1"
+    if images.dtype != np.uint8:
+        return ""
+    if images.ndim in (3, 4) and images.shape[-3] == 3:
+        return "; np.moveaxis(images, -3, -1) moves the channels to the end"
+    if images.ndim == 4 and images.shape[-1] != 1:
+        return ""
+    return f"; gray ones become these by np.{'repeat(images, 3' if images.shape[-1] == 1 else 'stack([images] * 3'}, axis=-1)"
 
 
 def positions(images: ImageDataset | Predictions, indices: Sequence[int] | np.ndarray | None) -> np.ndarray:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from era_support_packages.evaluation.running import run
+
 TOLERANCE = 1e-3
 """how far the probabilities of a row may be from adding up to one; further where the output's type rounds more"""
 ROUNDED = 0.05
@@ -20,13 +22,13 @@ class LogitReader:
 
     - Logits as they are; from a tuple, list, dict or `ModelOutput` where one tensor may be them; (N, C, 1, 1) as (N, C).
     - One output z for each image: two classes with the scores -z/2 and z/2, whose softmax is the sigmoid of z. Behind a sigmoid z
-      is what went into it.
+      is what went into it; of one column p of a softmax it is log p - log(1 - p), and class 1 is that column's.
     - Probabilities (rows that are not negative and add up to one): their logarithms, whose softmax they are.
       Log-probabilities stay as they are.
     - Independent probabilities (behind a sigmoid, several a row): what went into the sigmoid.
 
-    Raises `ValueError` where the output holds no logits, several tensors that may be, or values that look like probabilities
-    and come from nothing that tells how to read them.
+    Raises `ValueError` where the network cannot take the images (`running.run`), and where the output holds no logits, several
+    tensors that may be, or values that look like probabilities and come from nothing that tells how to read them.
 
     >>> import torch
     >>> from torch import nn
@@ -41,12 +43,12 @@ class LogitReader:
     def __init__(self, network: nn.Module) -> None:
         self.network = network
         self.form: str | None = None
-        """what the network returns: "logits", "one logit", "one probability", "probabilities", "log-probabilities" or
-        "independent probabilities"; None before the first batch"""
+        """what the network returns: "logits", "one logit", "one probability", "one log-probability", "probabilities",
+        "log-probabilities" or "independent probabilities"; None before the first batch"""
 
     def __call__(self, images: Tensor) -> Tensor:
         """The logits (N, C) that the network gives for images."""
-        return self.read(self.network(images), images)
+        return self.read(run(self.network, images), images)
 
     @property
     def score(self) -> str:
@@ -64,7 +66,10 @@ class LogitReader:
         precision = torch.finfo(values.dtype)
         if self.form in ("one probability", "independent probabilities"):
             values = torch.logit(values, eps=precision.eps)
-        if self.form in ("one logit", "one probability"):
+        elif self.form == "one log-probability":
+            values = values.clamp(max=-precision.eps)
+            values = values - torch.log(-torch.expm1(values))
+        if classes_of_one(self.form):
             return torch.cat([-values / 2, values / 2], dim=1)
         return values.clamp_min(precision.tiny).log() if self.form == "probabilities" else values
 
@@ -73,7 +78,7 @@ class LogitReader:
 
         Raises `ValueError` for "sigmoid" where the network's probabilities add up to one.
         """
-        if kind == "softmax" or self.form in ("one logit", "one probability"):
+        if kind == "softmax" or classes_of_one(self.form):
             return logits.softmax(dim=1)
         if self.score == "log-probability":
             raise ValueError("the network's probabilities add up to one, so that its classes exclude each other; use 'softmax'")
@@ -88,24 +93,30 @@ class LogitReader:
         sums = (values.sum(dim=1) - 1).abs()
         if classes > 1 and unit and bool((sums < tolerance).all()):
             return "probabilities"
-        if classes > 1 and bool((values.logsumexp(dim=1).abs() < tolerance).all()):
+        totals = values.logsumexp(dim=1).abs()
+        if classes > 1 and bool((totals < tolerance).all()):
             return "log-probabilities"
         plain = "one logit" if classes == 1 else "logits"
         if not unit and bool((values > 0).any()):
             return plain
         behind = self._last_operations(images)
-        if unit and classes == 1 and any("softmax" in name for name in behind):
+        only = next(iter(behind)) if len(behind) == 1 else ""
+        if only == _OVER_ONE:
             raise ValueError(
                 "the model ends with a softmax over one output, which is 1 for every image; use a sigmoid, or two outputs"
             )
-        if unit and behind == {"sigmoid"}:
+        if unit and only == "sigmoid":
             return "one probability" if classes == 1 else "independent probabilities"
-        if unit and behind and all("softmax" in name for name in behind) and bool((sums < ROUNDED).all()):
-            return "probabilities"
-        logarithms = any("log_sigmoid" in name for name in behind)
-        if logarithms or (unit and not all(_is_linear(name) for name in behind)):
-            seen = "logarithms of probabilities" if logarithms else "values in [0, 1] whose rows do not add up to one"
-            seen = "values in [0, 1]" if classes == 1 and not logarithms else seen
+        if "softmax" in only:
+            if classes == 1:
+                return "one log-probability" if "log" in only else "one probability"
+            if bool(((totals if "log" in only else sums) < ROUNDED).all()):
+                return "log-probabilities" if "log" in only else "probabilities"
+        # A logarithm of a probability is never positive, so that one of them, read as a logit, would always mean class 0.
+        logarithms = [name for name in behind if "log_s" in name and ("sigmoid" in name or name == only or classes == 1)]
+        if only == "log" or logarithms or (unit and not all(_is_linear(name) for name in behind)):
+            seen = "logarithms of probabilities" if only == "log" or logarithms else "values in [0, 1]"
+            seen += " whose rows do not add up to one" if classes > 1 and "sigmoid" not in "".join(logarithms) else ""
             made = ", ".join(sorted(behind))
             raise ValueError(
                 f"the model returns {seen}, made by {made}: they look like probabilities, and read as logits would give wrong "
@@ -118,6 +129,11 @@ class LogitReader:
         with _Operations() as operations, torch.no_grad():
             output = found_logits(self.network(images[:1].clone()), 1)
         return operations.of(output)
+
+
+def classes_of_one(form: str | None) -> bool:
+    """Whether two classes are made of one output."""
+    return form in ("one logit", "one probability", "one log-probability")
 
 
 def _is_linear(name: str) -> bool:
@@ -174,6 +190,7 @@ def _tensors(output: object, path: str) -> Iterator[tuple[str, Tensor]]:
             yield from _tensors(getattr(output, field.name), f"{path}.{field.name}")
 
 
+_OVER_ONE = "softmax over one output"
 _MOVING = {"_to_copy", "to", "clone", "contiguous", "cat", "stack", "index", "index_select", "gather"}
 _CONSTANT = {
     "zeros_like",
@@ -214,6 +231,8 @@ class _Operations(TorchDispatchMode):
         before: frozenset[str] = frozenset().union(*(self.of(tensor) for tensor in given))
         result = operation(*args, **(kwargs or {}))
         own, name = operation.overloadpacket.__name__, operation.overloadpacket.__name__.rstrip("_")
+        if "softmax" in name and len(args) > 1 and isinstance(args[1], int) and given[0].shape[args[1]] == 1:
+            name = _OVER_ONE
         for output in result if isinstance(result, tuple | list) else (result,):
             if isinstance(output, Tensor) and output.layout is torch.strided:
                 place = output.untyped_storage().data_ptr()

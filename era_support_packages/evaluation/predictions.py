@@ -262,8 +262,10 @@ def predicted_logits(
     What is read as logits is told in `outputs.LogitReader`: one output is two classes, of probabilities the logarithms are taken.
     """
     logits, read = [], LogitReader(model)
+    dtype = next((weights.dtype for weights in model.parameters() if weights.is_floating_point()), torch.float32)
     with evaluation_mode(model), torch.inference_mode(), autocast(device, precision):
-        for images in batches:
+        for batch in batches:
+            images = batch.to(dtype)
             output = read(images).float()
             if flip:
                 output = (output + read(images.flip(3)).float()) / 2

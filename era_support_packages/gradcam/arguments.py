@@ -1,14 +1,16 @@
 """What `gradcam.explain` takes: images, targets and layers, brought to one form or refused in one sentence."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from era_support_packages.system.naming import nearest_names
+from era_support_packages.evaluation.running import layout_problem
+from era_support_packages.system.naming import nearest, nearest_names
 
+TARGETS = ("predicted", "actual")
 DEFAULT_LAYERS = ("layer1", "layer2", "layer3", "layer4")
 
 Layers = str | nn.Module | Iterable[str | nn.Module] | None
@@ -21,12 +23,31 @@ def checked_images(images: Tensor | np.ndarray) -> Tensor:
         images = torch.tensor(np.ascontiguousarray(images))
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
         given = f"{tuple(images.shape)} {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
-        raise ValueError(f"images must be a normalised float tensor (N, channels, height, width), not {given}")
+        raise ValueError(f"images must be a normalised float tensor (N, channels, height, width), not {given}{_hint(images)}")
     if images.numel() == 0:
         raise ValueError(f"images of shape {tuple(images.shape)} are empty; pass at least one image")
     if not torch.isfinite(images).all():
         raise ValueError("images contain NaN or infinite values; check how they were normalised")
     return images.detach()
+
+
+def _hint(images: object) -> str:
+    """How what was given becomes images, where that is plain."""
+    if isinstance(images, list | tuple) and images and all(isinstance(image, Tensor) for image in images):
+        return "; torch.stack makes one of a list"
+    if not isinstance(images, Tensor):
+        return ""
+    if not images.is_floating_point():
+        return (
+            "; datasets.normalize makes one of uint8 pixels (N, height, width, 3), and Classifier.explain takes them as they are"
+        )
+    return "; images[None] makes a batch of a single image" if images.ndim == 3 else ""
+
+
+def checked_layout(images: Tensor, model: nn.Module) -> None:
+    """Raise `ValueError` where the channels are in the last axis: a network that flattens its images would take them so."""
+    if sentence := layout_problem(model, images):
+        raise ValueError(sentence)
 
 
 def checked_confidence(confidence: object) -> None:
@@ -57,13 +78,22 @@ def class_ids(targets: Targets, labels: ArrayLike | Tensor | None, count: int) -
     if isinstance(targets, str):
         if targets == "predicted":
             return None
-        if targets != "actual":
-            words = nearest_names(targets, ("predicted", "actual"))
-            raise ValueError(f"Unknown targets {targets!r}: {words} Integer class ids are targets too.")
+        checked_words(targets, TARGETS)
         if labels is None:
             raise ValueError("targets 'actual' needs the labels; pass labels=, a class id for each image")
         return _integers("labels", labels, count, f"({count},)", dimensions=(1,))
     return _integers("targets", targets, count, f"({count},) or ({count}, T)", dimensions=(1, 2))
+
+
+def checked_words(targets: object, words: Sequence[str], classes: Sequence[str] = ()) -> None:
+    """Raise `ValueError` for a text that is none of the words; of one that is nearly the name of a class it says the id."""
+    if not isinstance(targets, str) or targets in words:
+        return
+    if near := nearest(targets, classes, cutoff=0.8):
+        ids = f"Classes are given by their ids: targets=[[{classes.index(near[0])}]] is {near[0]!r}."
+    else:
+        ids = "Integer class ids are targets too."
+    raise ValueError(f"Unknown targets {targets!r}: {nearest_names(targets, words)} {ids}")
 
 
 def named_by_default(model: nn.Module) -> tuple[str, ...]:

@@ -150,6 +150,19 @@ def padded(axis: Axis, size: int, before: int, after: int) -> Axis | None:
     return whole(axis[0].kind, size + before + after) if is_places(axis) and fits else None
 
 
+def coarsened(axes: Axes) -> Axes:
+    """Rows or columns of which only the slower digits are left count larger places, as behind a merging of 2 x 2 patches."""
+    for kind in (ROW, COLUMN):
+        left = sorted((part for axis in axes for part in axis if part.kind == kind), key=lambda part: -part.stride)
+        if not left or left[-1].stride == 1:
+            continue
+        finest, above = left[-1].stride, [left[0].whole, *(part.stride for part in left)]
+        if all(part.stride * part.size == step for part, step in zip(left, above, strict=False)):
+            coarse = {part: Part(kind, part.whole // finest, part.stride // finest, part.size) for part in left}
+            axes = tuple(tuple(coarse.get(part, part) for part in axis) for axis in axes)
+    return axes
+
+
 def is_places(axis: Axis) -> bool:
     """Whether an axis stands for all rows, or all columns."""
     return len(axis) == 1 and axis[0].complete and axis[0].kind in (ROW, COLUMN)

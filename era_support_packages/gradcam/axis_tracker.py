@@ -17,6 +17,7 @@ from era_support_packages.gradcam.axes import (
     Axes,
     Axis,
     broadcast,
+    coarsened,
     image_axes,
     is_channels,
     is_places,
@@ -115,7 +116,7 @@ class AxisTracker(TorchDispatchMode):
         if not first and not second:
             return OTHER if OTHER in (first, second) else None
         rows = first[:-1] if first else (*(second or ())[:-2], whole(CHANNEL, shape[-2]))
-        return (*rows, second[-1] if second else whole(CHANNEL, shape[-1]))
+        return coarsened((*rows, second[-1] if second else whole(CHANNEL, shape[-1])))
 
 
 # ---- what single operations do to the axes ----
@@ -132,7 +133,7 @@ def _is_grid(axes: Axes) -> bool:
 def _reduced(axes: Axes, dim: int | Sequence[int] | None, keep: bool) -> Axes:
     dims = range(len(axes)) if dim is None or dim == [] else [dim] if isinstance(dim, int) else dim
     gone = {position % len(axes) for position in dims}
-    return tuple(() if k in gone else axis for k, axis in enumerate(axes) if keep or k not in gone)
+    return coarsened(tuple(() if k in gone else axis for k, axis in enumerate(axes) if keep or k not in gone))
 
 
 def _moved_along(axes: Axes, shape: tuple[int, ...], given: dict[str, Any], output: Tensor) -> Axes:

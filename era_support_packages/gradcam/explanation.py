@@ -22,6 +22,7 @@ from era_support_packages.gradcam.arguments import (
     checked_batch_size,
     checked_confidence,
     checked_images,
+    checked_layout,
     checked_reshape_function,
     class_ids,
     layer_names,
@@ -119,6 +120,7 @@ def explain(
     checked_reshape_function(reshape)
     checked_confidence(confidence)
     model = unwrapped(model)
+    checked_layout(images, model)
     asked = _asked(model, layers, method)
     warn_of_company(model)
     columns = 1 if ids is None else ids.shape[1]
@@ -184,6 +186,7 @@ def image_passes(
     images = checked_images(images)
     checked_reshape_function(reshape)
     model = unwrapped(model)
+    checked_layout(images, model)
     asked = _asked(model, layers, method)
     if not METHODS[method].pass_per_channel:
         return len(images) * (1 + 2 * classes * METHODS[method].needs_gradients)
@@ -195,9 +198,10 @@ def image_passes(
 def default_layers(model: nn.Module, images: Tensor | np.ndarray | None = None) -> tuple[str, ...]:
     """The layers that `explain` takes where none are named, in the order in which they run.
 
-    Those of layer1 ... layer4 that the model has; else the last module of each resolution, the outermost where several end
-    there, which one pass of the first of `images` (N, channels, H, W) finds. A network that classifies by its class token has
-    one: the input of its last attention, since behind it the other tokens have no gradient.
+    Those of layer1 ... layer4 that the model has; else the last module of each resolution, which one pass of the first of
+    `images` (N, channels, H, W) finds: the outermost where several end there, in a module of several stages that of the last
+    one, and the block in front of a transformer's last layer norm. A network that classifies by its class token has one: the
+    input of its last attention, since behind it the other tokens have no gradient.
 
     Raises `ValueError` where there is none, and where `images` are needed and not given.
 

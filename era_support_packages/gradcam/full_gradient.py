@@ -13,10 +13,11 @@ from torch.nn.modules.conv import _ConvNd
 from torchvision.ops import FrozenBatchNorm2d
 
 from era_support_packages.evaluation.outputs import LogitReader
-from era_support_packages.gradcam.axes import OTHER
+from era_support_packages.evaluation.running import run as run_network
+from era_support_packages.gradcam.axes import OTHER, Axes
 from era_support_packages.gradcam.axis_tracker import AxisTracker
 from era_support_packages.gradcam.batch import Batch, BatchMaps, array, class_scores
-from era_support_packages.gradcam.layouts import layout_of, refusal
+from era_support_packages.gradcam.layouts import layout_of, unread
 from era_support_packages.gradcam.passes import checked_logits, gradients, hooked, recorded
 from era_support_packages.models.copies import detached_copy
 
@@ -91,11 +92,11 @@ def _run(batch: Batch) -> _Pass:
     def keep(name: str, output: object) -> Tensor:
         bias, last = biases[name]
         if not isinstance(output, Tensor) or len(output) != len(images):
-            raise refusal(name, output, OTHER, len(images))
+            raise _no_places(name, output, OTHER, len(images))
         axes = tracker.of(output)
         layout = layout_of(axes, output.shape, len(images)) if output.ndim == 4 else None
         if output.ndim == 4 and layout is None:
-            raise refusal(name, output, axes, len(images))
+            raise _no_places(name, output, axes, len(images))
         activation = recorded(output)
         factors.append(bias if last else _spread(bias, output))
         tensors.append(activation)
@@ -105,8 +106,16 @@ def _run(batch: Batch) -> _Pass:
     given = images.clone()
     tracker = AxisTracker(given)
     with hooked(batch.network, biases, keep), tracker:
-        output = batch.network(given)
-    return _Pass(checked_logits(batch.logits.read(output, images)), factors, tensors, places)
+        output = run_network(batch.network, given)
+    return _Pass(checked_logits(batch.logits.read(output, images), batch.network), factors, tensors, places)
+
+
+def _no_places(name: str, output: object, axes: Axes | None, count: int) -> FullGradientError:
+    """Why a bias has no place in the image, and what to do."""
+    given = f"{tuple(output.shape)}: {unread(output, axes, count)}" if isinstance(output, Tensor) else "no tensor"
+    return FullGradientError(
+        f"fullgrad shows each bias at its place in the image, and layer {name!r} gives {given}; choose another method"
+    )
 
 
 def _check_in_double(batch: Batch, classes: Tensor) -> None:

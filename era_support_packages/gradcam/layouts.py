@@ -97,18 +97,21 @@ def refusal(name: str, output: object, axes: Axes | None, count: int) -> ValueEr
             f"layer {name!r} gives {given}, which has no places, but a class activation map needs ({count}, channels, height, "
             "width); choose an earlier layer"
         )
-    if axes:
-        reason = "places split into windows or heads" if _is_split(axes) else "other axes than images, channels and places"
-    elif len(output) != count:
-        reason = "axes that are not images, channels, height and width"
-    elif axes == OTHER:
-        reason = "axes that are not images, channels, height and width as given (moved, cut or padded on the way)"
-    else:
-        reason = "axes whose meaning does not follow from the forward pass"
     return ValueError(
-        f"layer {name!r} gives {given}: {reason}; choose another layer, or pass reshape=, a function that brings this to "
-        f"({count}, channels, height, width)"
+        f"layer {name!r} gives {given}: {unread(output, axes, count)}; choose another layer, or pass reshape=, a function that "
+        f"brings this to ({count}, channels, height, width)"
     )
+
+
+def unread(output: Tensor, axes: Axes | None, count: int) -> str:
+    """What is known of the axes of a layer's output that is no stack of channels."""
+    if axes:
+        return "places split into windows or heads" if _is_split(axes) else "other axes than images, channels and places"
+    if len(output) != count:
+        return "axes that are not images, channels, height and width"
+    if axes == OTHER:
+        return "axes that are not images, channels, height and width as given (moved, cut or padded on the way)"
+    return "axes whose meaning does not follow from the forward pass"
 
 
 def _is_split(axes: Axes) -> bool:

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from era_support_packages.evaluation.outputs import LogitReader
+from era_support_packages.evaluation.running import run
 from era_support_packages.gradcam.axis_tracker import AxisTracker
 from era_support_packages.gradcam.kinds import EAGER, check_kind, closed_part
 from era_support_packages.gradcam.layouts import Reshape, checked_reshape, layout_of, refusal
 from era_support_packages.models.copies import detached_copy
+from era_support_packages.models.learned import learned
 from era_support_packages.models.modes import evaluation_mode
 
 
@@ -106,11 +108,11 @@ def forward(
         if part := closed_part(logits.network, name):
             raise ValueError(f"layer {name!r} lies in {part!r}, a scripted or exported part that cannot be looked into; {EAGER}")
     with hooked(logits.network, names, keep), tracker or nullcontext():
-        output = logits.network(images)
+        output = run(logits.network, images)
     for name in names:
         if name not in found:
             raise ValueError(f"layer {name!r} does not run in the model's forward pass; choose a layer that does")
-    return checked_logits(logits.read(output, images)), found
+    return checked_logits(logits.read(output, images), logits.network), found
 
 
 def full_precision(tensor: Tensor) -> Tensor:
@@ -138,9 +140,14 @@ def hooked(network: nn.Module, names: Iterable[str], replace: Callable[[str, Any
         yield
 
 
-def checked_logits(logits: Tensor) -> Tensor:
-    """Finite logits; `ValueError` where they are not."""
+def checked_logits(logits: Tensor, network: nn.Module) -> Tensor:
+    """Finite logits; `ValueError` where they are not, which says whether the weights are."""
     if not torch.isfinite(logits).all():
+        if all(bool(torch.isfinite(weights).all()) for _, weights in learned(network)):
+            raise ValueError(
+                "the model's logits are NaN or infinite, though its weights are finite; check what its forward pass adds to them "
+                "or divides them by, such as a mask of -inf"
+            )
         raise ValueError("the model's logits are NaN or infinite, so its weights are unusable; train it again")
     return logits
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from era_support_packages.bootstrap import repository_folder
-from era_support_packages.notebook.parameters import Parameters, parse
+from era_support_packages.notebook.parameters import Parameters, as_typed, parse
 from era_support_packages.system.interrupts import Terminated, sigterm_interrupts
 from era_support_packages.system.paths import expanded
 
@@ -104,7 +104,7 @@ def _failed(executed: Path, parameters: Parameters, name: str, sentence: str, ex
         return NotebookError(f"{name}: {sentence}", exit_code)
     kept = executed.with_name("failed.ipynb")
     os.replace(executed, kept)
-    say_what_made_it(kept, parameters, f"**It ended early:** {sentence}")
+    say_what_made_it(kept, parameters, f"**It ended early:** {as_typed(sentence, '-p')}")
     if name in REFUSALS and failed_in(kept, "configuration"):  # then the sentence stands alone, as before a kernel is started
         print(f"The notebook up to there is {kept}", file=sys.stderr)
         return NotebookError(sentence, exit_code=2)
@@ -139,9 +139,9 @@ def ended(work: Callable[[], str]) -> int:
     try:
         print(work())
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {as_typed(str(error), '-p')}", file=sys.stderr)
         return 2
     except NotebookError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {as_typed(str(error), '-p')}", file=sys.stderr)
         return error.exit_code
     return 0

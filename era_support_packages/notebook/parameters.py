@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from era_support_packages.datasets import loading as datasets
+from era_support_packages.datasets.image_dataset import DatasetError
 from era_support_packages.gradcam.method_names import MethodName
 from era_support_packages.models.catalog import Network
+from era_support_packages.notebook import wording
 from era_support_packages.runs.finished import check_finished
 from era_support_packages.system.command_values import read_value
+from era_support_packages.system.front_end import is_interactive
 from era_support_packages.system.naming import nearest_names
 from era_support_packages.system.paths import expanded, unusable
 from era_support_packages.system.plain_error import PlainError
@@ -179,16 +182,25 @@ class Parameters:
         from era_support_packages.evaluation.tables import print_wrapped
         from era_support_packages.runs import preparation
 
-        report = report or print_wrapped
+        place: wording.Place = "cell" if is_interactive() else "-p"
+        show = report or print_wrapped
+
+        def report_typed(line: str) -> None:
+            show(as_typed(line, place))
+
         for name in self.ignored:
-            report(f"Note: the variable {name} of this notebook is no parameter; to make it one, write it into more.")
+            show(f"Note: the variable {name} of this notebook is no parameter; to make it one, write it into more.")
         own = {name: self.knobs[name] for name in ("data_root", "resume", "finished_run")}
         try:
-            return preparation.prepare(self.knobs["preset"], report=report, **own, **self.overrides)
-        except (ValueError, FileNotFoundError) as error:
-            if isinstance(error, PlainError):
-                raise
-            raise ParameterError(str(error)) from None
+            return preparation.prepare(self.knobs["preset"], report=report_typed, **own, **self.overrides)
+        except (ValueError, FileNotFoundError, DatasetError) as error:
+            kind = type(error) if isinstance(error, PlainError) else ParameterError
+            raise kind(as_typed(str(error), place)) from None
+
+
+def as_typed(sentence: str, place: wording.Place) -> str:
+    """A sentence that names parameters, as they are typed there (`wording.as_typed`)."""
+    return wording.as_typed(sentence, place, KNOBS, OTHERS)
 
 
 def parse(pairs: Sequence[Sequence[str]]) -> dict[str, Any]:

@@ -3,13 +3,17 @@
 import io
 import pickle
 import zipfile
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from era_support_packages.system.atomic_file import write_atomically
 from era_support_packages.system.plain_error import PlainError
+
+_DAMAGED = "is damaged (the checksum of {} does not fit)"
+_FOREIGN = "is not a checkpoint of this package"
 
 
 class TensorFileError(PlainError, ValueError):
@@ -31,15 +35,33 @@ def read_tensors(path: Path) -> dict[str, Any]:
     with open(path, "rb") as file:
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
-            with zipfile.ZipFile(file) as archive:  # PyTorch does not compare the checksums
+        except Exception as error:  # broken bytes make PyTorch raise almost anything, OSError and IndexError among it
+            raise TensorFileError(f"{path} {_problem(file, isinstance(error, pickle.UnpicklingError))}") from None
+        try:  # PyTorch does not compare the checksums
+            with zipfile.ZipFile(file) as archive:
                 damaged = archive.testzip()
-        except pickle.UnpicklingError:
-            raise TensorFileError(f"{path} holds something other than tensors and plain values, and was not executed") from None
-        except Exception:  # broken bytes make PyTorch raise almost anything, OSError and IndexError among it
-            problem = "is empty" if path.stat().st_size == 0 else "is cut short or is no checkpoint"
-            raise TensorFileError(f"{path} {problem}") from None
+        except Exception:  # the files of torch before 1.6 are no archives; what is in one may break in any way
+            raise TensorFileError(f"{path} {_problem(file, False) if zipfile.is_zipfile(file) else _FOREIGN}") from None
     if damaged is not None:
-        raise TensorFileError(f"{path} is damaged (the checksum of {damaged} does not fit)")
+        raise TensorFileError(f"{path} {_DAMAGED.format(damaged)}")
     if not isinstance(content, dict):
-        raise TensorFileError(f"{path} is not a checkpoint of this package")
+        raise TensorFileError(f"{path} {_FOREIGN}")
     return content
+
+
+def _problem(file: BinaryIO, unpicklable: bool) -> str:
+    """What is wrong with a file that PyTorch does not read; a damaged pickle looks to it like one that holds other objects."""
+    file.seek(0)
+    start = file.read(2)
+    if not start:
+        return "is empty"
+    try:
+        with zipfile.ZipFile(file) as archive:
+            if (damaged := archive.testzip()) is not None:
+                return _DAMAGED.format(damaged)
+            is_archive = True
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zlib.error):
+        is_archive = False
+    if unpicklable and (is_archive or start[:1] == b"\x80"):  # a pickle of its own begins so
+        return "holds something other than tensors and plain values, and was not executed"
+    return "is cut short or is no checkpoint"

@@ -14,6 +14,7 @@ from era_support_packages.classifier import description
 from era_support_packages.datasets.batches import TrainingBatches, batch_count
 from era_support_packages.datasets.image_dataset import ImageDataset, data_fingerprint
 from era_support_packages.evaluation.predictions import Predictions, predict
+from era_support_packages.models.learned import learned
 from era_support_packages.system.machine import keep_freed_memory
 from era_support_packages.system.progress import progress_bar
 from era_support_packages.training.batch_norm import has_batch_norm, refresh_statistics, statistics_images
@@ -261,7 +262,7 @@ def _train_epoch(
             )
         bar.update(len(labels) * epoch.resolution**2)
     mean_loss = _mean_loss(losses, rates, epoch)
-    if not all(bool(parameter.isfinite().all()) for parameter in step.model.state_dict().values()):
+    if not all(bool(weights.isfinite().all()) for _, weights in learned(step.model)):
         raise TrainingDivergedError(diverged("The weights are no longer finite", len(rates), rates[-1], epoch))
     return mean_loss, 100 * correct.item() / shown, rates[-1]
 

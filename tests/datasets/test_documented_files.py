@@ -45,16 +45,27 @@ def save(name: str, image: Image.Image, **options: object) -> Callable[[Path], o
     return change
 
 
+def heic(folder: Path) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.from_pillow(pixels()).save(folder / "a" / "x.heic")
+
+
 FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a JPEG, PNG, BMP, GIF, TIFF, WebP, or whatever else OpenCV or Pillow reads here": (save("a/x.tif", pixels()), "served"),
     "an image under a wrong name, or one without an ending": (save("a/x", pixels(), format="PNG"), "served"),
     "in a folder below a class folder": (save("a/deeper/x.png", pixels()), "served"),
     "16 bits": (save("a/x.png", Image.fromarray(np.full((32, 32), 900, np.uint16))), "served"),
     "transparent": (save("a/x.png", Image.new("RGBA", (32, 32), (9, 9, 9, 0))), "served"),
+    "HEIC, where `pillow-heif` is installed": (heic, "served"),
     "an animation, or several pages": (save("a/x.gif", pixels(), save_all=True, append_images=[pixels(90)]), "served"),
     "a JPEG with zeros inside, or cut short": (write("a/x.jpg", damaged("JPEG")), "refused"),
     "a PNG, GIF or compressed TIFF with bytes that are wrong": (write("a/x.png", damaged("PNG")), "refused"),
     "empty, with the name of an image": (write("a/x.jpg", b""), "refused"),
+    "float or 32-bit values, or signed ones: many a TIFF, HDR, PFM": (save("a/x.tif", Image.new("F", (32, 32))), "refused"),
+    "a TIFF of more than 4 channels, of Lab colors, or of 16 bits that are planar or count from white": (
+        save("a/x.tif", Image.new("LAB", (32, 32))),
+        "refused",
+    ),
     "JPEG XL, or HEIC without its package": (write("a/x.jxl", b"\xff\x0a" + bytes(50)), "left out"),
     "no image": (write("a/x.txt", b"text"), "left out"),
     "a link to nowhere": (lambda folder: (folder / "a" / "x.jpg").symlink_to(folder / "nowhere"), "left out"),

@@ -79,6 +79,9 @@ OUTPUTS: dict[str, Case] = {
     "logits (N, C, 1, 1)": Case(lambda z: z[:, :, None, None]),
     "one logit (N, 1) or (N,)": Case(first, two),
     "one probability: a sigmoid behind one output": Case(lambda z: first(z).sigmoid(), two),
+    "one probability: a column of a softmax or log_softmax": Case(
+        lambda z: torch.cat([-first(z) / 2, first(z) / 2], dim=1).softmax(1)[:, 1], two
+    ),
     "probabilities: a softmax at the end": Case(lambda z: z.softmax(1), lambda z: z.log_softmax(1), "log-probability"),
     "log-probabilities: a log_softmax at the end": Case(
         lambda z: z.log_softmax(1), lambda z: z.log_softmax(1), "log-probability"

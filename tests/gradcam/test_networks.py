@@ -31,6 +31,18 @@ class Autocast(nn.Module):
             return self.network(images)
 
 
+class Masked(nn.Module):
+    """A network that holds a mask of -inf, as of attention, beside what it has learnt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = small_network()
+        self.register_buffer("mask", torch.full((2, 2), float("-inf")))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images) + self.mask.softmax(dim=0).nan_to_num()[0, 0]
+
+
 def quantized() -> nn.Module:
     return torch.ao.quantization.quantize_dynamic(small_network(), {nn.Linear})
 
@@ -87,6 +99,7 @@ NETWORKS: dict[str, Case] = {
     "with lazy layers that have not run": Case(with_lazy_layer, "the model has parameters without a shape yet; run one batch"),
     "without parameters": Case(lambda: nn.Sequential(nn.AvgPool2d(8), nn.Flatten()), "the model has no parameters"),
     "weights that are not finite": Case(diverged, "the model's logits are NaN or infinite"),
+    "masks of -inf in its buffers": Case(lambda: Masked(), prefix="network."),
     "no `torch.nn.Module`": Case(lambda: small_network().forward, "the model is of type method; pass a torch.nn.Module"),
 }
 

@@ -15,13 +15,13 @@ torchvision = pytest.importorskip("torchvision")
 
 NETWORKS: dict[str, tuple[dict[str, object], int, tuple[str, ...]]] = {
     "alexnet": ({}, 96, ("features.1", "features.4", "features.11", "features")),
-    "convnext_tiny": ({}, 96, ("features.1", "features.3", "features.5", "features")),
+    "convnext_tiny": ({}, 96, ("features.1", "features.3", "features.5", "features.7")),
     "densenet121": (
         {},
         96,
-        ("features.relu0", "features.denseblock1", "features.denseblock2", "features.denseblock3", "features"),
+        ("features.relu0", "features.denseblock1", "features.denseblock2", "features.denseblock3", "features.norm5"),
     ),
-    "efficientnet_b0": ({}, 96, ("features.1", "features.2", "features.3", "features.5", "features")),
+    "efficientnet_b0": ({}, 96, ("features.1", "features.2", "features.3", "features.5", "features.8")),
     "googlenet": (
         {"aux_logits": False, "init_weights": False},
         96,
@@ -33,19 +33,19 @@ NETWORKS: dict[str, tuple[dict[str, object], int, tuple[str, ...]]] = {
         ("Conv2d_1a_3x3", "Conv2d_2b_3x3", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "Mixed_5d", "Mixed_6e"),
     ),
     "maxvit_t": ({}, 224, ("stem", "blocks.0", "blocks.1", "blocks.2", "blocks.3")),
-    "mnasnet0_5": ({}, 96, ("layers.7", "layers.8", "layers.9", "layers.11", "layers")),
-    "mobilenet_v2": ({}, 96, ("features.1", "features.3", "features.6", "features.13", "features")),
-    "mobilenet_v3_small": ({}, 96, ("features.0", "features.1", "features.3", "features.8", "features")),
+    "mnasnet0_5": ({}, 96, ("layers.7", "layers.8", "layers.9", "layers.11", "layers.16")),
+    "mobilenet_v2": ({}, 96, ("features.1", "features.3", "features.6", "features.13", "features.18")),
+    "mobilenet_v3_small": ({}, 96, ("features.0", "features.1", "features.3", "features.8", "features.12")),
     "regnet_y_400mf": (
         {},
         96,
-        ("stem", "trunk_output.block1", "trunk_output.block2", "trunk_output.block3", "trunk_output"),
+        ("stem", "trunk_output.block1", "trunk_output.block2", "trunk_output.block3", "trunk_output.block4"),
     ),
     "resnet18": ({}, 96, ("layer1", "layer2", "layer3", "layer4")),
     "shufflenet_v2_x0_5": ({}, 96, ("conv1", "stage2", "stage3", "conv5")),
-    "squeezenet1_1": ({}, 96, ("features.1", "features.4", "features.7", "features")),
-    "swin_t": ({}, 96, ("features.1", "features.3", "features.5", "permute")),
-    "swin_v2_t": ({}, 96, ("features.1", "features.3", "features.5", "permute")),
+    "squeezenet1_1": ({}, 96, ("features.1", "features.4", "features.7", "features.12")),
+    "swin_t": ({}, 96, ("features.1", "features.3", "features.5", "features.7")),
+    "swin_v2_t": ({}, 96, ("features.1", "features.3", "features.5", "features.7")),
     "vgg11": ({}, 96, ("features.1", "features.4", "features.9", "features.14", "features.19", "features")),
     "vit_b_32": ({"image_size": 96}, 96, ("encoder.layers.encoder_layer_11.ln_1",)),
 }
@@ -53,8 +53,8 @@ NETWORKS: dict[str, tuple[dict[str, object], int, tuple[str, ...]]] = {
 
 
 def channels_last(output: Tensor) -> Tensor:
-    """Of Swin: (N, height, width, channels); its module `permute` gives channels first."""
-    return output.permute(0, 3, 1, 2) if output.shape[1] == output.shape[2] else output
+    """Of Swin: (N, height, width, channels)."""
+    return output.permute(0, 3, 1, 2)
 
 
 def tokens(output: Tensor) -> Tensor:

@@ -145,7 +145,7 @@ def test_a_range_test_that_suggests_nothing_ends_with_its_sentence(
     nothing = RangeTest(np.ones(3), np.ones(3), np.ones(3), {})
     monkeypatch.setattr(recording, "range_test", lambda *_: nothing)
     assert command.main([*SMALL, "--max-lr", "auto", "--output-dir", str(tmp_path)]) == 2
-    message = "error: The loss never fell in the range test, so it suggests nothing; give max_lr as a number.\n"
+    message = "error: The loss never fell in the range test, so it suggests nothing; give --max-lr as a number.\n"
     assert capsys.readouterr().err == message
     (folder,) = tmp_path.iterdir()
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "data.json", "range_test.json"]
@@ -186,15 +186,15 @@ def test_values_are_read_as_what_the_configuration_takes() -> None:
             ["--preset", "quick"],
             "Unknown preset 'quick': choose one of 'auto', 'original', 'fast', 'best', 'cpu', 'smoke'.",
         ),
-        (["--preset", "cpu", "--batch-size", "1"], "batch_size is 1; give a whole number from 2 to 65536."),
-        (["--preset", "cpu", "--batch-size", "many"], "batch_size is 'many'; give a whole number from 2 to 65536."),
+        (["--preset", "cpu", "--batch-size", "1"], "--batch-size is 1; give a whole number from 2 to 65536."),
+        (["--preset", "cpu", "--batch-size", "many"], "--batch-size is 'many'; give a whole number from 2 to 65536."),
         (
             ["--preset", "cpu", "--max-lr", "-0.1", "--seed", "1.5"],
-            "max_lr is -0.1; give a number above 0 and up to 100, or 'auto' for the range test's suggestion. "
-            "seed is 1.5; give a whole number from 0 to 4294967295.",
+            "--max-lr is -0.1; give a number above 0 and up to 100, or 'auto' for the range test's suggestion. "
+            "--seed is 1.5; give a whole number from 0 to 4294967295.",
         ),
-        (["--max-lr", "-1e-3"], "max_lr is -0.001; give a number above 0 and up to 100, or 'auto' for the range test's"),
-        (["--preset", "cpu", "--model", "ResNet81"], "model is 'ResNet81': did you mean 'ResNet18'"),
+        (["--max-lr", "-1e-3"], "--max-lr is -0.001; give a number above 0 and up to 100, or 'auto' for the range test's"),
+        (["--preset", "cpu", "--model", "ResNet81"], "--model is 'ResNet81': did you mean 'ResNet18'"),
         (["--epoch", "3"], "Unknown option '--epoch': did you mean '--epochs'"),
         (["--batchsize=3"], "Unknown option '--batchsize': did you mean '--batch-size'"),
         (["--zzz", "3", "--qqq"], "Unknown option '--zzz': "),
@@ -236,7 +236,7 @@ def test_missing_data_ends_with_one_sentence(
 ) -> None:
     out = ["--output-dir", str(tmp_path / "out")]
     assert command.main([*SMALL, *out, "--dataset", "digits", "--data-root", "nowhere"]) == 2
-    message = "error: data_root is 'nowhere', but there is no such folder: make it, or give one that is there.\n"
+    message = "error: --data-root is 'nowhere', but there is no such folder: make it, or give one that is there.\n"
     assert capsys.readouterr().err == message
     assert command.main([*SMALL, *out, "--dataset", "no/such/folder", "--data-root", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("error: Unknown data set 'no/such/folder': give one of auto, cifar10,")
@@ -280,8 +280,11 @@ class TooLarge(nn.Linear):
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (NotANumber, "The loss became nan at step 1 of epoch 1, at a learning rate of 0.02; lower max_lr and run again."),
-        (TooLarge, "The memory of 'cpu' is full at batch_size=4: set batch_size=2 (and halve max_lr with it) and run again."),
+        (NotANumber, "The loss became nan at step 1 of epoch 1, at a learning rate of 0.02; lower --max-lr and run again."),
+        (
+            TooLarge,
+            "The memory of 'cpu' is full at --batch-size 4: give --batch-size 2 (and halve --max-lr with it) and run again.",
+        ),
     ],
 )
 def test_training_that_fails_ends_with_one_sentence_and_another_exit_code(
@@ -471,7 +474,7 @@ def test_a_folder_that_cannot_be_gone_on_with_ends_with_one_sentence(
     assert command.main([*options, "--seed", "7"]) == 2
     output = capsys.readouterr()
     assert output.err == (
-        f"error: {folder} holds a run of another configuration: seed 0 (here 7). Give another run_name, or set resume=False to "
+        f"error: {folder} holds a run of another configuration: seed 0 (here 7). Give another --run-name, or give --no-resume to "
         "train in a new folder.\n"
     )
     assert output.out == ""
@@ -481,7 +484,7 @@ def test_a_folder_that_cannot_be_gone_on_with_ends_with_one_sentence(
     before = contents(folder)
     assert command.main(options) == 2
     assert capsys.readouterr().err == (
-        f"error: {folder / 'checkpoint.pt'} is empty; the file is left as it is: move it away, or set resume=False to train in "
+        f"error: {folder / 'checkpoint.pt'} is empty; the file is left as it is: move it away, or give --no-resume to train in "
         "a new folder.\n"
     )
     assert contents(folder) == before

@@ -164,7 +164,7 @@ def test_a_bad_value_ends_with_its_sentence_before_a_kernel_starts(name, value, 
 @pytest.mark.parametrize(
     ("module", "arguments", "sentence"),
     [
-        ("era_support_packages", ["--epochs", "-3"], "epochs is -3; give a whole number from 1 to 10000."),
+        ("era_support_packages", ["--epochs", "-3"], "--epochs is -3; give a whole number from 1 to 10000."),
         ("era_support_packages.notebook", ["run", "-p", "epochs", "-3"], "epochs is -3; give a whole number from 1 to 10000."),
         (
             "era_support_packages.notebook",

@@ -201,7 +201,7 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "the last byte missing": (lambda good: good[:-1], BROKEN),
     "zeros": (lambda good: bytes(len(good)), BROKEN),
     "another archive": (a_zip, BROKEN),
-    "a web page": (lambda _: b"<!DOCTYPE html><title>404 Not Found</title>", NOT_RUN),
+    "a web page": (lambda _: b"<!DOCTYPE html><title>404 Not Found</title>", BROKEN),
     "a table": (lambda _: b"epoch,lr\n1,0.05\n", BROKEN),
 }
 

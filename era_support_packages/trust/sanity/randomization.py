@@ -16,6 +16,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from torch.nn.utils.spectral_norm import SpectralNorm
 
 from era_support_packages.evaluation.outputs import LogitReader
+from era_support_packages.evaluation.running import run
 from era_support_packages.models.copies import detached_copy
 from era_support_packages.models.modes import evaluation_mode
 
@@ -170,7 +171,7 @@ def run_order(network: nn.Module, images: Tensor) -> dict[str, int]:
         handles.append(module.register_forward_pre_hook(lambda _module, _inputs, name=name: note(name)))
     try:
         with evaluation_mode(network):
-            network(images)
+            run(network, images)
     finally:
         for handle in handles:
             handle.remove()
