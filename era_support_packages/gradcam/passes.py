@@ -15,7 +15,7 @@ from era_support_packages.gradcam.axis_tracker import AxisTracker
 from era_support_packages.gradcam.kinds import EAGER, check_kind, closed_part
 from era_support_packages.gradcam.layouts import Reshape, checked_reshape, layout_of, refusal
 from era_support_packages.models.copies import detached_copy
-from era_support_packages.models.learned import learned
+from era_support_packages.models.learned_state import learned
 from era_support_packages.models.modes import evaluation_mode
 
 

@@ -37,7 +37,7 @@ def as_typed(sentence: str, place: Place, lines: Collection[str], others: Collec
     if place != "options":
         return typed
     # A name alone is told from a word by its underscore, or by the value that follows it at the start of a sentence.
-    underscored = rf"""(?<![\w/.'"=-])(?=\w*_)({names})(?!\w|\.\w|[/'"=(])"""
+    underscored = rf"""(?<![\w/.'"=-])(?=\w*_)({names})(?!\w|\.\w|[/'"=(]| = )"""
     started = rf"(?:(?<=^)|(?<=[.:;] )|(?<=and ))({names})(?= is )"
     return re.sub(f"{underscored}|{started}", lambda match: _option(match[1] or match[2]), typed)
 

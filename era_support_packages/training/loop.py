@@ -14,7 +14,7 @@ from era_support_packages.classifier import description
 from era_support_packages.datasets.batches import TrainingBatches, batch_count
 from era_support_packages.datasets.image_dataset import ImageDataset, data_fingerprint
 from era_support_packages.evaluation.predictions import Predictions, predict
-from era_support_packages.models.learned import learned
+from era_support_packages.models.learned_state import learned
 from era_support_packages.system.machine import keep_freed_memory
 from era_support_packages.system.progress import progress_bar
 from era_support_packages.training.batch_norm import has_batch_norm, refresh_statistics, statistics_images

@@ -5,7 +5,7 @@ import torch
 from tiny import colored_images, plan, tiny_network
 from torch import Tensor, nn
 
-from era_support_packages.models.learned import learned
+from era_support_packages.models.learned_state import learned
 from era_support_packages.training.failures import TrainingDivergedError
 from era_support_packages.training.loop import fit
 
