@@ -37,11 +37,13 @@ BAD_VALUES = {
     ),
     "one image": (
         {"images": torch.zeros(3, 8, 8)},
-        "images must be a normalised float tensor (N, channels, height, width), not (3, 8, 8) torch.float32",
+        "images must be a normalised float tensor (N, channels, height, width), not (3, 8, 8) torch.float32; "
+        "images[None] makes a batch of a single image",
     ),
     "raw pixels": (
         {"images": torch.zeros(3, 3, 8, 8, dtype=torch.uint8)},
-        "images must be a normalised float tensor (N, channels, height, width), not (3, 3, 8, 8) torch.uint8",
+        "images must be a normalised float tensor (N, channels, height, width), not (3, 3, 8, 8) torch.uint8; "
+        "datasets.normalize makes one of uint8 pixels (N, height, width, 3), and Classifier.explain takes them as they are",
     ),
     "list of images": ({"images": [1, 2]}, "images must be a normalised float tensor (N, channels, height, width), not list"),
     "empty batch": (
@@ -157,7 +159,11 @@ def test_a_layer_that_no_gradient_reaches_is_refused_where_a_gradient_is_needed(
 
 
 def test_fullgrad_refuses_a_bias_layer_that_does_not_see_the_images_one_by_one() -> None:
-    refuses(BAD_LAYERS["doubled"], explain, Branches(), small_images(2), method="fullgrad")
+    message = (
+        "fullgrad shows each bias at its place in the image, and layer 'doubled' gives (4, 3, 8, 8): axes that are not images, "
+        "channels, height and width; choose another method"
+    )
+    refuses(message, explain, Branches(), small_images(2), method="fullgrad")
 
 
 def test_a_network_that_detaches_everything_is_refused() -> None:
