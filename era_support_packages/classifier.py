@@ -27,6 +27,7 @@ from era_support_packages.system.tensor_file import TensorFileError, read_tensor
 
 FORMAT = 3  # of the files; count up when their contents change
 WITHOUT_CLASSIFIER = 2  # the format of before, which kept neither class names nor statistics
+WITHOUT_WEIGHTS = "they were removed from this run; its record is still there. Train a new one with resume=False."
 
 _GIVE = "give the folder of a run, or a file that Classifier.save wrote."
 
@@ -242,13 +243,13 @@ class Classifier:
             content = read_tensors(file)
         except TensorFileError as error:
             raise ClassifierError(f"{error}; copy it again from where it is whole, or {_GIVE}") from None
+        if content.get("model") == {}:
+            raise ClassifierError(f"{file} holds no weights any more; {WITHOUT_WEIGHTS}")
         described: Any = content.get("classifier")
         if "format" not in content:
             raise ClassifierError(f"{file} is no file of this package, such as weights alone; build their network, or {_GIVE}")
         if content["format"] not in (FORMAT, WITHOUT_CLASSIFIER):
-            raise ClassifierError(
-                f"{file} has format {content['format']!r}, which this version does not read; update the package."
-            )
+            raise ClassifierError(f"{file} has a format that this version does not read; update the package.")
         where = resolve_device(device)
         used = resolve_precision(precision, where)
         try:

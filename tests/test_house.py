@@ -24,8 +24,8 @@ FLOORS = (
     ("trust",),
     ("runs",),
     ("plots",),
-    ("commands", "reports"),
     ("notebook",),
+    ("commands",),
     ("__main__", "utils", "resnet", "custom_resnet"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -6,6 +6,7 @@ from era_support_packages.system.lazy import public_names
 
 if TYPE_CHECKING:
     from era_support_packages.evaluation.calibration import calibrate as calibrate, reliability as reliability
+    from era_support_packages.evaluation.comparison import PairedComparison as PairedComparison
     from era_support_packages.evaluation.intervals import (
         Interval as Interval,
         mean_interval as mean_interval,

@@ -1,5 +1,6 @@
 """All figures: each function takes arrays or results and returns a `matplotlib.figure.Figure`."""
 
+from era_support_packages.plots.comparison import comparison_figures, disagreements, run_curves
 from era_support_packages.plots.curves import class_accuracies, confusion_matrix, training_curves, training_log
 from era_support_packages.plots.explorer import exploration
 from era_support_packages.plots.explorer_panel import ExplorerPanel
@@ -26,8 +27,10 @@ __all__ = [
     "augmented_grid",
     "class_accuracies",
     "class_scores",
+    "comparison_figures",
     "confused_pairs",
     "confusion_matrix",
+    "disagreements",
     "exploration",
     "gradcam_comparison",
     "gradcam_panels",
@@ -38,6 +41,7 @@ __all__ = [
     "planted_shortcut",
     "range_test",
     "reliability_diagram",
+    "run_curves",
     "sanity_curves",
     "sanity_maps",
     "save",

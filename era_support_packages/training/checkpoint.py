@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from era_support_packages.classifier import FORMAT, WITHOUT_CLASSIFIER
+from era_support_packages.classifier import FORMAT, WITHOUT_CLASSIFIER, WITHOUT_WEIGHTS
 from era_support_packages.datasets.fingerprint import DataFingerprint
 from era_support_packages.system.plain_error import PlainError
 from era_support_packages.system.tensor_file import TensorFileError, read_tensors, write_tensors
@@ -108,6 +108,8 @@ class Checkpoint:
 
     def check_network(self, model: nn.Module, path: Path) -> None:
         """Raise `CheckpointError` where the weights belong to another network; `path` is for the message."""
+        if not self.model:
+            raise CheckpointError(f"{path} holds no weights any more; {WITHOUT_WEIGHTS}")
         own = model.state_dict()
         if {name: value.shape for name, value in self.model.items()} != {name: value.shape for name, value in own.items()}:
             raise CheckpointError(f"{path} holds the weights of another network; build the model of its config.json.")

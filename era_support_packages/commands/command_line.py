@@ -1,0 +1,77 @@
+"""From what was typed to an exit code: which sub-command it is, and one sentence for whatever goes wrong."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from era_support_packages import __version__
+from era_support_packages.datasets.image_dataset import DatasetError
+from era_support_packages.system.command_values import CommandLineError, CommandParser
+from era_support_packages.system.naming import nearest_names
+from era_support_packages.system.plain_error import PlainError
+
+PROGRAM = "python -m era_support_packages"
+COMMANDS = {  # module of this room, and what the command does
+    "train": ("train", "train a network, or go on with a run of the same values that was stopped"),
+    "lr-find": ("lr_find", "make the learning-rate range test of a run and say what it suggests"),
+    "summary": ("summary", "print the layers of a network"),
+    "data": ("data", "say what a data set or a folder of images holds"),
+    "predict": ("predict", "classify images with the network of a run"),
+    "runs": ("runs", "list the runs; rename, delete, prune them; name the best"),
+    "compare": ("compare", "hold runs against each other: values, accuracy, curves, images"),
+}
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 it failed, or part of it; 2 a value that cannot be used; 130 stopped by Ctrl-C; 143 stopped by "
+    "SIGTERM; 141 nobody reads the output any more."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code, as `EXIT_CODES` has them."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = _run(given)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt as stop:
+        return getattr(stop, "exit_code", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again as it ends
+        return 141
+
+
+def _run(given: list[str]) -> int:
+    if given and given[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    if given and given[0] == "--version":
+        print(__version__)
+        return 0
+    named = bool(given) and not given[0].startswith("-")
+    name = given[0] if named else "train"
+    try:
+        if name not in COMMANDS:
+            raise CommandLineError(f"Unknown command {name!r}: {nearest_names(name, COMMANDS)}")
+        module, purpose = COMMANDS[name]
+        command = importlib.import_module(f"era_support_packages.commands.{module}")
+        parser = CommandParser(prog=f"{PROGRAM} {name}", description=f"{purpose[:1].upper()}{purpose[1:]}.", epilog=EXIT_CODES)
+        command.add_options(parser)
+        return command.run(parser.read(given[1:] if named else given))
+    except (CommandLineError, DatasetError, ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (PlainError, RuntimeError) as error:
+        if not isinstance(error, PlainError):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def overview() -> str:
+    """The help of the whole."""
+    width = max(map(len, COMMANDS))
+    lines = [f"usage: {PROGRAM} [COMMAND] [OPTIONS]", "", "Without a command it is train; COMMAND --help lists its options.", ""]
+    lines += [f"  {name:<{width}}  {purpose}" for name, (_, purpose) in COMMANDS.items()]
+    lines += ["", "  --version  print the version", "  --help     print this", "", EXIT_CODES]
+    return "\n".join(lines)

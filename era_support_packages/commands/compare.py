@@ -1,0 +1,34 @@
+"""compare: runs held against each other."""
+
+from typing import Any
+
+from era_support_packages.commands.output import add_output_options, print_result, reporter
+from era_support_packages.runs.listing import find_runs
+from era_support_packages.system.command_values import CommandParser
+from era_support_packages.system.paths import expanded
+
+
+def add_options(parser: CommandParser) -> None:
+    """Which runs."""
+    parser.add_argument("names", nargs="+", metavar="RUN", help="two or more names of runs, or their folders")
+    parser.add_argument("--output-dir", default="runs", metavar="FOLDER", help="folder that holds the runs (default runs)")
+    parser.add_argument("--data-root", metavar="FOLDER", help="folder that holds the data set")
+    parser.add_argument("--figures", metavar="FOLDER", help="draw curves, and the images that two runs judge otherwise, into it")
+    add_output_options(parser, "what differs and what came out")
+
+
+def run(options: dict[str, Any]) -> int:
+    """Compare, and draw where asked to."""
+    folders = find_runs(options["names"], options["output_dir"])
+    from era_support_packages.runs.comparison import compare
+
+    found = compare(*folders, data_root=options["data_root"])
+    report = reporter(options)
+    if options["figures"]:
+        from era_support_packages import plots
+
+        folder = expanded(options["figures"])
+        for name, figure in plots.comparison_figures(found).items():
+            report(f"Figure {plots.save(figure, folder / name)}")
+    print_result(found.to_dict(), options, lambda: str(found))
+    return 0

@@ -1,0 +1,32 @@
+"""What a command says: lines for a person, or one JSON value for a program."""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from era_support_packages.evaluation.tables import wrapped
+from era_support_packages.system.command_values import CommandParser
+
+
+def add_output_options(parser: CommandParser, record: str) -> None:
+    """--json and --quiet; `record` says what the JSON value is."""
+    group = parser.add_argument_group("output")
+    group.add_argument("--json", action="store_true", help=f"print {record} as JSON and everything else to stderr")
+    group.add_argument("--quiet", action="store_true", help="print nothing but the result")
+
+
+def reporter(options: dict[str, Any]) -> Callable[[str], None]:
+    """Where a command reports what it does, after the two options."""
+    stream = sys.stderr if options["json"] else sys.stdout
+
+    def report(line: str) -> None:
+        if not options["quiet"]:
+            print(wrapped(line), file=stream, flush=True)
+
+    return report
+
+
+def print_result(value: Any, options: dict[str, Any], text: Callable[[], str]) -> None:
+    """The result: `value` as JSON where that was asked for, else the text."""
+    print(json.dumps(value, indent=2) if options["json"] else text())

@@ -1,0 +1,81 @@
+"""train: the notebook's run without a notebook."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from era_support_packages.commands.output import add_output_options, print_result, reporter
+from era_support_packages.notebook.parameters import Knobs, Parameters
+from era_support_packages.system.command_values import CommandParser, read_value
+from era_support_packages.system.settings import fields, is_text_field, option_help, setting_of, takes
+from era_support_packages.training.config import TrainingConfig
+
+_NOTE = (
+    "A preset sets the values that make it; every other value is the default below. "
+    'Values are written as in Python or as JSON: 0.1, true, "[[16, 0.5], [32, 0.5]]".'
+)
+_KINDS = {bool: "true|false", int: "N", float: "X", str: "NAME"}
+
+
+def add_options(parser: CommandParser) -> None:
+    """One option for each parameter of the configuration, and where its data lies."""
+    parser.usage = f"{parser.prog} [--preset NAME] [--dataset NAME] [--OPTION VALUE ...]"
+    parser.description = f"{parser.description} {_NOTE}"
+    add_configuration(parser)
+    add_output_options(parser, "the run's record")
+    parser.add_argument("--figures", action="store_true", help="draw the figures of the run into its folder")
+
+
+def add_configuration(parser: CommandParser) -> None:
+    """Preset, data and every field of the configuration; values are read as JSON where they can be, else as text."""
+    own = fields(Knobs)
+    group = parser.add_argument_group("recipe and folders")
+    group.add_argument("--preset", default="auto", metavar="NAME", help=_escaped(option_help(own["preset"])))
+    group.add_argument("--data-root", metavar="FOLDER", help=_escaped(option_help(own["data_root"])))
+    group.add_argument("--no-resume", dest="resume", action="store_false", help="train in a new folder")
+    for name, field in fields(TrainingConfig).items():
+        if title := setting_of(field).group:
+            group = parser.add_argument_group(title)
+        kind = str if is_text_field(field) else read_value  # a run may be called "2024"
+        metavar = next((word for kind, word in _KINDS.items() if takes(field, kind)), "NAME" if kind is str else "LIST")
+        help_text = _escaped(option_help(field))
+        group.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar=metavar, type=kind, help=help_text)
+
+
+def _escaped(text: str) -> str:
+    """As argparse wants it."""
+    return text.replace("%", "%%")
+
+
+def checked(options: dict[str, Any]) -> dict[str, Any]:
+    """The values of the configuration among the options, checked before PyTorch is imported. Raises `ParameterError`."""
+    values = {name: value for name, value in options.items() if name not in ("json", "quiet", "figures")}
+    Parameters({name: value for name, value in values.items() if value is not None}).check()
+    return values
+
+
+def run(options: dict[str, Any]) -> int:
+    """Train as the values say and write the run's folder; go on with a run of the same values that was stopped."""
+    values = checked(options)
+    from era_support_packages.runs.preparation import prepare
+    from era_support_packages.runs.recording import train_prepared
+
+    report = reporter(options)
+    preset, data_root, resume = (values.pop(name) for name in ("preset", "data_root", "resume"))
+    prepared = prepare(preset, data_root=data_root, resume=resume, report=report, **values)
+    trained = train_prepared(prepared, report)
+    if options["figures"]:
+        from era_support_packages.commands.figures import draw
+
+        for file in draw(prepared, trained):
+            report(f"Figure {file}")
+    accuracy = trained.history.final_predictions.accuracy
+    folder = prepared.run.folder
+    print_result(record(folder), options, lambda: f"{accuracy:.2f} % of the test split; written to {folder}")
+    return 0
+
+
+def record(folder: Path) -> dict[str, Any]:
+    """What a program reads of a finished run: its folder, what came out, and what it was made with."""
+    said, config = (json.loads((folder / name).read_text(encoding="utf-8")) for name in ("summary.json", "config.json"))
+    return {"run": folder.name, "folder": str(folder), **said, "config": config}

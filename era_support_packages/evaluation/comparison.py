@@ -1,0 +1,101 @@
+"""Two networks on the same images: the paired difference of their accuracies, and whether chance could have made it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binomtest, norm
+
+from era_support_packages.evaluation.intervals import CONFIDENCE, Interval
+from era_support_packages.evaluation.predictions import Predictions
+from era_support_packages.evaluation.tables import Column, Readable, Table
+
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class PairedComparison(Readable):
+    """What two networks, called `first` and `second`, say of the same labelled images.
+
+    >>> import numpy as np
+    >>> from era_support_packages import Predictions
+    >>> from era_support_packages.evaluation import PairedComparison
+    >>> labels = np.array([0, 0, 1, 1])
+    >>> one = Predictions(np.eye(2)[[0, 0, 1, 0]], labels, ("cat", "dog"))
+    >>> two = Predictions(np.eye(2)[[0, 1, 0, 1]], labels, ("cat", "dog"))
+    >>> found = PairedComparison("one", "two", one, two)
+    >>> found.only_first, found.only_second, found.p_value
+    (array([1, 2]), array([3]), 1.0)
+
+    Raises `ValueError` where the predictions are of different images, labels or classes.
+    """
+
+    first: str
+    second: str
+    of_first: Predictions
+    of_second: Predictions
+
+    def __post_init__(self) -> None:
+        a, b = self.of_first, self.of_second
+        if a.classes != b.classes or not np.array_equal(a.actual, b.actual):
+            raise ValueError(
+                f"{self.first} and {self.second} were not tested on the same images, so that they cannot be compared image by "
+                "image; give runs on the same data."
+            )
+        if len(a) == 0:
+            raise ValueError("there are no images to compare two networks on; at least one is needed.")
+
+    @property
+    def _right(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.of_first.predicted == self.of_first.actual, self.of_second.predicted == self.of_second.actual
+
+    @property
+    def only_first(self) -> np.ndarray:
+        """The images that the first gets right and the second does not, int64 (K,): where the second is surest, first."""
+        first, second = self._right
+        return _surest(np.flatnonzero(first & ~second), self.of_second)
+
+    @property
+    def only_second(self) -> np.ndarray:
+        """The images that the second gets right and the first does not, int64 (K,): where the first is surest, first."""
+        first, second = self._right
+        return _surest(np.flatnonzero(~first & second), self.of_first)
+
+    @property
+    def difference(self) -> Interval:
+        """Accuracy of the second minus that of the first, as shares, with the 95 % interval of a mean of paired differences."""
+        first, second = self._right
+        paired = second.astype(np.float64) - first
+        mean = float(paired.mean())
+        if len(paired) < 2:
+            return Interval(mean, -1.0, 1.0)
+        reach = norm.ppf((1 + CONFIDENCE) / 2) * paired.std(ddof=1) / np.sqrt(len(paired))
+        return Interval(mean, float(mean - reach), float(mean + reach))
+
+    @property
+    def p_value(self) -> float:
+        """The exact two-sided McNemar test (McNemar 1947): how often chance alone would part them at least as far."""
+        first, second = len(self.only_first), len(self.only_second)
+        return 1.0 if first + second == 0 else float(binomtest(first, first + second).pvalue)
+
+    def table(self) -> Table:
+        """How many images which of the two gets right."""
+        first, second = self._right
+        rows = tuple(
+            (name, int((first & is_second).sum()), int((~first & is_second).sum()))
+            for name, is_second in ((f"{self.second} right", second), (f"{self.second} wrong", ~second))
+        )
+        columns = (Column("images"), Column(f"{self.first} right", "d"), Column(f"{self.first} wrong", "d"))
+        return Table(columns, rows)
+
+    def reading(self) -> str:
+        """Which is better, by how much, and whether that could be chance."""
+        found, p = self.difference, self.p_value
+        points = f"{100 * found.estimate:+.2f} points [{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
+        said = f"{self.second} against {self.first} on the same {len(self.of_first):,} test images: {points}, p = {p:.2g}."
+        if p >= SIGNIFICANT:
+            return f"{said} The difference is no larger than chance makes it."
+        return f"{said} That is more than chance; other seeds may still part as far, so train more than one of each."
+
+
+def _surest(indices: np.ndarray, of: Predictions) -> np.ndarray:
+    return indices[np.argsort(-of.confidences[indices], kind="stable")]

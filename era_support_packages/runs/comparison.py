@@ -1,0 +1,241 @@
+"""Runs beside each other: what they were given otherwise, what came of it, and whether that could be chance."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from era_support_packages.datasets import loading as datasets
+from era_support_packages.datasets.image_dataset import DatasetError, ImageDataset, fingerprint_of
+from era_support_packages.evaluation.comparison import PairedComparison
+from era_support_packages.evaluation.intervals import Interval, share_interval
+from era_support_packages.evaluation.predictions import Predictions
+from era_support_packages.evaluation.tables import Column, Readable, Table
+from era_support_packages.runs.entry import COMPLETE, RunEntry, read_entry, values_text
+from era_support_packages.runs.folder import Run, RunError
+from era_support_packages.runs.listing import find_runs
+from era_support_packages.training.checkpoint import Checkpoint
+from era_support_packages.training.history import EpochRecord
+
+_NO_VALUES = ("run_name", "output_dir", "workers", "threads", "skip_broken", "preset_name")
+_MOST_VALUES = 12  # that differ, in the table
+
+
+@dataclass(frozen=True, eq=False)
+class ComparedRun:
+    """One run of a comparison: its entry in a list, its configuration, its rows, and the logits it ended with.
+
+    logits: float32 (N, C) of the test split; None for a run that was stopped before its end.
+    """
+
+    entry: RunEntry
+    values: Mapping[str, Any]
+    records: tuple[EpochRecord, ...]
+    logits: np.ndarray | None
+    pruned: bool = False
+    """whether its weights were removed"""
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.entry.name
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it was run to its end and its network is still there."""
+        return self.logits is not None and not self.pruned
+
+    @property
+    def run(self) -> Run:
+        """Its folder."""
+        return Run(self.entry.folder)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison(Readable):
+    """Runs beside each other, in the order they were given.
+
+    test: the split that all of them were tested on, None where it cannot be had; missing: why then.
+
+    >>> from era_support_packages.runs import compare, prepare, train_prepared
+    >>> small = dict(dataset="digits", train_images=8, batch_size=4, resolutions=((8, 1.0),))
+    >>> runs = [prepare("smoke", max_lr=rate, **small) for rate in (0.01, 0.02)]
+    >>> trained = [train_prepared(run, report=lambda line: None) for run in runs]
+    >>> found = compare(*(run.run.folder for run in runs))
+    >>> found.differing
+    {'max_lr': (0.01, 0.02)}
+    """
+
+    runs: tuple[ComparedRun, ...]
+    test: ImageDataset | None
+    missing: str = ""
+
+    @cached_property
+    def differing(self) -> dict[str, tuple[Any, ...]]:
+        """The values that not all runs have in common, by name: one for each run. What only names a run is left out."""
+        names = [name for name in self.runs[0].values if name not in _NO_VALUES]
+        values = {name: tuple(run.values.get(name) for run in self.runs) for name in names}
+        return {name: found for name, found in values.items() if any(value != found[0] for value in found)}
+
+    def values_of(self, run: ComparedRun) -> str:
+        """What a run has otherwise than the others, in a line."""
+        position = self.runs.index(run)
+        return values_text({name: values[position] for name, values in self.differing.items()}, _MOST_VALUES)
+
+    @cached_property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """The runs that differ in nothing but the seed, as positions in `runs`."""
+        found: dict[str, list[int]] = {}
+        for position in range(len(self.runs)):
+            key = json.dumps({name: values[position] for name, values in self.differing.items() if name != "seed"})
+            found.setdefault(key, []).append(position)
+        return tuple(tuple(group) for group in found.values())
+
+    def predictions(self, position: int) -> Predictions:
+        """What run number `position` says of the test split.
+
+        Raises `RunError` where the split cannot be had, and for a run that was stopped before its end.
+        """
+        run = self.runs[position]
+        if run.logits is None:
+            raise RunError(f"{run.entry.folder} was stopped before its end: run it again with the same values to finish it.")
+        if self.test is None:
+            raise RunError(self.missing)
+        return Predictions(run.logits, self.test.labels, self.test.classes, self.test.images)
+
+    def paired(self, first: int = 0, second: int = 1) -> PairedComparison:
+        """Two of the runs, by position, on the same test images. Raises `RunError` as `predictions` does."""
+        said = (self.predictions(first), self.predictions(second))
+        return PairedComparison(self.runs[first].name, self.runs[second].name, *said)
+
+    def table(self) -> Table:
+        """A row a run, or a group of runs that differ in their seed alone: what differs first, then what came out."""
+        names = [name for name in self.differing if name != "seed" or len(self.groups) == len(self.runs)][:_MOST_VALUES]
+        columns = [Column("run"), *map(Column, names)]
+        columns += [Column("seeds", "d"), Column("test accuracy", ".2f"), Column("standard deviation", ".2f")]
+        columns += [Column("seconds", ".0f"), Column("PFLOP", ".4g")]
+        rows = [self._row(group, names) for group in self.groups]
+        of_one = all(row[-3] is None for row in rows)
+        kept = [i for i, column in enumerate(columns) if not (of_one and column.name in ("seeds", "standard deviation"))]
+        caption = "test accuracy: in percent after the last epoch, of one run with its 95 % interval, of several the mean."
+        return Table(tuple(columns[i] for i in kept), tuple(tuple(row[i] for i in kept) for row in rows), caption)
+
+    def _row(self, group: tuple[int, ...], names: list[str]) -> tuple[Any, ...]:
+        runs = [self.runs[position] for position in group]
+        values = [_shown(self.differing[name][group[0]]) for name in names]
+        name = runs[0].name + (f" and {len(runs) - 1} more" if len(runs) > 1 else "")
+        accuracies = [run.entry.test_accuracy for run in runs if run.entry.test_accuracy is not None]
+        accuracy: Any = float(np.mean(accuracies)) if accuracies else None
+        if len(runs) == 1 and accuracies:
+            accuracy = _interval(runs[0])
+        spread = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None
+        seconds = [run.entry.seconds for run in runs if run.entry.seconds is not None]
+        flops = [run.entry.pflops for run in runs if run.entry.pflops is not None]
+        return (
+            name,
+            *values,
+            len(runs),
+            accuracy,
+            spread,
+            float(np.mean(seconds)) if seconds else None,
+            float(np.mean(flops)) if flops else None,
+        )
+
+    def reading(self) -> str:
+        """What differs; for two runs the paired difference on the same test images, or why there is none."""
+        said = [f"They differ in {', '.join(self.differing)}." if self.differing else "They were given the same values."]
+        stopped = [run.name for run in self.runs if run.logits is None]
+        if stopped:
+            said.append(f"Without a result, as not run to the end: {', '.join(stopped)}.")
+        if self.missing:
+            said.append(self.missing)
+        if len(self.runs) == 2 and not stopped and self.test is not None:
+            said.append(self.paired().reading())
+        return " ".join(said)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that JSON keeps: what differs, each run, and for two the paired comparison."""
+        values: dict[str, Any] = {
+            "differing": {name: list(values) for name, values in self.differing.items()},
+            "runs": [run.entry.to_dict() for run in self.runs],
+            "groups": [[self.runs[position].name for position in group] for group in self.groups],
+            "missing": self.missing,
+        }
+        if len(self.runs) == 2 and self.test is not None and all(run.logits is not None for run in self.runs):
+            found = self.paired()
+            values["paired"] = {
+                "difference": found.difference.estimate,
+                "low": found.difference.low,
+                "high": found.difference.high,
+                "p_value": found.p_value,
+                "only_first": len(found.only_first),
+                "only_second": len(found.only_second),
+                "images": len(found.of_first),
+            }
+        return values
+
+
+def compare(*runs: str | os.PathLike[str], data_root: str | None = None) -> Comparison:
+    """Two or more runs beside each other, given by their folders, or by their names in runs/.
+
+    Their test split is loaded once, as config.json says (`data_root` as for `datasets.load`), to tell right from wrong image by
+    image; where it cannot be had, or the runs were tested on different images, the rest is compared and a sentence says so.
+    Raises `ListingError` for a run that is not there, `RunError` for one that cannot be read, and for fewer than two.
+    """
+    if len(runs) < 2:
+        raise RunError(f"{len(runs)} run{'s' * (len(runs) != 1)} given to compare: give two or more.")
+    folders = [folder for run in runs for folder in find_runs([os.fspath(run)])]
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise RunError("A run is given twice: give each once.")
+    found = tuple(_compared(folder) for folder in folders)
+    test, missing = _common_split(found, data_root)
+    return Comparison(found, test, missing)
+
+
+def _compared(folder: Path) -> ComparedRun:
+    entry = read_entry(folder)
+    if entry.problem:
+        raise RunError(f"{folder} cannot be compared: {entry.problem}.")
+    if not (folder / "checkpoint.pt").is_file():
+        raise RunError(f"{folder} has no checkpoint.pt, so that no epoch of it is known: run it again, or leave it out.")
+    checkpoint = Checkpoint.load(folder / "checkpoint.pt")
+    logits = None if checkpoint.logits is None or entry.state != COMPLETE else checkpoint.logits.numpy()
+    return ComparedRun(entry, checkpoint.config.to_dict(), checkpoint.records, logits, pruned=not checkpoint.model)
+
+
+def _common_split(runs: tuple[ComparedRun, ...], data_root: str | None) -> tuple[ImageDataset | None, str]:
+    """The test split of all the runs, or None and why not."""
+    kept = [run.run.data() for run in runs]
+    if any(data is None for data in kept):
+        if len({run.values["dataset"] for run in runs}) > 1:
+            return None, "They were trained on different data, so that they cannot be compared image by image."
+    elif len({data.test.digest for data in kept if data is not None}) > 1:
+        return None, "They were tested on different images, so that they cannot be compared image by image."
+    for name in dict.fromkeys(run.values["dataset"] for run in runs):  # the same data may lie at several places
+        try:
+            _, test = datasets.load(name, data_root)
+        except (ValueError, OSError, DatasetError) as error:
+            problem = f"Its test images cannot be loaded, so that nothing is said image by image: {error}"
+            continue
+        data = kept[0]
+        if data is None or not fingerprint_of(test).changes(data.test, "test"):
+            return test, ""
+        problem = f"{name!r} holds other test images now than the runs were tested on, so that nothing is said image by image."
+    return None, problem
+
+
+def _interval(run: ComparedRun) -> Interval:
+    """The test accuracy in percent with its interval."""
+    last = run.records[-1]
+    found = share_interval(last.test_correct, last.test_total)
+    return Interval(100 * found.estimate, 100 * found.low, 100 * found.high)
+
+
+def _shown(value: Any) -> Any:
+    """A value for a cell."""
+    return value if isinstance(value, str) else values_text({"": value}).strip()

@@ -1,0 +1,111 @@
+"""Which runs are kept, under which names, and with how much of their weights."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+
+from era_support_packages.classifier import Classifier
+from era_support_packages.datasets import loading as datasets
+from era_support_packages.datasets.image_dataset import fingerprint_of
+from era_support_packages.runs.entry import COMPLETE, is_locked, read_entry
+from era_support_packages.runs.folder import Run, RunError
+from era_support_packages.system.atomic_file import write_atomically
+from era_support_packages.system.tensor_file import read_tensors, write_tensors
+from era_support_packages.training.config_checks import FOLDER_NAME, is_folder_name
+
+
+def rename(folder: Path, name: str) -> Path:
+    """Give a run another name; returns its new folder. With `run_name` it is found again under that name.
+
+    Raises `RunError` for a name that is none or is taken, and while the run is being trained.
+    """
+    run = Run(folder)
+    _check_run(folder)
+    if not is_folder_name(name):
+        raise RunError(f"{name!r} is no name for a run; give {FOLDER_NAME}.")
+    target = folder.parent / name
+    if os.path.lexists(target):
+        raise RunError(f"{target} is there already: give another name.")
+    with run.locked():
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        write_atomically(folder / "config.json", (json.dumps({**values, "run_name": name}, indent=2) + "\n").encode())
+        os.rename(folder, target)
+    (target / ".lock").unlink(missing_ok=True)
+    return target
+
+
+def delete(folder: Path) -> None:
+    """Delete a run's folder for good. Raises `RunError` for a folder that holds no run, and while the run is being trained."""
+    _check_run(folder)
+    with Run(folder).locked():
+        pass
+    shutil.rmtree(folder)
+
+
+def prunable(folder: Path) -> str:
+    """Why the weights of a run cannot be made smaller; "" where they can."""
+    found = read_entry(folder)
+    if found.state != COMPLETE:
+        return f"it is {found.state}"
+    if not (folder / "checkpoint.pt").is_file():
+        return "it has no checkpoint.pt"
+    return ""
+
+
+def prune(folder: Path, weights: str = "half") -> int:
+    """Keep the weights of a finished run in half precision, or with `weights="none"` not at all; returns the bytes saved.
+
+    Before the old file goes, the network with the smaller weights must say of every test image what it said before. Record,
+    figures and the test logits stay in both cases. Raises `RunError` where a prediction changes, where the test images cannot
+    be loaded, and for a run that is not finished; the file is as before then.
+    """
+    if problem := prunable(folder):
+        raise RunError(f"{folder} cannot be pruned: {problem}.")
+    run = Run(folder)
+    with run.locked():
+        file = run.checkpoint_file
+        content, before = read_tensors(file), file.stat().st_size
+        if not content["model"]:
+            return 0
+        if weights == "none":
+            content["model"] = {}
+            write_tensors(file, content)
+            return before - file.stat().st_size
+        content["model"] = {
+            name: value.half() if value.dtype == torch.float32 else value for name, value in content["model"].items()
+        }
+        smaller = folder / ".pruned.pt"
+        try:
+            write_tensors(smaller, content)
+            changed = _changed_predictions(run, smaller)
+            if changed:
+                raise RunError(f"{changed} predictions would change in half precision, so that its weights stay as they are.")
+            os.replace(smaller, file)
+        finally:
+            smaller.unlink(missing_ok=True)
+        return before - file.stat().st_size
+
+
+def _changed_predictions(run: Run, file: Path) -> int:
+    """How many test images the network of a file takes for another class than the run's own does."""
+    config = run.config()
+    try:
+        _, test = datasets.load(config.dataset)
+    except (ValueError, OSError, RuntimeError) as error:
+        raise RunError(f"Its test images are needed to see that no prediction changes, and cannot be loaded: {error}") from None
+    kept = run.data()
+    if kept is not None and fingerprint_of(test).changes(kept.test, "test"):
+        raise RunError(f"{config.dataset!r} holds other test images now, so that nobody can see whether a prediction changes.")
+    before, after = (Classifier.load(path).predict(test).predicted for path in (run.checkpoint_file, file))
+    return int((before != after).sum())
+
+
+def _check_run(folder: Path) -> None:
+    """Nothing that is no run is moved or deleted."""
+    if not (folder / "config.json").is_file():
+        raise RunError(f"{folder} holds no run: it has no config.json.")
+    if is_locked(folder):
+        raise RunError(f"{folder} is being trained by another process: wait until it is done.")
