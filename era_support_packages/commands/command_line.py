@@ -17,7 +17,8 @@ COMMANDS = {  # module of this room, and what the command does
     "lr-find": ("lr_find", "make the learning-rate range test of a run and say what it suggests"),
     "summary": ("summary", "print the layers of a network"),
     "data": ("data", "say what a data set or a folder of images holds"),
-    "predict": ("predict", "classify images with the network of a run"),
+    "predict": ("predict", "classify photos with the network of a run"),
+    "explain": ("explain", "draw what the network of a run looks at in photos"),
     "runs": ("runs", "list the runs; rename, delete, prune them; name the best"),
     "compare": ("compare", "hold runs against each other: values, accuracy, curves, images"),
 }
@@ -58,10 +59,15 @@ def _run(given: list[str]) -> int:
         parser = CommandParser(prog=f"{PROGRAM} {name}", description=f"{purpose[:1].upper()}{purpose[1:]}.", epilog=EXIT_CODES)
         command.add_options(parser)
         return command.run(parser.read(given[1:] if named else given))
-    except (CommandLineError, DatasetError, ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except BrokenPipeError:
+        raise
+    except (CommandLineError, DatasetError, ValueError, OSError) as error:
+        problem = str(error)
+        if isinstance(error, OSError) and error.filename:  # of the system, in its words
+            problem = f"{error.filename} cannot be used ({error.strerror}): give another place."
+        print(f"error: {problem}", file=sys.stderr)
         return 2
-    except (PlainError, RuntimeError) as error:
+    except Exception as error:
         if not isinstance(error, PlainError):
             raise
         print(f"error: {error}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """What a command says: lines for a person, or one JSON value for a program."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,8 @@ def add_output_options(parser: CommandParser, record: str) -> None:
 def reporter(options: dict[str, Any]) -> Callable[[str], None]:
     """Where a command reports what it does, after the two options."""
     stream = sys.stderr if options["json"] else sys.stdout
+    if options["quiet"]:
+        os.environ["TQDM_DISABLE"] = "1"  # this process is the command: no bar of any library
 
     def report(line: str) -> None:
         if not options["quiet"]:

@@ -15,6 +15,7 @@ from era_support_packages.plots.images import (
 from era_support_packages.plots.learning_rate import range_test
 from era_support_packages.plots.mistakes import class_scores, confused_pairs, reliability_diagram, suspicious_labels, top_losses
 from era_support_packages.plots.panels import overlay
+from era_support_packages.plots.photo import photo_panel
 from era_support_packages.plots.sanity import sanity_curves, sanity_maps
 from era_support_packages.plots.shortcut import planted_shortcut
 from era_support_packages.plots.style import HEAT_COLORMAP, INK, save, show
@@ -38,6 +39,7 @@ __all__ = [
     "incorrect_predictions",
     "overlay",
     "perturbation_curves",
+    "photo_panel",
     "planted_shortcut",
     "range_test",
     "reliability_diagram",

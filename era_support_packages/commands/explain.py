@@ -1,0 +1,81 @@
+"""explain: what the network of a run looks at in photos."""
+
+import sys
+from typing import Any
+
+from era_support_packages.commands import photos as files
+from era_support_packages.commands.output import add_output_options, print_result, reporter
+from era_support_packages.gradcam.method_names import METHOD_NAMES
+from era_support_packages.system.command_values import CommandLineError, CommandParser
+from era_support_packages.system.naming import nearest_names
+from era_support_packages.system.paths import expanded
+
+
+def add_options(parser: CommandParser) -> None:
+    """Which network, which photos, which maps."""
+    files.add_photo_options(parser, "folder for a panel of each photo and predictions.csv (default: explained)")
+    parser.add_argument("--layers", nargs="+", metavar="NAME", help="target layers; the last of each resolution by default")
+    parser.add_argument("--method", default="gradcam", metavar="NAME", help=f"one of {', '.join(METHOD_NAMES)} (default gradcam)")
+    parser.add_argument("--class", dest="class_name", metavar="NAME", help="explain this class instead of the predicted one")
+    parser.add_argument("--maps", action="store_true", help="also write each photo's maps (layers, px, px) as .npy")
+    add_output_options(parser, "the predictions")
+
+
+def run(options: dict[str, Any]) -> int:
+    """Draw; 1 where a photo cannot be read, whose others are explained all the same."""
+    if options["method"] not in METHOD_NAMES:
+        raise CommandLineError(f"Unknown method {options['method']!r}: {nearest_names(options['method'], METHOD_NAMES)}")
+    found = files.image_files(options["photos"])
+    out = expanded(options["out"] or "explained")
+    names = _names(found)
+    targets = [out / f"{name}{end}" for name in names for end in (".png", ".npy")[: 1 + options["maps"]]]
+    files.check_free([out / "predictions.csv", *targets], options["force"])
+    import numpy as np
+
+    from era_support_packages import plots
+    from era_support_packages.classifier import Classifier
+    from era_support_packages.datasets.scanning import resize_image
+
+    classifier = Classifier.load(options["network"])
+    wanted = options["class_name"]
+    if wanted is not None and wanted not in classifier.classes:
+        raise CommandLineError(f"The network knows no class {wanted!r}: {nearest_names(wanted, classifier.classes)}")
+    target = "predicted" if wanted is None else [classifier.classes.index(wanted)]
+    out.mkdir(parents=True, exist_ok=True)
+    report, rows, number = reporter(options), [], 0
+    for part in files.photos(found, classifier.bits):
+        for photo in part:
+            name, number = names[number], number + 1
+            if photo.pixels is None:
+                rows.append({"file": str(photo.file), "top": [], "problem": photo.problem})
+                continue
+            seen = resize_image(photo.pixels)
+            said = classifier.predict(seen)
+            explained = classifier.explain(seen, targets=target, layers=options["layers"], method=options["method"])
+            top = files.top_classes(said.probabilities[0], classifier.classes)
+            figure = plots.photo_panel(
+                photo.pixels, explained, top, f"{photo.file.name}: {options['method']}, {options['network']}"
+            )
+            report(
+                f"{plots.save(figure, out / f'{name}.png')}: {', '.join(f'{label} {100 * sure:.1f} %' for label, sure in top)}"
+            )
+            if options["maps"]:
+                np.save(out / f"{name}.npy", explained.maps[0, 0])
+            rows.append({"file": str(photo.file), "top": top, "problem": ""})
+    files.write_table(out / "predictions.csv", rows, len(classifier.classes))
+    broken = files.named_broken(rows)
+    done = sum(not row["problem"] for row in rows)
+    print_result(rows, options, lambda: f"{done} panel{'s' * (done != 1)} and predictions.csv in {out}.")
+    if broken:
+        print(broken, file=sys.stderr)
+    return int(bool(broken))
+
+
+def _names(found: list[Any]) -> list[str]:
+    """A name for the panel of each file: its own without its ending, with a number where several have the same."""
+    taken: dict[str, int] = {}
+    names = []
+    for file in found:
+        count = taken[file.stem] = taken.get(file.stem, 0) + 1
+        names.append(file.stem if count == 1 else f"{file.stem}-{count}")
+    return names

@@ -1,0 +1,49 @@
+"""predict: classify photos with the network of a run."""
+
+import sys
+from typing import Any
+
+from era_support_packages.commands import photos as files
+from era_support_packages.commands.output import add_output_options, print_result, reporter
+from era_support_packages.system.command_values import CommandParser
+from era_support_packages.system.paths import expanded
+
+
+def add_options(parser: CommandParser) -> None:
+    """Which network, which photos."""
+    files.add_photo_options(parser, "also write predictions.csv into this folder")
+    add_output_options(parser, "the predictions")
+
+
+def run(options: dict[str, Any]) -> int:
+    """Classify; 1 where a photo cannot be read."""
+    found = files.image_files(options["photos"])
+    table = expanded(options["out"]) / "predictions.csv" if options["out"] else None
+    if table is not None:
+        files.check_free([table], options["force"])
+        table.parent.mkdir(parents=True, exist_ok=True)
+    import numpy as np
+
+    from era_support_packages.classifier import Classifier
+    from era_support_packages.datasets.scanning import resize_image
+
+    classifier = Classifier.load(options["network"])
+    report, rows = reporter(options), []
+    for part in files.photos(found, classifier.bits):
+        whole = [photo for photo in part if photo.pixels is not None]
+        said = classifier.predict(np.stack([resize_image(photo.pixels) for photo in whole])) if whole else None
+        tops = iter(said.probabilities if said is not None else ())
+        for photo in part:
+            top = [] if photo.pixels is None else files.top_classes(next(tops), classifier.classes)
+            rows.append({"file": str(photo.file), "top": top, "problem": photo.problem})
+            if top and not options["json"]:
+                print(f"{photo.file}: " + ", ".join(f"{name} {100 * sure:.1f} %" for name, sure in top), flush=True)
+    if table is not None:
+        files.write_table(table, rows, len(classifier.classes))
+        report(f"Written to {table}")
+    if options["json"]:
+        print_result(rows, options, str)
+    if broken := files.named_broken(rows):
+        print(broken, file=sys.stderr)
+        return 1
+    return 0

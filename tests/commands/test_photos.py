@@ -1,0 +1,56 @@
+"""Photos from the command line: which are read, what is written, what is left alone."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from era_support_packages.commands.command_line import main
+
+
+@pytest.fixture
+def photos(here):
+    folder = here / "photos"
+    (folder / "more").mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for number in range(47):
+        place = folder / "more" if number % 2 else folder
+        Image.fromarray(generator.integers(0, 255, (12, 16, 3), dtype=np.uint8)).save(place / f"{number // 2}.png")
+    whole = (folder / "0.png").read_bytes()
+    for name, content in (("cut.png", whole[:100]), ("empty.jpg", b""), ("text.jpg", b"no image")):
+        (folder / name).write_bytes(content)
+    (folder / "notes.txt").write_text("no photo, and not meant as one")
+    return folder
+
+
+def test_the_broken_are_named_and_the_others_explained(photos, here, capsys):
+    assert main(["explain", "runs/first", "photos", "--out", "out", "--layers", "layer3", "--maps"]) == 1
+    said = capsys.readouterr()
+    assert "3 of 50 photos could not be read" in said.err
+    assert all(name in said.err for name in ("cut.png", "empty.jpg", "text.jpg"))
+    panels = sorted((here / "out").glob("*.png"))
+    assert len(panels) == 47
+    assert "47 panels" in said.out
+    rows = list(csv.DictReader((here / "out" / "predictions.csv").read_text().splitlines()))
+    assert (len(rows), sum(bool(row["problem"]) for row in rows), rows[0]["file"]) == (50, 3, "photos/0.png")
+    assert np.load(here / "out" / "0.npy").shape == (1, 8, 8)  # layers, and the pixels that the network saw
+    before = {path.name: path.stat().st_mtime_ns for path in (here / "out").iterdir()}
+    assert main(["explain", "runs/first", "photos", "--out", "out", "--layers", "layer3"]) == 2
+    assert "--force" in capsys.readouterr().err
+    assert {path.name: path.stat().st_mtime_ns for path in (here / "out").iterdir()} == before
+
+
+def test_predictions_are_those_of_the_classifier(photos, here, capsys):
+    from era_support_packages import Classifier
+
+    assert main(["predict", "runs/first", "photos/0.png", "photos/1.png", "--out", "said"]) == 0
+    rows = list(csv.DictReader((here / "said" / "predictions.csv").read_text().splitlines()))
+    said = Classifier.load("runs/first").predict(["photos/0.png", "photos/1.png"])
+    assert [row["class_1"] for row in rows] == [said.classes[label] for label in said.predicted]
+    assert [float(row["confidence_1"]) for row in rows] == pytest.approx(said.confidences.tolist(), abs=1e-3)
+    assert float(rows[0]["confidence_1"]) > float(rows[0]["confidence_2"]) > float(rows[0]["confidence_3"])
+
+
+def test_a_class_by_name_is_explained(photos, capsys):
+    assert main(["explain", "runs/first", "photos/0.png", "--class", "7", "--layers", "layer3", "--quiet"]) == 0

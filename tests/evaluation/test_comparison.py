@@ -1,0 +1,57 @@
+"""Two networks on the same images, against statsmodels."""
+
+import numpy as np
+import pytest
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.weightstats import DescrStatsW
+
+from era_support_packages import Predictions
+from era_support_packages.evaluation import PairedComparison
+
+
+def paired(first_right, second_right):
+    """Two networks of two classes that are right on these images."""
+    labels = np.zeros(len(first_right), dtype=np.int64)
+    said = [Predictions(np.eye(2)[np.where(right, 0, 1)], labels, ("a", "b")) for right in (first_right, second_right)]
+    return PairedComparison("one", "two", *said)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_exact_test_and_the_interval_are_those_of_statsmodels(seed):
+    generator = np.random.default_rng(seed)
+    first, second = generator.random((2, 200)) < [[0.8], [0.7]]
+    found = paired(first, second)
+    table = [[(first & second).sum(), (first & ~second).sum()], [(~first & second).sum(), (~first & ~second).sum()]]
+    assert found.p_value == pytest.approx(mcnemar(table, exact=True).pvalue, abs=1e-12)
+    low, high = DescrStatsW(second.astype(float) - first).zconfint_mean()
+    assert (found.difference.low, found.difference.high) == pytest.approx((low, high), abs=1e-12)
+    assert found.difference.estimate == pytest.approx(second.mean() - first.mean(), abs=1e-12)
+    assert [row[1:] for row in found.table().rows] == [(table[0][0], table[1][0]), (table[0][1], table[1][1])]
+
+
+def test_networks_that_agree_everywhere_part_by_chance_alone():
+    right = np.array([True, False, True])
+    found = paired(right, right)
+    assert (found.p_value, found.difference.estimate, found.difference.low, found.difference.high) == (1.0, 0, 0, 0)
+    assert "no larger than chance" in found.reading()
+
+
+def test_the_surest_mistake_of_the_other_comes_first():
+    labels = np.zeros(4, dtype=np.int64)
+    one = Predictions(np.array([[1.0, 0], [1, 0], [0, 1], [1, 0]]), labels, ("a", "b"))
+    two = Predictions(np.array([[0.0, 1], [0, 5], [1, 0], [1, 0]]), labels, ("a", "b"))
+    found = PairedComparison("one", "two", one, two)
+    assert (found.only_first.tolist(), found.only_second.tolist()) == ([1, 0], [2])
+
+
+@pytest.mark.parametrize("change", ["labels", "classes", "none"])
+def test_other_images_are_not_compared(change):
+    labels = np.array([0, 1])
+    one = Predictions(np.eye(2), labels, ("a", "b"))
+    other = {
+        "labels": Predictions(np.eye(2), labels[::-1], ("a", "b")),
+        "classes": Predictions(np.eye(2), labels, ("a", "c")),
+        "none": Predictions(np.eye(2)[:0], labels[:0], ("a", "b")),
+    }[change]
+    with pytest.raises(ValueError, match="at least one" if change == "none" else "same images"):
+        PairedComparison("one", "two", other if change == "none" else one, other)
