@@ -21,6 +21,7 @@ COMMANDS = {  # module of this room, and what the command does
     "explain": ("explain", "draw what the network of a run looks at in photos"),
     "runs": ("runs", "list the runs; rename, delete, prune them; name the best"),
     "compare": ("compare", "hold runs against each other: values, accuracy, curves, images"),
+    "report": ("report", "write one HTML page on a run, or on two, to send to somebody"),
 }
 EXIT_CODES = (
     "Exit codes: 0 done; 1 it failed, or part of it; 2 a value that cannot be used; 130 stopped by Ctrl-C; 143 stopped by "

@@ -1,0 +1,38 @@
+"""report: one file that tells a colleague what a run is worth."""
+
+from typing import Any
+
+from era_support_packages.commands.output import add_output_options, print_result
+from era_support_packages.commands.photos import check_free
+from era_support_packages.runs.listing import find_runs
+from era_support_packages.system.command_values import CommandLineError, CommandParser
+from era_support_packages.system.paths import expanded
+
+
+def add_options(parser: CommandParser) -> None:
+    """Which run, against which other, into which file."""
+    parser.add_argument("names", nargs="+", metavar="RUN", help="a run, and perhaps another to hold it against")
+    parser.add_argument("--output-dir", default="runs", metavar="FOLDER", help="folder that holds the runs (default runs)")
+    parser.add_argument("--data-root", metavar="FOLDER", help="folder that holds the data set")
+    parser.add_argument("--out", metavar="FILE", help="the file (default: report.html in the run's folder)")
+    parser.add_argument("--force", action="store_true", help="overwrite what is there")
+    add_output_options(parser, "the file's path")
+
+
+def run(options: dict[str, Any]) -> int:
+    """Write the page."""
+    if len(options["names"]) > 2:
+        raise CommandLineError(f"{len(options['names'])} runs are given: report takes one, and perhaps another beside it.")
+    folders = find_runs(options["names"], options["output_dir"])
+    file = expanded(options["out"]) if options["out"] else folders[0] / "report.html"
+    if file.suffix.lower() != ".html":
+        raise CommandLineError(f"{file} is no name for a page: give one that ends in .html.")
+    check_free([file], options["force"])
+    from era_support_packages.commands.report_page import report_page
+    from era_support_packages.system.atomic_file import write_atomically
+
+    page = report_page(folders[0], folders[1] if len(folders) > 1 else None, options["data_root"])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, page.encode())
+    print_result({"file": str(file)}, options, lambda: f"{file} ({file.stat().st_size / 2**20:.1f} MiB)")
+    return 0

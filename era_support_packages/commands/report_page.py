@@ -1,0 +1,249 @@
+"""The page of a report: what a colleague would ask, in the order in which they would ask it, in one file."""
+
+import base64
+import html
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+from era_support_packages import plots
+from era_support_packages.classifier import Classifier
+from era_support_packages.datasets.image_dataset import ImageDataset, summary
+from era_support_packages.evaluation.calibration import calibrate
+from era_support_packages.evaluation.mistakes import class_scores, most_confused, suspicious_labels
+from era_support_packages.evaluation.predictions import Predictions
+from era_support_packages.evaluation.tables import Readable, Table, text_html
+from era_support_packages.runs.comparison import Comparison, compare
+from era_support_packages.runs.entry import COMPLETE, changed_values, read_entry, values_text
+from era_support_packages.runs.folder import Run, RunError
+from era_support_packages.runs.preparation import prepare
+from era_support_packages.training.checkpoint import Checkpoint
+from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.cost import duration
+from era_support_packages.training.history import History
+
+MISTAKES = 10  # shown and explained
+FEW_IMAGES = 1000  # of the test split: below it the accuracy is known to a few points only
+CHECKS = {  # figure in a run's folder: its name, and what is to be seen
+    "faithfulness.png": ("Do the marked pixels matter?", "scores of each method and layer against maps that know nothing"),
+    "sanity_check.png": ("Do the maps depend on what was learned?", "how much of the maps is left as weights are drawn anew"),
+    "planted_shortcut.png": ("Would they find a planted cause?", "hits of each method and layer on a mark that was planted"),
+}
+STYLE = """
+:root{color-scheme:light}
+body{font:16px/1.5 system-ui,sans-serif;color:#222;background:#fff;max-width:62rem;margin:0 auto;padding:1rem}
+h1{font-size:1.6rem;line-height:1.25;overflow-wrap:anywhere}h2{font-size:1.25rem;margin-top:2.2rem;border-bottom:1px solid #ccc}
+figure{margin:1rem 0}img{max-width:100%;height:auto}figcaption{font-size:.9rem;color:#555}
+nav ul{padding-left:1.2rem}a{color:#0072b2}p{max-width:44rem;overflow-wrap:anywhere}
+.warnings{border-left:4px solid #d55e00;padding:.1rem 1rem;background:#fdf3ec}
+pre{overflow-x:auto;background:#f5f5f5;padding:.6rem;font-size:.85rem}
+@media screen and (max-width:46rem){figure{overflow-x:auto}img{max-width:none;width:44rem}}
+@media print{body{max-width:none;font-size:11pt}nav{display:none}h2{break-after:avoid}figure,table{break-inside:avoid}}
+"""
+
+
+@dataclass
+class _Page:
+    """Sections as they are written."""
+
+    sections: list[tuple[str, list[str]]] = field(default_factory=list)
+
+    def section(self, heading: str) -> None:
+        self.sections.append((heading, []))
+
+    def text(self, *paragraphs: str) -> None:
+        self.sections[-1][1].extend(f"<p>{text_html(text)}</p>" for text in paragraphs if text)
+
+    def raw(self, markup: str) -> None:
+        self.sections[-1][1].append(markup)
+
+    def table(self, *tables: Table) -> None:
+        self.sections[-1][1].extend(table._repr_html_() for table in tables)
+
+    def result(self, found: Readable) -> None:
+        self.table(found.table())
+        self.text(*found.reading().split("\n\n"))
+
+    def figure(self, figure: Figure | Path, alternative: str) -> None:
+        """A figure, or the file of one, with what is to be seen on it."""
+        picture = figure.read_bytes() if isinstance(figure, Path) else _png(figure)
+        source = base64.b64encode(_smaller(picture)).decode()
+        caption = html.escape(alternative)
+        self.raw(
+            f'<figure><img alt="{caption}" src="data:image/webp;base64,{source}"><figcaption>{caption}</figcaption></figure>'
+        )
+
+
+def report_page(folder: Path, other: Path | None = None, data_root: str | None = None) -> str:
+    """The HTML page of a finished run, and of another beside it; it needs no other file and runs no code.
+
+    Its data set is loaded once for the images. Raises `RunError` for a run that is not finished or whose data is not the same any
+    more, and what loading raises.
+    """
+    entry = read_entry(folder)
+    if entry.state != COMPLETE:
+        raise RunError(
+            f"{folder} is {entry.state}: a report is of a finished run. Run it again with the same values to finish it."
+        )
+    run, checkpoint = Run(folder), Checkpoint.load(folder / "checkpoint.pt")
+    if not checkpoint.model:
+        raise RunError(f"{folder} has no weights any more, so that there are no heat maps to report; compare it instead.")
+    prepared = prepare(finished_run=str(folder), data_root=data_root, report=_silent)
+    train, test = prepared.train, prepared.test
+    assert checkpoint.logits is not None  # it is complete
+    predictions = Predictions(checkpoint.logits.numpy(), test.labels, test.classes, test.images)
+    history = History(checkpoint.records, checkpoint.config, predictions, checkpoint.planned)
+    classifier, about = Classifier.load(folder), f"{test.title}, run {run.name}"
+    page = _Page()
+    _good(page, run, history, about)
+    _data(page, run, train, test)
+    _mistakes(page, predictions, history, about)
+    _maps(page, classifier, predictions, about)
+    _believed(page, folder)
+    if other is not None:
+        _against(page, compare(folder, other, data_root=data_root))
+    _again(page, run, entry.folder)
+    return _document(f"{run.name}: {predictions.accuracy:.2f} % on {test.title}", _warnings(history, test), page)
+
+
+def _good(page: _Page, run: Run, history: History, about: str) -> None:
+    page.section("How good is it?")
+    predictions = history.final_predictions
+    page.text(predictions.reading())
+    flipped = run.summary().get("test_accuracy_tta")
+    page.text("" if flipped is None else f"{flipped:.2f} % with the mean over each image and its mirror image.")
+    page.table(predictions.table())
+    page.figure(
+        plots.training_log(history, f"Training log: {about}"), "rows and curves of the training: loss and accuracy by epoch"
+    )
+    if (kept := run.range_test()) is not None:
+        figure = plots.range_test(kept[0], f"Learning-rate range test: {about}", chosen=history.config.max_lr)
+        page.figure(figure, "the loss as the learning rate grows, and the rate that was taken")
+
+
+def _data(page: _Page, run: Run, train: ImageDataset, test: ImageDataset) -> None:
+    page.section("On what?")
+    page.text(f"{test.title}: {summary(train, test)}.")
+    kept = run.data()
+    page.text("" if kept is None else f"Fingerprint of the data: {kept.digest}.")
+
+
+def _mistakes(page: _Page, predictions: Predictions, history: History, about: str) -> None:
+    page.section("Which mistakes?")
+    scores, pairs = class_scores(predictions), most_confused(predictions)
+    labels, calibrated = suspicious_labels(predictions), calibrate(predictions, seed=history.config.seed)
+    page.text(scores.reading(), pairs.reading(), labels.reading(), calibrated.reading())
+    worst = predictions.hardest(MISTAKES)
+    title = predictions.hardest_title(worst)
+    page.figure(plots.incorrect_predictions(predictions, worst, f"{title}: {about}"), title.lower())
+    page.figure(plots.confusion_matrix(predictions, f"Confusion matrix: {about}"), "how often each class is taken for each other")
+    page.figure(
+        plots.reliability_diagram(calibrated, f"Reliability: {about}"), "how often predictions of each confidence are right"
+    )
+
+
+def _maps(page: _Page, classifier: Classifier, predictions: Predictions, about: str) -> None:
+    page.section("What does it look at?")
+    worst = predictions.hardest(MISTAKES)
+    explained = classifier.explain(predictions, worst, targets="contrast")
+    page.text("Bright places spoke for the class that was predicted. A map shows where, not why, and can mislead: see below.")
+    page.figure(
+        plots.gradcam_panels(explained, f"Grad-CAM for the predicted class: {about}"),
+        "the images above, and below each the Grad-CAM maps of the layers, fine to coarse",
+    )
+
+
+def _believed(page: _Page, folder: Path) -> None:
+    """The verdicts and figures that the notebook left in the run's folder."""
+    page.section("Can the maps be believed?")
+    try:
+        kept = json.loads((folder / "checks.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        kept = {}
+    made = [name for name in CHECKS if (folder / name).is_file()]
+    if not made:
+        page.text("This was not tested for this run. The notebook's last sections do it: open the run there with finished_run.")
+    for name in made:
+        question, seen = CHECKS[name]
+        page.raw(f"<h3>{html.escape(question)}</h3>")
+        page.text(*kept.get(name.removesuffix(".png"), []))
+        page.figure(folder / name, seen)
+
+
+def _against(page: _Page, comparison: Comparison) -> None:
+    first, second = (run.name for run in comparison.runs)
+    page.section(f"Against {second}")
+    page.result(comparison)
+    for name, figure in plots.comparison_figures(comparison).items():
+        seen = "loss and accuracy of both by the images shown" if name == "curves.png" else "images that only one gets right"
+        page.figure(figure, f"{first} and {second}: {seen}")
+
+
+def _again(page: _Page, run: Run, folder: Path) -> None:
+    page.section("How to repeat it")
+    values = TrainingConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    said, changed = run.summary(), changed_values(values)
+    words = [f"--{name.replace('_', '-')} {_word(value)}" for name, value in changed.items()]
+    words = [f"--preset {values.preset_name} --dataset {_word(values.dataset)} --seed {values.seed}", *words]
+    page.raw(f"<pre>{html.escape(' '.join(['python -m era_support_packages train', *words]))}</pre>")
+    page.text(f"Beside the preset's values: {values_text(changed) or 'none'}.")
+    page.text(f"It took {duration(said['seconds'])} on {said['hardware']}, for {said['pflops']:.4g} PFLOP.")
+    page.text("Versions: " + ", ".join(f"{name} {version}" for name, version in said["versions"].items()) + ".")
+
+
+def _word(value: Any) -> str:
+    """A value as a shell takes it."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if text.replace("-", "").replace("_", "").replace(".", "").replace("/", "").isalnum() else f"'{text}'"
+
+
+def _warnings(history: History, test: ImageDataset) -> list[str]:
+    """What a reader must know before the first number."""
+    found = []
+    if test.name == "digits" and history.config.dataset == "digits":
+        found.append("These are handwritten digits: the figures say nothing about photos.")
+    if len(test) < FEW_IMAGES:
+        found.append(f"The test split has only {len(test)} images, so that the accuracy is known to a few points only.")
+    if len(history.records) > 1:
+        found.append("The test split was also looked at between the epochs: whoever chose values by it has made it look better.")
+    return found
+
+
+def _silent(line: str) -> None:
+    """The page says itself what is said while data is loaded."""
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
+
+
+def _smaller(png: bytes) -> bytes:
+    """The picture as WebP, a tenth of the size; no wider than a page shows."""
+    with Image.open(io.BytesIO(png)) as picture:
+        shown = picture.convert("RGB")
+    if shown.width > 1500:
+        shown = shown.resize((1500, round(shown.height * 1500 / shown.width)), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    shown.save(buffer, "WEBP", quality=85, method=4)
+    return buffer.getvalue()
+
+
+def _document(title: str, warnings: Iterable[str], page: _Page) -> str:
+    heading = html.escape(title)
+    contents = "".join(f'<li><a href="#s{i}">{html.escape(name)}</a></li>' for i, (name, _) in enumerate(page.sections))
+    cautions = "".join(f"<p>{text_html(warning)}</p>" for warning in warnings)
+    body = "".join(f'<h2 id="s{i}">{html.escape(name)}</h2>{"".join(parts)}' for i, (name, parts) in enumerate(page.sections))
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{heading}</title><style>{STYLE}</style></head><body><h1>{heading}</h1>"
+        f'{f"<div class=warnings>{cautions}</div>" if cautions else ""}<nav aria-label="Contents"><ul>{contents}</ul></nav>'
+        f"{body}</body></html>\n"
+    )
