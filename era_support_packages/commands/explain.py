@@ -42,8 +42,8 @@ def run(options: dict[str, Any]) -> int:
         raise CommandLineError(f"The network knows no class {wanted!r}: {nearest_names(wanted, classifier.classes)}")
     target = "predicted" if wanted is None else [classifier.classes.index(wanted)]
     out.mkdir(parents=True, exist_ok=True)
-    report, rows, number = reporter(options), [], 0
-    for part in files.photos(found, classifier.bits):
+    report, rows, number = reporter(options), list[dict[str, Any]](), 0
+    for part in files.decoded(found, classifier.bits):
         for photo in part:
             name, number = names[number], number + 1
             if photo.pixels is None:

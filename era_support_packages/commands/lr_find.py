@@ -33,7 +33,7 @@ def run(options: dict[str, Any]) -> int:
         title = f"Learning-rate range test: {prepared.train.title}, run {prepared.run.name}"
         file = plots.save(plots.range_test(result, title, prepared.config.max_lr), prepared.run.folder / "lr_finder.png")
         report(f"Figure {file}")
-    found = {"run": prepared.run.name, "folder": str(prepared.run.folder)}
+    found: dict[str, Any] = {"run": prepared.run.name, "folder": str(prepared.run.folder)}
     found |= {"max_lr": prepared.config.max_lr, "suggestions": result.suggestions, "sentence": sentence}
     print_result(found, options, lambda: sentence)
     return 0

@@ -60,7 +60,7 @@ def _named_like_an_image(file: Path) -> bool:
     return file.suffix.lower() in (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
-def photos(files: Sequence[Path], bits: int | None) -> Iterator[list[Photo]]:
+def decoded(files: Sequence[Path], bits: int | None) -> Iterator[list[Photo]]:
     """The photos in parts; `bits` as for `decode_images`."""
     from era_support_packages.datasets.decoding import smallest_bits, to_8_bits
     from era_support_packages.datasets.scanning import scan

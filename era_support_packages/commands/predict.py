@@ -28,10 +28,10 @@ def run(options: dict[str, Any]) -> int:
     from era_support_packages.datasets.scanning import resize_image
 
     classifier = Classifier.load(options["network"])
-    report, rows = reporter(options), []
-    for part in files.photos(found, classifier.bits):
-        whole = [photo for photo in part if photo.pixels is not None]
-        said = classifier.predict(np.stack([resize_image(photo.pixels) for photo in whole])) if whole else None
+    report, rows = reporter(options), list[dict[str, Any]]()
+    for part in files.decoded(found, classifier.bits):
+        whole = [resize_image(photo.pixels) for photo in part if photo.pixels is not None]
+        said = classifier.predict(np.stack(whole)) if whole else None
         tops = iter(said.probabilities if said is not None else ())
         for photo in part:
             top = [] if photo.pixels is None else files.top_classes(next(tops), classifier.classes)

@@ -28,10 +28,10 @@ def run(options: dict[str, Any]) -> int:
     if file.suffix.lower() != ".html":
         raise CommandLineError(f"{file} is no name for a page: give one that ends in .html.")
     check_free([file], options["force"])
-    from era_support_packages.commands.report_page import report_page
+    from era_support_packages.commands.report_page import page_of
     from era_support_packages.system.atomic_file import write_atomically
 
-    page = report_page(folders[0], folders[1] if len(folders) > 1 else None, options["data_root"])
+    page = page_of(folders[0], folders[1] if len(folders) > 1 else None, options["data_root"])
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, page.encode())
     print_result({"file": str(file)}, options, lambda: f"{file} ({file.stat().st_size / 2**20:.1f} MiB)")

@@ -80,7 +80,7 @@ class _Page:
         )
 
 
-def report_page(folder: Path, other: Path | None = None, data_root: str | None = None) -> str:
+def page_of(folder: Path, other: Path | None = None, data_root: str | None = None) -> str:
     """The HTML page of a finished run, and of another beside it; it needs no other file and runs no code.
 
     Its data set is loaded once for the images. Raises `RunError` for a run that is not finished or whose data is not the same any

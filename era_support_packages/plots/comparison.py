@@ -99,9 +99,9 @@ def disagreements(
     """
     said = [predictions.take(np.asarray(indices)) for predictions in (paired.of_first, paired.of_second)]
     pictures = check_images(said[0].pictures, "images", limit=100)
-    check_some(pictures, "indices")
+    check_some(list(indices), "indices")
     for explanation in explanations:
-        check_count(explanation.maps, len(pictures), "maps of an explanation")
+        check_count(list(explanation.maps), len(pictures), "maps of an explanation")
     groups = min(len(pictures), 2 if len(pictures) <= 10 else 3)
     ratios = [*[1, 1, 1, 0.25] * groups][:-1]
     panel = panel_width(ratios, largest=1.5)

@@ -80,7 +80,8 @@ def read_entry(folder: Path) -> RunEntry:
     try:
         said = summary(folder)
         complete = bool(said.get("complete", True))
-        numbers = {name: _number(said.get(name)) for name in ("test_accuracy", "validation_accuracy", "seconds", "pflops")}
+        names = ("test_accuracy", "validation_accuracy", "seconds", "pflops")
+        numbers: dict[str, Any] = {name: _number(said.get(name)) for name in names}
     except FileNotFoundError:  # it was stopped before its end, hard
         return found
     except (OSError, ValueError, TypeError, AttributeError) as error:

@@ -1,0 +1,78 @@
+"""The page of a report: whole, small, and in need of nothing else."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from era_support_packages.commands.command_line import main
+
+
+class Page(HTMLParser):
+    """The texts, links, pictures and headings of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links, self.anchors, self.pictures, self.texts, self.open = [], set(), [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.anchors.add(values.get("id"))
+        if tag == "a":
+            self.links.append(values["href"])
+        if tag == "img":
+            self.pictures.append(values)
+        if tag not in ("img", "meta"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+@pytest.fixture(scope="module")
+def page(trained, tmp_path_factory):
+    file = tmp_path_factory.mktemp("report") / "report.html"
+    assert main(["report", "first", "second", "--output-dir", str(trained / "runs"), "--out", str(file), "--quiet"]) == 0
+    return file
+
+
+def test_the_page_needs_nothing_else_and_is_small(page):
+    text = page.read_text()
+    found = Page(text)
+    assert found.open == []
+    assert page.stat().st_size < 3 * 2**20
+    assert not re.search(r"<script|<link|@import|url\(|src=\"(?!data:)", text)
+    assert all(link[1:] in found.anchors for link in found.links)
+    assert len(found.links) == 7
+
+
+def test_every_picture_says_what_is_to_be_seen(page):
+    pictures = Page(page.read_text()).pictures
+    assert len(pictures) >= 6
+    assert all(len(picture["alt"]) > 15 for picture in pictures)
+
+
+def test_it_answers_in_the_order_in_which_somebody_would_ask(page):
+    text = " ".join(Page(page.read_text()).texts)
+    places = [
+        text.rindex(heading)
+        for heading in ("How good is it?", "On what?", "Which mistakes?", "What does it look at?", "Can the maps be believed?")
+    ]
+    assert places == sorted(places)
+    assert "say nothing about photos" in text
+    assert "--preset smoke --dataset digits --seed 0" in text
+    assert "They differ in max_lr" in text
+
+
+def test_what_is_there_stays_and_what_is_not_finished_is_refused(here, capsys):
+    assert main(["report", "first", "--out", "page.htm"]) == 2
+    (here / "runs" / "first" / "report.html").write_text("mine")
+    assert main(["report", "first"]) == 2
+    assert (here / "runs" / "first" / "report.html").read_text() == "mine"
+    (here / "runs" / "second" / "summary.json").unlink()
+    assert main(["report", "second"]) == 2
+    assert "finished run" in capsys.readouterr().err
