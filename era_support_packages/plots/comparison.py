@@ -62,9 +62,11 @@ def run_curves(comparison: Comparison, title: str) -> Figure:
         marker = "o" if len(run.records) <= 30 else ""
         look: dict[str, Any] = {"color": color, "linestyle": dashes, "marker": marker, "markersize": 3.5, "linewidth": 1.6}
         label = ": ".join(text for text in (run.name, comparison.values_of(run)) if text)
-        lines += loss_axes.plot(shown, [record.test_loss for record in run.records], label=label, **look)
-        accuracy_axes.plot(shown, [record.test_accuracy for record in run.records], **look)
-    for axes, label in ((loss_axes, "test loss"), (accuracy_axes, "test accuracy (percent)")):
+        seen = [record.scores(record.watched) for record in run.records]
+        lines += loss_axes.plot(shown, [math.nan if scores is None else scores.loss for scores in seen], label=label, **look)
+        accuracy_axes.plot(shown, [math.nan if scores is None else scores.accuracy for scores in seen], **look)
+    split = " or ".join(sorted({record.watched for run in runs for record in run.records}))
+    for axes, label in ((loss_axes, f"{split} loss"), (accuracy_axes, f"{split} accuracy (percent)")):
         axes.grid(True, axis="y")
         axes.set(xlabel="training images shown (thousands)", ylabel=label)
         axes.set_xlim(left=0)

@@ -131,8 +131,8 @@ class Comparison(Readable):
         name = runs[0].name + (f" and {len(runs) - 1} more" if len(runs) > 1 else "")
         accuracies = [run.entry.test_accuracy for run in runs if run.entry.test_accuracy is not None]
         accuracy: Any = float(np.mean(accuracies)) if accuracies else None
-        if len(runs) == 1 and accuracies:
-            accuracy = _interval(runs[0])
+        if len(runs) == 1:
+            accuracy = _interval(runs[0]) or accuracy
         spread = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None
         seconds = [run.entry.seconds for run in runs if run.entry.seconds is not None]
         flops = [run.entry.pflops for run in runs if run.entry.pflops is not None]
@@ -229,10 +229,12 @@ def _common_split(runs: tuple[ComparedRun, ...], data_root: str | None) -> tuple
     return None, problem
 
 
-def _interval(run: ComparedRun) -> Interval:
-    """The test accuracy in percent with its interval."""
-    last = run.records[-1]
-    found = share_interval(last.test_correct, last.test_total)
+def _interval(run: ComparedRun) -> Interval | None:
+    """The test accuracy in percent with its interval; None for a run that was stopped before its end."""
+    scores = run.records[-1].scores("test")
+    if run.logits is None or scores is None:
+        return None
+    found = share_interval(scores.correct, scores.total)
     return Interval(100 * found.estimate, 100 * found.low, 100 * found.high)
 
 
