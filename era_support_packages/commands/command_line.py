@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from era_support_packages import __version__
 from era_support_packages.datasets.image_dataset import DatasetError
@@ -55,11 +56,8 @@ def _run(given: list[str]) -> int:
     try:
         if name not in COMMANDS:
             raise CommandLineError(f"Unknown command {name!r}: {nearest_names(name, COMMANDS)}")
-        module, purpose = COMMANDS[name]
-        command = importlib.import_module(f"era_support_packages.commands.{module}")
-        parser = CommandParser(prog=f"{PROGRAM} {name}", description=f"{purpose[:1].upper()}{purpose[1:]}.", epilog=EXIT_CODES)
-        command.add_options(parser)
-        return command.run(parser.read(given[1:] if named else given))
+        options = build_parser(name).read(given[1:] if named else given)
+        return _module(name).run(options)
     except BrokenPipeError:
         raise
     except (CommandLineError, DatasetError, ValueError, OSError) as error:
@@ -73,6 +71,18 @@ def _run(given: list[str]) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def build_parser(name: str = "train") -> CommandParser:
+    """The options of a command."""
+    purpose = COMMANDS[name][1]
+    parser = CommandParser(prog=f"{PROGRAM} {name}", description=f"{purpose[:1].upper()}{purpose[1:]}.", epilog=EXIT_CODES)
+    _module(name).add_options(parser)
+    return parser
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"era_support_packages.commands.{COMMANDS[name][0]}")
 
 
 def overview() -> str:
