@@ -186,6 +186,13 @@ def compare(*runs: str | os.PathLike[str], data_root: str | None = None) -> Comp
     Their test split is loaded once, as config.json says (`data_root` as for `datasets.load`), to tell right from wrong image by
     image; where it cannot be had, or the runs were tested on different images, the rest is compared and a sentence says so.
     Raises `ListingError` for a run that is not there, `RunError` for one that cannot be read, and for fewer than two.
+
+    >>> from era_support_packages.runs import compare, prepare, train_prepared
+    >>> small = dict(dataset="digits", train_images=8, batch_size=4, resolutions=((8, 1.0),))
+    >>> for rate in (0.01, 0.02):
+    ...     _ = train_prepared(prepare("smoke", max_lr=rate, run_name=f"rate-{rate}", **small), report=lambda line: None)
+    >>> print(compare("rate-0.01", "rate-0.02").reading())
+    They differ in max_lr. rate-0.02 against rate-0.01 on the same 360 test images: ...
     """
     if len(runs) < 2:
         raise RunError(f"{len(runs)} run{'s' * (len(runs) != 1)} given to compare: give two or more.")

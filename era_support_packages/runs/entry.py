@@ -27,6 +27,12 @@ class RunEntry:
     changed: what differs from its preset, seed, data and machine aside. test_accuracy, validation_accuracy: in percent, None
     where there is none yet. seconds: of training and evaluation. size: bytes of all its files. modified: of its newest record,
     in seconds since 1970. problem: why it is unreadable, else "".
+
+    >>> from era_support_packages.runs import list_runs, prepare
+    >>> _ = prepare("smoke", dataset="digits", epochs=3)  # not trained yet
+    >>> run = list_runs("runs").entries[0]
+    >>> run.state, run.changed
+    ('stopped', {'epochs': 3})
     """
 
     folder: Path

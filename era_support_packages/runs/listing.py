@@ -156,6 +156,10 @@ def list_runs(folder: str | os.PathLike[str] = "runs") -> RunList:
 
     A run that another process trains is marked as such; one whose files are broken or of another version is listed with the
     reason. Raises `ListingError` for a file, and for a folder that cannot be read.
+
+    >>> from era_support_packages.runs import list_runs
+    >>> print(list_runs("nothing-yet").reading())
+    There are no runs in nothing-yet.
     """
     root = expanded(folder)
     try:

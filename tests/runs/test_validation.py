@@ -16,7 +16,7 @@ from era_support_packages.training import Checkpoint, EpochRecord
 
 VALUES = {"epochs": 3, "resolutions": [[8, 1.0]], "batch_size": 8, "max_lr": 0.2, "test_images": 4, "crop_padding": 0}
 MACHINE = {"device": "cpu", "precision": "fp32"}
-HEAD = "epoch,lr,train_loss,train_accuracy,test_loss,test_accuracy,seconds"
+HEAD = "epoch,lr,train_loss,train_accuracy,test_loss,test_accuracy,seconds,px,correct,total"
 
 
 @pytest.fixture(autouse=True)
