@@ -49,6 +49,8 @@ class RunEntry:
     validation_accuracy: float | None = None
     seconds: float | None = None
     pflops: float | None = None
+    data: str | None = None
+    """digest of its data's fingerprint, None where nobody kept one"""
 
     @property
     def name(self) -> str:
@@ -87,13 +89,14 @@ def read_entry(folder: Path) -> RunEntry:
         said = summary(folder)
         complete = bool(said.get("complete", True))
         names = ("test_accuracy", "validation_accuracy", "seconds", "pflops")
+        data = said.get("data")
         numbers: dict[str, Any] = {name: _number(said.get(name)) for name in names}
     except FileNotFoundError:  # it was stopped before its end, hard
         return found
     except (OSError, ValueError, TypeError, AttributeError) as error:
         return replace(found, state=UNREADABLE, problem=f"summary.json cannot be used ({error})")
     state = COMPLETE if complete and found.state != TRAINING else found.state
-    return replace(found, state=state, **numbers)
+    return replace(found, state=state, data=data if isinstance(data, str) else None, **numbers)
 
 
 def changed_values(config: TrainingConfig) -> dict[str, Any]:

@@ -130,6 +130,19 @@ class RunList(Readable):
                 raise ListingError(f"Runs have no value {name!r}: {nearest_names(name, names)}")
         return replace(self, entries=tuple(run for run in self.entries if all(_has(run, *item) for item in wanted.items())))
 
+    def beside(self, folder: Path, count: int = 5) -> "RunList":
+        """The run in `folder` and the last `count` others on the same data, the oldest first."""
+        own = next((run for run in self.entries if run.folder.resolve() == folder.resolve()), None)
+        if own is None:
+            raise ListingError(f"There is no run {folder.name!r} in {self.root}: {nearest_names(folder.name, [*self._names])}")
+        others = [run for run in self.entries if run is not own and run.data is not None and run.data == own.data]
+        chosen = sorted([*others[max(0, len(others) - count) :], own], key=lambda run: (run.modified, run.name))
+        return replace(self, entries=tuple(chosen), strangers=())
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(run.name for run in self.entries)
+
     def best(self, dataset: str | None = None) -> RunEntry:
         """The complete run with the highest accuracy: on the validation split where a run has one, else on the test split.
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from era_support_packages.system.lazy import public_names
 
 if TYPE_CHECKING:
+    from era_support_packages.training.advice import next_step as next_step
     from era_support_packages.training.checkpoint import Checkpoint as Checkpoint, CheckpointError as CheckpointError
     from era_support_packages.training.config import (
         PreparedConfig as PreparedConfig,

@@ -151,3 +151,14 @@ def test_without_weights_the_record_stays(here, capsys):
         Classifier.load("runs/first")
     assert [run.state for run in list_runs("runs").sorted_by("name").entries] == ["complete", "complete", "stopped"]
     assert "points" in compare("first", "second").reading()  # the logits are still there
+
+
+def test_a_run_beside_the_last_ones_on_the_same_data(here):
+    runs, folder = here / "runs", here / "runs" / "first"
+    summary = json.loads((runs / "second" / "summary.json").read_text())
+    (runs / "second" / "summary.json").write_text(json.dumps({**summary, "data": "0" * 64}))
+    found = list_runs("runs").beside(folder)
+    assert sorted(run.name for run in found.entries) == ["first", "second-again"]
+    assert [run.name for run in list_runs("runs").beside(folder, count=0).entries] == ["first"]
+    with pytest.raises(ListingError, match="'first'"):
+        list_runs("runs").beside(runs / "firts")
