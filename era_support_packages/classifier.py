@@ -28,7 +28,6 @@ from era_support_packages.system.tensor_file import TensorFileError, read_tensor
 FORMAT = 3  # of the files; count up when their contents change
 WITHOUT_CLASSIFIER = 2  # the format of before, which kept neither class names nor statistics
 WITHOUT_WEIGHTS = "they were removed from this run; its record is still there. Train a new one with resume=False."
-
 _GIVE = "give the folder of a run, or a file that Classifier.save wrote."
 
 

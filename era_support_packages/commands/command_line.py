@@ -8,6 +8,7 @@ from typing import Any
 
 from era_support_packages import __version__
 from era_support_packages.datasets.image_dataset import DatasetError
+from era_support_packages.notebook.parameters import as_typed
 from era_support_packages.system.command_values import CommandLineError, CommandParser
 from era_support_packages.system.naming import nearest_names
 from era_support_packages.system.plain_error import PlainError
@@ -64,12 +65,12 @@ def _run(given: list[str]) -> int:
         problem = str(error)
         if isinstance(error, OSError) and error.filename:  # of the system, in its words
             problem = f"{error.filename} cannot be used ({error.strerror}): give another place."
-        print(f"error: {problem}", file=sys.stderr)
+        print(f"error: {as_typed(problem, 'options')}", file=sys.stderr)
         return 2
     except Exception as error:
         if not isinstance(error, PlainError):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {as_typed(str(error), 'options')}", file=sys.stderr)
         return 1
 
 
