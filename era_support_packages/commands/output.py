@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from era_support_packages.evaluation.tables import wrapped
 from era_support_packages.notebook.parameters import as_typed
 from era_support_packages.system.command_values import CommandParser
 
@@ -27,7 +26,7 @@ def reporter(options: dict[str, Any]) -> Callable[[str], None]:
     def report(line: str) -> None:
         if not options["quiet"]:
             said = line if "\n" in line else as_typed(line, "options")  # tables name values as config.json does
-            print(wrapped(said), file=stream, flush=True)
+            print(said, file=stream, flush=True)
 
     return report
 
