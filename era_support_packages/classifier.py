@@ -242,13 +242,15 @@ class Classifier:
             content = read_tensors(file)
         except TensorFileError as error:
             raise ClassifierError(f"{error}; copy it again from where it is whole, or {_GIVE}") from None
-        if content.get("model") == {}:
-            raise ClassifierError(f"{file} holds no weights any more; {WITHOUT_WEIGHTS}")
         described: Any = content.get("classifier")
         if "format" not in content:
             raise ClassifierError(f"{file} is no file of this package, such as weights alone; build their network, or {_GIVE}")
         if content["format"] not in (FORMAT, WITHOUT_CLASSIFIER):
-            raise ClassifierError(f"{file} has a format that this version does not read; update the package.")
+            raise ClassifierError(
+                f"{file} has format {content['format']!r}, which this version does not read; update the package."
+            )
+        if content.get("model") == {}:
+            raise ClassifierError(f"{file} holds no weights any more; {WITHOUT_WEIGHTS}")
         where = resolve_device(device)
         used = resolve_precision(precision, where)
         try:
