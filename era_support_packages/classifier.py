@@ -245,10 +245,8 @@ class Classifier:
         described: Any = content.get("classifier")
         if "format" not in content:
             raise ClassifierError(f"{file} is no file of this package, such as weights alone; build their network, or {_GIVE}")
-        if content["format"] not in (FORMAT, WITHOUT_CLASSIFIER):
-            raise ClassifierError(
-                f"{file} has format {content['format']!r}, which this version does not read; update the package."
-            )
+        if (version := content["format"]) not in (FORMAT, WITHOUT_CLASSIFIER):
+            raise ClassifierError(f"{file} has format {version!r}, which this version does not read; update the package.")
         if content.get("model") == {}:
             raise ClassifierError(f"{file} holds no weights any more; {WITHOUT_WEIGHTS}")
         where = resolve_device(device)
