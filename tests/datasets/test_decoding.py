@@ -61,9 +61,6 @@ def write(file: Path, data: bytes) -> Path:
     return file
 
 
-# ---- 8 bits
-
-
 def test_a_jpeg_decodes_as_pillow_decodes_it(tmp_path: Path) -> None:
     found = decode_image(write(tmp_path / "x.jpg", JPEG))
     assert np.abs(found.astype(int) - np.asarray(Image.open(io.BytesIO(JPEG)))).max() <= 2
@@ -85,9 +82,6 @@ def test_the_orientation_a_camera_noted_is_applied(tmp_path: Path) -> None:
     assert image.shape == (32, 16, 3)
     assert image[:12].min() > 200
     assert image[20:].max() < 50
-
-
-# ---- 16 bits
 
 
 @pytest.mark.parametrize(("largest", "bits"), [(1, 8), (255, 8), (256, 10), (1023, 10), (4095, 12), (4096, 14), (65535, 16)])
@@ -136,20 +130,13 @@ def test_values_that_are_no_whole_numbers_are_refused() -> None:
         decode(encoded(np.full((8, 8), 0.5, np.float32), "TIFF"))
 
 
-# ---- transparency
-
-
 @pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("TIFF", {}), ("WEBP", {"lossless": True, "exact": True})])
 def test_transparency_lies_on_white(kind: str, options: dict[str, bool]) -> None:
-    pixels = np.full((8, 8, 4), (200, 0, 0, 255), np.uint8)
-    pixels[:4, :, 3] = 0  # red that nobody sees
+    pixels = np.full((8, 8, 4), (200, 100, 0, 255), np.uint8)
+    pixels[:2, :, 3], pixels[2:4, :, 3] = 0, 51  # a color that nobody sees, and a fifth of it
     found = decode(encoded(pixels, kind, **options)).pixels
-    assert [found[0, 0].tolist(), found[7, 7].tolist()] == [[255, 255, 255], [200, 0, 0]]
-
-
-def test_half_transparent() -> None:
-    found = decode(encoded(np.full((4, 4, 4), (200, 100, 0, 51), np.uint8))).pixels  # a fifth
-    assert np.abs(found[0, 0].astype(int) - (244, 224, 204)).max() <= 1
+    assert [found[0, 0].tolist(), found[7, 7].tolist()] == [[255, 255, 255], [200, 100, 0]]
+    assert np.abs(found[2, 0].astype(int) - (244, 224, 204)).max() <= 1
 
 
 def test_a_transparent_color_of_a_palette_and_of_gray() -> None:
@@ -157,9 +144,6 @@ def test_a_transparent_color_of_a_palette_and_of_gray() -> None:
     image.putpalette([10, 20, 30, 40, 50, 60])
     assert (decode(encoded(image, transparency=1)).pixels == 255).all()
     assert (decode(encoded(np.full((4, 4), 7, np.uint8), transparency=7)).pixels == 255).all()
-
-
-# ---- damage
 
 
 @pytest.mark.parametrize(("name", "progressive"), [("x.jpg", False), ("x.jpg", True), ("x.png", False)])
@@ -222,9 +206,6 @@ def test_a_script_without_a_guard_is_not_run_again(tmp_path: Path, run_code: Cal
     assert run_code(code, write(tmp_path / "script.py", script), cwd=tmp_path) == "once\n(200, 200, 3)\n"
 
 
-# ---- formats
-
-
 @pytest.mark.parametrize(("kind", "options"), [("GIF", {}), ("TIFF", {}), ("PNG", {}), ("WEBP", {"lossless": True})])
 def test_of_several_pictures_the_first(kind: str, options: dict[str, bool]) -> None:
     first, second = (Image.new("RGB", (8, 8), (value,) * 3) for value in (200, 20))
@@ -234,9 +215,7 @@ def test_of_several_pictures_the_first(kind: str, options: dict[str, bool]) -> N
 
 
 @pytest.mark.parametrize(
-    ("data", "reason"),
-    [(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100), "pip install pillow-heif"), (b"\xff\x0a" + bytes(50), "JPEG XL")],
-    ids=["heic", "jxl"],
+    ("data", "reason"), [(b"\0\0\0\x18ftypheic" + bytes(100), "pip install pillow-heif"), (b"\xff\x0a" + bytes(50), "JPEG XL")]
 )
 def test_a_format_that_nothing_here_reads_is_not_damaged(data: bytes, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -250,9 +229,6 @@ def test_heic_is_read_where_its_package_is_installed() -> None:
     stream = io.BytesIO()
     pillow_heif.from_pillow(Image.new("RGB", (64, 64), (200, 100, 50))).save(stream, quality=-1)
     assert np.abs(decode(stream.getvalue()).pixels.astype(int) - (200, 100, 50)).max() <= 4
-
-
-# ---- a classifier's photos
 
 
 def test_photos_for_a_classifier_go_the_same_way(tmp_path: Path, tiny_classifier: Classifier) -> None:

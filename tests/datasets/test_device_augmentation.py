@@ -59,9 +59,6 @@ def by_the_batch(images: np.ndarray, draws: AugmentationDraws, policy: Augmentat
     return device.augment(torch.from_numpy(images).to(place), tensors, policy, fill).cpu().numpy()
 
 
-# ---- the same pixels
-
-
 @pytest.mark.parametrize("name", EXACT)
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (20, 12), (7, 9), (1, 5), (1, 1)])
 def test_both_engines_give_the_same_bits(name: str, height: int, width: int) -> None:
@@ -102,9 +99,6 @@ def test_what_is_not_moved_is_not_interpolated_either() -> None:
     still = draws.scales == 1
     assert 60 < still.sum() < 140
     assert (difference[still] == 0).all()
-
-
-# ---- by hand
 
 
 def gray(rows: list[list[int]]) -> Tensor:
@@ -167,9 +161,6 @@ def test_a_cut_out_before_the_crop_moves_with_it_and_is_mirrored_in_its_border(f
     draws = AugmentationDraws(None, None, None, None, torch.tensor([[1, 0]]), None, None, None, torch.tensor([[0, 1]]))
     policy = policy_of(crop_padding=1, cutout=1, cutout_first=first)
     assert values(device.augment(gray(SQUARE), draws, policy, BLACK)) == [top_row, [5, 4, 5], [8, 7, 8]]
-
-
-# ---- batches and devices
 
 
 @pytest.mark.parametrize("size", [1, 3])

@@ -83,9 +83,6 @@ def test_a_root_at_which_nothing_can_be_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("ERA_DATA_ROOT", "x" * 300)
     with pytest.raises(ValueError, match=r"^Data cannot lie in "):
         check("auto")
-
-
-def test_a_home_that_is_none_stays_as_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ERA_DATA_ROOT", "~nobody-is-called-so/data")
     assert default_root() == Path("~nobody-is-called-so/data")
     assert bootstrap.start_download("digits", data_root="~nobody-is-called-so") is None

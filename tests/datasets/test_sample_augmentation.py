@@ -43,11 +43,6 @@ def test_a_result_follows_from_seed_pass_and_index_whatever_was_drawn_before() -
     assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == states
 
 
-def test_seed_pass_and_index_do_not_stand_in_for_one_another() -> None:
-    keys = [(1, 0, 0), (0, 1, 0), (0, 0, 1), (2**32 - 1, 0, 0), (0, 2**31, 0), (0, 0, 2**31)]
-    assert len({augmented(pass_number, index, seed).tobytes() for seed, pass_number, index in keys}) == 6
-
-
 def test_an_argument_that_albumentations_does_not_know_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     original = A.CoarseDropout
     with pytest.warns(UserWarning, match="'max_holes' are not valid"):  # by itself the library ignores it with a warning
