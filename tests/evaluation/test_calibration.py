@@ -100,22 +100,13 @@ def test_the_error_of_calibrated_networks_is_that_of_the_binomial_distribution()
     assert (found.low, found.high) == pytest.approx((0, 0.3))  # 4 to 9 hits hold 96 %, 4 to 10 the rest above
 
 
-def test_the_interval_of_a_calibrated_network_begins_at_0_although_the_estimate_does_not() -> None:
-    errors = [reliability(simulated(200, 0, seed), draws=100, seed=seed).error for seed in range(60)]
-    assert np.mean([error.estimate for error in errors]) > 0.05  # the bias that the docstring tells of
-    assert sum(error.low == 0 for error in errors) >= 54
-
-
-def test_the_interval_holds_the_true_error_of_an_overconfident_network() -> None:
-    errors = [reliability(simulated(500, 0.1, seed), draws=100, seed=seed).error for seed in range(60)]
-    assert sum(not error.excludes(0.1) for error in errors) >= 50
-    assert sum(error.excludes(0) for error in errors) >= 50
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_interval_holds_the_estimate_and_lies_between_0_and_1(seed: int) -> None:
-    error = reliability(simulated(20, 0.1 * seed, seed), draws=50, seed=seed).error
-    assert 0 <= error.low <= error.estimate <= error.high <= 1
+@pytest.mark.parametrize(("count", "overconfidence", "held", "beyond_0"), [(200, 0, 54, 0), (500, 0.1, 50, 50), (20, 0.2, 0, 0)])
+def test_the_interval_holds_the_true_error_in_most_networks(count: int, overconfidence: float, held: int, beyond_0: int) -> None:
+    errors = [reliability(simulated(count, overconfidence, seed), draws=100, seed=seed).error for seed in range(60)]
+    assert sum(not error.excludes(overconfidence) for error in errors) >= held
+    assert sum(error.excludes(0) for error in errors) >= beyond_0
+    assert np.mean([error.estimate for error in errors]) > 0.05  # also where it is 0: the bias that the docstring tells of
+    assert all(0 <= error.low <= error.estimate <= error.high <= 1 for error in errors)
 
 
 def test_without_mistakes_the_error_may_still_be_as_large_as_the_accuracy_is_uncertain() -> None:
@@ -142,21 +133,11 @@ def test_the_reading_names_overconfidence_and_an_error_beyond_chance() -> None:
         f"{100 * error.high:.1f} %), more than chance alone explains: perfectly calibrated networks show "
         f"{100 * chance.estimate:.1f} % on as many images ({100 * chance.low:.1f} to {100 * chance.high:.1f} %)."
     )
-
-
-@pytest.mark.parametrize(
-    ("given", "parts"),
-    [
-        (of_ten(0.7, 9, 1000), ["is underconfident: the mean confidence is 70.0 %, and 90.0 % of the images are right"]),
-        (
-            of_ten(0.72, 7, 100),
-            ["On average the network is neither over- nor underconfident", ", no more than chance alone explains"],
-        ),
-    ],
-)
-def test_the_reading_names_underconfidence_and_claims_nothing_that_chance_explains(given: Predictions, parts: list[str]) -> None:
-    reading = reliability(given, bins=1, draws=200).reading()
-    assert all(part in reading for part in parts)
+    under = reliability(of_ten(0.7, 9, 1000), bins=1, draws=50).reading()
+    assert "is underconfident: the mean confidence is 70.0 %, and 90.0 % of the images are right" in under
+    neither = reliability(of_ten(0.72, 7, 100), bins=1, draws=200).reading()
+    assert "On average the network is neither over- nor underconfident as far as these images tell: " in neither
+    assert ", no more than chance alone explains: " in neither
 
 
 def true_odds(temperature: float) -> Predictions:
@@ -281,14 +262,14 @@ def test_without_mistakes_the_reliability_is_given_and_the_reason_why_nothing_is
     assert [row[0] for row in result.table().rows] == ["as trained"]
 
 
-@pytest.mark.parametrize(("sharpness", "least", "most"), [(2, 9, 10), (1, 0, 1)])
+@pytest.mark.parametrize(("sharpness", "gains"), [(2, [9, 10]), (1, [0, 1])])
 def test_a_gain_in_nine_of_ten_networks_that_are_too_sharp_and_none_in_those_that_are_not(
-    sharpness: float, least: int, most: int
+    sharpness: float, gains: list[int]
 ) -> None:
-    generator, gains = np.random.default_rng(0), 0
+    generator, lows = np.random.default_rng(0), []
     for _ in range(10):
         logits = generator.normal(size=(400, 3)) * 2
         odds = np.exp(logits)
         labels = (generator.random((400, 1)) > np.cumsum(odds / odds.sum(1, keepdims=True), 1)[:, :2]).sum(1)
-        gains += calibrate(Predictions(sharpness * logits, labels, ("a", "b", "c")), draws=5).gain.low > 0
-    assert least <= gains <= most
+        lows.append(calibrate(Predictions(sharpness * logits, labels, ("a", "b", "c")), draws=5).gain.low)
+    assert sum(low > 0 for low in lows) in gains
