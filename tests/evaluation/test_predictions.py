@@ -236,7 +236,7 @@ def test_the_precision_is_that_of_the_forward_pass() -> None:
     model, dataset = Recorder(), left_and_right([(1, 0)])
     model.linear.weight.data.fill_(1 / 3)
     result = predict(model, dataset, CPU, precision="bf16")
-    assert (model.dtypes, result.logits.dtype) == ([torch.bfloat16], np.float32)
+    assert (model.dtypes[0], result.logits.dtype) == (torch.bfloat16, np.float32)
     np.testing.assert_array_equal(result.logits, 2 * np.float32(0.333984375))  # 1/3 with the 8 bits of bfloat16
     assert predict(model, dataset, CPU).logits[0, 0] == pytest.approx(2 / 3, rel=1e-6)
 
