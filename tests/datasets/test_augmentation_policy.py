@@ -60,14 +60,6 @@ def test_each_image_in_a_pass_has_a_start_of_its_own(key: tuple[int, int, int]) 
     assert random_numbers(seed, np.array([pass_number]), np.array([index]), 5).tolist() == [expected]
 
 
-def test_the_numbers_are_uniform() -> None:
-    numbers = random_numbers(3, np.full(50_000, 7), np.arange(50_000), 17)
-    assert (numbers.dtype, numbers.shape) == (np.float64, (50_000, 17))
-    assert 0 <= numbers.min() < numbers.max() < 1
-    for column in numbers.T:
-        assert stats.chisquare(np.bincount((64 * column).astype(int), minlength=64)).pvalue > 1e-4
-
-
 def test_shapes_and_types() -> None:
     draws = dataclasses.asdict(draws_of(EVERYTHING, 7))
     assert {name: (str(values.dtype), values.shape) for name, values in draws.items()} == SHAPES

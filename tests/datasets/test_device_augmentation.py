@@ -163,17 +163,6 @@ def test_a_cut_out_before_the_crop_moves_with_it_and_is_mirrored_in_its_border(f
     assert values(device.augment(gray(SQUARE), draws, policy, BLACK)) == [top_row, [5, 4, 5], [8, 7, 8]]
 
 
-@pytest.mark.parametrize("size", [1, 3])
-def test_the_batch_an_image_is_in_changes_nothing(size: int) -> None:
-    images = noise(6, 10, 8)
-    draws = draws_of(EVERYTHING, images)
-    together = by_the_batch(images, draws, EVERYTHING)
-    for start in range(0, 6, size):
-        batch = slice(start, start + size)
-        part = by_the_batch(images[batch], draws.map(lambda values, batch=batch: values[batch]), EVERYTHING)
-        np.testing.assert_array_equal(part, together[batch])
-
-
 def test_no_operation_looks_at_values() -> None:
     """On the device "meta" there are none: what runs there never waits for a GPU to hand one over."""
     images = noise(4, 16, 12)
