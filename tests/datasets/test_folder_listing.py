@@ -98,7 +98,7 @@ def test_one_split_in_two_folders_is_refused(image_folder: Callable[..., Path], 
     if (tmp_path / "case").exists():
         pytest.skip("this file system does not tell Train from train")
     folder = image_folder({f"{split}/a": [] for split in ("train", "test", "Train")})
-    with pytest.raises(ValueError, match="has the folders Train/ and train/.* one"):
+    with pytest.raises(ValueError, match=r"has the folders Train/ and train/.* one"):
         load_image_folder(folder)
 
 
