@@ -197,7 +197,7 @@ def test_probabilities_are_not_brought_through_the_softmax_twice() -> None:
 
 
 def test_several_labels() -> None:
-    def explained(made: Callable[[Tensor], Tensor] = as_given, targets: object = None, kind: str = "sigmoid") -> Any:
+    def explained(made: Callable[[Tensor], Tensor] = as_given, targets: object = "predicted", kind: str = "sigmoid") -> Any:
         return explain(Returns(made), images_of(LOGITS), targets, "planes", confidence=kind)
 
     found, behind = explained(targets=[[0, 2]]), explained(torch.sigmoid, [[0, 2]])
