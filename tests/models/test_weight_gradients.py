@@ -63,6 +63,15 @@ def test_it_equals_the_gradient_of_pytorch(size, kernel, stride, padding, memory
     torch.testing.assert_close(ours[2], usual[2], rtol=1e-5, atol=1e-5)
 
 
+def test_a_gradient_by_hand(applied) -> None:
+    layer = nn.Conv2d(3, 3, 3, padding=1, bias=False)
+    with FastWeightGradients():
+        layer(torch.ones(1, 3, 2, 2)).sum().backward()  # the tap in the middle sees all 4 of them, one at a side 2, in a corner 1
+    assert applied == [(3, 3, 3, 3)]
+    expected = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]])
+    assert torch.equal(layer.weight.grad, expected.expand(3, 3, 3, 3))
+
+
 def test_weights_that_need_no_gradient_get_none(applied) -> None:
     layer = nn.Conv2d(3, 3, 3, padding=1, bias=False).requires_grad_(False)
     images = torch.ones(1, 3, 2, 2, requires_grad=True)
