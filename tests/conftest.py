@@ -9,9 +9,6 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tiny import CLASSES, MEAN, STD, tiny_network
-
-from era_support_packages.classifier import Classifier
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,8 +25,12 @@ def pytest_sessionstart() -> None:
 
 
 @pytest.fixture
-def tiny_classifier() -> Classifier:
-    """Three colors at 8 px, for the images of `tiny.colored_images`; its network has learnt nothing."""
+def tiny_classifier():
+    """A `Classifier` of three colors at 8 px, for the images of `tiny.colored_images`; its network has learnt nothing."""
+    from tiny import CLASSES, MEAN, STD, tiny_network  # here, as many tests need no torch
+
+    from era_support_packages.classifier import Classifier
+
     return Classifier(tiny_network().eval(), CLASSES, MEAN, STD, resolution=8)
 
 
