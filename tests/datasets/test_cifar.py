@@ -9,6 +9,7 @@ import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -223,6 +224,28 @@ def test_a_load_joins_the_download_of_the_bootstrap_cell(
     assert out == f"Downloading CIFAR-10 into {root} in the background\n"
     assert "downloading CIFAR-10" in err
     assert "/s" in err
+
+
+def test_a_download_that_stands_still_says_for_how_long(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Standing:
+        def progress(self) -> tuple[int, int]:
+            return 500, 46_000
+
+        def wait(self, show: Callable[["Standing"], None]) -> str:
+            show(self)
+            show(self)
+            return "it stood still"
+
+    times = iter([0, 1, 9])
+    monkeypatch.setattr(cifar, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    monkeypatch.setattr(cifar, "begin", lambda *_: Standing())
+    with pytest.raises(FileNotFoundError, match=r"and it stood still\. Put"):
+        load("cifar10")
+    err = capsys.readouterr().err
+    assert "nothing new for 9 s" in err
+    assert "nothing new for 1 s" not in err
 
 
 def test_the_second_address_gives_the_same_archive_once(root: Path, server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
