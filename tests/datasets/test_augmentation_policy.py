@@ -15,20 +15,27 @@ EVERYTHING = AugmentationPolicy(
 )
 NOTHING = AugmentationPolicy(horizontal_flip=0.0)
 CERTAIN = AugmentationPolicy(1.0, crop_padding=2, cutout=8, shift_scale_rotate=1.0, rgb_shift=1.0, brightness_contrast=1.0)
-FIELDS = [field.name for field in dataclasses.fields(AugmentationDraws)]
+SHAPES = {
+    "flipped": ("bool", (7,)),
+    "translations": ("float32", (7, 2)),
+    "scales": ("float32", (7,)),
+    "rotations": ("float32", (7,)),
+    "corners": ("int64", (7, 2)),
+    "rgb_shifts": ("int16", (7, 3)),
+    "contrasts": ("float32", (7,)),
+    "brightnesses": ("float32", (7,)),
+    "holes": ("int64", (7, 2)),
+}
 
 
-def draws_of(policy: AugmentationPolicy, count: int, pass_number: int = 0, size: int = 32, seed: int = 0) -> AugmentationDraws:
-    """What happens to images 0 ... count - 1 in one pass."""
-    return draw(policy, size, size, seed, np.full(count, pass_number), np.arange(count))
+def draws_of(policy: AugmentationPolicy, count: int, pass_number: int = 0) -> AugmentationDraws:
+    """What happens to images 0 ... count - 1 of 32 px in one pass."""
+    return draw(policy, 32, 32, 0, np.full(count, pass_number), np.arange(count))
 
 
 def assert_equal(one: AugmentationDraws, other: AugmentationDraws) -> None:
-    for name in FIELDS:
+    for name in SHAPES:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
-
-
-# ---- random numbers ----------------------------------------------------------------------------------------------------
 
 
 def mixed(bits: int) -> int:
@@ -53,84 +60,51 @@ def test_each_image_in_a_pass_has_a_start_of_its_own(key: tuple[int, int, int]) 
     assert random_numbers(seed, np.array([pass_number]), np.array([index]), 5).tolist() == [expected]
 
 
-def test_the_numbers_are_uniform_and_independent() -> None:
-    count = 50_000
-    here = random_numbers(3, np.full(count, 7), np.arange(count), 17)
-    assert (here.dtype, here.shape) == (np.float64, (count, 17))
-    assert here.min() >= 0
-    assert here.max() < 1
-    for column in here.T:
-        assert stats.chisquare(np.bincount((64 * column).astype(int), minlength=64)).pvalue > 1e-4
-    next_pass = random_numbers(3, np.full(count, 8), np.arange(count), 17)
-    next_seed = random_numbers(4, np.full(count, 7), np.arange(count), 17)
-    columns = np.concatenate([here[:-1], here[1:], next_pass[:-1], next_seed[:-1]], axis=1)  # 68, 2,278 pairs
-    correlations = np.corrcoef(columns.T)[np.triu_indices(68, 1)] * np.sqrt(count)  # standard normal where independent
-    assert np.abs(correlations).max() < 4.5
-    assert 0.95 < correlations.std() < 1.05
-    pairs = np.bincount((8 * here[:, 0]).astype(int) * 8 + (8 * here[:, 1]).astype(int), minlength=64)
-    assert stats.chisquare(pairs).pvalue > 1e-4
-
-
-# ---- what they depend on -----------------------------------------------------------------------------------------------
+def test_shapes_and_types() -> None:
+    draws = dataclasses.asdict(draws_of(EVERYTHING, 7))
+    assert {name: (str(values.dtype), values.shape) for name, values in draws.items()} == SHAPES
 
 
 def test_a_draw_follows_from_seed_pass_and_index_whatever_is_drawn_with_it() -> None:
     passes, indices = np.repeat(np.arange(3), 20), np.tile(np.arange(20), 3)
     together = draw(EVERYTHING, 16, 12, 5, passes, indices)
-    order = np.random.default_rng(0).permutation(60)
-    assert_equal(draw(EVERYTHING, 16, 12, 5, passes[order], indices[order]), together.map(lambda values: values[order]))
-    for row in (0, 33, 59):
-        alone = draw(EVERYTHING, 16, 12, 5, passes[row : row + 1], indices[row : row + 1])
-        assert_equal(alone, together.map(lambda values, row=row: values[row : row + 1]))
+    for rows in (np.random.default_rng(0).permutation(60), [0], [33], [59]):
+        alone = draw(EVERYTHING, 16, 12, 5, passes[rows], indices[rows])
+        assert_equal(alone, together.map(lambda values, rows=rows: values[rows]))
 
 
-@pytest.mark.parametrize("field", FIELDS)
-def test_what_one_operation_draws_does_not_depend_on_the_others(field: str) -> None:
-    switches = {
-        "flipped": "horizontal_flip",
-        "corners": "crop_padding",
-        "rgb_shifts": "rgb_shift",
-        "contrasts": "brightness_contrast",
-        "brightnesses": "brightness_contrast",
-        "holes": "cutout",
-    }
-    switch = switches.get(field, "shift_scale_rotate")
-    alone = dataclasses.replace(NOTHING, **{switch: getattr(EVERYTHING, switch)})
-    np.testing.assert_array_equal(getattr(draws_of(alone, 100), field), getattr(draws_of(EVERYTHING, 100), field))
+@pytest.mark.parametrize(
+    ("switch", "fields"),
+    [
+        ("horizontal_flip", ["flipped"]),
+        ("shift_scale_rotate", ["translations", "scales", "rotations"]),
+        ("crop_padding", ["corners"]),
+        ("rgb_shift", ["rgb_shifts"]),
+        ("brightness_contrast", ["contrasts", "brightnesses"]),
+        ("cutout", ["holes"]),
+    ],
+)
+def test_what_one_operation_draws_does_not_depend_on_the_others(switch: str, fields: list[str]) -> None:
+    alone = draws_of(dataclasses.replace(NOTHING, **{switch: getattr(EVERYTHING, switch)}), 100)
+    for field in fields:
+        np.testing.assert_array_equal(getattr(alone, field), getattr(draws_of(EVERYTHING, 100), field))
 
 
 def test_an_operation_that_does_not_happen_has_values_that_change_nothing() -> None:
     draws = draws_of(NOTHING, 50)
-    expected = {"scales": 1, "contrasts": 1}
-    for name in FIELDS:
-        if name != "holes":  # a square of no size may lie anywhere
-            np.testing.assert_array_equal(getattr(draws, name), expected.get(name, 0), err_msg=name)
+    for name in SHAPES.keys() - {"holes"}:  # a square of no size may lie anywhere
+        np.testing.assert_array_equal(getattr(draws, name), 1 if name in ("scales", "contrasts") else 0, err_msg=name)
+
+
+def test_each_operation_happens_in_its_share_whole_or_not_at_all_and_by_itself() -> None:
     draws = draws_of(EVERYTHING, 4000)
     still = (draws.scales == 1) & (draws.rotations == 0) & (draws.translations == 0).all(axis=1)
     dull = (draws.contrasts == 1) & (draws.brightnesses == 0)
-    assert not (still ^ (draws.rotations == 0)).any()  # all of it or nothing
-    assert not (dull ^ (draws.contrasts == 1)).any()
-    for share in (draws.flipped.mean(), still.mean(), dull.mean()):
-        assert abs(share - 0.5) < 0.03  # four standard deviations
-    assert abs((draws.rgb_shifts == 0).all(axis=1).mean() - 0.5) < 0.03
-    together = np.corrcoef([draws.flipped, still, dull, (draws.rgb_shifts == 0).all(axis=1)])
-    assert np.abs(together[np.triu_indices(4, 1)]).max() < 0.06  # each decides for itself
-
-
-def test_shapes_and_types() -> None:
-    draws = draws_of(EVERYTHING, 7)
-    found = {name: (str(getattr(draws, name).dtype), getattr(draws, name).shape) for name in FIELDS}
-    assert found == {
-        "flipped": ("bool", (7,)),
-        "translations": ("float32", (7, 2)),
-        "scales": ("float32", (7,)),
-        "rotations": ("float32", (7,)),
-        "corners": ("int64", (7, 2)),
-        "rgb_shifts": ("int16", (7, 3)),
-        "contrasts": ("float32", (7,)),
-        "brightnesses": ("float32", (7,)),
-        "holes": ("int64", (7, 2)),
-    }
+    np.testing.assert_array_equal(still, draws.rotations == 0)
+    np.testing.assert_array_equal(dull, draws.contrasts == 1)
+    decided = np.array([draws.flipped, still, dull, (draws.rgb_shifts == 0).all(axis=1)])
+    assert np.abs(decided.mean(axis=1) - 0.5).max() < 0.03  # four standard deviations
+    assert np.abs(np.corrcoef(decided)[np.triu_indices(4, 1)]).max() < 0.06
 
 
 @pytest.mark.parametrize(("height", "width", "side", "last"), [(9, 5, 4, (5, 1)), (9, 5, 5, (4, 0)), (9, 5, 32, (0, 0))])
@@ -140,73 +114,60 @@ def test_a_hole_lies_inside_and_reaches_every_side(height: int, width: int, side
     assert tuple(holes.max(axis=0)) == last
 
 
-# ---- alternating flip --------------------------------------------------------------------------------------------------
-
-
 def test_an_alternating_flip_shows_each_image_in_the_orientation_it_was_not_shown_in_before() -> None:
-    policy = AugmentationPolicy(alternating_flip=True)
-    passes = [draws_of(policy, 1000, number).flipped for number in range(5)]
-    coins = draws_of(AugmentationPolicy(), 1000).flipped
-    for number, flipped in enumerate(passes):
-        np.testing.assert_array_equal(flipped, coins ^ (number % 2 == 1))
+    coins = draws_of(EVERYTHING, 1000).flipped
     assert 440 < coins.sum() < 560
-    independent = [draws_of(AugmentationPolicy(), 1000, number).flipped for number in range(2)]
-    assert 440 < (independent[0] == independent[1]).sum() < 560
+    for number in range(5):
+        alternating = draws_of(dataclasses.replace(EVERYTHING, alternating_flip=True), 1000, number)
+        np.testing.assert_array_equal(alternating.flipped, coins ^ (number % 2 == 1))
+        others = draws_of(EVERYTHING, 1000, number)
+        assert number == 0 or 440 < (others.flipped == coins).sum() < 560
+        assert_equal(dataclasses.replace(alternating, flipped=None), dataclasses.replace(others, flipped=None))
+    assert not draws_of(dataclasses.replace(NOTHING, alternating_flip=True), 100, 1).flipped.any()
 
 
-def test_an_alternating_flip_changes_no_other_draw_and_needs_a_flip() -> None:
-    with_it = draws_of(dataclasses.replace(EVERYTHING, alternating_flip=True), 100, 3)
-    assert_equal(dataclasses.replace(with_it, flipped=None), dataclasses.replace(draws_of(EVERYTHING, 100, 3), flipped=None))
-    assert not draws_of(AugmentationPolicy(horizontal_flip=0.0, alternating_flip=True), 100, 1).flipped.any()
-
-
-# ---- as albumentations would draw --------------------------------------------------------------------------------------
-
-
-def drawn_by_albumentations(transform: A.BasicTransform, count: int) -> list[dict]:
+def drawn_by_albumentations(transform: A.BasicTransform) -> list[dict]:
     transform.set_random_state(np.random.default_rng(1), random.Random(1))
     image = np.zeros((32, 32, 3), dtype=np.uint8)
-    return [transform.get_params_dependent_on_data({"shape": image.shape}, {"image": image}) for _ in range(count)]
+    return [transform.get_params_dependent_on_data({"shape": image.shape}, {"image": image}) for _ in range(2000)]
 
 
-def same_distribution(ours: np.ndarray, theirs: list[float]) -> bool:
-    return bool(stats.ks_2samp(ours, theirs).pvalue > 1e-3)
+def assert_same_distribution(ours: np.ndarray, theirs: list[float]) -> None:
+    assert stats.ks_2samp(ours, theirs).pvalue > 1e-3
 
 
 def test_shift_scale_rotate_is_drawn_as_by_albumentations() -> None:
     transform = A.Affine(translate_percent=(-0.05, 0.05), scale=(0.95, 1.05), keep_ratio=True, rotate=(-15, 15))
-    theirs = drawn_by_albumentations(transform, 2000)
-    ours = draws_of(CERTAIN, 20_000)
-    assert same_distribution(ours.rotations, [one["rotate"] for one in theirs])
-    assert same_distribution(ours.scales, [one["scale"]["x"] for one in theirs])
+    ours, theirs = draws_of(CERTAIN, 20_000), drawn_by_albumentations(transform)
+    assert_same_distribution(ours.rotations, [one["rotate"] for one in theirs])
+    assert_same_distribution(ours.scales, [one["scale"]["x"] for one in theirs])
     center = np.array([15.5, 15.5, 1])
-    moved = np.array([one["matrix"] @ center - center for one in theirs])
+    moved = np.array([one["matrix"] @ center - center for one in theirs]).round(6)
     for axis in (0, 1):
-        assert same_distribution(ours.translations[:, axis], moved[:, axis].round(6).tolist())
-        assert set(ours.translations[:, axis]) == {-1, 0, 1} == set(moved[:, axis].round(6))
-    assert same_distribution(ours.rotations[ours.translations[:, 0] == 1], [one["rotate"] for one in theirs])
+        assert_same_distribution(ours.translations[:, axis], moved[:, axis].tolist())
+        assert set(ours.translations[:, axis]) == {-1, 0, 1} == set(moved[:, axis])
+    assert_same_distribution(ours.rotations[ours.translations[:, 0] == 1], [one["rotate"] for one in theirs])
 
 
 def test_colors_are_drawn_as_by_albumentations() -> None:
-    ours = draws_of(CERTAIN, 20_000)
-    limit = (-20, 20)
-    theirs = np.trunc([one["noise_map"] for one in drawn_by_albumentations(A.RGBShift(limit, limit, limit), 2000)])
+    ours, limit = draws_of(CERTAIN, 20_000), (-20, 20)
+    theirs = np.trunc([one["noise_map"] for one in drawn_by_albumentations(A.RGBShift(limit, limit, limit))])
     for channel in range(3):
-        assert same_distribution(ours.rgb_shifts[:, channel], theirs[:, channel].tolist())
+        assert_same_distribution(ours.rgb_shifts[:, channel], theirs[:, channel].tolist())
         assert set(ours.rgb_shifts[:, channel]) == set(range(-19, 20))  # 20 itself has no chance: the fraction is cut off
-    theirs = drawn_by_albumentations(A.RandomBrightnessContrast((-0.2, 0.2), (-0.2, 0.2)), 2000)
-    assert same_distribution(ours.contrasts, [one["alpha"] for one in theirs])
-    assert same_distribution(ours.brightnesses, [one["beta"] for one in theirs])
+    theirs = drawn_by_albumentations(A.RandomBrightnessContrast((-0.2, 0.2), (-0.2, 0.2)))
+    assert_same_distribution(ours.contrasts, [one["alpha"] for one in theirs])
+    assert_same_distribution(ours.brightnesses, [one["beta"] for one in theirs])
 
 
 def test_places_are_drawn_as_by_albumentations() -> None:
     ours = draws_of(CERTAIN, 20_000)
     dropout = A.CoarseDropout(num_holes_range=(1, 1), hole_height_range=(8, 8), hole_width_range=(8, 8))
-    holes = np.array([one["holes"][0] for one in drawn_by_albumentations(dropout, 2000)])
+    holes = np.array([one["holes"][0] for one in drawn_by_albumentations(dropout)])
     crop = A.RandomCrop(28, 28)  # of 32: as many places as a border of 2 px on both sides leaves
-    corners = np.array([one["crop_coords"] for one in drawn_by_albumentations(crop, 2000)])
+    corners = np.array([one["crop_coords"] for one in drawn_by_albumentations(crop)])
     for axis in (0, 1):
-        assert same_distribution(ours.holes[:, axis], holes[:, 1 - axis].tolist())
+        assert_same_distribution(ours.holes[:, axis], holes[:, 1 - axis].tolist())
         assert set(ours.holes[:, axis]) == set(range(25))
-        assert same_distribution(ours.corners[:, axis], corners[:, 1 - axis].tolist())
+        assert_same_distribution(ours.corners[:, axis], corners[:, 1 - axis].tolist())
         assert set(ours.corners[:, axis]) == set(range(5))

@@ -60,8 +60,8 @@ def as_given(z: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class Case:
     made: Callable[[Tensor], Any]
-    expected: Callable[[Tensor], Tensor] | None = as_given
-    """of the three logits; None where it is refused"""
+    expected: Callable[[Tensor], Tensor] = as_given
+    """of the three logits"""
     score: str = "logit"
     refused: str = ""
 
@@ -83,64 +83,56 @@ OUTPUTS: dict[str, Case] = {
         lambda z: torch.cat([-first(z) / 2, first(z) / 2], dim=1).softmax(1)[:, 1], two
     ),
     "probabilities: a softmax at the end": Case(lambda z: z.softmax(1), lambda z: z.log_softmax(1), "log-probability"),
-    "log-probabilities: a log_softmax at the end": Case(
-        lambda z: z.log_softmax(1), lambda z: z.log_softmax(1), "log-probability"
+    "log-probabilities: a log_softmax at the end": Case(*[lambda z: z.log_softmax(1)] * 2, "log-probability"),
+    "independent probabilities: a sigmoid behind several outputs": Case(
+        lambda z: torch.cat([first(z).sigmoid(), z[:, 1:].sigmoid()], dim=1)  # of two heads
     ),
-    "independent probabilities: a sigmoid behind several outputs": Case(torch.sigmoid),
     "a tuple or list in which one tensor may be the logits": Case(lambda z: (z, z.mean(), z[:, :, None].expand(-1, -1, 5))),
     "a dict, `ModelOutput` or data class with `logits`": Case(lambda z: ModelOutput(loss=z.mean(), logits=z, embedding=z * 2)),
     "several tensors that may be the logits": Case(
         lambda z: (z, z * 2),
-        None,
         refused="a tuple in which 2 tensors may be the logits: [0] (3, 3), [1] (3, 3); wrap it in a module whose forward returns "
         "the logits alone, such as `return self.model(images)[0]`",
     ),
     "nothing that may be the logits": Case(
         lambda z: {"mask": z[:, :, None, None].expand(-1, -1, 4, 4)},
-        None,
         refused="a dict without logits of shape (3, classes): it holds ['mask'] (3, 3, 4, 4)",
     ),
     "a map of class scores (N, C, h, w)": Case(
         lambda z: z[:, :, None, None].expand(-1, -1, 2, 2),
-        None,
         refused="the model must return logits of shape (3, classes), not (3, 3, 2, 2)",
     ),
     "a softmax over one output": Case(
-        lambda z: first(z).softmax(1), None, refused="softmax over one output, which is 1 for every image; use a sigmoid"
+        lambda z: first(z).softmax(1), refused="softmax over one output, which is 1 for every image; use a sigmoid"
     ),
     "values in [0, 1] that no plain sigmoid or softmax made": Case(
-        lambda z: 1 / (1 + (-first(z)).exp()), None, refused="the model returns values in [0, 1], made by mul, reciprocal"
+        lambda z: 1 / (1 + (-first(z)).exp()), refused="the model returns values in [0, 1], made by mul, reciprocal"
     ),
     "a logsigmoid": Case(
-        nn.functional.logsigmoid, None, refused="the model returns logarithms of probabilities, made by log_sigmoid_forward"
+        nn.functional.logsigmoid, refused="the model returns logarithms of probabilities, made by log_sigmoid_forward"
     ),
 }
 
 
 @pytest.mark.parametrize("kind", OUTPUTS)
 def test_output(kind: str) -> None:
-    case = OUTPUTS[kind]
-    model, images = Returns(case.made), images_of(LOGITS)
-    if case.expected is None:
+    case, images = OUTPUTS[kind], images_of(LOGITS)
+    model = Returns(case.made)
+    if case.refused:
         for call in (lambda: LogitReader(model)(images), lambda: explain(model, images, layers="planes")):
             with pytest.raises(ValueError, match=re.escape(case.refused)):
                 call()
         return
-    read = LogitReader(model)
-    expected = case.expected(LOGITS)
+    read, expected = LogitReader(model), case.expected(LOGITS)
     torch.testing.assert_close(read(images).detach(), expected, rtol=1e-4, atol=1e-5)
-    assert read.score == case.score
     found = explain(model, images, [[0, 1]], "planes", "hirescam")
     np.testing.assert_allclose(found.confidences, expected.softmax(1)[:, :2], atol=1e-5)
-    assert found.score == case.score
-    chosen = explain(model, images, layers="planes")
-    np.testing.assert_array_equal(chosen.targets[:, 0], expected.argmax(1))
+    assert (read.score, found.score) == (case.score, case.score)
+    np.testing.assert_array_equal(explain(model, images, layers="planes").targets[:, 0], expected.argmax(1))
 
 
 def test_the_page_lists_these_outputs() -> None:
-    assert documented_rows("Outputs") == {
-        kind: "refused" if case.expected is None else "served" for kind, case in OUTPUTS.items()
-    }
+    assert documented_rows("Outputs") == {kind: "refused" if case.refused else "served" for kind, case in OUTPUTS.items()}
 
 
 @pytest.mark.parametrize(
@@ -208,19 +200,19 @@ def test_probabilities_are_not_brought_through_the_softmax_twice() -> None:
 
 
 def test_several_labels() -> None:
-    model, images = Returns(as_given), images_of(LOGITS)
-    found = explain(model, images, [[0, 2]], "planes", confidence="sigmoid")
+    def explained(made: Callable[[Tensor], Tensor] = as_given, targets: object = "predicted", kind: str = "sigmoid") -> Any:
+        return explain(Returns(made), images_of(LOGITS), targets, "planes", confidence=kind)
+
+    found, behind = explained(targets=[[0, 2]]), explained(torch.sigmoid, [[0, 2]])
     np.testing.assert_array_equal(found.targets, [[0, 2]] * 3)
     np.testing.assert_allclose(found.confidences, LOGITS[:, [0, 2]].sigmoid(), rtol=1e-5)
-    behind = explain(Returns(torch.sigmoid), images, [[0, 2]], "planes", confidence="sigmoid")
     np.testing.assert_allclose(behind.confidences, found.confidences, rtol=1e-4)
     np.testing.assert_allclose(behind.maps, found.maps, atol=1e-4)
-    one = explain(Returns(first), images, layers="planes", confidence="sigmoid")
-    np.testing.assert_allclose(one.confidences[:, 0], LOGITS[:, 0].abs().sigmoid(), rtol=1e-5)
+    np.testing.assert_allclose(explained(first).confidences[:, 0], LOGITS[:, 0].abs().sigmoid(), rtol=1e-5)
     with pytest.raises(ValueError, match="add up to one, so that its classes exclude each other; use 'softmax'"):
-        explain(Returns(lambda z: z.softmax(1)), images, layers="planes", confidence="sigmoid")
+        explained(lambda z: z.softmax(1))
     with pytest.raises(ValueError, match="confidence is 'argmax'; give 'softmax', or 'sigmoid' for a network of several labels"):
-        explain(model, images, layers="planes", confidence="argmax")
+        explained(kind="argmax")
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
@@ -242,32 +234,24 @@ def test_what_looks_like_probabilities_is_not_read_as_logits(made: Callable[[Ten
 
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_logits_that_happen_to_lie_between_0_and_1_are_served(outputs: int) -> None:
-    z = torch.tensor([[0.3, 0.9, 0.2]])
     linear = nn.Linear(3, outputs)
     with torch.no_grad():
         linear.weight.copy_(torch.eye(3)[:outputs])
         linear.bias.zero_()
     for made in (linear, lambda z: linear(z) / 1.5, lambda z: torch.cat([linear(z)[:, :1], linear(z)[:, 1:]], dim=1)):
         reader = LogitReader(Returns(made))
-        reader(images_of(z))
+        reader(images_of(torch.tensor([[0.3, 0.9, 0.2]])))
         assert reader.form == ("one logit" if outputs == 1 else "logits")
-
-
-def test_sigmoids_of_several_heads_are_independent_probabilities() -> None:
-    read = LogitReader(Returns(lambda z: torch.cat([z[:, :1].sigmoid(), z[:, 1:].sigmoid()], dim=1)))
-    torch.testing.assert_close(read(images_of(LOGITS)).detach(), LOGITS, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("back", [False, True])
 def test_a_softmax_in_half_precision_is_a_softmax(dtype: torch.dtype, back: bool) -> None:
+    def made(images: Tensor) -> Tensor:
+        probabilities = images.flatten(1).to(dtype).softmax(dim=1)
+        return probabilities.float() if back else probabilities
+
     z = torch.randn(4, 100, generator=torch.Generator().manual_seed(0))
-
-    class Half(nn.Module):
-        def forward(self, images: Tensor) -> Tensor:
-            made = images.flatten(1).to(dtype).softmax(dim=1)
-            return made.float() if back else made
-
-    reader = LogitReader(Half())
+    reader = LogitReader(made)
     torch.testing.assert_close(reader(z[:, :, None, None]).softmax(dim=1), z.softmax(dim=1), rtol=0.05, atol=1e-3)
     assert reader.form == "probabilities"

@@ -38,9 +38,7 @@ class Parser(html.parser.HTMLParser):
 
     def __init__(self, page: str) -> None:
         super().__init__()
-        self.rows: list[list[str]] = []
-        self.styles: list[list[str]] = []
-        self.open: list[str] = []
+        self.rows, self.styles, self.open = [], [], []
         self.feed(page)
         self.close()
 
@@ -70,9 +68,6 @@ class Fruit(Readable):
 
     def reading(self) -> str:
         return "Two pears."
-
-
-# ---- text ----------------------------------------------------------------------------------------------------------------
 
 
 def test_as_text_numbers_are_right_aligned_and_headings_break_between_words(table: Table) -> None:
@@ -129,17 +124,15 @@ def test_a_row_needs_a_value_for_each_column() -> None:
 
 def test_a_table_without_columns_is_its_caption() -> None:
     assert str(Table((), ())) == ""
-    assert str(Table((), ((), ()), "Nothing was measured.")) == "Nothing was measured."
-    assert "Nothing was measured." in Table((), (), "Nothing was measured.")._repr_html_()
+    nothing = Table((), ((), ()), "Nothing was measured.")
+    assert str(nothing) == "Nothing was measured."
+    assert "Nothing was measured." in nothing._repr_html_()
 
 
 def test_a_line_break_tears_no_row_apart() -> None:
     table = Table((Column("class\r\nname"), Column("count")), (("guinea\n pig", 2), ("cat", 3)))
     assert str(table).splitlines() == ["class name  count", "guinea pig      2", "cat             3"]
     assert Parser(table._repr_html_()).rows == [["class name", "count"], ["guinea pig", "2"], ["cat", "3"]]
-
-
-# ---- HTML ----------------------------------------------------------------------------------------------------------------
 
 
 def test_as_html_it_has_the_same_cells_and_no_number_or_word_breaks(table: Table) -> None:
@@ -157,12 +150,8 @@ def test_as_html_it_has_the_same_cells_and_no_number_or_word_breaks(table: Table
         assert "white-space:normal;word-break:normal;overflow-wrap:normal" in styles[0]  # text wraps at its spaces
         assert all("white-space:nowrap" in style for style in styles[1:])
     assert all("overflow-wrap:normal" in style for style in page.styles[0])
-
-
-def test_the_page_chooses_the_colors_and_no_dollar_begins_a_formula(table: Table) -> None:
-    page = table._repr_html_()
-    assert not re.search(r"color|background", page)
-    assert "$" not in page.replace("<span>$</span>", "")
+    assert not re.search(r"color|background", table._repr_html_())  # the page chooses them
+    assert "$" not in table._repr_html_().replace("<span>$</span>", "")  # no dollar begins a formula
 
 
 def test_a_readable_result_shows_its_table_and_its_reading() -> None:
@@ -172,14 +161,10 @@ def test_a_readable_result_shows_its_table_and_its_reading() -> None:
     assert page.index("</table>") < page.index("Two pears.")
 
 
-# ---- showing -------------------------------------------------------------------------------------------------------------
-
-
 def test_outside_of_ipython_everything_is_printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("IPython.get_ipython", lambda: None)
     show(Fruit().table(), "word " * 30)
-    words = "\n".join([" ".join(["word"] * 20), " ".join(["word"] * 10)])
-    assert capsys.readouterr().out == f"fruit  count\npear       2\n\n{words}\n"
+    assert capsys.readouterr().out == f"fruit  count\npear       2\n\n{'word ' * 19}word\n{'word ' * 9}word\n"
 
 
 TRICKY = "us$ and b$: *a* _b_ `c` [d](e) <f> & \\g 95 % # ~~h~~ | i"
@@ -195,11 +180,8 @@ def test_in_a_notebook_tables_are_html_and_sentences_markdown(tmp_path: Path) ->
     finally:
         shell.clear_instance()
     data = [output.data for output in captured.outputs]
-    assert [set(each) for each in data] == [
-        {"text/html", "text/plain"},
-        {"text/html", "text/plain"},
-        {"text/markdown", "text/plain"},
-    ]
+    kinds = ["text/html", "text/html", "text/markdown"]
+    assert [set(each) for each in data] == [{kind, "text/plain"} for kind in kinds]
     assert [each["text/plain"] for each in data] == [str(Fruit().table()), str(Fruit()), TRICKY]
     assert captured.stdout == ""
 
@@ -214,9 +196,6 @@ def test_markdown_shows_the_text_as_it_is() -> None:
     assert text.replace("\N{NO-BREAK SPACE}", " ") == TRICKY
 
 
-# ---- pandas --------------------------------------------------------------------------------------------------------------
-
-
 def test_a_frame_holds_the_values_unrounded_and_the_ends_of_intervals(table: Table) -> None:
     pytest.importorskip("pandas")
     frame = table.to_frame()
@@ -225,12 +204,8 @@ def test_a_frame_holds_the_values_unrounded_and_the_ends_of_intervals(table: Tab
     expected = [[12, 0.5, 0.25, 0.125, 0.375], [7, 0.0625, -0.5, -1.0, 0.25], [math.nan] * 5]
     np.testing.assert_array_equal(frame.iloc[:, 1:].to_numpy(float), expected)
     assert all(kind.kind == "f" for kind in frame.dtypes.iloc[1:])
-
-
-def test_a_table_without_rows_is_a_frame_without_rows() -> None:
-    pytest.importorskip("pandas")
-    frame = Table(COLUMNS, ()).to_frame()
-    assert (list(frame.columns), len(frame)) == (["map", "images", "mean confidence", "advantage"], 0)
+    empty = Table(COLUMNS, ()).to_frame()
+    assert (list(empty.columns), len(empty)) == (["map", "images", "mean confidence", "advantage"], 0)
     assert Fruit().to_frame()["count"].tolist() == [2]
 
 

@@ -1,42 +1,21 @@
-"""One call explains: passes through the network, targets, layers, and models and surroundings of every kind."""
+"""One call explains: passes through the network, targets, layers, and surroundings of every kind."""
 
-import copy
+import contextlib
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from gradcam_networks import (
-    LAYERS,
-    OneConvolution,
-    Passes,
-    layers_for,
-    library_maps,
-    red,
-    small_images,
-    small_network,
-)
+from gradcam_networks import KINDS, OneConvolution, Passes, layers_for, library_maps, red, small_images, small_network
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
-from era_support_packages.gradcam.explanation import explain, image_passes
+from era_support_packages.gradcam.explanation import explain
 from era_support_packages.gradcam.methods import METHODS
 from era_support_packages.models.resnet import ResNet18
 
 
-@pytest.fixture(scope="module")
-def resnet() -> nn.Module:
-    torch.manual_seed(0)
-    return ResNet18().eval()
-
-
-@pytest.fixture(scope="module")
-def images() -> Tensor:
-    return torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-
-
 @pytest.mark.parametrize("method", METHODS)
-def test_shapes_and_types(method: str) -> None:
+def test_shapes_and_types_and_that_batches_change_nothing(method: str) -> None:
     layers = layers_for(method, "0", "2", "0")
     result = explain(small_network(), small_images(), [[0, 1], [2, 3], [4, 5]], layers, method)
     count = 3 if layers else 1
@@ -50,26 +29,26 @@ def test_shapes_and_types(method: str) -> None:
     assert result.grids == (((8, 8), (4, 4), (8, 8)) if layers else ((8, 8),))
     assert result.maps.min() == 0
     assert 0.99 < result.maps.max() <= 1
+    whole, parts = (explain(small_network(), small_images(), "predicted", layers, method, batch_size=size) for size in (64, 2))
+    for name in ("maps", "targets", "confidences", "raw_ranges"):
+        np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), atol=1e-5)
 
 
-# Passes
+# ---- passes ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 @pytest.mark.parametrize("targets", ["predicted", [1, 2, 3]])
-def test_one_forward_and_one_backward_pass_serve_all_layers(targets: str | list[int], resnet: nn.Module, images: Tensor) -> None:
-    model = copy.deepcopy(resnet)
-    counts = [Passes(module) for module in (model, model.layer1, model.layer4[0].conv1, model.linear)]
+def test_one_forward_and_one_backward_pass_serve_all_layers_and_end_at_the_first(targets: str | list[int]) -> None:
+    images = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    model = ResNet18().eval()
+    everywhere = [Passes(module) for module in (model, model.layer1, model.layer4[0].conv1, model.linear)]
+    before = Passes(model.layer3)
     explain(model, images, targets, layers=["layer4", "layer1", "layer3", "layer2", "layer1"])
-    assert [(count.forward, count.backward) for count in counts] == [(1, 1)] * 4
-
-
-def test_the_backward_pass_ends_at_the_first_target_layer(resnet: nn.Module, images: Tensor) -> None:
-    model = copy.deepcopy(resnet)
-    before, after = Passes(model.layer3), Passes(model.linear)
-    explain(model, images, layers="layer4")
-    assert (before.forward, before.backward) == (1, 0)
-    assert (after.forward, after.backward) == (1, 1)
+    assert [(count.forward, count.backward) for count in [*everywhere, before]] == [(1, 1)] * 5
+    explain(model, images, targets, layers="layer4")
+    assert (before.forward, before.backward) == (2, 1)
+    assert (everywhere[-1].forward, everywhere[-1].backward) == (2, 2)
 
 
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing")
@@ -84,31 +63,21 @@ def test_two_target_columns_share_the_forward_pass() -> None:
         np.testing.assert_array_equal(both.confidences[:, column], single.confidences[:, 0])
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_batches_change_nothing(method: str) -> None:
-    whole = explain(small_network(), small_images(), layers=layers_for(method, "2", "0"), method=method)
-    parts = explain(small_network(), small_images(), layers=layers_for(method, "2", "0"), method=method, batch_size=2)
-    for name in ("maps", "targets", "confidences", "raw_ranges"):
-        np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), atol=1e-5)
-
-
-# Targets and layers
+# ---- targets and layers ------------------------------------------------------------------------------------------------
 
 
 def test_predicted_and_actual_targets_name_their_own_classes() -> None:
     model, images = small_network(), small_images()
-    logits = model(images).detach()
-    predicted = logits.argmax(dim=1).numpy()
+    probabilities = model(images).detach().softmax(dim=1).numpy()
+    predicted = probabilities.argmax(axis=1)
     labels = (predicted + 1) % 8
     why_predicted = explain(model, images, layers="2")
     why_actual = explain(model, images, "actual", layers="2", labels=labels)
-    np.testing.assert_array_equal(why_predicted.targets[:, 0], predicted)
-    np.testing.assert_array_equal(why_actual.targets[:, 0], labels)
-    probabilities = logits.softmax(dim=1).numpy()
-    np.testing.assert_allclose(why_predicted.confidences[:, 0], probabilities.max(axis=1), rtol=1e-5)
-    np.testing.assert_allclose(why_actual.confidences[:, 0], probabilities[np.arange(3), labels], rtol=1e-5)
+    for found, ids in ((why_predicted, predicted), (why_actual, labels)):
+        np.testing.assert_array_equal(found.targets[:, 0], ids)
+        np.testing.assert_allclose(found.confidences[:, 0], probabilities[np.arange(3), ids], rtol=1e-5)
+        np.testing.assert_array_equal(found.maps, explain(model, images, torch.tensor(ids), layers="2").maps)
     np.testing.assert_array_equal(why_predicted.maps, explain(model, images, predicted, layers="2").maps)
-    np.testing.assert_array_equal(why_actual.maps, explain(model, images, torch.tensor(labels), layers="2").maps)
     assert np.abs(why_predicted.maps - why_actual.maps).max() > 0.1
 
 
@@ -118,8 +87,7 @@ def test_layers_are_named_by_modules_as_well() -> None:
     by_module = explain(model, images, layers=[model[2], model[0]])
     assert by_module.layers == ("2", "0")
     np.testing.assert_array_equal(by_module.maps, by_name.maps)
-    bare = explain(model, images, layers=model[2])
-    np.testing.assert_array_equal(bare.maps, by_name.maps[:, :, :1])
+    np.testing.assert_array_equal(explain(model, images, layers=model[2]).maps, by_name.maps[:, :, :1])
 
 
 def test_a_layer_with_two_names_has_a_map_under_each() -> None:
@@ -127,8 +95,7 @@ def test_a_layer_with_two_names_has_a_map_under_each() -> None:
     model.alias = model.conv
     result = explain(model, red([[1, 2], [3, 4]]), [0], layers=["alias", "conv", model.alias])
     assert result.layers == ("alias", "conv", "conv")
-    for position in range(3):
-        np.testing.assert_allclose(result.maps[0, 0, position], [[0, 1 / 3], [2 / 3, 1]], atol=1e-5)
+    np.testing.assert_allclose(result.maps[0, 0], [[[0, 1 / 3], [2 / 3, 1]]] * 3, atol=1e-5)
 
 
 def test_layers_are_paired_by_module_where_they_run_out_of_their_order() -> None:
@@ -148,29 +115,7 @@ def test_layers_are_paired_by_module_where_they_run_out_of_their_order() -> None
         np.testing.assert_allclose(result.maps[:, 0, position], alone, atol=1e-5)
 
 
-# Models and surroundings of every kind give the same maps
-
-
-KINDS = ["gradcam", "eigengradcam", "eigencam", "scorecam", "ablationcam", "fullgrad"]
-"""a method for each way of making maps"""
-
-
-def maps_of(model: nn.Module, images: Tensor | np.ndarray, method: str) -> np.ndarray:
-    return explain(model, images, [0, 1, 2], layers_for(method, "0", "2"), method).maps
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def method(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def expected(method: str) -> np.ndarray:
-    return maps_of(small_network(), small_images(), method)
-
-
-def test_inplace_relu_behind_the_layer(method: str, expected: np.ndarray) -> None:
-    np.testing.assert_array_equal(maps_of(small_network(inplace=True), small_images(), method), expected)
+# ---- surroundings of every kind give the same maps ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layers", [["target"], ["conv", "target"]])
@@ -180,71 +125,65 @@ def test_inplace_operation_on_the_input_of_a_layer_that_hands_it_on(layers: list
             super().__init__()
             torch.manual_seed(3)
             self.conv, self.target, self.linear = nn.Conv2d(3, 4, 1), nn.Identity(), nn.Linear(4, 3)
-            self.inplace = inplace
+            self.relu = nn.ReLU(inplace)
 
         def forward(self, images: Tensor) -> Tensor:
             features = self.conv(images)
             kept = self.target(features)
-            other = features.relu_() if self.inplace else features.relu()
-            return self.linear((kept.square() + other).mean(dim=(2, 3)))
+            return self.linear((kept.square() + self.relu(features)).mean(dim=(2, 3)))
 
     maps = [explain(HandsOn(inplace), small_images(), [0, 1, 2], layers).maps for inplace in (True, False)]
     np.testing.assert_array_equal(*maps)
     assert maps[0].max() > 0.9
 
 
-@pytest.mark.parametrize("surrounding", [torch.no_grad, torch.inference_mode])
-def test_without_gradients_around(surrounding: type, method: str, expected: np.ndarray) -> None:
-    with surrounding():
-        model, images = small_network(), small_images()
-        found = maps_of(model, images, method)
-        assert not torch.is_grad_enabled()
-    np.testing.assert_array_equal(found, expected)
-    assert all(parameter.requires_grad for parameter in model.parameters())
+def maps_of(model: nn.Module, images: Tensor | np.ndarray, method: str) -> np.ndarray:
+    return explain(model, images, [0, 1, 2], layers_for(method, "0", "2"), method).maps
 
 
-def test_under_autocast(method: str, expected: np.ndarray) -> None:
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = maps_of(small_network(), small_images(), method)
-    np.testing.assert_array_equal(found, expected)
+AROUND: list[Callable[[], contextlib.AbstractContextManager]] = [
+    torch.no_grad,
+    torch.inference_mode,
+    lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+]
+
+
+@pytest.mark.parametrize("method", KINDS)
+def test_surroundings_and_kinds_of_images_change_nothing(method: str) -> None:
+    model, images = small_network(), small_images()
+    expected = maps_of(model, images, method)
+    np.testing.assert_array_equal(maps_of(small_network(inplace=True), images, method), expected)
+    for around in AROUND:
+        with around():
+            model = small_network()
+            enabled = torch.is_grad_enabled()
+            np.testing.assert_array_equal(maps_of(model, small_images(), method), expected)
+            assert torch.is_grad_enabled() == enabled
+        assert all(parameter.requires_grad for parameter in model.parameters())
+    array = images.numpy()
+    negative_strides = array[..., ::-1].copy()[..., ::-1]
+    for same in (array, negative_strides, images.double(), images.to(memory_format=torch.channels_last)):
+        np.testing.assert_allclose(maps_of(small_network(), same, method), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("method", KINDS)
 def test_half_precision_models_are_computed_in_float32(dtype: torch.dtype, method: str) -> None:
-    half = small_network().to(dtype)
-    in_float32 = copy.deepcopy(half).float()
+    half, in_float32 = small_network().to(dtype), small_network().to(dtype).float()
     layers = None if METHODS[method].all_layers else [half[0], half[2]]
     result = explain(half, small_images(), [0, 1, 2], layers, method)
     np.testing.assert_array_equal(result.maps, maps_of(in_float32, small_images(), method))
     assert {parameter.dtype for parameter in half.parameters()} == {dtype}
 
 
-@pytest.mark.parametrize(
-    "prepare",
-    [
-        lambda model: model.requires_grad_(False),
-        lambda model: model.train(),
-        lambda model: model.double(),
-        lambda model: model.to(memory_format=torch.channels_last),
-        lambda model: torch.compile(model, backend="eager"),
-        lambda model: nn.DataParallel(model),
-        lambda model: AveragedModel(model),
-    ],
-    ids=["frozen", "training", "double", "channels_last", "compiled", "data_parallel", "averaged"],
-)
-def test_models_of_every_kind(prepare: Callable[[nn.Module], nn.Module], method: str, expected: np.ndarray) -> None:
-    found = maps_of(prepare(small_network()), small_images(), method)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+@pytest.mark.parametrize("method", KINDS)
+def test_a_model_compiled_in_place_runs_without_compiling_again(method: str) -> None:
+    class OwnForward(nn.Sequential):
+        """Older torch does not compile a plain `nn.Sequential` in place."""
 
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images)
 
-class OwnForward(nn.Sequential):
-    """A network whose `forward` is not torch's own: older torch does not compile a plain `nn.Sequential` in place."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        return super().forward(images)
-
-
-def test_a_model_compiled_in_place_runs_without_compiling_again(method: str, expected: np.ndarray) -> None:
     compilations = []
 
     def backend(graph: torch.fx.GraphModule, _inputs: list[Tensor]) -> object:
@@ -255,44 +194,6 @@ def test_a_model_compiled_in_place_runs_without_compiling_again(method: str, exp
     model.compile(backend=backend)
     with torch.no_grad():
         model(small_images())
-    assert len(compilations) == 1
     found = maps_of(model, small_images(), method)
     assert len(compilations) == 1
-    np.testing.assert_array_equal(found, expected)
-
-
-def test_images_as_array_or_in_other_types(method: str, expected: np.ndarray) -> None:
-    array = small_images().numpy()
-    negative_strides = array[..., ::-1].copy()[..., ::-1]
-    channels_last = small_images().to(memory_format=torch.channels_last)
-    for images in (array, negative_strides, small_images().double(), channels_last):
-        np.testing.assert_allclose(maps_of(small_network(), images, method), expected, atol=1e-5)
-
-
-def test_torchvision_resnet_takes_the_default_layers() -> None:
-    models = pytest.importorskip("torchvision.models")
-    torch.manual_seed(0)
-    model = models.resnet18(num_classes=5).eval()
-    images = torch.randn(1, 3, 128, 128)
-    result = explain(model, images, [4])
-    assert (result.layers, result.grids) == (LAYERS, ((32, 32), (16, 16), (8, 8), (4, 4)))
-    for position, name in enumerate(LAYERS):
-        alone = library_maps("gradcam", model, getattr(model, name), images, [4])
-        np.testing.assert_allclose(result.maps[:, 0, position], alone, atol=1e-5, err_msg=name)
-    assert image_passes(model, images, method="ablationcam") == 1 + 64 + 128 + 256 + 512
-
-
-@pytest.fixture(scope="module")
-def convnext() -> nn.Module:
-    models = pytest.importorskip("torchvision.models")
-    torch.manual_seed(0)
-    return models.convnext_tiny(num_classes=5).eval()
-
-
-@pytest.mark.parametrize("method", ["hirescam", "eigencam"])
-def test_torchvision_convnext(method: str, convnext: nn.Module) -> None:
-    images = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(1))
-    result = explain(convnext, images, [4], ["features.7", "features.1"], method)
-    assert result.grids == ((4, 4), (32, 32))
-    assert not result.constant.any()
-    assert result.maps.max(axis=(3, 4)).min() > 0.99
+    np.testing.assert_array_equal(found, maps_of(small_network(), small_images(), method))

@@ -25,13 +25,6 @@ class Keeps(nn.Module):
         return self.network(images)
 
 
-def stepped(wrap: Callable[[nn.Module], nn.Module]) -> nn.Module:
-    network = tiny_network()
-    network.conv = wrap(network.conv)
-    network(torch.randn(4, 3, 8, 8)).sum().backward()
-    return network
-
-
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize(
     "wrap",
@@ -43,7 +36,10 @@ def stepped(wrap: Callable[[nn.Module], nn.Module]) -> nn.Module:
     ],
 )
 def test_a_network_after_a_step_is_copied_and_summed_up(wrap: Callable[[nn.Module], nn.Module]) -> None:
-    network, images = stepped(wrap).eval(), torch.randn(2, 3, 8, 8)
+    network, images = tiny_network(), torch.randn(2, 3, 8, 8)
+    network.conv = wrap(network.conv)
+    network(images).sum().backward()
+    network.eval()
     twin = detached_copy(network)
     torch.testing.assert_close(twin(images), network(images))
     assert not {id(p) for p in twin.parameters()} & {id(p) for p in network.parameters()}

@@ -35,30 +35,19 @@ def test_logits_and_maps(size: int, maps: tuple[int, int, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("norm", "groupsize", "groups"), [("GN", 4, 4), ("GN", 64, 64), ("GN", 1, 1), ("LN", 1, 1), ("LN", 8, 1)]
+    ("norm", "groupsize", "groups"), [("GN", 4, 4), ("GN", 64, 64), ("GN", 1, 1), ("LN", 1, 1), ("LN", 8, 1), ("BN", 1, 0)]
 )
-def test_group_and_layer_norm(norm: str, groupsize: int, groups: int) -> None:
+@pytest.mark.parametrize("drop", [None, 0.25])
+def test_norms_and_dropout(norm: str, groupsize: int, groups: int, drop: float | None) -> None:
+    """Layer norm is one over channels and pixels: group norm of one group."""
     with torch.device("meta"):
-        model = resnet_custom(norm, groupsize)
-    norms = of_type(model, nn.GroupNorm)
-    assert [layer.num_channels for layer in norms] == [64, 128, 128, 128, 256, 512, 512, 512]
-    assert {layer.num_groups for layer in norms} == {groups}
-    assert of_type(model, nn.BatchNorm2d) == []
-
-
-def test_batch_norm_is_the_default_and_dropout_follows_each_block() -> None:
-    with torch.device("meta"):
-        model, other = resnet_custom(), resnet_custom(drop=0.25)
-    assert [layer.num_features for layer in of_type(model, nn.BatchNorm2d)] == [64, 128, 128, 128, 256, 512, 512, 512]
-    assert of_type(model, nn.GroupNorm) == []
-    assert [layer.p for layer in of_type(model, nn.Dropout)] == [0.02] * 8
-    assert [layer.p for layer in of_type(other, nn.Dropout)] == [0.25] * 8
-
-
-def test_ln_normalizes_over_channels_and_pixels() -> None:
-    norm = of_type(resnet_custom("LN"), nn.GroupNorm)[0]
-    images = torch.randn(2, 64, 4, 4, generator=torch.Generator().manual_seed(0)) * 3 + 1
-    torch.testing.assert_close(norm(images), F.layer_norm(images, (64, 4, 4)))
+        model = resnet_custom(norm, groupsize, **({} if drop is None else {"drop": drop}))
+        default = resnet_custom()
+    batch, group = ([layer for layer in model.modules() if isinstance(layer, kind)] for kind in (nn.BatchNorm2d, nn.GroupNorm))
+    assert [layer.weight.numel() for layer in batch or group] == [64, 128, 128, 128, 256, 512, 512, 512]
+    assert (len(batch), {layer.num_groups for layer in group}) == ((0, {groups}) if groups else (8, set()))
+    assert [layer.p for layer in of_type(model, nn.Dropout)] == [0.02 if drop is None else drop] * 8
+    assert len(of_type(default, nn.BatchNorm2d)) == 8
 
 
 def test_a_residual_layer_adds_to_the_pooled_block_and_the_head_takes_the_maximum() -> None:
@@ -79,21 +68,17 @@ def test_a_residual_layer_adds_to_the_pooled_block_and_the_head_takes_the_maximu
         torch.testing.assert_close(model(features), model.linear(features.amax(dim=(2, 3))))
 
 
+NORMS = "choose one of 'BN', 'GN', 'LN'."
+DIVISORS = "give a divisor of 64, such as 1, 2, 4, 8, 16, 32 or 64."
+DROPS = "give a probability from 0 to below 1."
+
+
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"norm": "bn"}, "norm is 'bn'; choose one of 'BN', 'GN', 'LN'."),
-        ({"norm": None}, "norm is None; choose one of 'BN', 'GN', 'LN'."),
-        ({"groupsize": 3}, "groupsize is 3; give a divisor of 64, such as 1, 2, 4, 8, 16, 32 or 64."),
-        ({"norm": "GN", "groupsize": 0}, "groupsize is 0; give a divisor of 64, such as 1, 2, 4, 8, 16, 32 or 64."),
-        ({"norm": "GN", "groupsize": -2}, "groupsize is -2; give a divisor of 64, such as 1, 2, 4, 8, 16, 32 or 64."),
-        ({"norm": "GN", "groupsize": 128}, "groupsize is 128; give a divisor of 64, such as 1, 2, 4, 8, 16, 32 or 64."),
-        ({"drop": 1}, "drop is 1; give a probability from 0 to below 1."),
-        ({"drop": -0.1}, "drop is -0.1; give a probability from 0 to below 1."),
-        ({"drop": float("nan")}, "drop is nan; give a probability from 0 to below 1."),
-    ],
+    ("name", "values", "way_out"),
+    [("norm", ["bn", None], NORMS), ("groupsize", [3, 0, -2, 128], DIVISORS), ("drop", [1, -0.1, float("nan")], DROPS)],
 )
-def test_bad_values_are_refused(arguments: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=r"^(norm|groupsize|drop) is ") as error:
-        resnet_custom(**arguments)
-    assert str(error.value) == message
+def test_bad_values_are_refused(name: str, values: list, way_out: str) -> None:
+    for value in values:
+        with pytest.raises(ValueError, match=r"^(norm|groupsize|drop) is ") as error:
+            resnet_custom(**{"norm": "GN", name: value})
+        assert str(error.value) == f"{name} is {value!r}; {way_out}"

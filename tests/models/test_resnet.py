@@ -1,5 +1,6 @@
 """The CIFAR ResNets: sizes, names of the original's weights, shapes, and the original's formula by other means."""
 
+import copy
 import math
 
 import pytest
@@ -10,7 +11,10 @@ from torch import Tensor
 from era_support_packages.models import resnet
 from era_support_packages.models.resnet import ResNet18
 
-BLOCKS = {"ResNet18": [2, 2, 2, 2], "ResNet34": [3, 4, 6, 3], "ResNet50": [3, 4, 6, 3], "ResNet101": [3, 4, 23, 3]}
+BLOCKS = {
+    **{"ResNet18": [2, 2, 2, 2], "ResNet34": [3, 4, 6, 3], "ResNet50": [3, 4, 6, 3]},
+    **{"ResNet101": [3, 4, 23, 3], "ResNet152": [3, 8, 36, 3]},
+}
 
 
 def original_shapes(name: str, classes: int = 10) -> dict[str, tuple[int, ...]]:
@@ -66,10 +70,7 @@ def original_forward(weights: dict[str, Tensor], x: Tensor) -> Tensor:
     """The original's ResNet18 in evaluation mode, written with functions; its last pooling is `avg_pool2d(out, 4)`."""
 
     def norm(x: Tensor, name: str) -> Tensor:
-        mean, variance, scale, shift = (
-            weights[f"{name}.{part}"][:, None, None] for part in ("running_mean", "running_var", "weight", "bias")
-        )
-        return (x - mean) / torch.sqrt(variance + 1e-5) * scale + shift
+        return F.batch_norm(x, *(weights[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")))
 
     out = F.relu(norm(F.conv2d(x, weights["conv1.weight"], padding=1), "bn1"))
     for layer in (1, 2, 3, 4):
@@ -87,29 +88,19 @@ def original_forward(weights: dict[str, Tensor], x: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
-        ("ResNet18", 11_173_962),
-        ("ResNet34", 21_282_122),
-        ("ResNet50", 23_520_842),
-        ("ResNet101", 42_512_970),
-        ("ResNet152", 58_156_618),
+        *[("ResNet18", 11_173_962), ("ResNet34", 21_282_122), ("ResNet50", 23_520_842)],
+        *[("ResNet101", 42_512_970), ("ResNet152", 58_156_618)],
     ],
 )
-def test_the_number_of_parameters(name: str, parameters: int) -> None:
-    with torch.device("meta"):
-        model = getattr(resnet, name)()
-        hundred = getattr(resnet, name)(num_classes=100)
-    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
-    width = model.linear.in_features
-    assert sum(parameter.numel() for parameter in hundred.parameters()) == parameters + 90 * (width + 1)
-
-
-@pytest.mark.parametrize("name", list(BLOCKS))
-def test_the_weights_have_the_originals_names_order_and_shapes(name: str) -> None:
-    with torch.device("meta"):
-        state = getattr(resnet, name)(10).state_dict()
-    expected = original_shapes(name)
-    assert list(state) == list(expected)
-    assert {key: tuple(value.shape) for key, value in state.items()} == expected
+def test_weights_have_the_originals_names_shapes_and_number(name: str, parameters: int) -> None:
+    for classes in (10, 100):
+        with torch.device("meta"):
+            model = getattr(resnet, name)(num_classes=classes)
+        expected = original_shapes(name, classes)
+        assert list(model.state_dict()) == list(expected)
+        assert {key: tuple(value.shape) for key, value in model.state_dict().items()} == expected
+        found = sum(parameter.numel() for parameter in model.parameters())
+        assert found == parameters + (classes - 10) * (model.linear.in_features + 1)
 
 
 @pytest.fixture(scope="module")
@@ -135,24 +126,15 @@ def test_weights_saved_by_the_original_give_the_originals_logits(loaded: tuple[r
 def test_any_resolution_gives_logits_and_maps_of_its_size(
     size: int, maps: list[int], loaded: tuple[resnet.ResNet, dict[str, Tensor]]
 ) -> None:
-    model, _ = loaded
-    found: list[tuple[Tensor, Tensor]] = []
-    hooks = [
-        getattr(model, f"layer{number}").register_forward_hook(
-            lambda _module, _input, output: found.append((output, output.clone()))
-        )
-        for number in (1, 2, 3, 4)
-    ]
-    try:
-        with torch.inference_mode():
-            logits = model(torch.ones(2, 3, size, size))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    model, found = copy.deepcopy(loaded[0]), []
+    for layer in (model.layer1, model.layer2, model.layer3, model.layer4):
+        layer.register_forward_hook(lambda _module, _input, output: found.append((output, output.clone())))
+    with torch.inference_mode():
+        logits = model(torch.ones(2, 3, size, size))
     assert tuple(logits.shape) == (2, 10)
     channels = [64, 128, 256, 512]
     assert [tuple(output.shape) for output, _ in found] == [(2, c, s, s) for c, s in zip(channels, maps, strict=True)]
-    assert all(torch.equal(output, copy) for output, copy in found)  # nothing behind a layer overwrites its output
+    assert all(torch.equal(output, early) for output, early in found)  # nothing behind a layer overwrites its output
 
 
 def test_a_bottleneck_keeps_the_originals_strides() -> None:

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from era_support_packages.gradcam.methods import METHODS
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
+KINDS = ["gradcam", "eigengradcam", "eigencam", "scorecam", "ablationcam", "fullgrad"]
+"""a method for each way of making maps"""
 
 
 class OneConvolution(nn.Module):

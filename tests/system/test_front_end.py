@@ -1,11 +1,8 @@
 """In a real kernel: who is at the notebook, and what a person sees of an error that is a sentence."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from jupyter_client.blocking import BlockingKernelClient
 from jupyter_client.manager import start_new_kernel
 
 from era_support_packages.system.front_end import is_interactive
@@ -14,42 +11,36 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def kernel() -> Iterator[BlockingKernelClient]:
+def run():
+    """Runs a cell and gives what it sends: the contents of its streams and errors."""
     manager, client = start_new_kernel(kernel_name="python3", cwd=str(ROOT))
-    yield client
+
+    def run_cell(code: str, allow_stdin: bool) -> list[dict]:
+        seen: list[dict] = []
+        hook = {"output_hook": lambda message: seen.append(message["content"])}
+        client.execute_interactive(code, allow_stdin=allow_stdin, timeout=120, **hook)
+        return [content for content in seen if content.keys() & {"text", "ename"}]
+
+    yield run_cell
     client.stop_channels()
     manager.shutdown_kernel(now=True)
 
 
-def run(client: BlockingKernelClient, code: str, allow_stdin: bool = False) -> list[dict[str, Any]]:
-    """What a cell sends: the contents of its streams and errors."""
-    seen: list[dict[str, Any]] = []
-    client.execute_interactive(
-        code, allow_stdin=allow_stdin, timeout=120, output_hook=lambda message: seen.append(message["content"])
-    )
-    return [content for content in seen if content.keys() & {"text", "ename"}]
-
-
-@pytest.mark.parametrize("answers", [True, False])
-def test_a_person_is_one_who_could_answer(kernel: BlockingKernelClient, answers: bool) -> None:
+def test_a_person_is_one_who_could_answer(run):
     code = "from era_support_packages.system.front_end import is_interactive; print(is_interactive())"
-    assert run(kernel, code, answers) == [{"name": "stdout", "text": f"{answers}\n"}]
+    assert run(code, True) == [{"name": "stdout", "text": "True\n"}]
+    assert run(code, False) == [{"name": "stdout", "text": "False\n"}]
+    assert not is_interactive()  # nobody is at a plain process
 
 
-def test_nobody_is_at_a_plain_process() -> None:
-    assert not is_interactive()
-
-
-def test_a_bad_value_is_shown_as_its_sentence_alone(kernel: BlockingKernelClient) -> None:
-    code = "from era_support_packages.notebook.parameters import Parameters\nParameters({'epochs': -3}).check()"
-    (error,) = run(kernel, code, True)
+def test_a_bad_value_is_shown_as_its_sentence_alone(run):
+    (error,) = run("from era_support_packages.notebook.parameters import Parameters\nParameters({'epochs': -3}).check()", True)
     assert error["ename"] == "ParameterError"
     assert error["traceback"] == [error["evalue"]] == ["epochs is -3; give a whole number from 1 to 10000."]
 
 
-def test_an_error_of_the_program_is_shown_with_the_way_to_it(kernel: BlockingKernelClient) -> None:
-    (error,) = run(
-        kernel, "from era_support_packages.training.config import TrainingConfig\nTrainingConfig.preset('cpu', epochs=[])"
-    )
+def test_an_error_of_the_program_is_shown_with_the_way_to_it(run):
+    code = "from era_support_packages.training.config import TrainingConfig\nTrainingConfig.preset('cpu', epochs=[])"
+    (error,) = run(code, False)
     assert error["ename"] == "ValueError"
     assert len(error["traceback"]) > 1

@@ -19,16 +19,13 @@ MANY = [f"layer{number}" for number in range(60)]
         ("layer7", MANY, "did you mean 'layer7' or 'layer57' or 'layer47'?"),
     ],
 )
-def test_nearest_names(name: object, valid: list[str], expected: str) -> None:
+def test_nearest_names(name, valid, expected):
     assert nearest_names(name, valid) == expected
 
 
-def test_more_names_than_anybody_reads_are_not_listed() -> None:
+def test_more_names_than_anybody_reads_are_not_listed_and_the_cutoff_says_how_near_one_must_be():
     assert nearest_names("q", MANY).startswith("the nearest are 'layer")
     assert nearest_names("q", MANY).count("layer") == 3
-
-
-def test_the_cutoff_says_how_near_a_name_must_be() -> None:
     assert nearest("abxx", ["abcd"]) == ["abcd"]
     assert nearest("abxx", ["abcd"], cutoff=0.6) == []
     assert nearest("zzz", ["abcd"], cutoff=0) == ["abcd"]

@@ -8,10 +8,8 @@ import re
 import struct
 import sys
 import termios
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import nbformat
 import pytest
@@ -27,14 +25,11 @@ def screen(output: str) -> list[str]:
     """The lines a terminal shows after this output; knows carriage return, line feed and cursor up."""
     lines, row, column = [""], 0, 0
     for token in re.findall(r"\x1b\[A|.|\r|\n", output):
-        if token == "\r":
-            column = 0
-        elif token == "\n":
-            row += 1
-            column = 0
-            lines.extend([""] * (row + 1 - len(lines)))
-        elif token == "\x1b[A":
+        if token == "\x1b[A":
             row -= 1
+        elif token in "\r\n":
+            row, column = row + (token == "\n"), 0
+            lines += [""] * (row + 1 - len(lines))
         else:
             padded = lines[row].ljust(column + 1)
             lines[row] = padded[:column] + token + padded[column + 1 :]
@@ -43,28 +38,26 @@ def screen(output: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def terminal() -> Iterator[Callable[[], str]]:
-    """A terminal of 80 columns as standard output and error; gives a function that reads what was written."""
-    master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    os.set_blocking(master, False)
-    with os.fdopen(slave, "w", buffering=1) as stream:
+def terminal():
+    """A terminal of 80 columns as standard output and error: a function that reads what was written to it."""
+    main, end = pty.openpty()
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    os.set_blocking(main, False)
+    with os.fdopen(end, "w", buffering=1) as stream, contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
 
-        def written() -> str:
+        def read() -> str:
             stream.flush()
             parts = []
-            while True:
-                try:
-                    parts.append(os.read(master, 65_536))
-                except BlockingIOError:
-                    return b"".join(parts).decode()
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    parts.append(os.read(main, 65_536))
+            return b"".join(parts).decode()
 
-        with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
-            yield written
-    os.close(master)
+        yield read
+    os.close(main)
 
 
-def test_in_a_terminal_nothing_is_left_on_the_line() -> None:
+def test_in_a_terminal_nothing_is_left_on_the_line():
     with terminal() as written:
         with progress_bar(10, "testing", unit="img") as bar:
             bar.update(5)
@@ -78,44 +71,29 @@ def test_in_a_terminal_nothing_is_left_on_the_line() -> None:
     assert screen(during + after) == [""]
 
 
-def test_in_a_terminal_rows_printed_meanwhile_stay_and_the_bar_goes() -> None:
+@pytest.mark.parametrize("error", [None, ZeroDivisionError])
+def test_in_a_terminal_rows_printed_meanwhile_stay_and_the_bar_goes_also_after_an_error(error):
     with terminal() as written:
-        with progress_bar(4) as bar:
+        with contextlib.suppress(ZeroDivisionError), progress_bar(4) as bar:
             for row in range(2):
                 bar.update(2)
                 bar.refresh()
                 bar.clear()
                 print(f"row {row}")
+            bar.refresh()
+            if error:
+                raise error
         output = written()
+    assert " 50%|" in output
     assert "100%|" in output
     assert screen(output) == ["row 0", "row 1", ""]
 
 
-def test_in_a_terminal_the_bar_goes_also_after_an_error() -> None:
-    def fail() -> None:
-        with progress_bar(4) as bar:
-            bar.update(2)
-            bar.refresh()
-            print(1 / 0)
-
-    with terminal() as written:
-        with pytest.raises(ZeroDivisionError):
-            fail()
-        output = written()
-    assert " 50%|" in output
-    assert screen(output) == [""]
-
-
-@pytest.mark.parametrize(
-    ("shell", "expected"), [(None, False), (SimpleNamespace(), False), (SimpleNamespace(kernel=object()), True)]
-)
-def test_a_notebook_is_a_shell_with_a_kernel(shell: Any, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
-    assert in_notebook() is expected
-
-
-def test_without_ipython_there_is_no_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+def test_a_notebook_is_a_shell_with_a_kernel(monkeypatch):
+    for shell, expected in ((None, False), (SimpleNamespace(), False), (SimpleNamespace(kernel=object()), True)):
+        monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda shell=shell: shell))
+        assert in_notebook() is expected
+    monkeypatch.delitem(sys.modules, "IPython")
     assert in_notebook() is False
     assert "IPython" not in sys.modules
 
@@ -146,23 +124,20 @@ with progress_bar(8, "failing") as bar:
 class RecordingClient(NotebookClient):
     """Keeps the text of every display and update that the kernel sends."""
 
-    def process_message(self, msg: dict, cell: Any, cell_index: int) -> Any:
+    def process_message(self, msg, cell, cell_index):
         if msg["msg_type"] in ("display_data", "update_display_data"):
             self.seen.append(msg["content"]["data"].get("text/plain"))
         return super().process_message(msg, cell, cell_index)
 
 
-def test_a_saved_notebook_holds_nothing_of_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_saved_notebook_holds_nothing_of_the_bar(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in CELLS])
     client = RecordingClient(notebook, timeout=120, kernel_name="python3", allow_errors=True)
     client.seen = []
     client.execute()
-    seen = "\n".join(client.seen)
-    assert "training:  50%|" in seen
-    assert "10/10 [" in seen
-    assert "loss 1.25" in seen
-    assert "failing:  25%|" in seen
+    for shown in ("training:  50%|", "10/10 [", "loss 1.25", "failing:  25%|"):
+        assert shown in "\n".join(client.seen)
 
     first, second = (cell["outputs"] for cell in notebook.cells)
     assert "".join(output["text"] for output in first if output["output_type"] == "stream") == "True\nrow 0\ndone\n"

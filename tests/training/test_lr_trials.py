@@ -9,7 +9,9 @@ import pytest
 import torch
 from tiny import colored_images, plan, tiny_network
 
+from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.training import lr_finder, lr_trials, presets
+from era_support_packages.training.config import PreparedConfig
 from era_support_packages.training.lr_finder import RangeTest, choose_max_lr, range_test
 from era_support_packages.training.lr_trials import Trials, trial_images, try_rates
 
@@ -19,13 +21,20 @@ def losses(mean: float, spread: float = 0.0, count: int = 4) -> np.ndarray:
     return mean + spread * np.where(np.arange(count) % 2, 1.0, -1.0)
 
 
+def auto(**changes: object) -> PreparedConfig:
+    return plan(max_lr="auto", range_test_iterations=20, **changes)
+
+
+Tried = list[tuple[float, ImageDataset, ImageDataset]]
+
+
 @pytest.fixture
-def valley(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The loss is the distance to 0.1 in factors of four, and infinite above 2; the rates that were tried, in their order."""
-    tried: list[float] = []
+def tried(monkeypatch: pytest.MonkeyPatch) -> Tried:
+    """What was tried: the rate and the images. The loss is the distance to 0.1 in factors of four, above 2 infinite."""
+    tried: Tried = []
 
     def trial(model, train, judges, config, steps):
-        tried.append(config.max_lr)
+        tried.append((config.max_lr, train, judges))
         return losses(abs(math.log(config.max_lr / 0.1, 4)) if config.max_lr <= 2 else math.inf)
 
     monkeypatch.setattr(lr_trials, "_trial", trial)
@@ -33,28 +42,26 @@ def valley(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("start", "climbed"),
+    ("start", "images", "climbed", "best"),
     [
-        (0.1, [0.1, 0.4, 0.025]),
-        (0.1 / 4, [0.1 / 4, 0.1, 0.4]),
-        (0.1 / 16, [0.1 / 16, 0.1 / 4, 0.1, 0.4]),
-        (1.6, [1.6, 6.4, 0.4, 0.1, 0.025]),  # the first step upwards diverges
+        (0.1, 100_000, [0.1, 0.4, 0.025], 0.1),
+        (0.1 / 4, 100_000, [0.1 / 4, 0.1, 0.4], 0.1),
+        (0.1 / 16, 100_000, [0.1 / 16, 0.1 / 4, 0.1, 0.4], 0.1),
+        (1.6, 100_000, [1.6, 6.4, 0.4, 0.1, 0.025], 0.1),  # the first step upwards diverges
+        (0.1 / 4**6, 1200, [0.1 / 4**6, 0.1 / 4**5, 0.1 / 4**4], 0.1 / 4**4),  # until the images are used up
     ],
 )
-def test_the_trials_climb_to_the_lowest_loss(start: float, climbed: list[float], valley: list[float]) -> None:
-    found = try_rates(tiny_network(), colored_images(240), plan(), start, images=100_000)
-    assert valley == pytest.approx(climbed)
-    assert found.best == pytest.approx(0.1)
+def test_the_trials_climb_to_the_lowest_loss(start: float, images: int, climbed: list[float], best: float, tried: Tried) -> None:
+    train = colored_images(240)
+    train.images[:, 0, 0, 0] = np.arange(240)  # tells the images apart
+    found = try_rates(tiny_network(), train, plan(), start, images)
+    assert [rate for rate, *_ in tried] == pytest.approx(climbed)
+    assert found.best == pytest.approx(best)
     assert list(found.losses) == sorted(found.losses)
-    assert found.images == 100_000 // 7 // 8 * 8
-
-
-def test_they_stop_when_the_images_are_used_up(valley: list[float]) -> None:
-    found = try_rates(tiny_network(), colored_images(240), plan(), 0.1 / 4**6, images=1200)
-    assert len(valley) == 3
-    assert (found.images, found.held_out) == (400, 24)
-    assert found.steps == 3 * (50 + 1)  # 24 forward passes are one step of eight images
-    assert found.best == pytest.approx(0.1 / 4**4)
+    assert (found.images, found.held_out) == (images // (7 if images > 1200 else 3) // 8 * 8, 24)
+    assert found.steps == len(climbed) * (found.images // 8 + 1)  # 24 forward passes are one step of eight images
+    part, judges = ({int(image[0, 0, 0]) for image in split.images} for split in tried[0][1:])
+    assert (len(judges), part | judges, part & judges) == (24, set(range(240)), set())  # none is trained on
 
 
 @pytest.mark.parametrize(
@@ -76,28 +83,11 @@ def test_a_trial_learns_what_a_run_learns_and_leaves_the_network_as_it_was() -> 
     network, train = tiny_network(), colored_images(240)
     before, random_state = copy.deepcopy(network.state_dict()), torch.get_rng_state()
     found = try_rates(network, train, plan(), 0.0004, images=3 * 240)
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    torch.testing.assert_close(network.state_dict(), before, rtol=0, atol=0)
     assert torch.equal(torch.get_rng_state(), random_state)
     assert list(found.losses) == pytest.approx([0.0004, 0.0016, 0.0064])
     assert list(found.losses.values()) == sorted(found.losses.values(), reverse=True)  # the colors are learnt the faster
     assert try_rates(network, train, plan(), 0.0004, images=3 * 240) == found
-
-
-def test_the_held_out_images_are_not_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-
-    def trial(model, train, judges, config, steps):
-        seen.append((train, judges))
-        return losses(1)
-
-    monkeypatch.setattr(lr_trials, "_trial", trial)
-    train = colored_images(240)
-    train.images[:, 0, 0, 0] = np.arange(240)  # tells the images apart
-    try_rates(tiny_network(), train, plan(), 0.1, images=10_000)
-    part, judges = ({int(image[0, 0, 0]) for image in split.images} for split in seen[0])
-    assert len(judges) == 24
-    assert part | judges == set(range(240))
-    assert not part & judges
 
 
 def test_the_margin_by_hand_and_the_words_for_it() -> None:
@@ -113,13 +103,6 @@ def test_the_margin_by_hand_and_the_words_for_it() -> None:
     assert Trials.from_dict(json.loads(json.dumps(one.to_dict()))) == one
 
 
-# ---- what "auto" takes -------------------------------------------------------------------------------------------------
-
-
-def auto(**changes: object):
-    return plan(max_lr="auto", range_test_iterations=20, **changes)
-
-
 def test_auto_takes_the_best_of_the_trials_whatever_the_presets_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     train = colored_images(240)
     result = range_test(tiny_network(), train, 10, auto(train_images=2400))
@@ -130,13 +113,10 @@ def test_auto_takes_the_best_of_the_trials_whatever_the_presets_rate(monkeypatch
     monkeypatch.setitem(presets.PRESETS, "smoke", {**presets.PRESETS["smoke"], "max_lr": 77.0})
     again = range_test(tiny_network(), train, 10, auto(train_images=2400))
     assert choose_max_lr(auto(train_images=2400), again)[0].max_lr == config.max_lr
+    assert range_test(tiny_network(), train, 10, plan(train_images=2400, max_lr=0.1)).trials is None  # a number needs none
 
 
-def test_a_number_needs_no_trials() -> None:
-    assert range_test(tiny_network(), colored_images(240), 10, plan(train_images=2400, max_lr=0.1)).trials is None
-
-
-def test_a_run_that_is_too_short_takes_the_presets_rate_or_asks_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_too_short_takes_the_presets_rate_or_asks_for_one_as_where_each_trial_diverges() -> None:
     short = auto(train_images=240)  # half of it is 15 steps
     result = range_test(tiny_network(), colored_images(240), 10, short)
     assert result.too_short
@@ -145,12 +125,9 @@ def test_a_run_that_is_too_short_takes_the_presets_rate_or_asks_for_one(monkeypa
     assert "too short to try learning rates" in sentence
     with pytest.raises(ValueError, match="Give max_lr as a number"):
         choose_max_lr(short, RangeTest(*[np.ones(3)] * 3, {"valley": 0.1}, too_short=True))
-
-
-def test_where_each_trial_diverges_a_number_is_asked_for() -> None:
-    nothing = Trials({0.1: math.inf, 0.4: math.inf}, math.inf, 0.0, 1200, 4, 20)
+    diverged = Trials({0.1: math.inf, 0.4: math.inf}, math.inf, 0.0, 1200, 4, 20)
     with pytest.raises(ValueError, match=r"Each rate that was tried diverged: 0\.1, 0\.4\. Give max_lr as a number"):
-        choose_max_lr(auto(), RangeTest(*[np.ones(3)] * 3, {"valley": 0.1}, nothing))
+        choose_max_lr(auto(), RangeTest(*[np.ones(3)] * 3, {"valley": 0.1}, diverged))
 
 
 def test_a_curve_that_never_falls_is_not_followed_by_trials(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,18 @@
+"""What several files of this folder need."""
+
+import pytest
+
+from era_support_packages.training import batch_norm, loop, lr_finder
+
+
+@pytest.fixture
+def long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even a short run keeps its batch-norm statistics: test_batch_norm.py is about the others."""
+    monkeypatch.setattr(batch_norm, "FEW_STEPS", 0)
+
+
+@pytest.fixture
+def instant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No steps are timed beforehand: an image costs two seconds."""
+    for module in (loop, lr_finder):
+        monkeypatch.setattr(module, "seconds_per_image", lambda model, config: 2.0)
