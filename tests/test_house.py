@@ -14,7 +14,7 @@ PACKAGE = ROOT / "era_support_packages"
 NAME = PACKAGE.name
 # from the bottom to the top; a file imports from its own floor's room and from floors below
 FLOORS = "system, datasets, bootstrap, models, evaluation, gradcam, classifier, training, trust, runs, plots, "
-FLOORS += "commands reports, notebook, __main__ utils resnet custom_resnet"
+FLOORS += "notebook, commands, __main__ utils resnet custom_resnet"
 FLOOR = {room: number for number, rooms in enumerate(FLOORS.split(", ")) for room in rooms.split()}
 
 

@@ -43,6 +43,11 @@ def damaged(name: str) -> Change:
     return change
 
 
+def heic(folder: Path) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.from_pillow(PIXELS).save(folder / "a" / "x.heic")
+
+
 def in_splits(*names: str) -> Change:
     def change(folder: Path) -> None:
         for label in "ab":
@@ -77,10 +82,16 @@ FILES: dict[str, tuple[Change, str]] = {
     "in a folder below a class folder": (save("a/deeper/x.png"), "served"),
     "16 bits": (save("a/x.png", Image.fromarray(np.full((32, 32), 900, np.uint16))), "served"),
     "transparent": (save("a/x.png", Image.new("RGBA", (32, 32), (9, 9, 9, 0))), "served"),
+    "HEIC, where `pillow-heif` is installed": (heic, "served"),
     "an animation, or several pages": (save("a/x.gif", save_all=True, append_images=[NOISE]), "served"),
     "a JPEG with zeros inside, or cut short": (damaged("a/x.jpg"), "refused"),
     "a PNG, GIF or compressed TIFF with bytes that are wrong": (damaged("a/x.png"), "refused"),
     "empty, with the name of an image": (write("a/x.jpg", content=b""), "refused"),
+    "float or 32-bit values, or signed ones: many a TIFF, HDR, PFM": (save("a/x.tif", Image.new("F", (32, 32))), "refused"),
+    "a TIFF of more than 4 channels, of Lab colors, or of 16 bits that are planar or count from white": (
+        save("a/x.tif", Image.new("LAB", (32, 32))),
+        "refused",
+    ),
     "JPEG XL, or HEIC without its package": (
         write("a/x.HEIC", "b/x.heic", content=HEIC),
         "not used: 2 HEIC (`pip install pillow-heif` reads it)",
@@ -106,7 +117,8 @@ FOLDERS: dict[str, tuple[Change, str]] = {
 
 @pytest.mark.parametrize("kind", [*FILES, *FOLDERS])
 def test_each_row(kind: str, letters: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    if not kind.startswith("HEIC, where"):
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     change, outcome = (FILES | FOLDERS)[kind]
     change(letters)
     if outcome == "refused":

@@ -16,7 +16,13 @@ INF, NAN, OBJECT = float("inf"), float("nan"), object()
 OPTIONAL = ("epochs", "train_images", "max_epochs", "test_images")
 RANGES: dict[str, tuple[float, float]] = {
     **{"epochs": (1, 10_000), "train_images": (1, 10**9), "max_epochs": (1, 10_000), "test_images": (1, 10**9)},
-    **{"batch_size": (2, 65_536), "range_test_iterations": (16, 10_000), "workers": (0, 64), "threads": (1, 1024)},
+    **{
+        "batch_size": (2, 65_536),
+        "range_test_iterations": (16, 10_000),
+        "validation": (0.0, 0.5),
+        "workers": (0, 64),
+        "threads": (1, 1024),
+    },
     **{"seed": (0, 2**32 - 1), "crop_padding": (0, 31), "cutout": (0, 32)},
     **{"warmup": (0.0, 1.0), "warmup_start": (1e-4, 1.0), "muon_lr": (0.0, 1000.0), "norm_bias_lr": (0.0, 1000.0)},
     **{"momentum": (0.0, 0.9999), "weight_decay": (0.0, 1.0), "label_smoothing": (0.0, 0.99)},
