@@ -109,7 +109,7 @@ METHODS = ("gradcam", "hirescam", "eigencam", edges, edges_and_gradcam, guided_b
 
 
 @lru_cache(maxsize=2)
-def checked(network: str = "trained") -> SanityCheck:
+def checked(network: str) -> SanityCheck:
     """All the methods on the trained network, Grad-CAM alone on the untrained one."""
     model, methods = (trained(), METHODS) if network == "trained" else (untrained(), "gradcam")
     return check_network(model, patches(32, 2)[0], patches(128, 1)[0], methods=methods, layers="relu2")
@@ -144,7 +144,7 @@ def test_verdicts_on_methods_that_are_known_are_those_that_the_page_shows() -> N
 
 
 def test_eigencam_is_not_class_specific_and_constant_maps_decide_nothing() -> None:
-    check = checked()
+    check = checked("trained")
     assert check.verdicts[2].class_specific is False
     np.testing.assert_allclose(check.correlations[2, 0, :2], 1, atol=1e-9)
     assert check.curve(2)[1].estimate < 0.95, "it does depend on the layers before it"
@@ -155,7 +155,7 @@ def test_eigencam_is_not_class_specific_and_constant_maps_decide_nothing() -> No
 
 
 def test_an_untrained_network_is_pointed_out() -> None:
-    assert checked().remark == ""
+    assert checked("trained").remark == ""
     remark = checked("untrained").remark
     assert remark.startswith("The network itself is hardly surer of its predictions")
     assert "as one that has learned nothing: passing then says nothing" in remark
@@ -163,7 +163,7 @@ def test_an_untrained_network_is_pointed_out() -> None:
 
 
 def test_rank_correlations_are_those_of_scipy_ties_among_them() -> None:
-    check = checked()
+    check = checked("trained")
     for row, stage, image in [(0, 0, 3), (0, 2, 7), (1, 1, 0), (2, 2, 31)]:
         before, after = check.maps[row, 0, image], check.maps[row, stage + 1, image]
         expected = spearmanr(before.ravel(), after.ravel()).statistic

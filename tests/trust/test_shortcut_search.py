@@ -179,7 +179,8 @@ def test_the_same_seed_gives_the_same_numbers_in_batches_of_any_size(seen: Short
 
 @pytest.mark.usefixtures("global_state_stays")
 def test_the_networks_are_left_as_they_were() -> None:
-    models = [seeing().train(), blind().train()]
+    with torch.random.fork_rng(devices=[]):
+        models = [seeing().train(), blind().train()]
     models[1].fine.eval()
     before = [state(model) for model in models]
     run(*models, count=4)
