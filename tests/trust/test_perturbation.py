@@ -8,6 +8,7 @@ import torch
 from pytorch_grad_cam.metrics import road as library
 from pytorch_grad_cam.metrics.perturbation_confidence import RemoveLeastRelevantFirst, RemoveMostRelevantFirst
 from quadrant_networks import TopLeft, red_noise
+from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 from era_support_packages.trust.faithfulness.perturbation import (
@@ -38,7 +39,7 @@ def red_image(plane: list[list[float]]) -> Tensor:
     return image
 
 
-# ---- pixels in order ---------------------------------------------------------------------------------------------------
+QUADRANT = red_image([[1, 2, 9, 9], [3, 4, 9, 9], [9] * 4, [9] * 4])
 
 
 def test_ranks_follow_the_values() -> None:
@@ -50,14 +51,14 @@ def test_ranks_follow_the_values() -> None:
 def test_pixels_of_equal_value_come_in_a_drawn_order_that_is_the_same_for_every_map_of_an_image() -> None:
     maps = np.zeros((2, 6, 6), np.float32)
     maps[:, 0, 0] = 1
-    ranks = pixel_ranks(maps, seed=3)
+    ranks, constant = pixel_ranks(maps, seed=3), pixel_ranks(np.full_like(maps, 0.3), seed=3)
     assert (ranks[:, 0, 0] == 35).all()
     assert all(sorted(image.ravel()) == list(range(36)) for image in ranks)
     assert not np.array_equal(ranks[0], ranks[1])
     assert not np.array_equal(ranks[0].ravel()[1:], np.arange(35)), "in file order the removal would run down the image"
     np.testing.assert_array_equal(ranks, pixel_ranks(maps, seed=3))
-    order, order_of_constant = (pixel_ranks(given, seed=3)[0].argsort(axis=None) for given in (maps, np.full_like(maps, 0.3)))
-    np.testing.assert_array_equal(order[:35], order_of_constant[order_of_constant != 0])
+    orders = [[pixel for pixel in given[0].argsort(axis=None) if pixel != 0] for given in (ranks, constant)]
+    assert orders[0] == orders[1]
     assert not np.array_equal(ranks, pixel_ranks(maps, seed=4))
 
 
@@ -69,38 +70,30 @@ def removed_by_the_library(relevance: np.ndarray, percentile: float, least_first
     return kept[0] == 0
 
 
-MAPS = {
-    "distinct values": lambda shape: np.random.default_rng(0).random(shape, dtype=np.float32),
-    "nearly all zero": lambda shape: (np.arange(shape[0] * shape[1]) == 7).astype(np.float32).reshape(shape),
-    "constant": lambda shape: np.zeros(shape, np.float32),
-    "few values": lambda shape: np.random.default_rng(0).integers(0, 4, shape).astype(np.float32),
-}
+def random_map(shape: tuple[int, int]) -> np.ndarray:
+    return np.random.default_rng(0).random(shape, dtype=np.float32)
 
 
-@pytest.mark.parametrize("name", MAPS)
-@pytest.mark.parametrize("shape", [(2, 4), (5, 7), (24, 24), (32, 32), (224, 224)])
+def nearly_all_zero(shape: tuple[int, int]) -> np.ndarray:
+    return (np.arange(shape[0] * shape[1]) == 7).astype(np.float32).reshape(shape)
+
+
 @pytest.mark.parametrize("percentile", [10, 20, 50, 75, 80, 99])
-def test_the_share_removed_is_the_nominal_one_in_both_directions(name: str, shape: tuple[int, int], percentile: float) -> None:
+@pytest.mark.parametrize("shape", [(2, 4), (5, 7), (24, 24), (32, 32), (224, 224)])
+def test_the_share_removed_is_the_nominal_one_in_both_directions(shape: tuple[int, int], percentile: float) -> None:
     pixels = shape[0] * shape[1]
-    ranks = pixel_ranks(MAPS[name](shape)[None], seed=0)[0]
-    relevance = np.float32((ranks + 0.5) / pixels)
     nominal = max(1, round(pixels * (100 - percentile) / 100))
-    most = removed_by_the_library(relevance, removal_percentile(percentile, pixels), least_first=False)
-    least = removed_by_the_library(relevance, removal_percentile(percentile, pixels), least_first=True)
-    np.testing.assert_array_equal(most, ranks >= pixels - nominal)
-    np.testing.assert_array_equal(least, ranks < nominal)
-
-
-def test_without_ranks_the_library_removes_all_of_a_map_that_is_nearly_all_zero() -> None:
-    assert removed_by_the_library(MAPS["nearly all zero"]((8, 8)), 80, least_first=False).all()
+    threshold = removal_percentile(percentile, pixels)
+    for relevance in (random_map(shape), nearly_all_zero(shape), np.zeros(shape, np.float32), np.rint(3 * random_map(shape))):
+        ranks = pixel_ranks(relevance[None], seed=0)[0]
+        given = np.float32((ranks + 0.5) / pixels)
+        np.testing.assert_array_equal(removed_by_the_library(given, threshold, least_first=False), ranks >= pixels - nominal)
+        np.testing.assert_array_equal(removed_by_the_library(given, threshold, least_first=True), ranks < nominal)
 
 
 def test_curve_shares_are_whole_pixels_from_none_to_all() -> None:
     np.testing.assert_array_equal(curve_shares(16, 4), [0, 0.25, 0.5, 0.75, 1])
     np.testing.assert_allclose(curve_shares(10, 4), [0, 0.2, 0.5, 0.8, 1])  # 2.5 and 7.5 pixels to the even neighbour
-
-
-# ---- metrics -----------------------------------------------------------------------------------------------------------
 
 
 class Center(nn.Module):
@@ -111,21 +104,19 @@ class Center(nn.Module):
         return torch.cat([logit, torch.zeros_like(logit)], dim=1)
 
 
-def center_first() -> tuple[Tensor, np.ndarray]:
-    """A centre of 5 between sides of 1 and corners of 0, and ranks with the centre last and a corner first."""
-    return red_image([[0, 1, 0], [1, 5, 1], [0, 1, 0]]), np.array([[[0, 4, 1], [5, 8, 6], [2, 7, 3]]])
+CENTER = red_image([[0, 1, 0], [1, 5, 1], [0, 1, 0]])
+CENTER_LAST = np.array([[[0, 4, 1], [5, 8, 6], [2, 7, 3]]])  # ranks, with a corner first
 
 
 def test_road_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     # One pixel of nine is removed. First the centre: it becomes the mean of its neighbours, of weight 1/6 at the sides and
     # 1/12 at the corners, 4 (1/6) = 2/3. Then a corner: the centre stays, and so does the confidence, sigmoid(5).
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)  # the noise
-    image, ranks = center_first()
-    found = road(subject_of(Center(), image), ranks, [89], seed=0)
+    found = road(subject_of(Center(), CENTER), CENTER_LAST, [89], seed=0)
     np.testing.assert_allclose(found, [(sigmoid(5) - sigmoid(2 / 3)) / 2], rtol=1e-6)
     assert found.dtype == np.float64
-    # Backwards: all roles change.
-    np.testing.assert_allclose(road(subject_of(Center(), image), 8 - ranks, [89], seed=0), -found, rtol=1e-6)
+    backwards = road(subject_of(Center(), CENTER), 8 - CENTER_LAST, [89], seed=0)
+    np.testing.assert_allclose(backwards, -found, rtol=1e-6)
 
 
 def test_road_is_the_librarys_on_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,75 +130,45 @@ def test_road_is_the_librarys_on_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(road(subject, ranks, [25, 50, 75], seed=0), expected, atol=1e-7)
 
 
-def test_the_noise_of_road_is_drawn_by_the_seed_and_leaves_the_global_state_alone() -> None:
-    image, ranks = center_first()
-    subject = subject_of(Center(), image)
-    before = torch.get_rng_state()
-    found = [road(subject, ranks, [50, 89], seed)[0] for seed in (0, 0, 1)]
-    assert torch.equal(torch.get_rng_state(), before)
-    assert found[0] == found[1] != found[2]
-    assert found[0] == pytest.approx(found[2], abs=0.01)
+@pytest.mark.usefixtures("global_state_stays")
+def test_the_noise_of_road_is_drawn_by_the_seed() -> None:
+    first, again, other = (road(subject_of(Center(), CENTER), CENTER_LAST, [50, 89], seed)[0] for seed in (0, 0, 1))
+    assert first == again != other
+    assert first == pytest.approx(other, abs=0.01)
 
 
-def test_confidence_on_the_image_times_its_map_by_hand() -> None:
-    subject = subject_of(TopLeft(), red_image([[1, 2, 9, 9], [3, 4, 9, 9], [9] * 4, [9] * 4]))
+def test_confidence_on_the_image_times_its_map_and_of_the_class_asked_for_by_hand() -> None:
     maps = np.zeros((1, 4, 4), np.float32)
     maps[0, :2, :2] = [[1, 0.5], [0, 0.25]]
-    np.testing.assert_allclose(confidences_of_masked(subject, maps), [sigmoid(1 + 1 + 0 + 1)], rtol=1e-6)
+    np.testing.assert_allclose(confidences_of_masked(subject_of(TopLeft(), QUADRANT), maps), [sigmoid(1 + 1 + 0 + 1)], rtol=1e-6)
+    assert subject_of(TopLeft(), QUADRANT, 1).confidences(QUADRANT / 5)[0] == pytest.approx(sigmoid(-2))
 
 
 def test_replaced_curves_by_hand() -> None:
-    # The red top-left quadrant holds 1, 2, 3, 4; the ranks take 3, then 1, then a pixel outside, then the rest.
-    before, after = red_image([[1, 2, 9, 9], [3, 4, 9, 9], [9] * 4, [9] * 4]), torch.full((1, 3, 4, 4), -1.0)
-    ranks = np.arange(16).reshape(1, 4, 4)
-    ranks[0].flat[[4, 0, 15]] = [15, 14, 13]
-    ranks[0].flat[[5, 1]] = [12, 11]
-    rest = [index for index in range(16) if index not in (4, 0, 15, 5, 1)]
-    ranks[0].flat[rest] = range(11)
+    # The red top-left quadrant holds 1, 2, 3, 4; the ranks take 3, then 1, then a pixel outside, then 4 and 2, then the rest.
+    after = torch.full((1, 3, 4, 4), -1.0)
+    order = [4, 0, 15, 5, 1]
+    ranks = np.empty(16, np.int64)
+    ranks[order + [index for index in range(16) if index not in order]] = range(15, -1, -1)
     shares = np.array([0, 1, 2, 3, 4, 5, 16]) / 16
-    expected = [sigmoid(total) for total in (10, 6, 4, 4, -1, -4, -4)]
-    curves = replaced_curves(subject_of(TopLeft(), before), ranks, shares, before, after)
-    np.testing.assert_allclose(curves, [expected], rtol=1e-5)
+    curves = replaced_curves(subject_of(TopLeft(), QUADRANT), ranks.reshape(1, 4, 4), shares, QUADRANT, after)
+    np.testing.assert_allclose(curves, [[sigmoid(total) for total in (10, 6, 4, 4, -1, -4, -4)]], rtol=1e-5)
 
 
-def test_the_confidence_is_that_of_the_class_asked_for() -> None:
-    images = red_image([[1.0] * 4] * 4)
-    assert subject_of(TopLeft(), images, 0).confidences(images)[0] == pytest.approx(sigmoid(4))
-    assert subject_of(TopLeft(), images, 1).confidences(images)[0] == pytest.approx(sigmoid(-4))
-
-
-def test_blurring_is_a_gaussian_of_an_eighth_of_the_shorter_side_mirrored_at_the_edges() -> None:
+def test_blurring_is_a_gaussian_of_an_eighth_of_the_shorter_side_of_each_plane() -> None:
     images = red_noise(2, size=16)[:, :, :, :12]
-    deviation = 12 / 8
-    radius = int(4 * deviation + 0.5)
-    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / deviation) ** 2)
-
-    def smoother(side: int) -> np.ndarray:
-        matrix = np.zeros((side, side))
-        for row in range(side):
-            for offset, weight in zip(range(-radius, radius + 1), weights / weights.sum(), strict=True):
-                place = (row + offset) % (2 * side)
-                matrix[row, min(place, 2 * side - 1 - place)] += weight
-        return matrix
-
-    expected = np.einsum("ab,ncbd,ed->ncae", smoother(16), images.numpy(), smoother(12))
-    np.testing.assert_allclose(blurred(images), expected, atol=1e-5)
+    expected = [[gaussian_filter(plane, 12 / 8) for plane in image] for image in images.numpy()]
+    np.testing.assert_allclose(blurred(images), expected, atol=1e-6)
     assert blurred(images).dtype == torch.float32
 
 
-# ---- the network -------------------------------------------------------------------------------------------------------
-
-
 def test_the_meter_runs_batches_in_evaluation_mode_and_restores_every_flag() -> None:
-    model = TopLeft()
-    model.train()
+    model, seen = TopLeft().train(), []
     model.conv.eval()
-    seen = []
     model.conv.register_forward_hook(lambda *_: seen.append((len(_[1][0]), model.training, torch.is_inference_mode_enabled())))
     with confidence_meter(model, "fp32", batch_size=2, total=5) as probabilities:
-        found = probabilities(torch.ones(5, 3, 4, 4))
+        np.testing.assert_allclose(probabilities(torch.ones(5, 3, 4, 4)), [[sigmoid(4), sigmoid(-4)]] * 5, rtol=1e-5)
     assert seen == [(2, False, True), (2, False, True), (1, False, True)]
-    np.testing.assert_allclose(found, [[sigmoid(4), sigmoid(-4)]] * 5, rtol=1e-5)
     assert [module.training for module in model.modules()] == [True, False, True]
     with pytest.raises(RuntimeError, match="expected input"), confidence_meter(model, "fp32", 2, 1) as probabilities:
         probabilities(torch.ones(1, 1, 4, 4))
