@@ -10,6 +10,7 @@ been trained again. The faults come from outside: this file wraps functions of t
 
 import argparse
 import dataclasses
+import io
 import multiprocessing
 import os
 import random
@@ -20,15 +21,16 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
+from tiny import quiet
 from tqdm import tqdm
 
 from era_support_packages.datasets.digits import load_digits
-from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.runs import preparation, recording
 from era_support_packages.system import atomic_file
 from era_support_packages.training import loop as training
@@ -63,9 +65,6 @@ class WrongResultError(AssertionError):
     """A resumed run differs from the undisturbed one."""
 
 
-# ---- the process that dies -------------------------------------------------------------------------------------------
-
-
 def train(folder: Path, log: Path, moment: Moment | None) -> None:
     """Train, or go on, until the moment or the end; appends the number of each epoch to `log` as it begins."""
     tqdm.set_lock(threading.RLock())  # its own one is shared with other processes and would be left behind
@@ -74,7 +73,8 @@ def train(folder: Path, log: Path, moment: Moment | None) -> None:
     _watch(TrainingStep, "__call__", lambda *_: _step(now, moment))
     if moment is not None and moment.point is not None:
         _watch_writing(now, moment)
-    few = _few_digits()
+    train, test = load_digits()  # as many as the run shows in an epoch, and forty to test on
+    few = train.take(np.arange(BATCHES * BATCH_SIZE)), test.take(np.arange(40))
     mock.patch.object(preparation.datasets, "load", return_value=few).start()
     prepared = preparation.prepare(
         "smoke",
@@ -88,20 +88,10 @@ def train(folder: Path, log: Path, moment: Moment | None) -> None:
         device="cpu",
         precision="fp32",
         threads=1,
-        report=_quiet,
+        report=quiet,
     )
     model = build_model(prepared.config, len(prepared.train.classes), prepared.train)
-    recording.train_in_folder(model, prepared, _quiet)
-
-
-def _few_digits() -> tuple[ImageDataset, ImageDataset]:
-    """As many as the run shows in an epoch, and forty to test on."""
-    train, test = load_digits()
-    return train.take(np.arange(BATCHES * BATCH_SIZE)), test.take(np.arange(40))
-
-
-def _quiet(line: str) -> None:
-    pass
+    recording.train_in_folder(model, prepared, quiet)
 
 
 def _watch(owner: Any, name: str, before: Callable[..., None]) -> None:
@@ -135,59 +125,39 @@ def _watch_writing(now: dict[str, int], moment: Moment) -> None:
         if moment.point == point and now["epoch"] == moment.epoch and Path(path).name.strip(".").startswith("checkpoint.pt"):
             _die()
 
-    class Opened:
-        """An open file whose content is written in two parts; the last one opened is the one that is synced."""
+    opened: list[Path] = []
 
-        latest: Any = None
+    class Opened(io.FileIO):
+        """An open file whose content is written in two parts."""
 
-        def __init__(self, path: Any, mode: str) -> None:
-            Opened.latest = path
-            self.path, self.file = path, open(path, mode)  # noqa: SIM115
+        def __init__(self, path: Path, mode: str) -> None:
+            super().__init__(path, mode)
+            opened.append(path)
 
-        def __enter__(self) -> "Opened":
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            self.file.close()
-
-        def write(self, content: Any) -> None:
+        def write(self, content: Any) -> int:
             half = len(content) // 2
-            self.file.write(content[:half])
-            self.file.flush()
-            at("first bytes", self.path)
-            self.file.write(content[half:])
+            written = super().write(content[:half])
+            at("first bytes", self.name)
+            return written + super().write(content[half:])
 
         def flush(self) -> None:
-            self.file.flush()
-            at("all bytes", self.path)
+            super().flush()
+            at("all bytes", self.name)
 
-        def fileno(self) -> int:
-            return self.file.fileno()
+    def fsync(descriptor: int) -> None:
+        os.fsync(descriptor)
+        at("flushed to disk", opened[-1])
 
-    class System:
-        """`os` as the writer sees it."""
+    def replace(source: Any, target: Any) -> None:
+        at("before its name", target)
+        os.replace(source, target)
+        at("after its name", target)
 
-        getpid = staticmethod(os.getpid)
-
-        @staticmethod
-        def fsync(descriptor: int) -> None:
-            os.fsync(descriptor)
-            at("flushed to disk", Opened.latest)
-
-        @staticmethod
-        def replace(source: Any, target: Any) -> None:
-            at("before its name", target)
-            os.replace(source, target)
-            at("after its name", target)
-
-    atomic_file.open, atomic_file.os = Opened, System
+    atomic_file.open, atomic_file.os = Opened, SimpleNamespace(getpid=os.getpid, fsync=fsync, replace=replace)
 
 
 def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-# ---- the one who kills -----------------------------------------------------------------------------------------------
 
 
 def draw_moments(kills: int, generator: random.Random) -> list[str]:
