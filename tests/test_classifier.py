@@ -315,7 +315,7 @@ def test_a_file_that_no_system_has_is_not_there_and_a_folder_is_no_image(tiny_cl
         (b"hello", ClassifierError, "broken.pt"),
         ({"format": FORMAT, "weights": torch.zeros(1)}, ClassifierError, "holds no classifier"),
         ({"format": 9, "classifier": {}, "model": {}}, ClassifierError, "format 9"),
-        ({"format": FORMAT, "classifier": {"model": "ResNet19"}, "model": {}}, ValueError, "ResNet18"),
+        ({"format": FORMAT, "classifier": {"model": "ResNet19"}, "model": {"weight": torch.zeros(1)}}, ValueError, "ResNet18"),
     ],
 )
 def test_what_is_no_classifier(classifier, tmp_path, content, error, problem):

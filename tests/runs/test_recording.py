@@ -125,13 +125,14 @@ def without_seconds(history: History) -> list[EpochRecord]:
 def table(run: Run) -> list[list[str]]:
     """The rows of metrics.csv below its heading."""
     heading, *rows = (run.folder / "metrics.csv").read_text().splitlines()
-    assert heading == "epoch,lr,train_loss,train_accuracy,test_loss,test_accuracy,seconds"
+    assert heading == "epoch,lr,train_loss,train_accuracy,test_loss,test_accuracy,seconds,px,correct,total"
     return [row.split(",") for row in rows]
 
 
 def rows_of(history: History) -> list[list[str]]:
     """What metrics.csv should say of a history."""
     names = ("epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds")
+    names += ("resolution", "test_correct", "test_total")
     return [[str(getattr(record, name)) for name in names] for record in history.records]
 
 

@@ -97,7 +97,7 @@ def test_the_file_holds_tensors_and_plain_values_only(states: list[Checkpoint], 
     assert content.keys() == {"format", *(field.name for field in dataclasses.fields(Checkpoint))}
     assert content["format"] == FORMAT == 3
     assert content["config"] == CONFIG.to_dict()
-    assert content["records"] == [vars(record) for record in states[0].records]
+    assert content["records"] == [record.to_dict() for record in states[0].records]
 
 
 def refusal(path: Path) -> str:
@@ -248,7 +248,7 @@ def test_other_values_that_are_good_are_read_those_of_format_2_included(good: by
     torch.save(having(older, config=having(content["config"], epochs=5)), path)
     loaded = Checkpoint.load(path)
     assert (loaded.planned, loaded.config) == (5, CONFIG.replace(epochs=5))
-    assert [vars(record) for record in loaded.records] == records
+    assert [record.to_dict() for record in loaded.records] == records
     assert (loaded.classifier, loaded.data) == (None, None)
 
 

@@ -170,7 +170,7 @@ def test_the_meter_runs_batches_in_evaluation_mode_and_restores_every_flag() -> 
         np.testing.assert_allclose(probabilities(torch.ones(5, 3, 4, 4)), [[sigmoid(4), sigmoid(-4)]] * 5, rtol=1e-5)
     assert seen == [(2, False, True), (2, False, True), (1, False, True)]
     assert [module.training for module in model.modules()] == [True, False, True]
-    with pytest.raises(RuntimeError, match="expected input"), confidence_meter(model, "fp32", 2, 1) as probabilities:
+    with pytest.raises(ValueError, match="takes 3 channels"), confidence_meter(model, "fp32", 2, 1) as probabilities:
         probabilities(torch.ones(1, 1, 4, 4))
     assert [module.training for module in model.modules()] == [True, False, True]
     assert not torch.is_inference_mode_enabled()

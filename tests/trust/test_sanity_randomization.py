@@ -72,7 +72,7 @@ def test_stages_are_the_top_level_modules_from_the_output_back(build: Callable[[
 def test_the_order_is_that_of_the_forward_pass_and_leaves_no_hooks() -> None:
     network = Backwards()
     assert run_order(network, IMAGES[:1]) == {"": 0, "stem": 1, "norm": 2, "relu": 3, "head": 4}
-    with pytest.raises(RuntimeError, match="expected input"):
+    with pytest.raises(ValueError, match="takes 3 channels"):
         run_order(network, torch.zeros(1, 2, 8, 8))
     assert not any(module._forward_pre_hooks for module in network.modules())
 

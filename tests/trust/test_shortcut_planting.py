@@ -180,7 +180,7 @@ def test_predicted_classes_come_from_evaluation_mode_in_order_and_leave_the_flag
     found = predicted_classes(model, images, batch_size=3)
     assert (found.dtype, found.tolist()) == (np.int64, [2, 0, -1, 1]), "-1 where logits are not finite"
     assert [module.training for module in model.modules()] == [True, True, False, True]
-    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+    with pytest.raises(ValueError, match="do not go through the network"):
         predicted_classes(model, torch.zeros(1, 4, 1, 1))
     assert [module.training for module in model.modules()] == [True, True, False, True]
 
