@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,43 +14,31 @@ ROW_KEYS = {"benchmark", "command", "versions", "rows"}  # each row names its ow
 KEYS = ROW_KEYS | {"hardware", "ratio", "sentence"}
 
 
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import bench
-
-    return bench
+def stored(name: str) -> dict:
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
 
 
-def test_measures_alternate_and_the_ratio_is_the_median_within_the_rounds(bench) -> None:
+def test_measures_alternate_and_the_ratio_is_the_median_within_the_rounds(bench):
     order: list[str] = []
+    values = {"a": [1.0, 8.0, 3.0], "b": [1.0, 2.0, 1.5]}
 
-    def measure(name: str, values: list[float]):
-        def once() -> float:
-            order.append(name)
-            return values.pop(0)
+    def once(name: str) -> float:
+        order.append(name)
+        return values[name].pop(0)
 
-        return once
-
-    found = bench.alternate({"a": measure("a", [1.0, 8.0, 3.0]), "b": measure("b", [1.0, 2.0, 1.5])}, 3)
+    found = bench.alternate({name: partial(once, name) for name in values}, 3)
     assert order == ["a", "b"] * 3
     assert found == {"a": [1.0, 8.0, 3.0], "b": [1.0, 2.0, 1.5]}
     assert bench.ratio(found["a"], found["b"]) == 2.0  # the median of 1, 4 and 2
 
 
-def test_a_result_is_printed_as_a_table_and_written_as_it_is(
-    bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_result_is_printed_as_a_table_and_written_as_it_is(bench, tmp_path, monkeypatch, capsys):
     file = tmp_path / "new" / "result.json"
     monkeypatch.setattr(sys, "argv", ["benchmarks/speed.py", "--json", "result.json"])
     rows = [{"way": "ours", "ms": 1234.5}, {"way": "the library's", "ms": 0.012345}]
     bench.publish("speed", rows, 2.5, "Two and a half times.", str(file))
-    assert capsys.readouterr().out.splitlines() == [
-        "way                ms",
-        "ours             1234",
-        "the library's  0.0123",
-        "Two and a half times.",
-    ]
+    lines = ["way                ms", "ours             1234", "the library's  0.0123", "Two and a half times."]
+    assert capsys.readouterr().out.splitlines() == lines
     result = json.loads(file.read_text())
     assert set(result) == KEYS
     assert (result["benchmark"], result["command"]) == ("speed", "python benchmarks/speed.py --json result.json")
@@ -57,7 +46,7 @@ def test_a_result_is_printed_as_a_table_and_written_as_it_is(
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "benchmarks" / "results").glob("*.json")), ids=lambda file: file.stem)
-def test_stored_results_name_how_they_were_made(file: Path) -> None:
+def test_stored_results_name_how_they_were_made(file):
     result = json.loads(file.read_text())
     trained = file.stem in ("accuracy", "screening")
     assert set(result) == (ROW_KEYS | {"recipes"} if trained else KEYS)
@@ -71,7 +60,7 @@ def test_stored_results_name_how_they_were_made(file: Path) -> None:
         assert result["sentence"].count(f"{result['ratio']:.2f}") == 1
 
 
-def test_no_stored_result_names_a_folder_of_one_machine(bench) -> None:
+def test_no_stored_result_names_a_folder_of_one_machine():
     import accuracy
 
     for file in (ROOT / "benchmarks" / "results").glob("*.json"):
@@ -82,34 +71,32 @@ def test_no_stored_result_names_a_folder_of_one_machine(bench) -> None:
     assert accuracy.here("/elsewhere/photos") == "photos"
 
 
-def test_the_readmes_quote_the_stored_results(bench) -> None:
+def test_the_readmes_quote_the_stored_results():
     import accuracy
     import screening
 
     changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "benchmarks/results"], cwd=ROOT, capture_output=True)
     if changed.returncode:
         pytest.skip("the benchmarks were run again here, or this is no git checkout")
-    results = {file.stem: json.loads(file.read_text()) for file in (ROOT / "benchmarks" / "results").glob("*.json")}
-    assert f"({results['gradcam']['ratio']:.1f} times as" in (ROOT / "README.md").read_text()
-    text = (ROOT / "benchmarks" / "README.md").read_text()
-    for name in ("throughput", "throughput_16px"):
-        for row in results[name]["rows"]:
-            quoted = f"| {row['images/s (median)']:.0f} | {row['slowest']:.0f} to {row['fastest']:.0f} |"
-            assert f"| {row['variant']} {quoted}" in text
-    for row in results["augmentation"]["rows"]:
+    readme, text = ((ROOT / name).read_text() for name in ("README.md", "benchmarks/README.md"))
+    ratio = stored("gradcam")["ratio"]
+    assert f"({ratio:.1f} times as" in readme
+    assert f"{ratio:.1f} times as fast" in text
+    for row in stored("throughput")["rows"] + stored("throughput_16px")["rows"]:
+        quoted = f"| {row['images/s (median)']:.0f} | {row['slowest']:.0f} to {row['fastest']:.0f} |"
+        assert f"| {row['variant']} {quoted}" in text
+    for row in stored("augmentation")["rows"]:
         assert f"| {row['way']} | {row['images/s (median)']:.0f} | {row['ms a batch']:.3g} |" in text
-    assert f"{results['gradcam']['ratio']:.1f} times as fast" in text
-    for line in screening.compared(results["screening"]["rows"], results["screening"]["recipes"]):
-        quoted = f"| {line['seeds']} | {line['without %']} % | {line['with %']} % | {line['difference']} |"
-        assert quoted in text
-    lines = accuracy.summarized(results["accuracy"]["rows"])
+    for line in screening.compared(stored("screening")["rows"], stored("screening")["recipes"]):
+        assert f"| {line['seeds']} | {line['without %']} % | {line['with %']} % | {line['difference']} |" in text
+    lines = accuracy.summarized(stored("accuracy")["rows"])
     assert accuracy.markdown(lines) in text
     for line in (line for line in lines if line["recipe"] in ("cpu", "fast") and line["seeds"] >= 3):
-        assert f"{line['test accuracy %']} %" in (ROOT / "README.md").read_text(), line
-        assert line["a new run"].replace(" to ", " and ") in (ROOT / "README.md").read_text().replace(" to ", " and "), line
+        assert f"{line['test accuracy %']} %" in readme, line
+        assert line["a new run"].replace(" to ", " and ") in readme.replace(" to ", " and "), line
 
 
-def test_a_key_changes_with_every_value_that_decides_the_result_and_with_no_other(bench) -> None:
+def test_a_key_changes_with_every_value_that_decides_the_result_and_with_no_other():
     import keys
     from other_values import OTHER_VALUES, make
 
@@ -125,19 +112,17 @@ def test_a_key_changes_with_every_value_that_decides_the_result_and_with_no_othe
     assert {device: keys.kind_of(device) for device in devices} == devices
 
 
-def test_stored_rows_carry_the_keys_of_what_they_were_trained_with(bench) -> None:
+def test_stored_rows_carry_the_keys_of_what_they_were_trained_with():
     import keys
 
     for name in ("accuracy", "screening"):
-        content = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+        content = stored(name)
         assert all(keys.digest(values) == key for key, values in content["recipes"].items())
         assert {row["key"] for row in content["rows"]} == set(content["recipes"])
         assert all(row["kind"] == keys.kind_of(row["device"]) for row in content["rows"])
 
 
-def test_a_row_names_its_commit_and_whether_the_code_was_changed_since(
-    bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_row_names_its_commit_and_whether_the_code_was_changed_since(bench, monkeypatch, tmp_path):
     results = tmp_path / "benchmarks" / "results" / "accuracy.json"
     monkeypatch.setattr(bench, "ROOT", tmp_path)
     assert bench.commit() == "unknown"
@@ -157,7 +142,7 @@ def test_a_row_names_its_commit_and_whether_the_code_was_changed_since(
     assert bench.commit() == f"{name}+"
 
 
-def test_stored_rows_can_be_written_elsewhere_too(bench, tmp_path: Path) -> None:
+def test_stored_rows_can_be_written_elsewhere_too(bench, tmp_path):
     rows = bench.RowFile(tmp_path / "accuracy.json")
     rows.add({"key": "a", "seed": 0}, {"max_lr": 1})
     rows.add({"key": "a", "seed": 1}, {"max_lr": 1})

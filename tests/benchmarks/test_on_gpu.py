@@ -14,11 +14,6 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "on_gpu.sh"
 
 
-@pytest.fixture(autouse=True)
-def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-
-
 def environment(work: Path) -> dict[str, str]:
     outer = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return {**outer, "PYTHON": sys.executable, "WORK": str(work)}
@@ -32,7 +27,7 @@ def stored(folder: Path) -> list[tuple[str, int]]:
 
 
 @pytest.mark.slow
-def test_everything_runs_is_stopped_in_the_middle_and_goes_on(tmp_path: Path) -> None:
+def test_everything_runs_is_stopped_in_the_middle_and_goes_on(tmp_path):
     work, folder = tmp_path / "work", tmp_path / "brought back"
     command = ["bash", str(SCRIPT), "--tiny", str(folder)]
     first = subprocess.Popen(command, env=environment(work), stdout=subprocess.DEVNULL)
@@ -46,12 +41,9 @@ def test_everything_runs_is_stopped_in_the_middle_and_goes_on(tmp_path: Path) ->
 
     result = subprocess.run(command, env=environment(work), capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
-    published = [("published, 26 epochs, tiny", seed) for seed in (0, 1)]
-    short = [("published, 8 epochs, tiny", seed) for seed in (0, 1)]
-    fast = [("fast, tiny", seed) for seed in (0, 1)]
-    assert stored(folder) == [*before, *published, *fast, *short, ("published, 80 epochs, tiny", 0), ("fast, tiny", 2)]
-    files = {path.name for path in folder.iterdir()}
-    assert files == {
+    paired = [(f"{name}, tiny", seed) for name in ("published, 26 epochs", "fast", "published, 8 epochs") for seed in (0, 1)]
+    assert stored(folder) == [*before, *paired, ("published, 80 epochs, tiny", 0), ("fast, tiny", 2)]
+    assert {path.name for path in folder.iterdir()} == {
         *("accuracy.json", "log.txt", "step_profile.json"),
         *("notebook.html", "notebook_sections.json", "figures.zip", "tests.xml"),
     }
@@ -76,7 +68,7 @@ def test_everything_runs_is_stopped_in_the_middle_and_goes_on(tmp_path: Path) ->
         (["--data", "nowhere"], "Give a folder with --data"),
     ],
 )
-def test_a_bad_word_is_named_before_any_work(words: list[str], said: str, tmp_path: Path) -> None:
+def test_a_bad_word_is_named_before_any_work(words, said, tmp_path):
     work = tmp_path / "work"
     result = subprocess.run(["bash", str(SCRIPT), *words], env=environment(work), capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (2, "")
@@ -84,7 +76,7 @@ def test_a_bad_word_is_named_before_any_work(words: list[str], said: str, tmp_pa
     assert not work.exists()
 
 
-def test_a_kernel_belongs_to_the_first_class_that_its_name_tells() -> None:
+def test_a_kernel_belongs_to_the_first_class_that_its_name_tells():
     """Names as PyTorch's profiler gives them on GPUs, and those of operations on a CPU."""
     import step_profile
 
@@ -112,27 +104,17 @@ def test_a_kernel_belongs_to_the_first_class_that_its_name_tells() -> None:
     ]
 
 
-def test_the_seconds_of_a_section_are_those_of_its_cells() -> None:
+def test_the_seconds_of_a_section_are_those_of_its_cells():
     import notebook_sections
 
-    def code(seconds: float | None) -> dict:
-        metadata = {} if seconds is None else {"papermill": {"duration": seconds}}
-        return {"cell_type": "code", "source": ["1"], "metadata": metadata}
+    def cell(content: str | float) -> dict:
+        """A text, or code that took so many seconds."""
+        if isinstance(content, str):
+            return {"cell_type": "markdown", "source": content.splitlines(keepends=True), "metadata": {}}
+        return {"cell_type": "code", "source": ["1"], "metadata": {"papermill": {"duration": content}}}
 
-    def text(source: str) -> dict:
-        return {"cell_type": "markdown", "source": source.splitlines(keepends=True), "metadata": {}}
-
-    cells = [
-        text("# Title"),
-        code(0.5),
-        text("## 1. First\n\nwords"),
-        code(1.0),
-        text("### aside"),
-        code(2.0),
-        text("## 2."),
-        code(4.0),
-    ]
-    found = notebook_sections.sections({"cells": cells})
+    contents = ["# Title", 0.5, "## 1. First\n\nwords", 1.0, "### aside", 2.0, "## 2.", 4.0]
+    found = notebook_sections.sections({"cells": list(map(cell, contents))})
     assert found == {"before the first section": 0.5, "1. First": 3.0, "2.": 4.0}
     with pytest.raises(ValueError, match="a cell has no duration: give the copy that the notebook command executed"):
-        notebook_sections.sections({"cells": [code(None)]})
+        notebook_sections.sections({"cells": [{**cell(1.0), "metadata": {}}]})

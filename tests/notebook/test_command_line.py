@@ -2,18 +2,17 @@
 
 import dataclasses
 import json
-import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from run_folders import files, same_weights, untouched
+from stopping import STOPS, Steps, own_sigterm_handler, press_stop, raising
 from tiny import colored_images, tiny_network
 from torch import nn
 
@@ -34,16 +33,24 @@ from era_support_packages.training.setup import build_model
 ROOT = Path(command.__file__).parent.parent
 SMALL = ["--preset", "smoke", "--resolutions", "[[8, 1.0]]", "--batch-size", "4", "--crop-padding", "0"]
 SMALL += ["--device", "cpu", "--precision", "fp32", "--workers", "0"]
+TWO_EPOCHS = [*SMALL, "--train-images", "32", "--output-dir"]  # of four steps each
+TEST = colored_images(6, split="test", seed=1)
+
+
+@pytest.fixture(autouse=True)
+def _handler() -> Iterator[None]:
+    with own_sigterm_handler():
+        yield
 
 
 @pytest.fixture
-def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
+def loaded(monkeypatch) -> list[tuple[Any, Any]]:
     """16 and 6 small images in place of every data set; the list of what was asked for."""
     asked: list[tuple[Any, Any]] = []
 
     def load(name: str, root: str | None) -> tuple[ImageDataset, ImageDataset]:
         asked.append((name, root))
-        return colored_images(16), colored_images(6, split="test", seed=1)
+        return colored_images(16), TEST
 
     monkeypatch.setattr(datasets, "load", load)
     monkeypatch.setattr(datasets, "check", lambda *_: None)
@@ -51,16 +58,31 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
 
 
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
-    """A network of a few channels in place of every other; the list of those built."""
-    built: list[nn.Module] = []
+def steps(loaded, monkeypatch) -> Steps:
+    """A network of a few channels in place of every other; the steps of those that are built."""
+    seen = Steps()
 
     def build(config: TrainingConfig, classes: int, train: ImageDataset | None = None) -> nn.Module:
-        built.append(tiny_network(classes, config.seed))
-        return built[-1]
+        return seen.watch(tiny_network(classes, config.seed))
 
     monkeypatch.setattr(recording, "build_model", build)
-    return built
+    return seen
+
+
+@pytest.fixture
+def range_tests(monkeypatch) -> list[tuple[Any, ...]]:
+    """A made-up curve of three batches in place of every range test; what they were made for."""
+    asked: list[tuple[Any, ...]] = []
+
+    def range_test(model: nn.Module, train: ImageDataset, test_size: int, config: TrainingConfig) -> RangeTest:
+        asked.append((len(train), test_size, config.max_lr))
+        return CURVE
+
+    monkeypatch.setattr(recording, "range_test", range_test)
+    return asked
+
+
+CURVE = RangeTest(*[np.array([2.0, 1.0, 1.5])] * 3, {"steepest": 0.5, "valley": 0.03125, "minimum/10": 0.25})
 
 
 def only_run(root: Path) -> Run:
@@ -68,7 +90,7 @@ def only_run(root: Path) -> Run:
     return Run.open(folder)
 
 
-def test_a_run_from_end_to_end(tmp_path: Path, loaded: list[tuple[Any, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_from_end_to_end(tmp_path, loaded, capsys):
     options = ["--model", "resnet_custom", "--train-images", "16", "--max-lr", "0.01", "--seed", "6"]
     options += ["--dataset", "some/folder", "--data-root", "elsewhere", "--output-dir", str(tmp_path / "out")]
     assert command.main([*SMALL, *options]) == 0
@@ -81,111 +103,72 @@ def test_a_run_from_end_to_end(tmp_path: Path, loaded: list[tuple[Any, Any]], ca
     assert run.name == asked.default_run_name("colours")
     answered = {"engine": "device", "threads": torch.get_num_threads(), "horizontal_flip": 0.5}
     assert config.to_dict() == {**asked.to_dict(), **answered}
-    assert summary["complete"] is True
-    assert (summary["dataset"], summary["preset"], summary["epochs"], summary["seed"]) == ("colours", "smoke", 1, 6)
+    expected = {"complete": True, "dataset": "colours", "preset": "smoke", "epochs": 1, "seed": 6}
+    assert {name: summary[name] for name in expected} == expected
     model = build_model(config, 3)
     assert isinstance(model, CustomResNet)
-    history = run.load(model, colored_images(6, split="test", seed=1))
-    assert history.records[0].images == 16
+    (record,) = run.load(model, TEST).records
+    assert record.images == 16
 
     output = capsys.readouterr()
-    lines = output.out.splitlines()
-    assert lines[0] == f"Run {run.folder}"
-    assert lines[1 : len(str(config).splitlines()) + 1] == str(config).splitlines()
+    lines, values = output.out.splitlines(), str(config).splitlines()
+    assert lines[: len(values) + 1] == [f"Run {run.folder}", *values]
     assert lines[-4].startswith("This run will take about ")
-    assert lines[-3:] == [
-        training.log_header(),
-        training.log_row(history.records[0]),
-        f"{summary['test_accuracy']:.2f} % of the test split; written to {run.folder}",
-    ]
+    done = f"{summary['test_accuracy']:.2f} % of the test split; written to {run.folder}"
+    assert lines[-3:] == [training.log_header(), training.log_row(record), done]
     assert "error" not in output.err
 
 
-def test_max_lr_comes_from_the_range_test_where_none_is_given(
-    tmp_path: Path,
-    loaded: list[tuple[Any, Any]],
-    tiny: list[nn.Module],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    losses, asked = np.array([2.0, 1.0, 1.5]), []
-    result = RangeTest(losses, losses, losses, {"steepest": 0.5, "valley": 0.03125, "minimum/10": 0.25})
-
-    def range_test(model: nn.Module, train: ImageDataset, test_size: int, config: TrainingConfig) -> RangeTest:
-        asked.append((model, len(train), test_size, config.max_lr))
-        return result
-
-    monkeypatch.setattr(recording, "range_test", range_test)
-    options = [*SMALL, "--train-images", "32", "--output-dir", str(tmp_path)]
-    assert command.main([*options, "--max-lr", "auto"]) == 0
-    assert asked == [(tiny[0], 16, 6, "auto")]
+def test_max_lr_comes_from_the_range_test_where_none_is_given(tmp_path, steps, range_tests, capsys):
+    assert command.main([*TWO_EPOCHS, str(tmp_path), "--max-lr", "auto"]) == 0
+    assert range_tests == [(16, 6, "auto")]
     run = only_run(tmp_path)
     config = run.config()
-    assert config.max_lr == 0.03125
-    assert config.train_images == 32
-    _, sentence = lr_finder.choose_max_lr(config.replace(max_lr="auto"), result)
+    assert (config.max_lr, config.train_images) == (0.03125, 32)
+    _, sentence = lr_finder.choose_max_lr(config.replace(max_lr="auto"), CURVE)
     assert capsys.readouterr().out.splitlines()[0] == sentence
     # three batches of four images for the range test, 32 images for the run
-    per_image = flops_per_image(tiny[0], 8)
-    statistics = 2 * 16 * forward_flops(tiny[0], 8)  # of so short a run, from all 16 images after each of two epochs
-    assert run.summary()["pflops"] == pytest.approx(((32 + 3 * 4) * per_image + statistics) / 1e15)
+    network = tiny_network()
+    statistics = 2 * 16 * forward_flops(network, 8)  # of so short a run, from all 16 images after each of two epochs
+    flops = (32 + 3 * 4) * flops_per_image(network, 8) + statistics
+    assert run.summary()["pflops"] == pytest.approx(flops / 1e15)
 
-    assert command.main([*options, "--max-lr", "0.1", "--run-name", "given"]) == 0
-    assert len(asked) == 1
+    assert command.main([*TWO_EPOCHS, str(tmp_path), "--max-lr", "0.1", "--run-name", "given"]) == 0
+    assert len(range_tests) == 1
     assert Run.open(tmp_path / "given").config().max_lr == 0.1
 
 
-def test_a_range_test_that_suggests_nothing_ends_with_its_sentence(
-    tmp_path: Path,
-    loaded: list[tuple[Any, Any]],
-    tiny: list[nn.Module],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    nothing = RangeTest(np.ones(3), np.ones(3), np.ones(3), {})
-    monkeypatch.setattr(recording, "range_test", lambda *_: nothing)
+def test_a_range_test_that_suggests_nothing_ends_with_its_sentence(tmp_path, steps, monkeypatch, capsys):
+    monkeypatch.setattr(recording, "range_test", lambda *_: dataclasses.replace(CURVE, suggestions={}))
     assert command.main([*SMALL, "--max-lr", "auto", "--output-dir", str(tmp_path)]) == 2
     message = "error: The loss never fell in the range test, so it suggests nothing; give max_lr as a number.\n"
     assert capsys.readouterr().err == message
     (folder,) = tmp_path.iterdir()
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "data.json", "range_test.json"]
+    assert files(folder) == ["config.json", "data.json", "range_test.json"]
 
 
-def test_every_parameter_is_an_option() -> None:
+def test_every_parameter_is_an_option():
     names = [field.name for field in dataclasses.fields(TrainingConfig)]
-    options = {action.dest: action for action in command.build_parser()._actions}
+    options = {action.dest: action.option_strings for action in command.build_parser()._actions}
     assert set(options) == {"help", "preset", "data_root", "resume", *names} - {"preset_name"}
-    assert options["train_images"].option_strings == ["--train-images"]
-    assert options["max_lr"].option_strings == ["--max-lr"]
-    assert options["resume"].option_strings == ["--no-resume"]
+    assert [options[name] for name in ("train_images", "max_lr", "resume")] == [["--train-images"], ["--max-lr"], ["--no-resume"]]
 
 
-def test_values_are_read_as_what_the_configuration_takes() -> None:
+def test_values_are_read_as_what_the_configuration_takes():
     arguments = ["--epochs", "3", "--max-lr", "1e-2", "--resolutions", "[[16, 0.5], [32, 0.5]]", "--test-time-flip", "true"]
     arguments += ["--workers", "auto", "--run-name", "2024", "--dataset", "data/cifar10-jpeg", "--test-images", "null"]
     options = command.build_parser().read(arguments)
-    given = {name: value for name, value in options.items() if value is not None}
-    assert given == {
-        "preset": "auto",
-        "resume": True,
-        "epochs": 3,
-        "max_lr": 0.01,
-        "resolutions": [[16, 0.5], [32, 0.5]],
-        "test_time_flip": True,
-        "workers": "auto",
-        "run_name": "2024",  # text, though it looks like a number
-        "dataset": "data/cifar10-jpeg",
-    }
+    expected = {"preset": "auto", "resume": True, "epochs": 3, "max_lr": 0.01, "resolutions": [[16, 0.5], [32, 0.5]]}
+    expected |= {"test_time_flip": True, "workers": "auto", "dataset": "data/cifar10-jpeg"}
+    expected["run_name"] = "2024"  # text, though it looks like a number
+    assert {name: value for name, value in options.items() if value is not None} == expected
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--preset", "fats"], "Unknown preset 'fats': did you mean 'fast' or 'auto'?"),
-        (
-            ["--preset", "quick"],
-            "Unknown preset 'quick': choose one of 'auto', 'original', 'fast', 'best', 'cpu', 'smoke'.",
-        ),
+        (["--preset", "quick"], "Unknown preset 'quick': choose one of 'auto', 'original', 'fast', 'best', 'cpu', 'smoke'."),
         (["--preset", "cpu", "--batch-size", "1"], "batch_size is 1; give a whole number from 2 to 65536."),
         (["--preset", "cpu", "--batch-size", "many"], "batch_size is 'many'; give a whole number from 2 to 65536."),
         (
@@ -202,19 +185,15 @@ def test_values_are_read_as_what_the_configuration_takes() -> None:
         (["--epochs"], "Argument --epochs: expected one argument; --help lists what there is."),
     ],
 )
-def test_a_bad_value_ends_with_one_sentence_before_anything_is_loaded(
-    arguments: list[str], message: str, tmp_path: Path, loaded: list[tuple[Any, Any]], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_bad_value_ends_with_one_sentence_before_anything_is_loaded(arguments, message, tmp_path, loaded, capsys):
     assert command.main([*arguments, "--output-dir", str(tmp_path)]) == 2
     output = capsys.readouterr()
     assert output.err.startswith(f"error: {message}")
-    assert output.err.count("\n") == 1
-    assert output.out == ""
-    assert loaded == []
-    assert list(tmp_path.iterdir()) == []
+    assert (output.err.count("\n"), output.out) == (1, "")
+    assert (loaded, files(tmp_path)) == ([], [])
 
 
-def test_the_help_names_every_option_with_what_it_is_for_its_range_and_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_names_every_option_with_what_it_is_for_its_range_and_its_default(capsys):
     with pytest.raises(SystemExit) as raised:
         command.main(["--help"])
     assert raised.value.code == 0
@@ -223,44 +202,37 @@ def test_the_help_names_every_option_with_what_it_is_for_its_range_and_its_defau
         assert f"--{field.name.replace('_', '-')} " in text
         assert " ".join(setting_of(field).help.split()) in text
         assert all(word in text for word in choices(field))
-    assert "--batch-size N images a step (2 to 65536; default 512)" in text
-    assert "--anneal NAME how the learning rate falls to zero after the warm-up: linear, cos (default linear)" in text
-    assert "--workers N" in text
-    assert "(0 to 64 or auto; default auto)" in text
-    assert "--whitening true|false start the first convolution" in text
-    assert "augmentation of the training images: --horizontal-flip X" in text
+    for piece in (
+        "--batch-size N images a step (2 to 65536; default 512)",
+        "--anneal NAME how the learning rate falls to zero after the warm-up: linear, cos (default linear)",
+        "--workers N",
+        "(0 to 64 or auto; default auto)",
+        "--whitening true|false start the first convolution",
+        "augmentation of the training images: --horizontal-flip X",
+    ):
+        assert piece in text
 
 
-def test_missing_data_ends_with_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = ["--output-dir", str(tmp_path / "out")]
-    assert command.main([*SMALL, *out, "--dataset", "digits", "--data-root", "nowhere"]) == 2
-    message = "error: data_root is 'nowhere', but there is no such folder: make it, or give one that is there.\n"
-    assert capsys.readouterr().err == message
-    assert command.main([*SMALL, *out, "--dataset", "no/such/folder", "--data-root", str(tmp_path)]) == 2
-    assert capsys.readouterr().err.startswith("error: Unknown data set 'no/such/folder': give one of auto, cifar10,")
-
-    (tmp_path / "photos" / "train").mkdir(parents=True)
-    assert command.main([*SMALL, *out, "--dataset", str(tmp_path / "photos")]) == 2
-    assert capsys.readouterr().err == (
-        f"error: {tmp_path / 'photos'} has a folder train/ but no test/: give it both, or class folders alone, without train/.\n"
-    )
-
+def test_missing_data_ends_with_one_sentence(tmp_path, monkeypatch, capsys):
+    photos = tmp_path / "photos"
+    (photos / "train").mkdir(parents=True)
     monkeypatch.setattr(cifar, "_download", lambda *_: "the server cannot be reached")
-    assert command.main([*SMALL, *out, "--dataset", "cifar10", "--data-root", str(tmp_path)]) == 2
-    message = capsys.readouterr().err
-    assert message.startswith(f"error: CIFAR-10 is not in {tmp_path}")
-    assert 'choose dataset="digits"' in message
+    for dataset, root, message in (
+        ("digits", "nowhere", "data_root is 'nowhere', but there is no such folder: make it, or give one that is there.\n"),
+        ("no/such/folder", str(tmp_path), "Unknown data set 'no/such/folder': give one of auto, cifar10,"),
+        (str(photos), ".", f"{photos} has a folder train/ but no test/: give it both, or class folders alone, without train/.\n"),
+        ("cifar10", str(tmp_path), f"CIFAR-10 is not in {tmp_path}"),
+    ):
+        options = ["--dataset", dataset, "--data-root", root, "--output-dir", str(tmp_path / "out")]
+        assert command.main([*SMALL, *options]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: {message}")
+    assert 'choose dataset="digits"' in said
     assert not (tmp_path / "out").exists()
 
 
-def test_corrupt_data_ends_with_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def load(name: str, root: str | None) -> None:
-        raise DatasetError("data_batch_1 is corrupt: delete it and run again.")
-
-    monkeypatch.setattr(datasets, "load", load)
-    monkeypatch.setattr(datasets, "check", lambda *_: None)
+def test_corrupt_data_ends_with_one_sentence(loaded, monkeypatch, capsys):
+    monkeypatch.setattr(datasets, "load", raising(DatasetError("data_batch_1 is corrupt: delete it and run again.")))
     assert command.main([*SMALL]) == 2
     assert capsys.readouterr().err == "error: data_batch_1 is corrupt: delete it and run again.\n"
 
@@ -285,43 +257,29 @@ class TooLarge(nn.Linear):
     ],
 )
 def test_training_that_fails_ends_with_one_sentence_and_another_exit_code(
-    network: type[nn.Module],
-    message: str,
-    tmp_path: Path,
-    loaded: list[tuple[Any, Any]],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    network, message, tmp_path, loaded, monkeypatch, capsys
+):
     monkeypatch.setattr(recording, "build_model", lambda config, classes, train: network(192, classes))
-    options = ["--max-lr", "0.5", "--output-dir", str(tmp_path), "--run-name", "broken"]
-    assert command.main([*SMALL, *options]) == 1
-    error = capsys.readouterr().err.splitlines()[-1].split("\r")[-1].strip()
-    assert error == f"error: {message}"
-    assert sorted(path.name for path in (tmp_path / "broken").iterdir()) == ["config.json", "data.json"]
+    assert command.main([*SMALL, "--max-lr", "0.5", "--output-dir", str(tmp_path), "--run-name", "broken"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].split("\r")[-1].strip() == f"error: {message}"
+    assert files(tmp_path / "broken") == ["config.json", "data.json"]
 
 
-def test_a_program_error_is_not_hidden(loaded: list[tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(config: TrainingConfig, classes: int, train: ImageDataset | None = None) -> nn.Module:
-        raise RuntimeError("a fault of ours")
-
-    monkeypatch.setattr(recording, "build_model", build)
+def test_a_program_error_is_not_hidden(loaded, monkeypatch):
+    monkeypatch.setattr(recording, "build_model", raising(RuntimeError("a fault of ours")))
     with pytest.raises(RuntimeError, match="a fault of ours"):
         command.main([*SMALL])
 
 
-def test_the_module_runs_as_a_command() -> None:
-    finished = subprocess.run(
-        [sys.executable, "-m", "era_support_packages", "--preset", "fats"], cwd=ROOT, capture_output=True, text=True, timeout=60
-    )
+def test_the_module_runs_as_a_command():
+    words = [sys.executable, "-m", "era_support_packages", "--preset", "fats"]
+    finished = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (finished.returncode, finished.stdout) == (2, "")
     assert finished.stderr == "error: Unknown preset 'fats': did you mean 'fast' or 'auto'?\n"
 
 
-def test_configuration_written_is_the_one_printed(
-    tmp_path: Path, loaded: list[tuple[Any, Any]], tiny: list[nn.Module], capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = [*SMALL, "--train-images", "8", "--output-dir", str(tmp_path), "--run-name", "2024"]
-    assert command.main(options) == 0
+def test_configuration_written_is_the_one_printed(tmp_path, steps, capsys):
+    assert command.main([*SMALL, "--train-images", "8", "--output-dir", str(tmp_path), "--run-name", "2024"]) == 0
     written = json.loads((tmp_path / "2024" / "config.json").read_text())
     assert written["run_name"] == "2024"
     assert str(TrainingConfig.from_dict(written)) in capsys.readouterr().out
@@ -330,158 +288,74 @@ def test_configuration_written_is_the_one_printed(
 # ---- stopped and run again -------------------------------------------------------------------------------------------
 
 
-def press_stop() -> None:
-    raise KeyboardInterrupt
-
-
-def terminate() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-@dataclasses.dataclass
-class Steps:
-    """The training steps of all networks that are built: how many there were, and what happens within the one of a number."""
-
-    count: int = 0
-    actions: dict[int, Callable[[], None]] = dataclasses.field(default_factory=dict)
-
-
 @pytest.fixture
-def steps(tiny: list[nn.Module], monkeypatch: pytest.MonkeyPatch) -> Steps:
+def no_statistics(monkeypatch) -> None:
     monkeypatch.setattr(batch_norm, "FEW_STEPS", 0)  # forward passes for statistics are no steps
-    seen, build = Steps(), recording.build_model  # the tiny one
-
-    def watched(config: TrainingConfig, classes: int, train: ImageDataset) -> nn.Module:
-        model = build(config, classes, train)
-
-        def begin(module: nn.Module, _: Any) -> None:
-            if module is model and module.training:  # and not a copy, which measures the speed of the machine
-                seen.count += 1
-                seen.actions.get(seen.count, lambda: None)()
-
-        model.register_forward_pre_hook(begin)
-        return model
-
-    monkeypatch.setattr(recording, "build_model", watched)
-    return seen
 
 
-@pytest.fixture(autouse=True)
-def handler() -> Iterator[None]:
-    """A handler of our own for SIGTERM: a signal that the package does not catch then fails a test and does not end pytest."""
-
-    def unexpected(number: int, frame: FrameType | None) -> None:
-        raise AssertionError("SIGTERM reached the handler of before")
-
-    before = signal.signal(signal.SIGTERM, unexpected)
-    yield
-    restored = signal.signal(signal.SIGTERM, before) is unexpected
-    assert restored
-
-
-def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """Names, contents and times of the files of a folder."""
-    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
-
-
-@pytest.mark.parametrize(("stop", "exit_code"), [(press_stop, 130), (terminate, 143)], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize(("stop", "exit_code"), STOPS.values(), ids=STOPS)
 def test_a_stopped_run_ends_with_the_code_of_its_signal_and_goes_on_with_the_same_command(
-    stop: Callable[[], None],
-    exit_code: int,
-    tmp_path: Path,
-    loaded: list[tuple[Any, Any]],
-    steps: Steps,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    options = [*SMALL, "--train-images", "32", "--max-lr", "0.1", "--output-dir", str(tmp_path)]  # two epochs of four steps
+    stop, exit_code, tmp_path, steps, no_statistics, capsys
+):
+    options = [*TWO_EPOCHS, str(tmp_path), "--max-lr", "0.1"]
     steps.actions[6] = stop
     assert command.main(options) == exit_code
     (folder,) = tmp_path.iterdir()
     output = capsys.readouterr()
-    assert output.out.splitlines()[-1] == (
-        f"Stopped after epoch 1 of 2. Run again with the same values to go on from there ({folder})."
-    )
+    stopped = f"Stopped after epoch 1 of 2. Run again with the same values to go on from there ({folder})."
+    assert output.out.splitlines()[-1] == stopped
     assert "error" not in output.err
     assert 6 <= steps.count <= 7
     assert Run(folder).summary()["complete"] is False
 
     steps.count, steps.actions = 0, {}
     assert command.main(options) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[:2] == [f"Going on with {folder}: 1 of 2 epochs are done.", f"Run {folder}"]
+    assert capsys.readouterr().out.splitlines()[:2] == [f"Going on with {folder}: 1 of 2 epochs are done.", f"Run {folder}"]
     assert steps.count == 4
-    assert list(tmp_path.iterdir()) == [folder]
-    run = Run.open(folder)
-    assert run.summary()["complete"] is True
-
-    before = contents(folder)
-    steps.count = 0
-    assert command.main(options) == 0
-    assert steps.count == 0
+    run = only_run(tmp_path)
     summary, finished = run.summary(), Checkpoint.load(run.checkpoint_file)
-    assert capsys.readouterr().out.splitlines() == [
-        f"Run {folder}",
-        *str(run.config()).splitlines(),
-        f"Not trained now: this is the run {run.name}, trained in {duration(summary['seconds'])} on {summary['hardware']}.",
-        training.log_header(),
-        *map(training.log_row, finished.records),
-        f"{summary['test_accuracy']:.2f} % of the test split; written to {folder}",
-    ]
-    assert contents(folder) == before
+    assert (run.folder, summary["complete"]) == (folder, True)
 
-    assert command.main([*options, "--no-resume"]) == 0
-    assert steps.count == 8
-    other = tmp_path / f"{folder.name}-2"
-    assert sorted(tmp_path.iterdir()) == [folder, other]
-    assert contents(folder) == before
-    in_one_go = Checkpoint.load(other / "checkpoint.pt")
-    assert finished.model.keys() == in_one_go.model.keys()
-    assert all(torch.equal(finished.model[name], in_one_go.model[name]) for name in finished.model)
+    with untouched(folder):
+        assert command.main(options) == 0
+        assert steps.count == 4
+        assert capsys.readouterr().out.splitlines() == [
+            f"Run {folder}",
+            *str(run.config()).splitlines(),
+            f"Not trained now: this is the run {run.name}, trained in {duration(summary['seconds'])} on {summary['hardware']}.",
+            training.log_header(),
+            *map(training.log_row, finished.records),
+            f"{summary['test_accuracy']:.2f} % of the test split; written to {folder}",
+        ]
+        assert command.main([*options, "--no-resume"]) == 0
+    assert steps.count == 4 + 8
+    assert files(tmp_path) == [folder.name, f"{folder.name}-2"]
+    in_one_go = Checkpoint.load(tmp_path / f"{folder.name}-2" / "checkpoint.pt")
+    assert same_weights(finished.model, in_one_go.model)
     assert torch.equal(finished.logits, in_one_go.logits)
 
 
-def test_a_run_that_goes_on_keeps_the_max_lr_of_its_range_test(
-    tmp_path: Path, loaded: list[tuple[Any, Any]], steps: Steps, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = []
-
-    def range_test(*arguments: Any) -> RangeTest:
-        made.append(arguments)
-        return RangeTest(np.ones(3), np.ones(3), np.ones(3), {"valley": 0.03125})
-
-    monkeypatch.setattr(recording, "range_test", range_test)
-    options = [*SMALL, "--train-images", "32", "--max-lr", "auto", "--output-dir", str(tmp_path)]
+def test_a_run_that_goes_on_keeps_the_max_lr_of_its_range_test(tmp_path, steps, no_statistics, range_tests):
     steps.actions = {2: press_stop, 8: press_stop}
-    assert command.main(options) == 130
-    assert command.main(options) == 130
-    assert command.main(options) == 0
-    assert len(made) == 1
+    assert [command.main([*TWO_EPOCHS, str(tmp_path), "--max-lr", "auto"]) for _ in range(3)] == [130, 130, 0]
+    assert len(range_tests) == 1
     assert only_run(tmp_path).config().max_lr == 0.03125
 
 
-def test_a_folder_that_cannot_be_gone_on_with_ends_with_one_sentence(
-    tmp_path: Path, loaded: list[tuple[Any, Any]], steps: Steps, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = [*SMALL, "--train-images", "32", "--max-lr", "0.1", "--output-dir", str(tmp_path), "--run-name", "mine"]
+def test_a_folder_that_cannot_be_gone_on_with_ends_with_one_sentence(tmp_path, steps, no_statistics, capsys):
+    options = [*TWO_EPOCHS, str(tmp_path), "--max-lr", "0.1", "--run-name", "mine"]
     steps.actions[6] = press_stop
     assert command.main(options) == 130
     capsys.readouterr()
     folder = tmp_path / "mine"
-    before = contents(folder)
-    assert command.main([*options, "--seed", "7"]) == 2
+    with untouched(folder):
+        assert command.main([*options, "--seed", "7"]) == 2
     output = capsys.readouterr()
-    assert output.err == (
-        f"error: {folder} holds a run of another configuration: seed 0 (here 7). Give another run_name, or set resume=False to "
-        "train in a new folder.\n"
-    )
-    assert output.out == ""
-    assert contents(folder) == before
+    other = f"{folder} holds a run of another configuration: seed 0 (here 7). Give another run_name, or set resume=False"
+    assert (output.err, output.out) == (f"error: {other} to train in a new folder.\n", "")
 
     (folder / "checkpoint.pt").write_bytes(b"")
-    before = contents(folder)
-    assert command.main(options) == 2
-    assert capsys.readouterr().err == (
-        f"error: {folder / 'checkpoint.pt'} is empty; the file is left as it is: move it away, or set resume=False to train in "
-        "a new folder.\n"
-    )
-    assert contents(folder) == before
+    with untouched(folder):
+        assert command.main(options) == 2
+    empty = f"{folder / 'checkpoint.pt'} is empty; the file is left as it is: move it away, or set resume=False"
+    assert capsys.readouterr().err == f"error: {empty} to train in a new folder.\n"

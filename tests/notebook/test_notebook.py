@@ -1,24 +1,20 @@
 """The committed notebook is as it should be, and its headless runner does what it says."""
 
-import copy
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
 import papermill
 import pytest
+from notebook_files import NOTEBOOK, PIXEL, code_cells, displayed, read, small_notebook, tagged
 from tiny import colored_images
 
 import era_support_packages
-from era_support_packages.notebook import (
-    __main__ as notebook,
-    executed as executed_notebook,
-    execution,
-    provenance,
-)
+from era_support_packages.notebook import __main__ as notebook, executed as executed_notebook, execution, provenance
 from era_support_packages.notebook.parameters import KNOBS, Parameters
 from era_support_packages.plots.explorer_panel import WIDGET_VIEW
 from era_support_packages.runs.folder import Run
@@ -26,22 +22,12 @@ from era_support_packages.training.config import TrainingConfig
 from era_support_packages.training.resolution import resolve
 
 ROOT = Path(__file__).parents[2]
-NOTEBOOK = ROOT / "notebooks" / "gradcam_cifar10.ipynb"
 SUMMARY = Path(__file__).parents[1] / "support" / "resnet18_summary.txt"
-PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGBgAAAABQABpfZFQAAAAABJRU5ErkJggg=="  # a PNG
 
 
 @pytest.fixture(scope="module")
 def committed():
-    return nbformat.read(NOTEBOOK, as_version=4)
-
-
-def tagged(content, tag):
-    return [cell for cell in content.cells if tag in cell.metadata.get("tags", [])]
-
-
-def code_cells(content):
-    return [cell for cell in content.cells if cell.cell_type == "code"]
+    return read()
 
 
 def longest_lines(content):
@@ -57,17 +43,13 @@ def longest_lines(content):
 def test_the_parameters_cell_holds_values_that_papermill_reads(committed):
     (cell,) = tagged(committed, "parameters")
     lines = [line for line in cell.source.splitlines() if line]
-    groups = [line for line in lines if line.startswith("#")]
     assignments = [line for line in lines if not line.startswith("#")]
-    assert len(groups) == 4  # data, run, training, checks
+    assert len(lines) - len(assignments) == 4  # groups: data, run, training, checks
     assert all(re.fullmatch(r"\w+: (str|int|float|bool|dict) = .+  # .+", line) for line in assignments)
     names = list(papermill.inspect_notebook(str(NOTEBOOK)))
     assert names == [line.split(":")[0] for line in assignments]
     assert sorted(names) == sorted([*KNOBS, "more"])
-
-
-def test_the_parameters_cell_keeps_continuous_integration_small(committed):
-    (cell,) = tagged(committed, "parameters")
+    # continuous integration stays small
     assert cell.metadata["nbmake"]["mock"] == {"preset": "smoke", "dataset": "digits", "output_dir": "runs/smoke"}
 
 
@@ -78,46 +60,37 @@ def test_nothing_of_the_run_that_made_it_is_left_behind(committed):
     text = NOTEBOOK.read_text()
     assert str(ROOT) not in text
     assert not re.search(r"/(home|root|tmp|Users|work)/", text)
+    assert WIDGET_VIEW not in text
     assert NOTEBOOK.stat().st_size < 1_500_000
 
 
 def test_it_carries_the_outputs_of_one_run_in_order(committed):
     cells = code_cells(committed)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-    assert not any(output.output_type == "error" for cell in cells for output in cell.outputs)
-    pictures = sum("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not any(output.output_type == "error" for output in outputs)
     # augmentation, range test, log, confusion, classes, wrong predictions, four of mistakes, Grad-CAM twice, the explorer,
     # faithfulness twice, sanity check twice, the planted shortcut
-    assert pictures == 18
-    assert WIDGET_VIEW not in NOTEBOOK.read_text()
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 18
     assert longest_lines(committed) == []
     (prose,) = tagged(committed, "made-with")
     assert re.search(r"one real run with `\w+ = .+Data: .+; hardware: .+; PyTorch [\d.]+.*; \d{4}-\d\d-\d\d; ", prose.source)
     assert prose.source.startswith("The outputs saved in this file ")  # true also while somebody runs the page
     assert prose.source.endswith(" Yours replace them as you run the cells, and section 3 says what yours are made with.")
+    (summary,) = [cell for cell in cells if "model_summary(network)" in cell.source]  # the original's, to the character
+    assert summary.outputs[0].text.rstrip("\n") == SUMMARY.read_text().rstrip("\n")
 
 
-def test_it_is_short_to_read(committed):
-    assert len(committed.cells) <= 40
-    lines = {cell.id: len(cell.source.splitlines()) for cell in code_cells(committed)}
+def test_it_is_short_to_read_and_uses_the_public_face_alone(committed):
     (parameters,), (bootstrap,) = tagged(committed, "parameters"), tagged(committed, "bootstrap")
-    assert {name: count for name, count in lines.items() if count > 8}.keys() <= {parameters.id, bootstrap.id}
-
-
-def test_its_cells_use_the_public_face_alone(committed):
-    """One import, of public names, behind the one that makes the kernel ready."""
-    (bootstrap,) = tagged(committed, "bootstrap")
-    lines = [line for cell in code_cells(committed) if cell is not bootstrap for line in cell.source.splitlines()]
-    (found,) = [line for line in lines if re.match(r"\s*(import|from)\b", line)]
-    names = found.removeprefix("from era_support_packages import ").split(", ")
-    assert set(names) <= set(era_support_packages.__all__)
-    private = [line for line in lines if re.search(r"[a-z]\._[a-z]", line)]
-    assert private == []
-
-
-def test_its_summary_is_the_originals_to_the_character(committed):
-    (cell,) = [cell for cell in code_cells(committed) if "model_summary(network)" in cell.source]
-    assert cell.outputs[0].text.rstrip("\n") == SUMMARY.read_text().rstrip("\n")
+    assert len(committed.cells) <= 40
+    lines = {cell.id: cell.source.splitlines() for cell in code_cells(committed)}
+    assert {name for name, found in lines.items() if len(found) > 8} <= {parameters.id, bootstrap.id}
+    del lines[bootstrap.id]
+    told = [line for found in lines.values() for line in found]
+    (found,) = [line for line in told if re.match(r"\s*(import|from)\b", line)]
+    assert set(found.removeprefix("from era_support_packages import ").split(", ")) <= set(era_support_packages.__all__)
+    assert [line for line in told if re.search(r"[a-z]\._[a-z]", line)] == []
 
 
 def test_the_badge_opens_this_notebook(committed):
@@ -138,11 +111,7 @@ def test_the_badge_opens_this_notebook(committed):
         ("label_smooting", "0.1", "Unknown parameter 'label_smooting': did you mean 'label_smoothing'?"),
         ("more", '{"whitning": true}', "Unknown parameter 'whitning' in more: did you mean 'whitening'?"),
         ("seed", "first", "seed is 'first'; give a whole number from 0 to 4294967295."),
-        (
-            "dataset",
-            "no/such",
-            "Unknown data set 'no/such': give one of auto, cifar10, cifar100, digits, or a path",
-        ),
+        ("dataset", "no/such", "Unknown data set 'no/such': give one of auto, cifar10, cifar100, digits, or a path"),
         ("dataset", ".", "{folder} holds no class folders: a folder of images has <class>/ or train/<class>/"),
         ("data_root", "no/such", "data_root is 'no/such', but there is no such folder: make it, or give one that is there."),
         ("finished_run", "no/such", "finished_run is 'no/such', but there is no such folder: give that of a run."),
@@ -151,10 +120,7 @@ def test_the_badge_opens_this_notebook(committed):
     ],
 )
 def test_a_bad_value_ends_with_its_sentence_before_a_kernel_starts(name, value, sentence, tmp_path, monkeypatch, capsys):
-    def never(*_):
-        raise AssertionError("the notebook was executed")
-
-    monkeypatch.setattr(execution, "execute", never)
+    monkeypatch.setattr(execution, "execute", lambda *_: pytest.fail("the notebook was executed"))
     monkeypatch.setattr(execution, "repository_folder", lambda: tmp_path)
     assert notebook.main(["run", "-p", name, value]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {sentence.format(folder=tmp_path)}")
@@ -182,27 +148,15 @@ def test_a_bad_value_does_not_wait_for_pytorch(module, arguments, sentence):
         "finally: print(sorted({'torch', 'matplotlib', 'pytorch_grad_cam', 'papermill'} & set(sys.modules)))\n"
     )
     finished = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert (finished.returncode, finished.stdout) == (2, "[]\n")
-    assert finished.stderr == f"error: {sentence}\n"
+    assert (finished.returncode, finished.stdout, finished.stderr) == (2, "[]\n", f"error: {sentence}\n")
 
 
 # ---- an executed copy -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def source():
-    cells = [
-        nbformat.v4.new_markdown_cell("old words", metadata={"tags": ["made-with"]}, id="m"),
-        nbformat.v4.new_code_cell("seed: int = 0  # seed", metadata={"tags": ["parameters"]}, id="p"),
-        nbformat.v4.new_code_cell("print(seed)", id="c"),
-    ]
-    return nbformat.v4.new_notebook(cells=cells)
-
-
-def test_without_a_kernel_the_picture_of_a_panel_is_shown(source):
-    source.cells[2].outputs = [
-        nbformat.v4.new_output("display_data", {WIDGET_VIEW: {"model_id": "1"}, "image/png": PIXEL, "text/plain": "panel"})
-    ]
+def test_without_a_kernel_the_picture_of_a_panel_is_shown():
+    source = small_notebook()
+    source.cells[2].outputs = displayed({WIDGET_VIEW: {"model_id": "1"}, "image/png": PIXEL, "text/plain": "panel"})
     source.metadata["widgets"] = {"state": {}}
     result = executed_notebook.without_widgets(source)
     assert result.cells[2].outputs[0].data == {"image/png": PIXEL, "text/plain": "panel"}
@@ -210,18 +164,15 @@ def test_without_a_kernel_the_picture_of_a_panel_is_shown(source):
     assert WIDGET_VIEW in source.cells[2].outputs[0].data
 
 
-def test_tables_sentences_and_the_stand_in_of_a_panel_are_kept_in_the_page(committed, tmp_path):
-    shown = [
+def test_tables_sentences_and_the_stand_in_of_a_panel_are_kept_in_the_page(tmp_path):
+    executed = read()
+    code_cells(executed)[-1].outputs = displayed(
         {"text/html": "<table><tr><td>a cell</td></tr></table>", "text/plain": "a cell"},
         {"text/markdown": "a *sentence*", "text/plain": "a sentence"},
         {WIDGET_VIEW: {"model_id": "1"}, "text/plain": "Run this cell."},
-    ]
-    executed = copy.deepcopy(committed)
-    cell = code_cells(executed)[-1]
-    cell.outputs = [nbformat.v4.new_output("display_data", data) for data in shown]
-    path = tmp_path / "page.ipynb"
-    nbformat.write(executed, path)
-    page = executed_notebook.to_html(path).read_text()
+    )
+    nbformat.write(executed, tmp_path / "page.ipynb")
+    page = executed_notebook.to_html(tmp_path / "page.ipynb").read_text()
     for text in ("<td>a cell</td>", "a <em>sentence</em>", "<pre>Run this cell.</pre>"):
         assert text in page
 
@@ -238,9 +189,6 @@ def finished(tmp_path, monkeypatch):
     return run
 
 
-CHANGED = "`preset = 'cpu'`, `dataset = 'pets'`, `train_images = 500`, `max_lr = 0.2`;"
-
-
 class Prepared:
     """As much of a prepared run as its provenance asks for."""
 
@@ -249,17 +197,20 @@ class Prepared:
         self.train = colored_images(6)
 
 
+FINISHED = "was finished before (on a computer with PyTorch 2.6.0, in 1 min 15 s) and is shown here."
+
+
 @pytest.mark.parametrize(
     ("given", "done", "values", "how"),
     [
-        ({"preset": "cpu", "seed": 3}, 0, "`preset = 'cpu'`, `seed = 3`;", "the run `{}` is trained here."),
-        ({}, 0, "`preset = 'cpu'`;", "the run `{}` is trained here."),  # what "auto" is here
-        ({"cutout": 4}, 2, "`preset = 'cpu'`, `cutout = 4`;", "the run `{}` was begun before and goes on here after epoch 2."),
+        ({"preset": "cpu", "seed": 3}, 0, "`preset = 'cpu'`, `seed = 3`", "is trained here."),
+        ({}, 0, "`preset = 'cpu'`", "is trained here."),  # what "auto" is here
+        ({"cutout": 4}, 2, "`preset = 'cpu'`, `cutout = 4`", "was begun before and goes on here after epoch 2."),
         (
             {"finished_run": "x"},
             4,
-            CHANGED,
-            "the run `{}` was finished before (on a computer with PyTorch 2.6.0, in 1 min 15 s) and is shown here.",
+            "`preset = 'cpu'`, `dataset = 'pets'`, `train_images = 500`, `max_lr = 0.2`",
+            FINISHED,
         ),
     ],
 )
@@ -268,17 +219,20 @@ def test_section_3_says_what_the_outputs_are_made_with(given, done, values, how,
     monkeypatch.setattr(Run, "finished", property(lambda run: done == 4))
     said = provenance.of_run(Parameters(given), Prepared(finished))
     assert said._repr_markdown_().startswith(
-        f"These outputs are made with {values} every other value is the preset's or the parameters cell's. Data: colours; "
+        f"These outputs are made with {values}; every other value is the preset's or the parameters cell's. Data: colours; "
         "hardware: another computer; PyTorch 2.9.1; 2"
     )
-    assert said._repr_markdown_().endswith(how.format(finished.folder))
+    assert said._repr_markdown_().endswith(f"the run `{finished.folder}` {how}")
     plain = repr(said)
     assert "".join(plain.split()) == "".join(said.sentence.replace("`", "").split())
     assert max(len(line) for line in plain.splitlines() if str(finished.folder) not in line) <= 100
 
 
+# ---- run ------------------------------------------------------------------------------------------------------------
+
+
 @pytest.fixture
-def small(source, tmp_path, monkeypatch):
+def small(tmp_path, monkeypatch) -> Callable[..., None]:
     """In place of the committed notebook, one of the cells that `fill` is given, in a repository of its own."""
     path = tmp_path / "small.ipynb"
     for module in (execution, executed_notebook):
@@ -287,23 +241,32 @@ def small(source, tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "describe", lambda device: "another computer")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
-    def fill(**cells):
+    def fill(head=None, **cells):
+        source = small_notebook()
         source.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        del source.cells[2:]
-        for tag, text in cells.items():
-            source.cells.append(nbformat.v4.new_code_cell(text, metadata={"tags": [tag]}))
+        source.cells[2:] = [nbformat.v4.new_code_cell(text, metadata={"tags": [tag]}) for tag, text in cells.items()]
+        source.cells[:1] = head or source.cells[:1]
         nbformat.write(source, path)
 
     return fill
 
 
+@pytest.fixture
+def mine(tmp_path) -> Path:
+    """The folder of a run that took 75 seconds."""
+    run = tmp_path / "runs" / "mine"
+    run.mkdir(parents=True)
+    (run / "summary.json").write_text('{"seconds": 75}')
+    return run
+
+
 def failed(tmp_path):
-    content = nbformat.read(tmp_path / "runs" / "failed.ipynb", as_version=4)
+    content = read(tmp_path / "runs" / "failed.ipynb")
     (words,) = tagged(content, "made-with")
     return content, words.source
 
 
-def test_a_folder_with_braces_is_a_folder(small, tmp_path, capsys):
+def test_a_folder_with_braces_is_a_folder(small, tmp_path):
     small(later="1 / 0")
     assert notebook.main(["run", "-p", "dataset", "digits", "-p", "output_dir", "runs/{a}{}"]) == 1
     assert (tmp_path / "runs" / "{a}{}" / "failed.ipynb").is_file()
@@ -312,9 +275,8 @@ def test_a_folder_with_braces_is_a_folder(small, tmp_path, capsys):
 def test_a_failing_cell_is_reported_and_its_notebook_kept(small, tmp_path, capsys):
     small(later="1 / 0")
     assert notebook.main(["run", "-p", "dataset", "digits", "-p", "seed", "2"]) == 1
-    kept = tmp_path / "runs" / "failed.ipynb"
-    message = f"error: ZeroDivisionError: division by zero (the notebook up to there is {kept})\n"
-    assert capsys.readouterr().err.endswith(message)
+    kept = f"(the notebook up to there is {tmp_path / 'runs' / 'failed.ipynb'})"
+    assert capsys.readouterr().err.endswith(f"error: ZeroDivisionError: division by zero {kept}\n")
     content, words = failed(tmp_path)
     assert "injected-parameters" in str(content.cells)
     assert words.startswith("This notebook was run with `dataset = 'digits'`, `seed = 2`; every other value is the preset's")
@@ -328,21 +290,21 @@ REFUSES = "from era_support_packages.runs.folder import RunError; raise RunError
 
 def test_a_run_that_the_notebook_refuses_ends_like_a_bad_value(small, tmp_path, capsys):
     """A name that belongs to other values, for example, which is known only when the data is there."""
-    small(configuration=SAYS + REFUSES.format("It is the run of another configuration: give another name."))
+    sentence = "It is the run of another configuration: give another name."
+    small(configuration=SAYS + REFUSES.format(sentence))
     assert notebook.main(["run", "-p", "dataset", "digits"]) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == "error: It is the run of another configuration: give another name."
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {sentence}"
     content, words = failed(tmp_path)
-    ending = "**It ended early:** It is the run of another configuration: give another name."
-    assert words == f"These outputs are made with A. {ending}"
+    assert words == f"These outputs are made with A. **It ended early:** {sentence}"
     (error,) = [output for cell in code_cells(content) for output in cell.outputs if output.output_type == "error"]
-    assert error.traceback == ["It is the run of another configuration: give another name."]
+    assert error.traceback == [sentence]
 
 
 def test_a_run_that_was_stopped_is_no_bad_value(small, tmp_path, capsys):
-    small(configuration=SAYS, files=REFUSES.format("The run was stopped after epoch 1 of 4: run again to go on."))
+    sentence = "The run was stopped after epoch 1 of 4: run again to go on."
+    small(configuration=SAYS, files=REFUSES.format(sentence))
     assert notebook.main(["run", "-p", "dataset", "digits"]) == 1
     kept = tmp_path / "runs" / "failed.ipynb"
-    sentence = "The run was stopped after epoch 1 of 4: run again to go on."
     assert capsys.readouterr().err.splitlines()[-1] == f"error: RunError: {sentence} (the notebook up to there is {kept})"
     assert failed(tmp_path)[1] == f"These outputs are made with A. **It ended early:** {sentence}"
 
@@ -359,42 +321,40 @@ if len(sys.argv) > 2:  # the function in which SIGTERM arrives
     setattr(executed, sys.argv[2], lambda *_: signal.raise_signal(signal.SIGTERM))
 sys.exit(notebook.main(["run", "-p", "dataset", "digits"]))
 """
+TO_GO_ON = "run again with the same values to go on after the last complete epoch"
+
+
+def run_and_stop(*arguments):
+    """The runner in a process of its own: the signal goes to whoever runs the notebook."""
+    command = [sys.executable, "-c", RUNNER, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.parametrize(("name", "exit_code"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_the_runner_itself_can_be_stopped(name, exit_code, small, tmp_path):
-    """In a process of its own: the signal goes to whoever runs the notebook."""
-    small(
-        configuration=SAYS,
-        later=f"import os, signal, time; os.kill(os.getppid(), signal.{name}); time.sleep(60)",
-    )
-    ended = subprocess.run([sys.executable, "-c", RUNNER, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    small(configuration=SAYS, later=f"import os, signal, time; os.kill(os.getppid(), signal.{name}); time.sleep(60)")
+    ended = run_and_stop(tmp_path)
     assert ended.returncode == exit_code, ended.stderr
     kept = tmp_path / "runs" / "failed.ipynb"
-    sentence = "run again with the same values to go on after the last complete epoch"
     # older versions of asyncio and zmq say more of what they left when the process ends
-    assert f"error: Stopped: {sentence} (the notebook up to there is {kept})" in ended.stderr.splitlines()
-    assert failed(tmp_path)[1] == f"These outputs are made with A. **It ended early:** {sentence}"
+    assert f"error: Stopped: {TO_GO_ON} (the notebook up to there is {kept})" in ended.stderr.splitlines()
+    assert failed(tmp_path)[1] == f"These outputs are made with A. **It ended early:** {TO_GO_ON}"
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["failed.ipynb"]
 
 
 @pytest.mark.parametrize(
     ("place", "kept", "sentence"),
     [
-        ("seconds", "failed.ipynb", "run again with the same values to go on after the last complete epoch (the notebook up to"),
+        ("seconds", "failed.ipynb", f"{TO_GO_ON} (the notebook up to"),
         ("to_html", "mine/notebook.ipynb", "the run is done, and its notebook is"),
     ],
 )
-def test_a_runner_stopped_after_the_last_cell_leaves_its_notebook_under_its_name(place, kept, sentence, small, tmp_path):
-    run = tmp_path / "runs" / "mine"
-    run.mkdir(parents=True)
-    (run / "summary.json").write_text('{"seconds": 75}')
+def test_a_runner_stopped_after_the_last_cell_leaves_its_notebook_under_its_name(place, kept, sentence, small, tmp_path, mine):
     small(configuration=SAYS, files="print('Everything is in runs/mine')")
-    command = [sys.executable, "-c", RUNNER, str(tmp_path), place]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    ended = run_and_stop(tmp_path, place)
     assert ended.returncode == 143, ended.stderr
     assert f"error: Stopped: {sentence}" in ended.stderr
-    assert [path.relative_to(tmp_path / "runs").as_posix() for path in (tmp_path / "runs").rglob("*.ipynb")] == [kept]
+    assert [path.relative_to(mine.parent).as_posix() for path in mine.parent.rglob("*.ipynb")] == [kept]
 
 
 class Page(HTMLParser):
@@ -415,25 +375,17 @@ class Page(HTMLParser):
         self.text += "" if self.hidden else data
 
 
-def test_the_html_of_a_users_run_names_its_values_and_machine_in_its_first_screen(small, tmp_path, capsys):
-    page = nbformat.read(NOTEBOOK, as_version=4)
-    run = tmp_path / "runs" / "mine"
-    run.mkdir(parents=True)
-    (run / "summary.json").write_text('{"seconds": 75}')
-    small(
-        configuration="from era_support_packages.notebook.provenance import Provenance\n"
-        "Provenance(f'These outputs are made with `seed = {seed}`. Data: pets; hardware: a machine.')",
-        files="print('Everything is in runs/mine')",
+def test_the_html_of_a_users_run_names_its_values_and_machine_in_its_first_screen(small, committed, mine, capsys):
+    configuration = (
+        "from era_support_packages.notebook.provenance import Provenance\n"
+        "Provenance(f'These outputs are made with `seed = {seed}`. Data: pets; hardware: a machine.')"
     )
-    path = execution.notebook_file()
-    content = nbformat.read(path, as_version=4)
-    content.cells[:1] = page.cells[:3]  # the head of the committed page, which tells of the committed outputs
-    nbformat.write(content, path)
+    # the head of the committed page tells of the committed outputs
+    small(committed.cells[:3], configuration=configuration, files="print('Everything is in runs/mine')")
     assert notebook.main(["run", "-p", "dataset", "digits", "-p", "seed", "2"]) == 0
-    assert f"HTML      {run / 'notebook.html'}" in capsys.readouterr().out
-    text = " ".join(Page((run / "notebook.html").read_text()).text.split())
-    start = text[:1200]  # with its title and a button, a screen of 1,000 x 800 px holds more than that
-    assert "These outputs are made with seed = 2. Data: pets; hardware: a machine. Training took 1 min 15 s, the whole " in start
-    committed = page.cells[1].source.split(";")[0].replace("`", "")
-    assert committed not in text
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["mine"]
+    assert f"HTML      {mine / 'notebook.html'}" in capsys.readouterr().out
+    text = " ".join(Page((mine / "notebook.html").read_text()).text.split())
+    said = "These outputs are made with seed = 2. Data: pets; hardware: a machine. Training took 1 min 15 s, the whole "
+    assert said in text[:1200]  # with its title and a button, a screen of 1,000 x 800 px holds more than that
+    assert committed.cells[1].source.split(";")[0].replace("`", "") not in text
+    assert [path.name for path in mine.parent.iterdir()] == ["mine"]

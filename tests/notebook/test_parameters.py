@@ -3,11 +3,11 @@
 import ast
 import dataclasses
 import re
-from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
+from notebook_files import code_cells, read, tagged
+from stopping import raising
 
 from era_support_packages.notebook.parameters import KNOBS, MOST_MISTAKES, OTHERS, Knobs, ParameterError, Parameters, parse
 from era_support_packages.runs import preparation
@@ -15,8 +15,9 @@ from era_support_packages.system.command_values import read_value, shield_negati
 from era_support_packages.system.settings import comment, fields
 from era_support_packages.training.config import TrainingConfig
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "gradcam_cifar10.ipynb"
-CELL = next(cell.source for cell in nbformat.read(NOTEBOOK, 4).cells if "parameters" in cell.metadata.get("tags", []))
+NOTEBOOK = read()
+CELL = tagged(NOTEBOOK, "parameters")[0].source
+INJECTED = "# Parameters\nlabel_smoothing = 0.1\nepochs = 2\n"
 
 
 def kernel(*sources: str) -> dict[str, Any]:
@@ -28,6 +29,11 @@ def kernel(*sources: str) -> dict[str, Any]:
     return namespace
 
 
+def changed(*sources: str) -> dict[str, Any]:
+    """What these cells change."""
+    return Parameters.read(kernel(*sources)).changed
+
+
 def edited(**values: Any) -> str:
     """The parameters cell with some of its values changed."""
     lines = CELL.splitlines()
@@ -37,108 +43,70 @@ def edited(**values: Any) -> str:
     return "\n".join(lines)
 
 
-# ---- the cell --------------------------------------------------------------------------------------------------------
-
-
-def test_the_committed_cell_holds_the_knobs_with_their_values() -> None:
-    values: dict[str, Any] = {}
-    exec(CELL, values)
-    assert {name: values[name] for name in KNOBS} == KNOBS
+def test_the_committed_cell_holds_the_knobs_with_their_values_and_what_the_help_says():
+    values = kernel(CELL)
+    assert {name: values[name] for name in (*KNOBS, "more")} == {**KNOBS, "more": {}}
     assigned = [node.target.id for node in ast.parse(CELL).body if isinstance(node, ast.AnnAssign)]
     assert sorted(assigned) == sorted([*KNOBS, "more"])
-    assert values["more"] == {}
-
-
-def test_the_comments_in_the_cell_say_what_the_help_of_a_command_line_says() -> None:
     comments = {line.split(":")[0]: line.split("  # ")[1] for line in CELL.splitlines() if " = " in line}
     assert {name: comments[name] for name in KNOBS} == {name: comment(field) for name, field in fields(Knobs).items()}
 
 
-def test_knobs_and_others_are_all_there_is() -> None:
-    fields = {field.name for field in dataclasses.fields(TrainingConfig)} - {"preset_name"}
-    assert fields <= {*KNOBS, *OTHERS}
+def test_knobs_and_others_are_all_there_is_and_no_other_cell_uses_their_names():
+    names = {field.name for field in dataclasses.fields(TrainingConfig)} - {"preset_name"}
+    assert names <= {*KNOBS, *OTHERS}
     assert not set(KNOBS) & set(OTHERS)
-    assert set(OTHERS) < fields
-
-
-def test_no_other_cell_of_the_notebook_uses_the_name_of_a_parameter() -> None:
-    cells = [cell for cell in nbformat.read(NOTEBOOK, 4).cells if cell.cell_type == "code" and cell.source != CELL]
-    bound = {
-        node.id
-        for cell in cells
-        for node in ast.walk(ast.parse(cell.source))
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    }
+    assert set(OTHERS) < names
+    nodes = [node for cell in code_cells(NOTEBOOK) if cell.source != CELL for node in ast.walk(ast.parse(cell.source))]
+    bound = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    assert bound
     assert not bound & {*KNOBS, *OTHERS, "more"}
 
 
-# ---- read from a kernel ----------------------------------------------------------------------------------------------
+UNTOUCHED = {"dataset": "auto", "seed": 0, "output_dir": "runs"}
 
 
-def test_the_cell_as_it_is_changes_nothing() -> None:
+def test_the_cell_as_it_is_changes_nothing():
     parameters = Parameters.read(kernel(CELL))
-    assert parameters.changed == {}
-    assert parameters.overrides == {"dataset": "auto", "seed": 0, "output_dir": "runs"}
-    assert parameters.ignored == ()
+    assert (parameters.changed, parameters.overrides, parameters.ignored) == ({}, UNTOUCHED, ())
 
 
-def test_knobs_and_more_are_read() -> None:
-    given = {"epochs": 3, "preset": "smoke", "mistakes": 4, "more": {"cutout": 8, "label_smoothing": 0.0}}
-    parameters = Parameters.read(kernel(edited(**given)))
-    assert parameters.changed == {"preset": "smoke", "epochs": 3, "mistakes": 4, "cutout": 8, "label_smoothing": 0.0}
-    assert parameters.overrides == {
-        "dataset": "auto", "seed": 0, "output_dir": "runs", "epochs": 3, "cutout": 8, "label_smoothing": 0.0,
-    }  # fmt: skip
+def test_knobs_and_more_are_read():
+    of_the_run = {"epochs": 3, "cutout": 8, "label_smoothing": 0.0}
+    more = {"cutout": 8, "label_smoothing": 0.0}
+    parameters = Parameters.read(kernel(edited(epochs=3, preset="smoke", mistakes=4, more=more)))
+    assert parameters.changed == {"preset": "smoke", "mistakes": 4, **of_the_run}
+    assert parameters.overrides == {**UNTOUCHED, **of_the_run}
 
 
-INJECTED = "# Parameters\nlabel_smoothing = 0.1\nepochs = 2\n"
-
-
-def test_what_papermill_injects_is_read_by_name() -> None:
-    parameters = Parameters.read(kernel(CELL, INJECTED, "import os\nfound = here = root = None"))
-    assert parameters.changed == {"epochs": 2, "label_smoothing": 0.1}
-
-
-def test_a_line_that_a_person_adds_to_the_cell_is_read() -> None:
-    assert Parameters.read(kernel(CELL + "\ncutout = 8\nweight_decay: float = 0.001")).changed == {
-        "cutout": 8,
-        "weight_decay": 0.001,
-    }
+def test_what_papermill_injects_and_what_a_person_adds_to_the_cell_is_read_by_name():
+    assert changed(CELL, INJECTED, "import os\nfound = here = root = None") == {"epochs": 2, "label_smoothing": 0.1}
+    assert changed(CELL + "\ncutout = 8\nweight_decay: float = 0.001") == {"cutout": 8, "weight_decay": 0.001}
 
 
 @pytest.mark.parametrize("cells", [(CELL, "# Parameters\nlable_smoothing = 0.1\n"), (CELL + "\nlable_smoothing = 0.1",)])
-def test_a_name_that_is_none_is_refused_with_what_was_meant(cells: tuple[str, ...]) -> None:
-    with pytest.raises(ParameterError) as raised:
-        Parameters.read(kernel(*cells))
-    assert str(raised.value) == "Unknown parameter 'lable_smoothing': did you mean 'label_smoothing'?"
+def test_a_name_that_is_none_is_refused_with_what_was_meant(cells):
+    with pytest.raises(ParameterError, match=r"^Unknown parameter 'lable_smoothing': did you mean 'label_smoothing'\?$"):
+        changed(*cells)
 
 
-def test_a_session_that_goes_on_for_long_raises_no_false_alarm() -> None:
+def test_a_session_that_goes_on_for_long_raises_no_false_alarm():
     """Injected once, then edited by hand and run again, with variables of the person's own in other cells."""
     own = "import time\nbase = 3\n_private = 4\ndevice = 'mine'\nepoch = 5\nrun = config = train = None"
-    before = kernel(CELL, INJECTED, own, "%matplotlib inline".replace("%", "# "))
-    assert Parameters.read(before).changed == {"epochs": 2, "label_smoothing": 0.1}
-    assert Parameters.read(before).ignored == ("device",)
-    after = kernel(CELL, INJECTED, own, CELL + "\n_base = 'x'")
-    assert Parameters.read(after).changed == {}  # what was injected for the cell of before is not
-    assert Parameters.read(after).ignored == ("label_smoothing", "device")
-    twice = kernel(CELL, INJECTED, own, CELL, "# Parameters\ncutout = 4\n")
-    assert Parameters.read(twice).changed == {"cutout": 4}
+    before = Parameters.read(kernel(CELL, INJECTED, own, "# matplotlib inline"))
+    assert (before.changed, before.ignored) == ({"epochs": 2, "label_smoothing": 0.1}, ("device",))
+    after = Parameters.read(kernel(CELL, INJECTED, own, CELL + "\n_base = 'x'"))
+    assert (after.changed, after.ignored) == ({}, ("label_smoothing", "device"))  # it was injected for the cell of before
+    assert changed(CELL, INJECTED, own, CELL, "# Parameters\ncutout = 4\n") == {"cutout": 4}
 
 
-def test_a_cell_that_is_no_python_does_no_harm() -> None:
+@pytest.mark.parametrize("cells", [["", CELL, "!ls", "%%bash\nlabel = 3", "\0", INJECTED], None], ids=["no python", "no ipython"])
+def test_cells_that_cannot_be_read_do_no_harm(cells):
     namespace = kernel(CELL, INJECTED)
-    namespace["In"][1:1] = ["!ls", "%%bash\nlabel = 3", "\0"]
+    namespace["In"] = cells
+    if cells is None:  # then every field's name counts
+        del namespace["In"]
     assert Parameters.read(namespace).changed == {"epochs": 2, "label_smoothing": 0.1}
-
-
-def test_without_ipython_every_fields_name_counts() -> None:
-    namespace = kernel(CELL, INJECTED)
-    del namespace["In"]
-    assert Parameters.read(namespace).changed == {"epochs": 2, "label_smoothing": 0.1}
-
-
-# ---- one sentence for each bad value ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -150,18 +118,12 @@ def test_without_ipython_every_fields_name_counts() -> None:
         ({"more": {"mistakes": 3}}, "mistakes has a line of its own: give it there instead of in more."),
         ({"more": [3]}, 'more is [3]; give names with values, such as {"cutout": 8, "label_smoothing": 0.0}.'),
         ({"more": {"cutout": 3}, "cutout": 4}, "cutout is given twice, by its name and in more: give it once."),
+        ({"more": {"preset_name": "fast"}}, "Unknown parameter 'preset_name' in more"),  # the recipe's name without the recipe
     ],
 )
-def test_names_are_refused_when_they_are_read(given: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(ParameterError) as raised:
+def test_names_are_refused_when_they_are_read(given, sentence):
+    with pytest.raises(ParameterError, match=f"^{re.escape(sentence)}"):
         Parameters.collect(given)
-    assert str(raised.value) == sentence
-
-
-def test_the_name_of_a_preset_is_no_value_of_more() -> None:
-    """It would name the recipe without being it."""
-    with pytest.raises(ParameterError, match="Unknown parameter 'preset_name' in more"):
-        Parameters.collect({"more": {"preset_name": "fast"}})
 
 
 BAD = [
@@ -193,13 +155,8 @@ BAD = [
 
 
 @pytest.mark.parametrize(("given", "sentence"), BAD, ids=[str(given) for given, _ in BAD])
-def test_a_bad_value_is_refused_before_anything_is_done(
-    given: dict[str, Any], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def never(*_: Any, **__: Any) -> None:
-        raise AssertionError("something was prepared")
-
-    monkeypatch.setattr(preparation, "prepare", never)
+def test_a_bad_value_is_refused_before_anything_is_done(given, sentence, tmp_path, monkeypatch):
+    monkeypatch.setattr(preparation, "prepare", raising(AssertionError("something was prepared")))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("precious")
     with pytest.raises(ParameterError) as raised:
@@ -213,7 +170,7 @@ def test_a_bad_value_is_refused_before_anything_is_done(
 
 @pytest.mark.parametrize("path", ["x" * 300, f"{'x' * 300}/deeper", "~nobody-is-called-so/runs"], ids=["long", "deep", "home"])
 @pytest.mark.parametrize("name", ["dataset", "data_root", "finished_run", "output_dir"])
-def test_a_path_that_no_system_takes_is_refused_like_any_other(name: str, path: str, tmp_path: Path, monkeypatch) -> None:
+def test_a_path_that_no_system_takes_is_refused_like_any_other(name, path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if (name, path[0]) == ("output_dir", "~"):  # a folder may be called so
         Parameters.collect({name: path}).check()
@@ -222,86 +179,67 @@ def test_a_path_that_no_system_takes_is_refused_like_any_other(name: str, path: 
         Parameters.collect({name: path}).check()
 
 
-def test_good_values_are_handed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    seen: dict[str, Any] = {}
-    monkeypatch.setattr(preparation, "prepare", lambda preset, **values: seen.update(preset=preset, **values))
-    lines: list[str] = []
+def test_good_values_are_handed_on(monkeypatch, tmp_path):
+    seen, lines = {}, []
+    monkeypatch.setattr(preparation, "prepare", lambda preset, report, **values: seen.update(preset=preset, **values))
     given = {"preset": "smoke", "dataset": "digits", "data_root": str(tmp_path), "more": {"cutout": 4}, "model": None}
     dataclasses.replace(Parameters.collect(given), ignored=("device",)).prepare(lines.append)
-    del seen["report"]
-    assert seen == {
-        "preset": "smoke",
-        "data_root": str(tmp_path),
-        "resume": True,
-        "finished_run": None,
-        "dataset": "digits",
-        "seed": 0,
-        "output_dir": "runs",
-        "cutout": 4,
-    }
+    expected = {"preset": "smoke", "data_root": str(tmp_path), "resume": True, "finished_run": None, "dataset": "digits"}
+    assert seen == {**expected, "seed": 0, "output_dir": "runs", "cutout": 4}
     assert lines == ["Note: the variable device of this notebook is no parameter; to make it one, write it into more."]
 
 
-def test_what_the_machine_or_the_data_refuse_is_a_sentence_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise FileNotFoundError("No images there: give another folder.")
-
-    monkeypatch.setattr(preparation, "prepare", refuse)
+def test_what_the_machine_or_the_data_refuse_is_a_sentence_too(monkeypatch):
+    monkeypatch.setattr(preparation, "prepare", raising(FileNotFoundError("No images there: give another folder.")))
     with pytest.raises(ParameterError, match=r"^No images there: give another folder\.$"):
         Parameters.collect({"dataset": "digits"}).prepare()
-
-
-# ---- a command line --------------------------------------------------------------------------------------------------
-
-
-def test_values_are_read_as_json_python_constants_or_text() -> None:
-    pairs = [("a", "3"), ("b", "None"), ("c", "True"), ("d", "cpu"), ("e", "[[16, 0.5], [32, 0.5]]"), ("f", "0.1"), ("g", "007")]
-    expected = {"a": 3, "b": None, "c": True, "d": "cpu", "e": [[16, 0.5], [32, 0.5]], "f": 0.1, "g": "007"}
-    assert parse(pairs) == expected
-    assert read_value("9" * 5000) == "9" * 5000
-    assert read_value("[" * 100_000) == "[" * 100_000
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [(".01", 0.01), ("1.", 1.0), ("1_000", 1000), ("-.5e-1", -0.05), ("(16, 0.7)", (16, 0.7)), ("1.5.2", "1.5.2"), (".", ".")],
-)
-def test_numbers_are_read_as_in_python(text: str, value: object) -> None:
-    assert read_value(text) == value
-    assert type(read_value(text)) is type(value)
-
-
-def test_what_is_text_stays_text() -> None:
-    assert parse([("run_name", "2024"), ("dataset", "10"), ("data_root", "None")]) == {
-        "run_name": "2024",
-        "dataset": "10",
-        "data_root": None,
-    }
-
-
-def test_negative_numbers_are_not_taken_for_options() -> None:
-    assert shield_negative_numbers(["-p", "max_lr", "-1e-3", "-3", "-inf", "--seed"]) == [
-        "-p", "max_lr", " -1e-3", "-3", " -inf", "--seed",
-    ]  # fmt: skip
-    assert read_value(" -1e-3") == -0.001
-
-
-def test_papermill_gets_the_names_that_the_cell_has() -> None:
-    parameters = Parameters.collect({"seed": 3, "cutout": 4, "more": {"whitening": True}})
-    assert parameters.for_papermill() == {"seed": 3, "more": {"cutout": 4, "whitening": True}}
-    assert Parameters.collect({"seed": 3}).for_papermill() == {"seed": 3}
 
 
 @pytest.mark.parametrize(
     ("text", "value"),
     [
+        ("3", 3),
+        ("None", None),
+        ("True", True),
+        ("cpu", "cpu"),
+        ("0.1", 0.1),
+        ("007", "007"),
+        (".01", 0.01),
+        ("1.", 1.0),
+        ("1_000", 1000),
+        ("-.5e-1", -0.05),
+        (" -1e-3", -0.001),
+        ("1.5.2", "1.5.2"),
+        (".", "."),
+        ("(16, 0.7)", (16, 0.7)),
+        ("[[16, 0.5], [32, 0.5]]", [[16, 0.5], [32, 0.5]]),
+        ("[[16, 1.0]]", [[16, 1.0]]),
         ("[(16, 0.7), (32, 0.3)]", [(16, 0.7), (32, 0.3)]),
         ("{'cutout': 8, 'whitening': True}", {"cutout": 8, "whitening": True}),
         ('{"whitening": True}', {"whitening": True}),
-        ("[[16, 1.0]]", [[16, 1.0]]),
         ("(cats", "(cats"),
         ("__import__('os')", "__import__('os')"),
+        ("9" * 5000, "9" * 5000),
+        ("[" * 100_000, "[" * 100_000),
     ],
+    ids=lambda value: str(value)[:20],
 )
-def test_a_value_is_written_as_in_python_or_as_json(text: str, value: object) -> None:
-    assert read_value(text) == value
+def test_a_value_is_read_as_in_python_or_as_json_or_else_as_text(text, value):
+    assert (read_value(text), type(read_value(text))) == (value, type(value))
+    assert parse([("a", text)]) == {"a": value}
+
+
+def test_what_is_text_stays_text():
+    pairs = [("run_name", "2024"), ("dataset", "10"), ("data_root", "None")]
+    assert parse(pairs) == {"run_name": "2024", "dataset": "10", "data_root": None}
+
+
+def test_negative_numbers_are_not_taken_for_options():
+    words = ["-p", "max_lr", "-1e-3", "-3", "-inf", "--seed"]
+    assert shield_negative_numbers(words) == ["-p", "max_lr", " -1e-3", "-3", " -inf", "--seed"]
+
+
+def test_papermill_gets_the_names_that_the_cell_has():
+    parameters = Parameters.collect({"seed": 3, "cutout": 4, "more": {"whitening": True}})
+    assert parameters.for_papermill() == {"seed": 3, "more": {"cutout": 4, "whitening": True}}
+    assert Parameters.collect({"seed": 3}).for_papermill() == {"seed": 3}

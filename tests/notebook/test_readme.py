@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from notebook_files import NOTEBOOK
 
 from era_support_packages.datasets import loading as datasets
 from era_support_packages.datasets.digits import load_digits
@@ -17,28 +18,24 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
-def few_digits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def few_digits(monkeypatch, tmp_path) -> None:
     """718 and 120 handwritten digits in place of every data set, and an empty folder to write into."""
-
-    def first(split: ImageDataset, count: int) -> ImageDataset:
-        every = len(split) // count
-        return split.take(np.arange(count) * every)
 
     def load(name: str, root: str | None = None) -> tuple[ImageDataset, ImageDataset]:
         train, test = load_digits()
-        return first(train, 718), first(test, 120)
+        return train.take(np.arange(718) * (len(train) // 718)), test.take(np.arange(120) * (len(test) // 120))
 
     monkeypatch.setattr(datasets, "load", load)
     monkeypatch.chdir(tmp_path)
 
 
-def test_there_is_a_library_example() -> None:
+def test_there_is_a_library_example():
     assert BLOCKS
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", BLOCKS, ids=[f"block {number}" for number, _ in enumerate(BLOCKS, 1)])
-def test_a_python_block_runs_as_it_stands(block: str, few_digits: None, tmp_path: Path) -> None:
+def test_a_python_block_runs_as_it_stands(block, few_digits, tmp_path):
     namespace: dict[str, object] = {"__name__": "__main__"}
     exec(compile(block, "README.md", "exec"), namespace)
     if "explanation" not in namespace:
@@ -52,10 +49,10 @@ def test_a_python_block_runs_as_it_stands(block: str, few_digits: None, tmp_path
     np.testing.assert_allclose(explanation.confidences[:, 0], history.predictions.confidences[worst], atol=0.02)
 
 
-def test_every_environment_variable_that_a_person_may_set_is_named() -> None:
-    package = "\n".join(file.read_text(encoding="utf-8") for file in (REPOSITORY / "era_support_packages").rglob("*.py"))
-    notebook = (REPOSITORY / "notebooks" / "gradcam_cifar10.ipynb").read_text(encoding="utf-8")
-    read = set(re.findall(r"\bERA_[A-Z0-9_]*[A-Z0-9]\b", package + notebook)) - {"ERA_NOTEBOOK_FOLDER"}  # set by the notebook
+def test_every_environment_variable_that_a_person_may_set_is_named():
+    files = [NOTEBOOK, *(REPOSITORY / "era_support_packages").rglob("*.py")]
+    text = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    read = set(re.findall(r"\bERA_[A-Z0-9_]*[A-Z0-9]\b", text)) - {"ERA_NOTEBOOK_FOLDER"}  # set by the notebook
     assert {"ERA_DATA_ROOT", "ERA_CIFAR100_URL", "ERA_REPO_URL"} <= read
     assert {name for name in read if f"`{name}`" not in README} == set()
 
@@ -72,7 +69,7 @@ def texts_of(*folders: Path) -> str:
     return "\n".join(found)
 
 
-def test_the_troubleshooting_quotes_what_is_really_said() -> None:
+def test_the_troubleshooting_quotes_what_is_really_said():
     said = texts_of(REPOSITORY / "era_support_packages", REPOSITORY / "tests" / "environments")
     rows = re.findall(r"^\| (.*?) \|", README.split("## Troubleshooting")[1].split("\n## ")[0], re.MULTILINE)
     quotes = [quote for row in rows for quote in re.findall(r"`([^`]+ [^`]+)`", row) if not quote.startswith("make ")]
@@ -82,15 +79,14 @@ def test_the_troubleshooting_quotes_what_is_really_said() -> None:
             assert piece.strip(" ,:()=?") in said, quote
 
 
-def test_each_target_that_the_readme_names_exists() -> None:
+def test_each_target_that_the_readme_names_exists():
     targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"\bmake ([a-z]+)\b", "\n".join(re.findall(r"`([^`\n]+)`", README)))) | set(
-        re.findall(r"^make ([a-z]+)", README, re.MULTILINE)
-    )
+    named = set(re.findall(r"\bmake ([a-z]+)\b", "\n".join(re.findall(r"`([^`\n]+)`", README))))
+    named |= set(re.findall(r"^make ([a-z]+)", README, re.MULTILINE))
     assert {"run", "test", "lab", "colab"} <= named <= targets
 
 
-def test_each_link_within_the_page_and_to_a_file_leads_somewhere() -> None:
+def test_each_link_within_the_page_and_to_a_file_leads_somewhere():
     headings = re.findall(r"^#+ (.+)$", README, re.MULTILINE)
     anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", README):

@@ -1,11 +1,9 @@
 """The outputs of cells in a terminal, while papermill runs them."""
 
 import logging
-from pathlib import Path
 
 import nbformat
 import papermill
-import pytest
 
 from era_support_packages.notebook.terminal import printed
 
@@ -18,11 +16,9 @@ display({"text/plain": ""}, raw=True)
 """
 
 
-def test_prints_tables_and_sentences_appear_in_their_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    content = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(SHOWN)],
-        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
-    )
+def test_prints_tables_and_sentences_appear_in_their_order(tmp_path, capsys):
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SHOWN)], metadata={"kernelspec": kernel})
     path = tmp_path / "shown.ipynb"
     nbformat.write(content, path)
     logger = logging.getLogger("papermill")

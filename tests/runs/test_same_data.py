@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +19,21 @@ from era_support_packages.training.checkpoint import Checkpoint, CheckpointError
 from era_support_packages.training.config import TrainingConfig
 
 TINY = {"epochs": 1, "resolutions": [(8, 1.0)], "batch_size": 4, "max_lr": 0.1, "whitening": False, "device": "cpu"}
+DIGITS = colored_images(24), colored_images(10, split="test", seed=1)
 
 
 @pytest.fixture
-def letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def letters(image_folder, tmp_path, monkeypatch) -> Path:
     """train/ with four images each of a and b, test/ with two each, in data/letters of the working folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ERA_CACHE_DIR", raising=False)
     monkeypatch.delenv("ERA_DATA_ROOT", raising=False)
-    folder = tmp_path / "data" / "letters"
-    for split, count in (("train", 4), ("test", 2)):
-        for label, value in (("a", 10), ("b", 200)):
-            (folder / split / label).mkdir(parents=True)
-            for number in range(count):
-                Image.new("RGB", (32, 32), (value, number, 0)).save(folder / split / label / f"{number}.png")
-    return folder
+    reds = {"train/a": range(4), "train/b": range(200, 204), "test/a": range(10, 12), "test/b": range(210, 212)}
+    return image_folder(reds, "data/letters")
 
 
 @pytest.fixture(autouse=True)
-def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_networks(monkeypatch) -> None:
     """A network of a second in place of ResNet18."""
     monkeypatch.setattr(recording, "build_model", lambda config, classes, train: tiny_network(classes))
 
@@ -55,26 +50,35 @@ def trained(**values: Any) -> Run:
     return start.run
 
 
+def paint(file: Path, red: int) -> None:
+    Image.new("RGB", (32, 32), (red, 0, 0)).save(file)
+
+
 def flip_the_classes(folder: Path) -> None:
     for split in ("train", "test"):
         (folder / split / "a").rename(folder / split / "c")
 
 
+def flip_them_back(folder: Path) -> None:
+    for split in ("train", "test"):
+        (folder / split / "c").rename(folder / split / "a")
+
+
 def correct_a_label(folder: Path) -> None:
-    (folder / "train" / "a" / "3.png").rename(folder / "train" / "b" / "4.png")
+    (folder / "train" / "a" / "3.bmp").rename(folder / "train" / "b" / "3.bmp")
 
 
 def replace_pixels(folder: Path) -> None:
-    Image.new("RGB", (32, 32), (77, 77, 77)).save(folder / "train" / "b" / "2.png")
+    paint(folder / "train" / "b" / "202.bmp", 77)
 
 
 def more_images(folder: Path) -> None:
     for number in range(4, 40):
-        Image.new("RGB", (32, 32), (10, number, 0)).save(folder / "train" / "a" / f"{number}.png")
+        paint(folder / "train" / "a" / f"{number}.bmp", number)
 
 
 def one_more_test_image(folder: Path) -> None:
-    Image.new("RGB", (32, 32), (10, 50, 0)).save(folder / "test" / "a" / "2.png")
+    paint(folder / "test" / "a" / "50.bmp", 50)
 
 
 CHANGES = pytest.mark.parametrize(
@@ -90,39 +94,29 @@ CHANGES = pytest.mark.parametrize(
 
 
 @CHANGES
-def test_changed_data_has_a_run_of_its_own(change: Callable[[Path], None], words: str, letters: Path) -> None:
-    before = trained()
+def test_changed_data_has_a_run_of_its_own(change, words, letters):
+    before, said = trained(), []
     content = before.checkpoint_file.read_bytes()
     change(letters)
-    said: list[str] = []
     now = prepared(said=said)
     assert now.run.folder != before.folder
     assert now.run.name == f"{before.name}-data-{data_fingerprint(now.train, now.test).digest[:6]}"
     assert said[0] == f"{before.folder} belongs to other data ({words}); this data has a run of its own, {now.run.folder}."
     assert not now.run.finished
     recording.train_prepared(now, quiet)
-    assert prepared().run.folder == now.run.folder  # found again
-    assert prepared(run_name=now.run.name).run.folder == now.run.folder
+    assert prepared().run == now.run  # found again
+    assert prepared(run_name=now.run.name).run == now.run
     assert before.checkpoint_file.read_bytes() == content
+    if change is flip_the_classes:
+        flip_them_back(letters)
+        assert prepared().run == before
 
 
-def test_the_data_of_before_finds_its_run_again(letters: Path) -> None:
-    before = trained()
-    flip_the_classes(letters)
-    assert trained().folder != before.folder
-    for split in ("train", "test"):
-        (letters / split / "c").rename(letters / split / "a")
-    assert prepared().run.folder == before.folder
-
-
-def test_a_stopped_run_does_not_go_on_over_other_data(letters: Path) -> None:
-    start = prepared(epochs=2)
-    state = Checkpoint(
-        start.config, 2, (), {}, None, None, None, {}, None, None, data_fingerprint(start.train, start.test).to_dict()
-    )
-    state.save(start.run.checkpoint_file)
+def test_a_stopped_run_does_not_go_on_over_other_data(letters):
+    start, said = prepared(epochs=2), []
+    data = data_fingerprint(start.train, start.test).to_dict()
+    Checkpoint(start.config, 2, (), {}, None, None, None, {}, None, None, data).save(start.run.checkpoint_file)
     correct_a_label(letters)
-    said: list[str] = []
     now = prepared(epochs=2, said=said)
     assert now.run.folder != start.run.folder
     assert not any(line.startswith("Going on") for line in said)
@@ -130,18 +124,18 @@ def test_a_stopped_run_does_not_go_on_over_other_data(letters: Path) -> None:
         recording.train_in_folder(tiny_network(2), PreparedRun(start.run, start.config, now.train, now.test), quiet)
 
 
-def test_a_run_that_was_given_a_name_has_a_second_one(letters: Path) -> None:
+def test_a_run_that_was_given_a_name_has_a_second_one(letters):
     before = trained(run_name="mine")
     replace_pixels(letters)
     now = trained(run_name="mine")
     assert now.name.startswith("mine-data-")
-    assert prepared(run_name="mine").run.folder == now.folder
+    assert prepared(run_name="mine").run == now
     with pytest.raises(RunError, match="holds a run of another configuration: seed 0"):
         prepared(run_name=before.name, seed=1)
 
 
 @CHANGES
-def test_a_finished_run_is_not_shown_over_other_data(change: Callable[[Path], None], words: str, letters: Path) -> None:
+def test_a_finished_run_is_not_shown_over_other_data(change, words, letters):
     run = trained()
     assert prepared(finished_run=str(run.folder)).run == run
     change(letters)
@@ -150,62 +144,49 @@ def test_a_finished_run_is_not_shown_over_other_data(change: Callable[[Path], No
     assert str(caught.value).startswith(f"{run.folder} was trained on other data than is loaded: {words}. Give the dataset or")
 
 
-def test_the_same_data_keeps_its_run_wherever_it_lies(letters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_data_keeps_its_run_wherever_it_lies(letters, tmp_path, monkeypatch):
     run = trained()
-    assert prepared(dataset="data/letters").run.folder == run.folder
-    assert prepared(dataset=str(letters)).run.folder == run.folder
-    assert prepared(data_root=str(letters.parent)).run.folder == run.folder
+    for values in ({"dataset": "data/letters"}, {"dataset": str(letters)}, {"data_root": str(letters.parent)}):
+        assert prepared(**values).run == run
     moved = tmp_path / "elsewhere" / "alphabet"
     shutil.copytree(letters, moved)
     shutil.rmtree(letters)
-    assert prepared(dataset=str(moved)).run.folder == run.folder
-    assert prepared(dataset=str(moved), run_name=run.name).run.folder == run.folder
-    assert prepared(dataset=str(moved), finished_run=str(run.folder)).run == run
+    for values in ({}, {"run_name": run.name}, {"finished_run": str(run.folder)}):
+        assert prepared(dataset=str(moved), **values).run == run
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
     monkeypatch.setenv("ERA_DATA_ROOT", str(moved.parent))
-    assert prepared(dataset="alphabet", output_dir=str(tmp_path / "runs")).run.name == run.name
-    assert prepared(dataset="alphabet", output_dir=str(tmp_path / "runs"), seed=1).run.name != run.name
+    values = {"dataset": "alphabet", "output_dir": str(tmp_path / "runs")}
+    assert prepared(**values).run.name == run.name
+    assert prepared(**values, seed=1).run.name != run.name
 
 
-def test_the_same_folder_name_under_another_root(letters: Path, tmp_path: Path) -> None:
-    run = trained()
-    other = tmp_path / "root" / "letters"
+def test_the_same_folder_name_under_another_root(letters, tmp_path):
+    run, other = trained(), tmp_path / "root" / "letters"
     shutil.copytree(letters, other)
-    assert prepared(dataset="letters", data_root=str(other.parent)).run.folder == run.folder
+    assert prepared(data_root=str(other.parent)).run == run
     correct_a_label(other)
     shutil.rmtree(letters)
-    assert prepared(dataset="letters", data_root=str(other.parent)).run.folder != run.folder
+    assert prepared(data_root=str(other.parent)).run != run
 
 
-def test_digits_by_their_name_and_by_auto_are_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digits_by_their_name_and_by_auto_are_one_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(preparation.datasets, "load", lambda *_: small_digits())
-    first = prepared(dataset="auto").run
-    assert prepared(dataset="digits").run == first
+    monkeypatch.setattr(preparation.datasets, "load", lambda *_: DIGITS)
+    assert prepared(dataset="auto").run == prepared(dataset="digits").run
 
 
-def small_digits() -> tuple[ImageDataset, ImageDataset]:
-    return colored_images(24), colored_images(10, split="test", seed=1)
-
-
-def test_names_of_runs_are_as_they_were(letters: Path) -> None:
-    config = TrainingConfig.preset("smoke", dataset="letters", **TINY)
-    assert prepared().run.name == config.default_run_name("letters")
-
-
-def test_a_run_from_before_is_shown_with_a_word(letters: Path) -> None:
-    run = trained()
+def test_a_run_from_before_is_shown_with_a_word(letters):
+    run, said = trained(), []
     (run.folder / "data.json").unlink()
     state = Checkpoint.load(run.checkpoint_file)
-    said: list[str] = []
     assert prepared(said=said).run == run
-    assert not said  # the checkpoint keeps it too
+    assert said == []  # the checkpoint keeps it too
     object.__setattr__(state, "data", None)
     state.save(run.checkpoint_file)
     replace_pixels(letters)
     for values in ({}, {"finished_run": str(run.folder)}):
-        said = []
+        said.clear()
         assert prepared(said=said, **values).run == run
         assert said == [
             f"{run.folder} was trained before runs kept a fingerprint of their data: whether it belongs to the data that is "
@@ -214,32 +195,32 @@ def test_a_run_from_before_is_shown_with_a_word(letters: Path) -> None:
     assert not (run.folder / "data.json").exists()
 
 
-def test_what_a_run_keeps(letters: Path) -> None:
+def test_what_a_run_keeps(letters):
     start = prepared()
+    assert start.run.name == TrainingConfig.preset("smoke", dataset="letters", **TINY).default_run_name("letters")
     recording.train_prepared(start, quiet)
     data = data_fingerprint(start.train, start.test)
-    kept = json.loads((start.run.folder / "data.json").read_text())
-    assert DataFingerprint.from_dict(kept) == data
+    assert DataFingerprint.from_dict(json.loads((start.run.folder / "data.json").read_text())) == data
     assert Checkpoint.load(start.run.checkpoint_file).data == data.to_dict()
     assert start.run.summary()["data"] == data.digest
 
 
-def test_a_run_made_by_hand_keeps_the_fingerprint_of_its_arrays(tmp_path: Path) -> None:
-    train, test = small_digits()
+def test_a_run_made_by_hand_keeps_the_fingerprint_of_its_arrays(tmp_path):
+    train, test = DIGITS
     config = plan(output_dir=str(tmp_path))
-    start = PreparedRun(Run.create(asking(output_dir=str(tmp_path)), "colors", config), config, train, test)
-    recording.train_in_folder(tiny_network(), start, quiet)
-    assert start.run.data() == data_fingerprint(train, test)
+    run = Run.create(asking(output_dir=str(tmp_path)), "colors", config)
+    recording.train_in_folder(tiny_network(), PreparedRun(run, config, train, test), quiet)
+    assert run.data() == data_fingerprint(train, test)
     changed = ImageDataset(**{**vars(test), "images": np.roll(test.images, 1, axis=0)})
     with pytest.raises(RunError, match="other files or names among the 4 test images of 'red'"):
-        recording.train_in_folder(tiny_network(), PreparedRun(start.run, config, train, changed), quiet)
+        recording.train_in_folder(tiny_network(), PreparedRun(run, config, train, changed), quiet)
     with pytest.raises(CheckpointError, match="was trained on other data than is loaded: other files or names among"):
-        start.run.load(tiny_network(), changed)
+        run.load(tiny_network(), changed)
 
 
-def test_damaged_images_are_skipped_on_request(letters: Path) -> None:
+def test_damaged_images_are_skipped_on_request(letters):
     run = trained()
-    (letters / "train" / "a" / "9.png").write_bytes(b"")
+    (letters / "train" / "a" / "9.bmp").write_bytes(b"")
     with pytest.raises(DatasetError, match="skip_broken=True"):
         prepared()
-    assert prepared(skip_broken=True).run.folder == run.folder  # the same images are left
+    assert prepared(skip_broken=True).run == run  # the same images are left

@@ -27,18 +27,7 @@ test_losses: list[float] = []
 test_accuracies: list[float] = []
 
 
-# ---- training --------------------------------------------------------------------------------------------------------
-
-
-def train(
-    model: nn.Module,
-    device: str,
-    train_loader: Sequence[tuple[Tensor, Tensor]],
-    optimizer: torch.optim.Optimizer,
-    scheduler: object,
-    criterion: Callable[[Tensor, Tensor], Tensor],
-    epoch: int,
-) -> None:
+def train(model, device, train_loader, optimizer, scheduler, criterion, epoch) -> None:
     """Faults 1, 2, 11 and 14."""
     torch.autograd.set_detect_anomaly(True)  # fault 14: for good
     named = None
@@ -99,10 +88,8 @@ def suggest_max_lr(lrs: np.ndarray, losses: np.ndarray) -> float:
 
 def train_after_range_test(model: nn.Module, images: Tensor, labels: Tensor, max_lr: float) -> None:
     """Fault 10: the range test's optimizer has momentum, the one rebuilt for training has none."""
-    for optimizer in (
-        torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9),
-        torch.optim.SGD(model.parameters(), lr=max_lr),
-    ):
+    for values in ({"lr": 1e-4, "momentum": 0.9}, {"lr": max_lr}):
+        optimizer = torch.optim.SGD(model.parameters(), **values)
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(images), labels).backward()
         optimizer.step()
@@ -120,9 +107,6 @@ def train_once(images: Tensor, labels: Tensor, seed: int) -> nn.Module:
     return network
 
 
-# ---- predictions -----------------------------------------------------------------------------------------------------
-
-
 def get_incorrrect_predictions(model: nn.Module, loader: Batches, device: str) -> list[Mistake]:
     """Right in itself: (image, predicted, actual)."""
     model.eval()
@@ -130,9 +114,8 @@ def get_incorrrect_predictions(model: nn.Module, loader: Batches, device: str) -
     with torch.no_grad():
         for images, labels in loader:
             predicted = model(images.to(device)).argmax(dim=1)
-            for image, guess, truth in zip(images, predicted.tolist(), labels.tolist(), strict=True):
-                if guess != truth:
-                    mistakes.append((image, guess, truth))
+            every = zip(images, predicted.tolist(), labels.tolist(), strict=True)
+            mistakes += [(image, guess, truth) for image, guess, truth in every if guess != truth]
     return mistakes
 
 
@@ -166,9 +149,6 @@ def display_incorrect_images(mismatch: Sequence[Mistake], n: int, classes: Seque
     return figure
 
 
-# ---- Grad-CAM --------------------------------------------------------------------------------------------------------
-
-
 def class_activation_map(model: nn.Module, image: Tensor, class_id: int, layer: str) -> np.ndarray:
     """One map (H, W) at the layer's resolution. Faults 8 and 9."""
     kept: list[Tensor] = []
@@ -187,28 +167,19 @@ def class_activation_map(model: nn.Module, image: Tensor, class_id: int, layer: 
     return (heat / heat.max()).numpy()  # fault 8
 
 
-def generate_gradcam(
-    misclassified_images: Sequence[Mistake], model: nn.Module, target_layers: Sequence[str], device: str
-) -> tuple[list[np.ndarray], Tensor, Tensor]:
+def generate_gradcam(misclassified_images, model, target_layers, device) -> tuple[list[np.ndarray], Tensor, Tensor]:
     """Fault 3: it means to explain the predicted class."""
-    maps = []
-    for layer in target_layers:
-        heats = [class_activation_map(model, image, predicted, layer) for image, _actual, predicted in misclassified_images]
-        maps.append(np.stack(heats))
+    maps = [
+        np.stack([class_activation_map(model, image, predicted, layer) for image, _actual, predicted in misclassified_images])
+        for layer in target_layers
+    ]
     with torch.no_grad():
         logits = model(torch.stack([image for image, _, _ in misclassified_images]).to(device))
     probabilities, ids = logits.softmax(dim=1).sort(dim=1, descending=True)
     return maps, probabilities, ids
 
 
-def plot_gradcam(
-    gcam_layers: Sequence[np.ndarray],
-    target_layers: Sequence[str],
-    class_names: Sequence[str],
-    image_size: tuple[int, int],
-    predicted: Tensor,
-    misclassified_images: Sequence[Mistake],
-) -> Figure:
+def plot_gradcam(gcam_layers, target_layers, class_names, image_size, predicted, misclassified_images) -> Figure:
     """Faults 3, 6 and 7."""
     figure = Figure()
     grid = figure.subplots(1 + len(target_layers), len(misclassified_images), squeeze=False)
@@ -228,9 +199,6 @@ def overlay(image: np.ndarray, heat: np.ndarray, opacity: float = 0.5, colormap:
     """Fault 7: the colours come as BGR and are taken for RGB, so the map was inverted until hot places looked red."""
     colors = cv2.applyColorMap(np.rint(255 * (1 - heat)).astype(np.uint8), getattr(cv2, f"COLORMAP_{colormap.upper()}"))
     return np.rint((1 - opacity) * image + opacity * colors).astype(np.uint8)
-
-
-# ---- run today -------------------------------------------------------------------------------------------------------
 
 
 def cutout(image: np.ndarray) -> np.ndarray:

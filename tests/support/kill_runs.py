@@ -25,10 +25,10 @@ from unittest import mock
 
 import numpy as np
 import torch
+from tiny import quiet
 from tqdm import tqdm
 
 from era_support_packages.datasets.digits import load_digits
-from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.runs import preparation, recording
 from era_support_packages.system import atomic_file
 from era_support_packages.training import loop as training
@@ -63,9 +63,6 @@ class WrongResultError(AssertionError):
     """A resumed run differs from the undisturbed one."""
 
 
-# ---- the process that dies -------------------------------------------------------------------------------------------
-
-
 def train(folder: Path, log: Path, moment: Moment | None) -> None:
     """Train, or go on, until the moment or the end; appends the number of each epoch to `log` as it begins."""
     tqdm.set_lock(threading.RLock())  # its own one is shared with other processes and would be left behind
@@ -74,7 +71,8 @@ def train(folder: Path, log: Path, moment: Moment | None) -> None:
     _watch(TrainingStep, "__call__", lambda *_: _step(now, moment))
     if moment is not None and moment.point is not None:
         _watch_writing(now, moment)
-    few = _few_digits()
+    train, test = load_digits()  # as many as the run shows in an epoch, and forty to test on
+    few = train.take(np.arange(BATCHES * BATCH_SIZE)), test.take(np.arange(40))
     mock.patch.object(preparation.datasets, "load", return_value=few).start()
     prepared = preparation.prepare(
         "smoke",
@@ -88,20 +86,10 @@ def train(folder: Path, log: Path, moment: Moment | None) -> None:
         device="cpu",
         precision="fp32",
         threads=1,
-        report=_quiet,
+        report=quiet,
     )
     model = build_model(prepared.config, len(prepared.train.classes), prepared.train)
-    recording.train_in_folder(model, prepared, _quiet)
-
-
-def _few_digits() -> tuple[ImageDataset, ImageDataset]:
-    """As many as the run shows in an epoch, and forty to test on."""
-    train, test = load_digits()
-    return train.take(np.arange(BATCHES * BATCH_SIZE)), test.take(np.arange(40))
-
-
-def _quiet(line: str) -> None:
-    pass
+    recording.train_in_folder(model, prepared, quiet)
 
 
 def _watch(owner: Any, name: str, before: Callable[..., None]) -> None:
@@ -185,9 +173,6 @@ def _watch_writing(now: dict[str, int], moment: Moment) -> None:
 
 def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-# ---- the one who kills -----------------------------------------------------------------------------------------------
 
 
 def draw_moments(kills: int, generator: random.Random) -> list[str]:

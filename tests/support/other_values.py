@@ -9,49 +9,14 @@ def make(**values: Any) -> TrainingConfig:
     return TrainingConfig(**{"preset_name": "cpu", "epochs": 3, **values})
 
 
-OTHER_VALUES: dict[str, dict[str, Any]] = {
-    "dataset": {"dataset": "digits"},
-    "model": {"model": "ResNet34"},
-    "epochs": {"epochs": 4},
-    "train_images": {"epochs": None, "train_images": 100},
-    "resolutions": {"resolutions": ((31, 1.0),)},
-    "batch_size": {"batch_size": 511},
-    "max_lr": {"max_lr": 0.1},
-    "warmup": {"warmup": 0.26},
-    "warmup_start": {"warmup_start": 0.2},
-    "anneal": {"anneal": "cos"},
-    "optimizer": {"optimizer": "muon"},
-    "muon_lr": {"muon_lr": 0.2},
-    "momentum": {"momentum": 0.8},
-    "weight_decay": {"weight_decay": 5.1e-4},
-    "decay_norms_and_biases": {"decay_norms_and_biases": True},
-    "label_smoothing": {"label_smoothing": 0.1},
-    "norm_bias_lr": {"norm_bias_lr": 16},
-    "residual_start": {"residual_start": "dirac"},
-    "max_epochs": {"max_epochs": 2},
-    "whitening": {"whitening": True},
-    "horizontal_flip": {"horizontal_flip": 0.4},
-    "alternating_flip": {"alternating_flip": True},
-    "crop_padding": {"crop_padding": 1},
-    "cutout": {"cutout": 1},
-    "cutout_first": {"cutout_first": True},
-    "shift_scale_rotate": {"shift_scale_rotate": 0.1},
-    "rgb_shift": {"rgb_shift": 0.1},
-    "brightness_contrast": {"brightness_contrast": 0.1},
-    "range_test_iterations": {"range_test_iterations": 101},
-    "test_images": {"test_images": 10},
-    "skip_broken": {"skip_broken": True},
-    "test_time_flip": {"test_time_flip": True},
-    "precision": {"precision": "fp32"},
-    "device": {"device": "cpu"},
-    "engine": {"engine": "samples"},
-    "workers": {"workers": 1},
-    "threads": {"threads": 1},
-    "cuda_graph": {"cuda_graph": False},
-    "compile": {"compile": True},
-    "deterministic": {"deterministic": True},
-    "seed": {"seed": 1},
-    "run_name": {"run_name": "mine"},
-    "output_dir": {"output_dir": "elsewhere"},
-    "preset_name": {"preset_name": "best"},
-}
+_EACH = {"dataset": "digits", "model": "ResNet34", "epochs": 4, "resolutions": ((31, 1.0),), "batch_size": 511, "max_lr": 0.1}
+_EACH |= {"warmup": 0.26, "warmup_start": 0.2, "anneal": "cos", "optimizer": "muon", "muon_lr": 0.2, "momentum": 0.8}
+_EACH |= {"weight_decay": 5.1e-4, "decay_norms_and_biases": True, "label_smoothing": 0.1, "norm_bias_lr": 16}
+_EACH |= {"residual_start": "dirac", "max_epochs": 2, "whitening": True, "horizontal_flip": 0.4, "alternating_flip": True}
+_EACH |= {"crop_padding": 1, "cutout": 1, "cutout_first": True, "shift_scale_rotate": 0.1, "rgb_shift": 0.1}
+_EACH |= {"brightness_contrast": 0.1, "range_test_iterations": 101, "test_images": 10, "skip_broken": True}
+_EACH |= {"test_time_flip": True, "precision": "fp32", "device": "cpu", "engine": "samples", "workers": 1, "threads": 1}
+_EACH |= {"cuda_graph": False, "compile": True, "deterministic": True, "seed": 1, "run_name": "mine"}
+_EACH |= {"output_dir": "elsewhere", "preset_name": "best"}
+OTHER_VALUES: dict[str, dict[str, Any]] = {name: {name: value} for name, value in _EACH.items()}
+OTHER_VALUES["train_images"] = {"epochs": None, "train_images": 100}

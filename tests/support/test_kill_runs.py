@@ -16,24 +16,12 @@ from era_support_packages.training.history import EpochRecord
 ROWS = tuple(EpochRecord(epoch, 8, 64, 0.1, 2.0, 10.0, 2.0, 10.0, 4, 40, 1.5) for epoch in (1, 2))
 
 
-def finished(**changes: object) -> Checkpoint:
-    values = {
-        "config": plan(),
-        "planned": 2,
-        "records": ROWS,
-        "model": {"weight": torch.zeros(2)},
-        "optimizer": None,
-        "scheduler": None,
-        "scaler": None,
-        "random_state": {},
-        "logits": torch.zeros(4, 3),
-    }
-    return Checkpoint(**{**values, **changes})
+FINISHED = Checkpoint(plan(), 2, ROWS, {"weight": torch.zeros(2)}, None, None, None, {}, torch.zeros(4, 3))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
-def test_six_kills_lose_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+def test_six_kills_lose_nothing(capfd):
     assert kill_runs.main(["--kills", "6", "--seed", "1"]) == 0
     out = capfd.readouterr().out.splitlines()
     assert sum(line.startswith("  killed at ") for line in out) == 6
@@ -44,14 +32,14 @@ def test_six_kills_lose_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     )
 
 
-def test_forty_kills_include_ten_between_the_first_byte_and_the_name() -> None:
+def test_forty_kills_include_ten_between_the_first_byte_and_the_name():
     kinds = kill_runs.draw_moments(40, random.Random(0))
     assert len(kinds) == 40
     assert sum(kind in WRITE_POINTS[:-1] for kind in kinds) == 13
     assert set(kinds) == {"step", *WRITE_POINTS}
 
 
-def test_no_moment_lies_before_the_first_step_or_after_the_last_epoch() -> None:
+def test_no_moment_lies_before_the_first_step_or_after_the_last_epoch():
     generator = random.Random(0)
     moments = [kill_runs.next_moment("step", 3, generator) for _ in range(200)]
     assert {(moment.epoch, moment.step) for moment in moments} == {(4, 2), (4, 3), (4, 4), (5, 1), (5, 2), (5, 3), (5, 4)}
@@ -69,21 +57,19 @@ def test_no_moment_lies_before_the_first_step_or_after_the_last_epoch() -> None:
         ({"logits": torch.full((4, 3), 1e-45)}, ["predictions"]),
     ],
 )
-def test_every_bit_counts_but_the_seconds(changes: dict[str, object], found: list[str]) -> None:
-    assert kill_runs.differences(finished(), finished(**changes)) == found
+def test_every_bit_counts_but_the_seconds(changes, found):
+    assert kill_runs.differences(FINISHED, dataclasses.replace(FINISHED, **changes)) == found
 
 
-def test_an_epoch_that_is_trained_again_is_noticed(tmp_path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_epoch_that_is_trained_again_is_noticed(tmp_path, monkeypatch, capsys):
     def trains_all(folder, log, moment) -> int:
         log.write_text("1\n2\n3\n4\n5\n")
         return 0 if moment is None else -9
 
     monkeypatch.setattr(kill_runs, "start", trains_all)
     monkeypatch.setattr(kill_runs, "next_moment", lambda *_: Moment(2, point="after its name"))
-    with pytest.raises(kill_runs.WrongResultError) as raised:
+    message = r"with 0 epochs complete, the process up to epoch 2, checkpoint: after its name trained \[1, 2, 3, 4, 5\]"
+    with pytest.raises(kill_runs.WrongResultError, match=message):
         kill_runs.run_with_kills(tmp_path, ["after its name"], random.Random(0))
-    assert str(raised.value) == (
-        "with 0 epochs complete, the process up to epoch 2, checkpoint: after its name trained [1, 2, 3, 4, 5]"
-    )
     assert kill_runs.main(["--kills", "1"]) == 1
     assert capsys.readouterr().err.startswith("FAILED: ")
