@@ -343,12 +343,11 @@ def busy(run: Run) -> str:
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from era_support_packages.runs.folder import Run
-with Run(Path(sys.argv[1])).locked():
-    if "fork" in sys.argv and os.fork() == 0:
+from era_support_packages.system.locks import file_lock
+with file_lock(Path(sys.argv[1], ".lock")):
+    child = os.fork() if "fork" in sys.argv else 0
+    if child == 0:
         print(os.getpid(), flush=True)
-    elif "fork" not in sys.argv:
-        print(0, flush=True)
     time.sleep(60)
 """
 
@@ -359,7 +358,7 @@ def test_a_second_process_is_refused_until_the_first_is_killed(leaves_a_child, r
     """Whatever a killed process leaves running, as the loading processes that go on for some seconds, holds no lock."""
     command = [sys.executable, "-W", "ignore", "-c", HOLD, str(run.folder), *(["fork"] if leaves_a_child else [])]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as first:
-        child = int(first.stdout.readline())
+        holder = int(first.stdout.readline())  # itself or its child
         try:
             assert refused(run) == busy(run)
             assert refused(run) == busy(run)  # a refusal takes nothing from the first
@@ -370,8 +369,8 @@ def test_a_second_process_is_refused_until_the_first_is_killed(leaves_a_child, r
             assert files(run.folder) == []
         finally:
             first.kill()
-            if child:
-                os.kill(child, signal.SIGKILL)
+            if leaves_a_child:
+                os.kill(holder, signal.SIGKILL)
 
 
 def test_the_lock_is_given_back_after_an_error(run):

@@ -50,65 +50,50 @@ def trained(**values: Any) -> Run:
     return start.run
 
 
-def paint(file: Path, red: int) -> None:
-    Image.new("RGB", (32, 32), (red, 0, 0)).save(file)
+def move(folder: Path, names: dict[str, str]) -> None:
+    for before, after in names.items():
+        (folder / before).rename(folder / after)
 
 
-def flip_the_classes(folder: Path) -> None:
-    for split in ("train", "test"):
-        (folder / split / "a").rename(folder / split / "c")
+def paint(folder: Path, reds: dict[str, int]) -> None:
+    for file, red in reds.items():
+        Image.new("RGB", (32, 32), (red, 0, 0)).save(folder / file)
 
 
-def flip_them_back(folder: Path) -> None:
-    for split in ("train", "test"):
-        (folder / split / "c").rename(folder / split / "a")
+OTHER_LABEL = {"train/a/3.bmp": "train/b/3.bmp"}
+OTHER_PIXELS = {"train/b/202.bmp": 77}
 
 
-def correct_a_label(folder: Path) -> None:
-    (folder / "train" / "a" / "3.bmp").rename(folder / "train" / "b" / "3.bmp")
-
-
-def replace_pixels(folder: Path) -> None:
-    paint(folder / "train" / "b" / "202.bmp", 77)
-
-
-def more_images(folder: Path) -> None:
-    for number in range(4, 40):
-        paint(folder / "train" / "a" / f"{number}.bmp", number)
-
-
-def one_more_test_image(folder: Path) -> None:
-    paint(folder / "test" / "a" / "50.bmp", 50)
-
-
-CHANGES = pytest.mark.parametrize(
-    ("change", "words"),
+@pytest.mark.parametrize(
+    ("moved", "painted", "words"),
     [
-        (flip_the_classes, "the classes are b, c (before a, b)"),
-        (correct_a_label, "3 training images of 'a' (before 4), 5 training images of 'b' (before 4)"),
-        (replace_pixels, "other files or names among the 4 training images of 'b'"),
-        (more_images, "40 training images of 'a' (before 4)"),
-        (one_more_test_image, "3 test images of 'a' (before 2)"),
+        ({"train/a": "train/c", "test/a": "test/c"}, {}, "the classes are b, c (before a, b)"),
+        (OTHER_LABEL, {}, "3 training images of 'a' (before 4), 5 training images of 'b' (before 4)"),
+        ({}, OTHER_PIXELS, "other files or names among the 4 training images of 'b'"),
+        ({}, {f"train/a/{red}.bmp": red for red in range(4, 40)}, "40 training images of 'a' (before 4)"),
+        ({}, {"test/a/50.bmp": 50}, "3 test images of 'a' (before 2)"),
     ],
 )
-
-
-@CHANGES
-def test_changed_data_has_a_run_of_its_own(change, words, letters):
+def test_changed_data_has_a_run_of_its_own_and_that_of_before_is_not_shown_over_it(moved, painted, words, letters):
     before, said = trained(), []
     content = before.checkpoint_file.read_bytes()
-    change(letters)
+    assert prepared(finished_run=str(before.folder)).run == before
+    move(letters, moved)
+    paint(letters, painted)
+    with pytest.raises(RunError) as caught:
+        prepared(finished_run=str(before.folder))
+    other = f"{before.folder} was trained on other data than is loaded: {words}. Give the dataset or"
+    assert str(caught.value).startswith(other)
     now = prepared(said=said)
     assert now.run.folder != before.folder
     assert now.run.name == f"{before.name}-data-{data_fingerprint(now.train, now.test).digest[:6]}"
     assert said[0] == f"{before.folder} belongs to other data ({words}); this data has a run of its own, {now.run.folder}."
     assert not now.run.finished
     recording.train_prepared(now, quiet)
-    assert prepared().run == now.run  # found again
-    assert prepared(run_name=now.run.name).run == now.run
+    assert prepared().run == prepared(run_name=now.run.name).run == now.run  # found again
     assert before.checkpoint_file.read_bytes() == content
-    if change is flip_the_classes:
-        flip_them_back(letters)
+    if moved:
+        move(letters, {after: before for before, after in moved.items()})
         assert prepared().run == before
 
 
@@ -116,7 +101,7 @@ def test_a_stopped_run_does_not_go_on_over_other_data(letters):
     start, said = prepared(epochs=2), []
     data = data_fingerprint(start.train, start.test).to_dict()
     Checkpoint(start.config, 2, (), {}, None, None, None, {}, None, None, data).save(start.run.checkpoint_file)
-    correct_a_label(letters)
+    move(letters, OTHER_LABEL)
     now = prepared(epochs=2, said=said)
     assert now.run.folder != start.run.folder
     assert not any(line.startswith("Going on") for line in said)
@@ -126,22 +111,12 @@ def test_a_stopped_run_does_not_go_on_over_other_data(letters):
 
 def test_a_run_that_was_given_a_name_has_a_second_one(letters):
     before = trained(run_name="mine")
-    replace_pixels(letters)
+    paint(letters, OTHER_PIXELS)
     now = trained(run_name="mine")
     assert now.name.startswith("mine-data-")
     assert prepared(run_name="mine").run == now
     with pytest.raises(RunError, match="holds a run of another configuration: seed 0"):
         prepared(run_name=before.name, seed=1)
-
-
-@CHANGES
-def test_a_finished_run_is_not_shown_over_other_data(change, words, letters):
-    run = trained()
-    assert prepared(finished_run=str(run.folder)).run == run
-    change(letters)
-    with pytest.raises(RunError) as caught:
-        prepared(finished_run=str(run.folder))
-    assert str(caught.value).startswith(f"{run.folder} was trained on other data than is loaded: {words}. Give the dataset or")
 
 
 def test_the_same_data_keeps_its_run_wherever_it_lies(letters, tmp_path, monkeypatch):
@@ -165,7 +140,7 @@ def test_the_same_folder_name_under_another_root(letters, tmp_path):
     run, other = trained(), tmp_path / "root" / "letters"
     shutil.copytree(letters, other)
     assert prepared(data_root=str(other.parent)).run == run
-    correct_a_label(other)
+    move(other, OTHER_LABEL)
     shutil.rmtree(letters)
     assert prepared(data_root=str(other.parent)).run != run
 
@@ -184,7 +159,7 @@ def test_a_run_from_before_is_shown_with_a_word(letters):
     assert said == []  # the checkpoint keeps it too
     object.__setattr__(state, "data", None)
     state.save(run.checkpoint_file)
-    replace_pixels(letters)
+    paint(letters, OTHER_PIXELS)
     for values in ({}, {"finished_run": str(run.folder)}):
         said.clear()
         assert prepared(said=said, **values).run == run

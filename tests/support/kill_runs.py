@@ -10,6 +10,7 @@ been trained again. The faults come from outside: this file wraps functions of t
 
 import argparse
 import dataclasses
+import io
 import multiprocessing
 import os
 import random
@@ -20,6 +21,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -123,52 +125,35 @@ def _watch_writing(now: dict[str, int], moment: Moment) -> None:
         if moment.point == point and now["epoch"] == moment.epoch and Path(path).name.strip(".").startswith("checkpoint.pt"):
             _die()
 
-    class Opened:
-        """An open file whose content is written in two parts; the last one opened is the one that is synced."""
+    opened: list[Path] = []
 
-        latest: Any = None
+    class Opened(io.FileIO):
+        """An open file whose content is written in two parts."""
 
-        def __init__(self, path: Any, mode: str) -> None:
-            Opened.latest = path
-            self.path, self.file = path, open(path, mode)  # noqa: SIM115
+        def __init__(self, path: Path, mode: str) -> None:
+            super().__init__(path, mode)
+            opened.append(path)
 
-        def __enter__(self) -> "Opened":
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            self.file.close()
-
-        def write(self, content: Any) -> None:
+        def write(self, content: Any) -> int:
             half = len(content) // 2
-            self.file.write(content[:half])
-            self.file.flush()
-            at("first bytes", self.path)
-            self.file.write(content[half:])
+            written = super().write(content[:half])
+            at("first bytes", self.name)
+            return written + super().write(content[half:])
 
         def flush(self) -> None:
-            self.file.flush()
-            at("all bytes", self.path)
+            super().flush()
+            at("all bytes", self.name)
 
-        def fileno(self) -> int:
-            return self.file.fileno()
+    def fsync(descriptor: int) -> None:
+        os.fsync(descriptor)
+        at("flushed to disk", opened[-1])
 
-    class System:
-        """`os` as the writer sees it."""
+    def replace(source: Any, target: Any) -> None:
+        at("before its name", target)
+        os.replace(source, target)
+        at("after its name", target)
 
-        getpid = staticmethod(os.getpid)
-
-        @staticmethod
-        def fsync(descriptor: int) -> None:
-            os.fsync(descriptor)
-            at("flushed to disk", Opened.latest)
-
-        @staticmethod
-        def replace(source: Any, target: Any) -> None:
-            at("before its name", target)
-            os.replace(source, target)
-            at("after its name", target)
-
-    atomic_file.open, atomic_file.os = Opened, System
+    atomic_file.open, atomic_file.os = Opened, SimpleNamespace(getpid=os.getpid, fsync=fsync, replace=replace)
 
 
 def _die() -> None:
