@@ -393,7 +393,7 @@ A_NAME = (
 def test_a_bad_value_is_refused_before_any_data_is_loaded(values, message, resume, tmp_path, ask):
     ask.machine()
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        ask(**{"output_dir": str(tmp_path / "runs"), "resume": resume, **values})
+        ask(**{"resume": resume, **values})
     assert (ask.loaded, files(tmp_path)) == ([], [])
 
 

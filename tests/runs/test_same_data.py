@@ -29,7 +29,7 @@ def letters(image_folder, tmp_path, monkeypatch) -> Path:
     monkeypatch.delenv("ERA_CACHE_DIR", raising=False)
     monkeypatch.delenv("ERA_DATA_ROOT", raising=False)
     reds = {"train/a": range(4), "train/b": range(200, 204), "test/a": range(10, 12), "test/b": range(210, 212)}
-    return image_folder(reds, "data/letters")
+    return image_folder(reds, "data/letters", "png")
 
 
 @pytest.fixture(autouse=True)
@@ -60,8 +60,8 @@ def paint(folder: Path, reds: dict[str, int]) -> None:
         Image.new("RGB", (32, 32), (red, 0, 0)).save(folder / file)
 
 
-OTHER_LABEL = {"train/a/3.bmp": "train/b/3.bmp"}
-OTHER_PIXELS = {"train/b/202.bmp": 77}
+OTHER_LABEL = {"train/a/3.png": "train/b/3.png"}
+OTHER_PIXELS = {"train/b/202.png": 77}
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,8 @@ OTHER_PIXELS = {"train/b/202.bmp": 77}
         ({"train/a": "train/c", "test/a": "test/c"}, {}, "the classes are b, c (before a, b)"),
         (OTHER_LABEL, {}, "3 training images of 'a' (before 4), 5 training images of 'b' (before 4)"),
         ({}, OTHER_PIXELS, "other files or names among the 4 training images of 'b'"),
-        ({}, {f"train/a/{red}.bmp": red for red in range(4, 40)}, "40 training images of 'a' (before 4)"),
-        ({}, {"test/a/50.bmp": 50}, "3 test images of 'a' (before 2)"),
+        ({}, {f"train/a/{red}.png": red for red in range(4, 40)}, "40 training images of 'a' (before 4)"),
+        ({}, {"test/a/50.png": 50}, "3 test images of 'a' (before 2)"),
     ],
 )
 def test_changed_data_has_a_run_of_its_own_and_that_of_before_is_not_shown_over_it(moved, painted, words, letters):
@@ -195,7 +195,7 @@ def test_a_run_made_by_hand_keeps_the_fingerprint_of_its_arrays(tmp_path):
 
 def test_damaged_images_are_skipped_on_request(letters):
     run = trained()
-    (letters / "train" / "a" / "9.bmp").write_bytes(b"")
+    (letters / "train" / "a" / "9.png").write_bytes(b"")
     with pytest.raises(DatasetError, match="skip_broken=True"):
         prepared()
     assert prepared(skip_broken=True).run == run  # the same images are left
