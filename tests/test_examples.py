@@ -3,7 +3,6 @@
 import doctest
 import importlib
 import inspect
-from pathlib import Path
 
 import pytest
 
@@ -13,26 +12,18 @@ FACES = ("", ".datasets", ".models", ".evaluation", ".gradcam", ".training", ".r
 
 def public() -> dict[str, object]:
     """What the faces hand on, but for rooms and errors, by the name of the module that holds it and its own."""
-    found = {}
-    for face in FACES:
-        module = importlib.import_module(f"era_support_packages{face}")
-        for name in module.__all__:
-            value = getattr(module, name)
-            if (inspect.isfunction(value) or inspect.isclass(value)) and not (
-                inspect.isclass(value) and issubclass(value, BaseException)
-            ):
-                found[f"{value.__module__}.{name}".removeprefix("era_support_packages.")] = value
-    return found
+    modules = [importlib.import_module(f"era_support_packages{face}") for face in FACES]
+    values = [(name, getattr(module, name)) for module in modules for name in module.__all__]
+    classes = [(name, value) for name, value in values if inspect.isclass(value) and not issubclass(value, BaseException)]
+    functions = [(name, value) for name, value in values if inspect.isfunction(value)]
+    return {f"{value.__module__}.{name}".removeprefix("era_support_packages."): value for name, value in classes + functions}
 
 
-def cases() -> list[object]:
-    """The names; those whose example trains a ResNet18 may take over ten seconds."""
-    slow = ("runs.recording.train_prepared", "training.loop.fit")
-    return [pytest.param(name, marks=[pytest.mark.slow] * (name in slow)) for name in sorted(public())]
+SLOW = ("runs.recording.train_prepared", "training.loop.fit")  # they train a ResNet18
 
 
-@pytest.mark.parametrize("name", cases())
-def test_a_public_name_has_an_example_that_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in sorted(public())])
+def test_a_public_name_has_an_example_that_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tests = doctest.DocTestFinder(recurse=False).find(public()[name], name, globs={"__name__": "__main__"})
     assert sum(len(test.examples) for test in tests) > 0, "an example is missing"

@@ -178,7 +178,6 @@ KEEPING: dict[str, Callable[[Tensor], Tensor]] = {
     "padded channels": lambda x: nn.functional.pad(x[:, :2], (0, 0, 0, 0, 0, 1)),
     "channels stacked": lambda x: torch.stack([x[:, 0], x[:, 2], x[:, 1]], dim=1),
     "beside what is put together from constants": lambda x: x + torch.cat([torch.ones(1, 3, 4, 1), torch.zeros(1, 3, 4, 1)], 2),
-    "beside a recurrent layer": lambda x: x + 0 * nn.LSTM(8, 8)(x.mean(dim=(1, 2)))[0].mean(),
     "leaky": nn.functional.leaky_relu,
     "resized": lambda x: nn.functional.interpolate(x, size=(5, 5), mode="bilinear"),
 }

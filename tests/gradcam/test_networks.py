@@ -158,6 +158,25 @@ def test_kinds_are_refused_by_everything_that_explains(make: Callable[[], Any], 
             call()
 
 
+def test_logits_that_lie_between_0_and_1_behind_a_recurrent_layer_are_logits() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.recurrent, self.linear = nn.Conv2d(3, 4, 1), nn.LSTM(4, 4), nn.Linear(4, 2)
+            nn.init.normal_(self.linear.weight, std=0.1)
+            nn.init.constant_(self.linear.bias, 0.5)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.linear(self.recurrent(self.conv(images).relu().mean(dim=(2, 3))[None])[0][0])
+
+    model = Recurrent()
+    logits = model(small_images()).detach()
+    assert 0 < logits.min() < logits.max() < 1
+    found = explain(model, small_images(), [[0, 1]] * 3, "conv")
+    np.testing.assert_allclose(found.confidences, logits.softmax(dim=1), rtol=1e-5)
+
+
 def test_a_scripted_part_is_left_alone_and_its_layers_are_refused() -> None:
     model = nn.Sequential(small_network()[:2], torch.jit.script(small_network()[2:]))
     expected = explain(small_network(), small_images(), layers="1")
