@@ -1,5 +1,7 @@
 """The model, the images and the surroundings are left as they were found, whatever happens."""
 
+from unittest.mock import MagicMock
+
 import numpy as np
 import pytest
 import torch
@@ -103,29 +105,14 @@ def test_images_survive_a_network_that_begins_in_place(method: str) -> None:
 def test_the_progress_bar_counts_every_forward_pass_and_nothing_is_printed_without_it(
     method: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    seen: list[tuple[float, str, str]] = []
-    counted: list[int] = []
-
-    class Bar:
-        def __init__(self, total: float, description: str, unit: str) -> None:
-            seen.append((total, description, unit))
-
-        def __enter__(self) -> "Bar":
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-        def update(self, passes: int) -> None:
-            counted.append(passes)
-
-    monkeypatch.setattr("era_support_packages.gradcam.explanation.progress_bar", Bar)
+    bar, expected = MagicMock(), 3 * (1 + 6 + 8)
+    monkeypatch.setattr("era_support_packages.gradcam.explanation.progress_bar", bar)
     model, images = small_network(), small_images()
     explain(model, images, [[0, 1]] * 3, ["1", "3", "1"], method, batch_size=2)
-    expected = 3 * (1 + 6 + 8)
     assert image_passes(model, images, ["1", "3", "1"], method) == expected
-    assert (seen, sum(counted)) == ([(expected, METHODS[method].title, " passes")], expected)
     explain(model, images, layers="1", method=method, progress=False)
     explain(model, images, layers="1", method="gradcam")
-    assert len(seen) == 1
+    bar.assert_called_once_with(expected, METHODS[method].title, " passes")
+    update = bar.return_value.__enter__.return_value.update
+    assert sum(call.args[0] for call in update.call_args_list) == expected
     assert capsys.readouterr() == ("", "")

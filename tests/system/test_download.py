@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import DEFAULT, Mock
 
 import pytest
 from file_server import CONTENT, OTHER, QUICK, FileServer, closed_port, fetch, left, serving, wait_until
@@ -82,15 +83,10 @@ def test_a_file_arrives_and_after_a_break_only_the_rest_is_asked_for(options, as
 
 
 def test_a_network_that_is_gone_for_a_moment(file, serve, monkeypatch):
-    server, opened, urlopen = serve(answers=[BREAK]), [], urllib.request.urlopen
-
-    def gone_at_second(*arguments, **options):
-        opened.append(1)
-        if len(opened) == 2:
-            raise urllib.error.URLError(OSError(errno.ENETUNREACH, "Network is unreachable"))
-        return urlopen(*arguments, **options)
-
-    monkeypatch.setattr(urllib.request, "urlopen", gone_at_second)
+    server, urlopen = serve(answers=[BREAK]), Mock(wraps=urllib.request.urlopen)
+    gone = urllib.error.URLError(OSError(errno.ENETUNREACH, "Network is unreachable"))
+    urlopen.side_effect = [DEFAULT, gone, DEFAULT]
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
     assert fetch(file, server) is None
     assert server.ranges_asked == [None, REST]
 
