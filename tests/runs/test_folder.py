@@ -98,7 +98,8 @@ def test_listing_names_each_file_and_its_size(run):
 
 def test_metrics_csv_to_the_character(run):
     header = "epoch,lr,train_loss,train_accuracy,test_loss,test_accuracy,seconds\n"
-    first, second = "1,0.05,2.25,12.5,2.125,33.5,1.5\n", "2,4e-06,0.3333333333333333,100.0,0.1,66.0,2.25\n"
+    first = "1,0.05,2.25,12.5,2.125,33.5,1.5,16,67,200\n"
+    second = "2,4e-06,0.3333333333333333,100.0,0.1,66.0,2.25,16,132,200\n"
     for records, rows in (((), ""), (RECORDS, first + second), (RECORDS[:1], first)):  # rewritten as a whole
         run.write_metrics(records)
         assert (run.folder / "metrics.csv").read_bytes().decode() == header + rows

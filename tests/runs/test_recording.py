@@ -591,7 +591,7 @@ def test_a_disk_that_fills_up_in_epoch_two_leaves_epoch_one_to_go_on_from(start,
 
     monkeypatch.setattr(Checkpoint, "save", full)
     with pytest.raises(
-        RunError, match=r"written into .* \(No space left on device\): the one of before is .* Make room, and run"
+        RunError, match=r"written into .* \(No space left on device\): the previous one is still there. Make room, and run"
     ):
         train_in_folder(network(), prepared, quiet)
     monkeypatch.undo()
