@@ -116,7 +116,7 @@ def test_a_run_from_end_to_end(tmp_path, loaded, capsys):
     assert lines[: len(values) + 1] == [f"Run {run.folder}", *values]
     assert lines[-4].startswith("This run will take about ")
     done = f"{summary['test_accuracy']:.2f} % of the test split; written to {run.folder}"
-    assert lines[-3:] == [training.log_header(), training.log_row(record), done]
+    assert lines[-3:] == [log_header(), log_row(record), done]
     assert "error" not in output.err
 
 
@@ -151,7 +151,8 @@ def test_a_range_test_that_suggests_nothing_ends_with_its_sentence(tmp_path, ste
 def test_every_parameter_is_an_option():
     names = [field.name for field in dataclasses.fields(TrainingConfig)]
     options = {action.dest: action.option_strings for action in command.build_parser()._actions}
-    assert set(options) == {"help", "preset", "data_root", "resume", *names} - {"preset_name"}
+    own = {"help", "preset", "data_root", "resume", "figures", "json", "quiet"}
+    assert set(options) == {*own, *names} - {"preset_name"}
     assert [options[name] for name in ("train_images", "max_lr", "resume")] == [["--train-images"], ["--max-lr"], ["--no-resume"]]
 
 
@@ -162,7 +163,7 @@ def test_values_are_read_as_what_the_configuration_takes():
     expected = {"preset": "auto", "resume": True, "epochs": 3, "max_lr": 0.01, "resolutions": [[16, 0.5], [32, 0.5]]}
     expected |= {"test_time_flip": True, "workers": "auto", "dataset": "data/cifar10-jpeg"}
     expected["run_name"] = "2024"  # text, though it looks like a number
-    assert {name: value for name, value in options.items() if value is not None} == expected
+    assert {name: value for name, value in options.items() if value not in (None, False)} == expected
 
 
 @pytest.mark.parametrize(
@@ -170,8 +171,8 @@ def test_values_are_read_as_what_the_configuration_takes():
     [
         (["--preset", "fats"], "Unknown preset 'fats': did you mean 'fast' or 'auto'?"),
         (["--preset", "quick"], "Unknown preset 'quick': choose one of 'auto', 'original', 'fast', 'best', 'cpu', 'smoke'."),
-        (["--preset", "cpu", "--batch-size", "1"], "batch_size is 1; give a whole number from 2 to 65536."),
-        (["--preset", "cpu", "--batch-size", "many"], "batch_size is 'many'; give a whole number from 2 to 65536."),
+        (["--preset", "cpu", "--batch-size", "1"], "--batch-size is 1; give a whole number from 2 to 65536."),
+        (["--preset", "cpu", "--batch-size", "many"], "--batch-size is 'many'; give a whole number from 2 to 65536."),
         (
             ["--preset", "cpu", "--max-lr", "-0.1", "--seed", "1.5"],
             "--max-lr is -0.1; give a number above 0 and up to 100, or 'auto' for the range test's suggestion. "
@@ -219,7 +220,7 @@ def test_missing_data_ends_with_one_sentence(tmp_path, monkeypatch, capsys):
     (photos / "train").mkdir(parents=True)
     monkeypatch.setattr(cifar, "_download", lambda *_: "the server cannot be reached")
     for dataset, root, message in (
-        ("digits", "nowhere", "data_root is 'nowhere', but there is no such folder: make it, or give one that is there.\n"),
+        ("digits", "nowhere", "--data-root is 'nowhere', but there is no such folder: make it, or give one that is there.\n"),
         ("no/such/folder", str(tmp_path), "Unknown data set 'no/such/folder': give one of auto, cifar10,"),
         (str(photos), ".", f"{photos} has a folder train/ but no test/: give it both, or class folders alone, without train/.\n"),
         ("cifar10", str(tmp_path), f"CIFAR-10 is not in {tmp_path}"),
@@ -327,8 +328,8 @@ def test_a_stopped_run_ends_with_the_code_of_its_signal_and_goes_on_with_the_sam
             f"Run {folder}",
             *str(run.config()).splitlines(),
             f"Not trained now: this is the run {run.name}, trained in {duration(summary['seconds'])} on {summary['hardware']}.",
-            training.log_header(),
-            *map(training.log_row, finished.records),
+            log_header(),
+            *map(log_row, finished.records),
             f"{summary['test_accuracy']:.2f} % of the test split; written to {folder}",
         ]
         assert command.main([*options, "--no-resume"]) == 0
@@ -355,7 +356,7 @@ def test_a_folder_that_cannot_be_gone_on_with_ends_with_one_sentence(tmp_path, s
     with untouched(folder):
         assert command.main([*options, "--seed", "7"]) == 2
     said = capsys.readouterr()
-    assert said.err.startswith(f"error: {folder} holds a run of another configuration: seed 0 (here 7). Give another run_name,")
+    assert said.err.startswith(f"error: {folder} holds a run of another configuration: seed 0 (here 7). Give another --run-name,")
     assert (said.err.count("\n"), said.out) == (1, "")
     (folder / "checkpoint.pt").write_bytes(b"")
     with untouched(folder):

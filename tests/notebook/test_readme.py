@@ -84,10 +84,3 @@ def test_each_target_that_the_readme_names_exists():
     named = set(re.findall(r"\bmake ([a-z]+)\b", "\n".join(re.findall(r"`([^`\n]+)`", README))))
     named |= set(re.findall(r"^make ([a-z]+)", README, re.MULTILINE))
     assert {"run", "test", "lab", "colab"} <= named <= targets
-
-
-def test_each_link_within_the_page_and_to_a_file_leads_somewhere():
-    headings = re.findall(r"^#+ (.+)$", README, re.MULTILINE)
-    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", README):
-        assert target[1:] in anchors if target.startswith("#") else (REPOSITORY / target).is_file(), target

@@ -97,7 +97,7 @@ def test_listing_names_each_file_and_its_size(run):
 
 
 def test_metrics_csv_to_the_character(run):
-    header = "epoch,lr,train_loss,train_accuracy,test_loss,test_accuracy,seconds\n"
+    header = "epoch,lr,train_loss,train_accuracy,test_loss,test_accuracy,seconds,px,correct,total\n"
     first = "1,0.05,2.25,12.5,2.125,33.5,1.5,16,67,200\n"
     second = "2,4e-06,0.3333333333333333,100.0,0.1,66.0,2.25,16,132,200\n"
     for records, rows in (((), ""), (RECORDS, first + second), (RECORDS[:1], first)):  # rewritten as a whole
@@ -313,7 +313,7 @@ def test_another_test_split_is_refused(images, classes, has, run):
     checkpoint().save(run.checkpoint_file)
     test = colored_images(images, split="test", classes=classes)
     assert refusals(run, tiny_network(len(classes), seed=5), test) == {
-        f"{run.folder} was tested on 10 images of 3 classes, but the data set has {has}; give the data of before, or set "
+        f"{run.folder} was tested on 10 images of 3 classes, but the data set has {has}; give that data again, or set "
         "resume=False to train in a new folder."
     }
 
