@@ -150,6 +150,7 @@ MOVING: dict[str, Callable[[Tensor], Tensor]] = {
     "images chosen": lambda x: x.index_select(0, SWAPPED),
     "images indexed": lambda x: x[[1, 0]],
     "images doubled": lambda x: torch.cat([x, x]),
+    "the first image for all": lambda x: x[:1].expand_as(x),
     "columns indexed": lambda x: x[..., BACKWARDS],
     "images copied": lambda x: x.clone().index_copy_(0, SWAPPED, x),
     "columns scattered": lambda x: torch.zeros_like(x).scatter(3, BACKWARDS.expand_as(x), x),
