@@ -19,7 +19,7 @@ from era_support_packages.runs.finished import check_finished
 from era_support_packages.system.command_values import read_value
 from era_support_packages.system.front_end import is_interactive
 from era_support_packages.system.naming import nearest_names
-from era_support_packages.system.paths import expanded, unusable
+from era_support_packages.system.paths import expanded, no_folder
 from era_support_packages.system.plain_error import PlainError
 from era_support_packages.system.settings import fields, is_text, is_text_field, problem, setting
 from era_support_packages.training.config import TrainingConfig
@@ -162,9 +162,7 @@ class Parameters:
             check_finished(folder)
         else:
             datasets.check(knobs["dataset"], knobs["data_root"])
-        output_dir = expanded(knobs["output_dir"]).absolute()
-        there = next(path for path in (output_dir, *output_dir.parents) if os.path.exists(path))
-        if problem := unusable(output_dir) or ("" if os.path.isdir(there) else f"{there} is no folder"):
+        if problem := no_folder(knobs["output_dir"]):
             raise ValueError(f"output_dir {knobs['output_dir']!r} cannot be used ({problem}): give a folder.")
         if {"device", "precision"} & self.values.keys():
             from era_support_packages.system.machine import resolve_device, resolve_precision

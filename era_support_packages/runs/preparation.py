@@ -16,7 +16,7 @@ from era_support_packages.evaluation.tables import print_wrapped
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.same_data import NO_FINGERPRINT, run_of
 from era_support_packages.system.machine import overview, resolve_device, resolve_precision
-from era_support_packages.system.paths import expanded, unusable
+from era_support_packages.system.paths import expanded, no_folder
 from era_support_packages.training.config import ConfigValues, PreparedConfig, TrainingConfig
 from era_support_packages.training.history import History
 from era_support_packages.training.resolution import prepare_config
@@ -102,7 +102,7 @@ def prepare(
     if preset == "auto" and stored is not None:
         preset = stored.config().preset_name
     requested = TrainingConfig.preset(preset, **overrides)
-    if reason := unusable(expanded(requested.output_dir)):
+    if reason := no_folder(requested.output_dir):
         raise RunError(f"output_dir {requested.output_dir!r} cannot be used ({reason}): give a folder that can be written.")
     device = resolve_device(requested.device)  # what this machine lacks is said before any data is loaded
     if requested.precision != "auto":

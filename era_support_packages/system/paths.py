@@ -12,6 +12,15 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def no_folder(path: str | os.PathLike[str]) -> str:
+    """Why no folder can be at this path, which need not be there yet; "" where one can."""
+    folder = expanded(path).absolute()
+    if reason := unusable(folder):
+        return reason
+    there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    return "" if os.path.isdir(there) else f"{there} is no folder"
+
+
 def unusable(path: str | os.PathLike[str]) -> str:
     """Why nothing can be at this path, in the system's words (a name too long, a folder that may not be read), else ""."""
     try:
