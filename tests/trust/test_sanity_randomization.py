@@ -114,6 +114,8 @@ def test_each_stage_redraws_its_own_modules_and_the_trained_network_stays() -> N
     assert changed(before, head) == {"linear.weight", "linear.bias"}
     buffers = {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
     assert changed(head, everything) == {"conv.weight", "norm.weight", "norm.bias", *buffers}
+    by_itself = states(network, ("linear", "norm", "conv"))[1]
+    assert changed(head, by_itself) == {"norm.weight", "norm.bias", *buffers}
     assert changed(before, network.state_dict()) == set()
 
 

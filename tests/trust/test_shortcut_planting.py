@@ -142,8 +142,19 @@ def test_each_tensor_moves_by_a_share_of_its_own_size() -> None:
     assert still.item() == 1
 
 
-def test_few_images_are_shown_again_and_half_of_them_held_out_and_a_single_step_does_not_plant(network: nn.Sequential) -> None:
+def test_few_images_are_shown_again_and_half_of_them_held_out(network: nn.Sequential, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches, shown = planting._batches, []
+
+    def recorded(classifier: Classifier, train: ImageDataset, order: np.ndarray, *rest: Any) -> Any:
+        shown.extend(order)
+        return batches(classifier, train, order, *rest)
+
+    monkeypatch.setattr(planting, "_batches", recorded)
     assert plant_in(network, colored_images(12, SIZE), steps=2).clean_images == 6
+    np.testing.assert_array_equal(shown, np.random.default_rng(0).permutation(12)[6:])
+
+
+def test_a_single_step_does_not_plant_the_mark(network: nn.Sequential) -> None:
     single = plant_in(network, steps=1, held_out=60)
     assert (single.planted, single.steps) == (False, 1)
     assert single.reading().startswith("The mark was not learnt (1 step, ")
