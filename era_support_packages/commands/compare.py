@@ -3,6 +3,7 @@
 from typing import Any
 
 from era_support_packages.commands.output import add_output_options, print_result, reporter
+from era_support_packages.commands.photos import check_free
 from era_support_packages.runs.listing import find_runs
 from era_support_packages.system.command_values import CommandParser
 from era_support_packages.system.paths import expanded
@@ -14,6 +15,7 @@ def add_options(parser: CommandParser) -> None:
     parser.add_argument("--output-dir", default="runs", metavar="FOLDER", help="folder that holds the runs (default runs)")
     parser.add_argument("--data-root", metavar="FOLDER", help="folder that holds the data set")
     parser.add_argument("--figures", metavar="FOLDER", help="draw curves, and the images that two runs judge otherwise, into it")
+    parser.add_argument("--force", action="store_true", help="overwrite figures that are there")
     add_output_options(parser, "what differs and what came out")
 
 
@@ -27,8 +29,9 @@ def run(options: dict[str, Any]) -> int:
     if options["figures"]:
         from era_support_packages import plots
 
-        folder = expanded(options["figures"])
-        for name, figure in plots.comparison_figures(found).items():
+        folder, figures = expanded(options["figures"]), plots.comparison_figures(found)
+        check_free([folder / name for name in figures], options["force"])
+        for name, figure in figures.items():
             report(f"Figure {plots.save(figure, folder / name)}")
     print_result(found.to_dict(), options, lambda: str(found))
     return 0

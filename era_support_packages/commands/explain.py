@@ -1,6 +1,9 @@
 """explain: what the network of a run looks at in photos."""
 
+import itertools
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from era_support_packages.commands import photos as files
@@ -29,39 +32,39 @@ def run(options: dict[str, Any]) -> int:
     out = expanded(options["out"] or "explained")
     names = _names(found)
     targets = [out / f"{name}{end}" for name in names for end in (".png", ".npy")[: 1 + options["maps"]]]
-    files.check_free([out / "predictions.csv", *targets], options["force"])
+    files.check_free([out / "predictions.csv", *targets], options["force"], found)
     import numpy as np
 
     from era_support_packages import plots
     from era_support_packages.classifier import Classifier
     from era_support_packages.datasets.scanning import resize_image
 
-    classifier = Classifier.load(options["network"])
+    classifier = Classifier.load(files.network_file(options["network"]))
     wanted = options["class_name"]
     if wanted is not None and wanted not in classifier.classes:
         raise CommandLineError(f"The network knows no class {wanted!r}: {nearest_names(wanted, classifier.classes)}")
     target = "predicted" if wanted is None else [classifier.classes.index(wanted)]
-    out.mkdir(parents=True, exist_ok=True)
     report, rows, number = reporter(options), list[dict[str, Any]](), 0
     for part in files.decoded(found, classifier.bits):
         for photo in part:
             name, number = names[number], number + 1
             if photo.pixels is None:
-                rows.append({"file": str(photo.file), "top": [], "problem": photo.problem})
+                rows.append({"file": files.shown(photo.file), "top": [], "problem": photo.problem, "panel": ""})
                 continue
             seen = resize_image(photo.pixels)
             said = classifier.predict(seen)
             explained = classifier.explain(seen, targets=target, layers=options["layers"], method=options["method"])
             top = files.top_classes(said.probabilities[0], classifier.classes)
             figure = plots.photo_panel(
-                photo.pixels, explained, top, f"{photo.file.name}: {options['method']}, {options['network']}"
+                photo.pixels, explained, top, f"{files.shown(Path(photo.file.name))}: {options['method']}, {options['network']}"
             )
             report(
                 f"{plots.save(figure, out / f'{name}.png')}: {', '.join(f'{label} {100 * sure:.1f} %' for label, sure in top)}"
             )
             if options["maps"]:
                 np.save(out / f"{name}.npy", explained.maps[0, 0])
-            rows.append({"file": str(photo.file), "top": top, "problem": ""})
+            rows.append({"file": files.shown(photo.file), "top": top, "problem": "", "panel": f"{name}.png"})
+    out.mkdir(parents=True, exist_ok=True)
     files.write_table(out / "predictions.csv", rows, len(classifier.classes))
     broken = files.named_broken(rows)
     done = sum(not row["problem"] for row in rows)
@@ -71,11 +74,14 @@ def run(options: dict[str, Any]) -> int:
     return int(bool(broken))
 
 
-def _names(found: list[Any]) -> list[str]:
-    """A name for the panel of each file: its own without its ending, with a number where several have the same."""
-    taken: dict[str, int] = {}
+def _names(found: Sequence[Path]) -> list[str]:
+    """A name for the panel of each file: its own without its ending, with the first free number where that is taken."""
+    taken: set[str] = set()
     names = []
-    for file in found:
-        count = taken[file.stem] = taken.get(file.stem, 0) + 1
-        names.append(file.stem if count == 1 else f"{file.stem}-{count}")
+    for stem in (files.shown(Path(file.stem)).replace("\\", "_") for file in found):
+        name = next(
+            new for new in itertools.chain([stem], (f"{stem}-{n}" for n in itertools.count(2))) if new.lower() not in taken
+        )
+        taken.add(name.lower())
+        names.append(name)
     return names

@@ -3,7 +3,7 @@
 import csv
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from era_support_packages.system.atomic_file import write_atomically
 from era_support_packages.system.command_values import CommandLineError, CommandParser
-from era_support_packages.system.paths import expanded
+from era_support_packages.system.paths import expanded, no_folder
 
 PART = 64  # photos decoded at a time
 TOP = 3  # classes named of each
@@ -76,8 +76,24 @@ def decoded(files: Sequence[Path], bits: int | None) -> Iterator[list[Photo]]:
         ]
 
 
-def check_free(targets: Iterable[Path], force: bool) -> None:
-    """Raise `CommandLineError` where a file would be overwritten, before anything is computed."""
+def network_file(name: str) -> Path:
+    """The folder or file of a network: a path, or the name of a run in runs/."""
+    path, run = expanded(name), Path("runs") / name
+    return run if not path.exists() and (run / "checkpoint.pt").is_file() else path
+
+
+def shown(file: Path) -> str:
+    """A path as text that can be printed and written, whatever its bytes."""
+    return str(file).encode("utf-8", "backslashreplace").decode()
+
+
+def check_free(targets: Sequence[Path], force: bool, inputs: Sequence[Path] = ()) -> None:
+    """Raise `CommandLineError` where a file would be overwritten, before anything is computed; an input never may be."""
+    given = {file.resolve() for file in inputs}
+    if own := next((target for target in targets if target.resolve() in given), None):
+        raise CommandLineError(f"{shown(own)} is one of the photos and would be overwritten: give another folder with --out.")
+    if problem := next((problem for target in targets if (problem := no_folder(target.parent))), ""):
+        raise CommandLineError(f"Nothing can be written there ({problem}): give a folder with --out.")
     there = [] if force else [target for target in targets if os.path.lexists(target)]
     if there:
         more = f" and {len(there) - 1} more are" if len(there) > 1 else " is"
@@ -93,8 +109,10 @@ def top_classes(probabilities: np.ndarray, classes: Sequence[str]) -> list[tuple
 def write_table(file: Path, rows: Sequence[dict[str, Any]], classes: int) -> None:
     """predictions.csv: a row a photo, its likeliest classes, and what is wrong with it."""
     text = io.StringIO()
+    has_panels = any("panel" in row for row in rows)
     tops = [f"{name}_{rank}" for rank in range(1, min(TOP, classes) + 1) for name in ("class", "confidence")]
-    writer = csv.DictWriter(text, ["file", *tops, "problem"], lineterminator="\n")
+    columns = ["file", *tops, "problem", *(["panel"] if has_panels else [])]
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     for row in rows:
         ranked = {
@@ -102,7 +120,8 @@ def write_table(file: Path, rows: Sequence[dict[str, Any]], classes: int) -> Non
             for rank, (label, sure) in enumerate(row["top"], start=1)
             for name, value in (("class", label), ("confidence", f"{sure:.4f}"))
         }
-        writer.writerow({"file": row["file"], "problem": row["problem"], **ranked})
+        known: dict[str, Any] = {name: row[name] for name in ("file", "problem", "panel") if name in row}
+        writer.writerow({**known, **ranked})
     write_atomically(file, text.getvalue().encode())
 
 

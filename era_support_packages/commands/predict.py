@@ -20,14 +20,13 @@ def run(options: dict[str, Any]) -> int:
     found = files.image_files(options["photos"])
     table = expanded(options["out"]) / "predictions.csv" if options["out"] else None
     if table is not None:
-        files.check_free([table], options["force"])
-        table.parent.mkdir(parents=True, exist_ok=True)
+        files.check_free([table], options["force"], found)
     import numpy as np
 
     from era_support_packages.classifier import Classifier
     from era_support_packages.datasets.scanning import resize_image
 
-    classifier = Classifier.load(options["network"])
+    classifier = Classifier.load(files.network_file(options["network"]))
     report, rows = reporter(options), list[dict[str, Any]]()
     for part in files.decoded(found, classifier.bits):
         whole = [resize_image(photo.pixels) for photo in part if photo.pixels is not None]
@@ -35,10 +34,11 @@ def run(options: dict[str, Any]) -> int:
         tops = iter(said.probabilities if said is not None else ())
         for photo in part:
             top = [] if photo.pixels is None else files.top_classes(next(tops), classifier.classes)
-            rows.append({"file": str(photo.file), "top": top, "problem": photo.problem})
+            rows.append({"file": files.shown(photo.file), "top": top, "problem": photo.problem})
             if top and not options["json"]:
-                print(f"{photo.file}: " + ", ".join(f"{name} {100 * sure:.1f} %" for name, sure in top), flush=True)
+                print(f"{files.shown(photo.file)}: " + ", ".join(f"{name} {100 * sure:.1f} %" for name, sure in top), flush=True)
     if table is not None:
+        table.parent.mkdir(parents=True, exist_ok=True)
         files.write_table(table, rows, len(classifier.classes))
         report(f"Written to {table}")
     if options["json"]:

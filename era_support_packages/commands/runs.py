@@ -80,9 +80,11 @@ def _rename(options: dict[str, Any]) -> int:
 
 
 def _delete(options: dict[str, Any]) -> int:
-    from era_support_packages.runs.keeping import delete
+    from era_support_packages.runs.keeping import check_run, delete
 
-    folders = find_runs(options["names"], options["output_dir"])
+    folders = list(dict.fromkeys(find_runs(options["names"], options["output_dir"])))
+    for folder in folders:  # all of them before any is deleted
+        check_run(folder)
     if not _agreed(f"Delete {', '.join(map(str, folders))} for good?", options):
         return 1
     for folder in folders:

@@ -75,7 +75,7 @@ def to_8_bits(deep: np.ndarray, bits: int) -> np.ndarray:
 def recognized(file: str) -> bool:
     """Whether a decoder knows the file by its first bytes, whatever its name."""
     try:
-        if cv2.haveImageReader(file):
+        if _is_utf8(file) and cv2.haveImageReader(file):  # OpenCV crashes the process for another name
             return True
         with Image.open(file) as image:
             return image.format not in _OUTSIDE_PILLOWS_SIGNATURES
@@ -83,6 +83,14 @@ def recognized(file: str) -> bool:
         with open(file, "rb") as stream:
             start = stream.read(64)
         return _is_heic(start) or _foreign_format(start) is not None  # Pillow knows HEIC only once its package is asked for
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def decode(data: bytes, jpeg_warnings: Callable[[], str] | None = None) -> Picture:

@@ -13,6 +13,7 @@ from filelock import Timeout
 
 from era_support_packages.runs.finished import summary
 from era_support_packages.system.locks import file_lock
+from era_support_packages.system.settings import is_number
 from era_support_packages.training.config import TrainingConfig
 
 COMPLETE, STOPPED, TRAINING, UNREADABLE = "complete", "stopped", "being trained", "unreadable"
@@ -87,6 +88,8 @@ def read_entry(folder: Path) -> RunEntry:
     )
     try:
         said = summary(folder)
+        if not isinstance(said, dict):
+            raise ValueError("it is no table")
         complete = bool(said.get("complete", True))
         names = ("test_accuracy", "validation_accuracy", "seconds", "pflops")
         data = said.get("data")
@@ -96,6 +99,8 @@ def read_entry(folder: Path) -> RunEntry:
     except (OSError, ValueError, TypeError, AttributeError) as error:
         return replace(found, state=UNREADABLE, problem=f"summary.json cannot be used ({error})")
     state = COMPLETE if complete and found.state != TRAINING else found.state
+    if state == COMPLETE and not (folder / "checkpoint.pt").is_file():
+        return replace(found, state=UNREADABLE, problem="checkpoint.pt is missing", **numbers)
     return replace(found, state=state, data=data if isinstance(data, str) else None, **numbers)
 
 
@@ -147,7 +152,7 @@ def _rows(folder: Path) -> int:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return float(value) if is_number(value, whole=False) else None
 
 
 def _time(file: Path) -> float:

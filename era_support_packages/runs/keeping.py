@@ -14,6 +14,7 @@ from era_support_packages.runs.entry import COMPLETE, is_locked, read_entry
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.system.atomic_file import write_atomically
 from era_support_packages.system.tensor_file import read_tensors, write_tensors
+from era_support_packages.training.config import TrainingConfig
 from era_support_packages.training.config_checks import FOLDER_NAME, is_folder_name
 
 
@@ -23,7 +24,7 @@ def rename(folder: Path, name: str) -> Path:
     Raises `RunError` for a name that is none or is taken, and while the run is being trained.
     """
     run = Run(folder)
-    _check_run(folder)
+    check_run(folder)
     if not is_folder_name(name):
         raise RunError(f"{name!r} is no name for a run; give {FOLDER_NAME}.")
     target = folder.parent / name
@@ -39,7 +40,7 @@ def rename(folder: Path, name: str) -> Path:
 
 def delete(folder: Path) -> None:
     """Delete a run's folder for good. Raises `RunError` for a folder that holds no run, and while the run is being trained."""
-    _check_run(folder)
+    check_run(folder)
     with Run(folder).locked():
         pass
     shutil.rmtree(folder)
@@ -103,9 +104,19 @@ def _changed_predictions(run: Run, file: Path) -> int:
     return int((before != after).sum())
 
 
-def _check_run(folder: Path) -> None:
-    """Nothing that is no run is moved or deleted."""
+def check_run(folder: Path) -> None:
+    """Raise `RunError` for what may not be moved or deleted: what is no run, holds other runs, is a link, or is being trained."""
+    if folder.is_symlink():
+        raise RunError(f"{folder} is a link to a folder: give the folder that it leads to, or remove the link yourself.")
     if not (folder / "config.json").is_file():
         raise RunError(f"{folder} holds no run: it has no config.json.")
+    try:
+        TrainingConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, AttributeError):
+        raise RunError(
+            f"{folder} is not known to be a run, as its config.json is not one of a run: see to it yourself."
+        ) from None
+    if inside := sorted(file.parent.name for file in folder.glob("*/config.json")):
+        raise RunError(f"{folder} holds other folders of that kind ({', '.join(inside[:5])}): see to it yourself.")
     if is_locked(folder):
         raise RunError(f"{folder} is being trained by another process: wait until it is done.")

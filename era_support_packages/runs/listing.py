@@ -155,13 +155,15 @@ class RunList(Readable):
             raise ListingError(f"There is no complete run{of} in {self.root}: train one first.")
         if len(data := sorted({run.dataset for run in runs})) > 1:
             raise ListingError(f"The runs are on different data ({', '.join(data)}): say on which, as in dataset={data[0]!r}.")
+        if len({run.data for run in runs if run.data is not None}) > 1:
+            raise ListingError(f"The runs on {data[0]!r} were given different data under that name: compare those of one.")
         validated = [run for run in runs if run.validation_accuracy is not None]
         if validated and len(validated) < len(runs):
             raise ListingError(
                 f"{len(validated)} of {len(runs)} runs were judged on a validation split and the others on the test split: these "
                 "accuracies cannot be compared; train them all with the same validation."
             )
-        return max(runs, key=lambda run: (run.validation_accuracy or run.test_accuracy or 0.0, -run.modified))
+        return max(runs, key=lambda run: (_judged(run), -run.modified))
 
 
 def list_runs(folder: str | os.PathLike[str] = "runs") -> RunList:
@@ -198,6 +200,12 @@ def find_runs(names: Iterable[str], folder: str | os.PathLike[str] = "runs") -> 
             raise ListingError(f"There is no run {name!r} in {root}: {hint}")
         found.append(path)
     return tuple(found)
+
+
+def _judged(run: RunEntry) -> float:
+    """The accuracy that a run is judged by."""
+    by = run.test_accuracy if run.validation_accuracy is None else run.validation_accuracy
+    return 0.0 if by is None else by
 
 
 def _has(run: RunEntry, name: str, wanted: Any) -> bool:

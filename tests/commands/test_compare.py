@@ -55,3 +55,12 @@ def test_without_the_test_images_the_rest_is_compared(here):
 def test_a_run_that_was_stopped_has_no_result(here):
     (here / "runs" / "first" / "summary.json").unlink()
     assert "not run to the end: first" in compare("first", "second").reading()
+
+
+def test_a_figure_that_is_there_stays(here, capsys):
+    (here / "cmp").mkdir()
+    (here / "cmp" / "curves.png").write_text("mine")
+    assert main(["compare", "first", "second", "second-again", "--figures", "cmp"]) == 2
+    assert (here / "cmp" / "curves.png").read_text() == "mine"
+    assert main(["compare", "first", "second", "second-again", "--figures", "cmp", "--force"]) == 0
+    assert (here / "cmp" / "curves.png").stat().st_size > 1000

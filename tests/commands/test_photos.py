@@ -54,3 +54,40 @@ def test_predictions_are_those_of_the_classifier(photos, here, capsys):
 
 def test_a_class_by_name_is_explained(photos, capsys):
     assert main(["explain", "runs/first", "photos/0.png", "--class", "7", "--layers", "layer3", "--quiet"]) == 0
+
+
+def test_photos_of_one_name_get_panels_of_their_own_and_the_table_names_them(photos, here):
+    for name in ("a/photo.png", "b/photo.png", "photo-2.png"):
+        (here / name).parent.mkdir(exist_ok=True)
+        (here / name).write_bytes((photos / "0.png").read_bytes())
+    words = ["explain", "first", "a/photo.png", "b/photo.png", "photo-2.png", "--layers", "layer3", "--quiet"]
+    assert main([*words, "--out", "out"]) == 0  # the run by its name
+    panels = [row["panel"] for row in csv.DictReader((here / "out" / "predictions.csv").read_text().splitlines())]
+    assert panels == ["photo.png", "photo-2.png", "photo-2-2.png"]
+    assert all((here / "out" / name).is_file() for name in panels)
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_a_photo_is_never_overwritten(photos, here, capsys, force):
+    before = (photos / "0.png").read_bytes()
+    assert main(["explain", "runs/first", "photos/0.png", "--out", "photos", *force]) == 2
+    assert "would be overwritten" in capsys.readouterr().err
+    assert (photos / "0.png").read_bytes() == before
+
+
+def test_a_name_that_is_no_text_is_read_too(photos, here, capsys):
+    folder = here / "odd"
+    folder.mkdir()
+    try:
+        (folder / b"bad\xff.png".decode("utf-8", "surrogateescape")).write_bytes((photos / "0.png").read_bytes())
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    assert main(["predict", "runs/first", "odd", "--out", "said"]) == 0
+    (row,) = csv.DictReader((here / "said" / "predictions.csv").read_text().splitlines())
+    assert row["file"] == r"odd/bad\udcff.png"
+
+
+def test_where_no_folder_can_be_nothing_is_computed(photos, capsys):
+    assert main(["explain", "runs/first", "photos/0.png", "--out", "photos/0.png/x"]) == 2
+    assert "is no folder" in capsys.readouterr().err
+    assert main(["explain", "runs/first", "photos/0.png", "--layers", "nope", "--out", "none"]) == 2

@@ -162,3 +162,39 @@ def test_a_run_beside_the_last_ones_on_the_same_data(here):
     assert [run.name for run in list_runs("runs").beside(folder, count=0).entries] == ["first"]
     with pytest.raises(ListingError, match="'first'"):
         list_runs("runs").beside(runs / "firts")
+
+
+@pytest.mark.parametrize(
+    "command", [["delete", "mine", "--yes"], ["rename", "mine", "other"], ["delete", "first", "mine", "--yes"]]
+)
+def test_a_folder_that_only_has_such_a_file_is_left_alone(here, capsys, command):
+    mine = here / "runs" / "mine"
+    (mine / "sub").mkdir(parents=True)
+    (mine / "sub" / "thesis.tex").write_text("precious")
+    (mine / "config.json").write_text('{"name": "my model"}')
+    assert main(["runs", *command]) == 2
+    assert "not known to be a run" in capsys.readouterr().err
+    assert (mine / "sub" / "thesis.tex").read_text() == "precious"
+    assert (mine / "config.json").read_text() == '{"name": "my model"}'
+    assert (here / "runs" / "first" / "checkpoint.pt").is_file()  # all are looked at before one is deleted
+
+
+def test_a_folder_of_runs_and_a_link_are_not_deleted_and_a_run_given_twice_is_once(here, capsys):
+    runs = here / "runs"
+    shutil.copy(runs / "first" / "config.json", runs / "config.json")
+    assert main(["runs", "delete", ".", "--yes"]) == 2
+    assert "holds other folders of that kind (first, second, second-again)" in capsys.readouterr().err
+    (runs / "link").symlink_to(runs / "first")
+    assert main(["runs", "delete", "link", "--yes"]) == 2
+    assert "is a link" in capsys.readouterr().err
+    assert main(["runs", "delete", "second", "second", "--yes"]) == 0
+    assert sorted(path.name for path in runs.iterdir() if path.is_dir()) == ["first", "link", "second-again"]
+
+
+def test_numbers_that_are_none_and_a_missing_checkpoint_are_seen(here, capsys):
+    summary = json.loads((here / "runs" / "first" / "summary.json").read_text())
+    (here / "runs" / "first" / "summary.json").write_text(json.dumps({**summary, "test_accuracy": float("nan")}))
+    (here / "runs" / "second" / "checkpoint.pt").unlink()
+    found = {run["name"]: run for run in listed(capsys)["runs"]}
+    assert found["first"]["test_accuracy"] is None
+    assert (found["second"]["state"], found["second"]["problem"]) == ("unreadable", "checkpoint.pt is missing")
