@@ -5,9 +5,9 @@ python -m era_support_packages --preset cpu --dataset data/cifar10-jpeg --seed 1
 
 import sys
 
-from era_support_packages.commands.command_line import build_parser, main
+from era_support_packages.commands.command_line import main
 
-__all__ = ["build_parser", "main"]
+__all__ = ["main"]
 
 if __name__ == "__main__":
     sys.exit(main())

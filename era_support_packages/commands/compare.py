@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from era_support_packages.commands.output import add_output_options, print_result, reporter
+from era_support_packages.commands.output import add_output_options, add_run_options, print_result, reporter
 from era_support_packages.commands.photos import check_free
 from era_support_packages.runs.listing import find_runs
 from era_support_packages.system.command_values import CommandParser
@@ -11,9 +11,7 @@ from era_support_packages.system.paths import expanded
 
 def add_options(parser: CommandParser) -> None:
     """Which runs."""
-    parser.add_argument("names", nargs="+", metavar="RUN", help="two or more names of runs, or their folders")
-    parser.add_argument("--output-dir", default="runs", metavar="FOLDER", help="folder that holds the runs (default runs)")
-    parser.add_argument("--data-root", metavar="FOLDER", help="folder that holds the data set")
+    add_run_options(parser, "two or more names of runs, or their folders")
     parser.add_argument("--figures", metavar="FOLDER", help="draw curves, and the images that two runs judge otherwise, into it")
     parser.add_argument("--force", action="store_true", help="overwrite figures that are there")
     add_output_options(parser, "what differs and what came out")
@@ -28,8 +26,9 @@ def run(options: dict[str, Any]) -> int:
     report = reporter(options)
     if options["figures"]:
         from era_support_packages import plots
+        from era_support_packages.commands.figures import of_comparison
 
-        folder, figures = expanded(options["figures"]), plots.comparison_figures(found)
+        folder, figures = expanded(options["figures"]), of_comparison(found)
         check_free([folder / name for name in figures], options["force"])
         for name, figure in figures.items():
             report(f"Figure {plots.save(figure, folder / name)}")

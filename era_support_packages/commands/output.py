@@ -17,6 +17,14 @@ def add_output_options(parser: CommandParser, record: str) -> None:
     group.add_argument("--quiet", action="store_true", help="print nothing but the result")
 
 
+def add_run_options(parser: CommandParser, what: str, data: bool = True, **names: Any) -> None:
+    """Which runs, by name or folder, and where they and their data lie; `names`: as for argparse."""
+    parser.add_argument("names", metavar="RUN", help=what, **{"nargs": "+", **names})
+    parser.add_argument("--output-dir", default="runs", metavar="FOLDER", help="folder that holds the runs (default runs)")
+    if data:
+        parser.add_argument("--data-root", metavar="FOLDER", help="folder that holds the data set")
+
+
 def reporter(options: dict[str, Any]) -> Callable[[str], None]:
     """Where a command reports what it does, after the two options."""
     stream = sys.stderr if options["json"] else sys.stdout

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from era_support_packages.commands.output import add_output_options, print_result
+from era_support_packages.commands.output import add_output_options, add_run_options, print_result
 from era_support_packages.commands.photos import check_free
 from era_support_packages.runs.listing import find_runs
 from era_support_packages.system.command_values import CommandLineError, CommandParser
@@ -11,9 +11,7 @@ from era_support_packages.system.paths import expanded
 
 def add_options(parser: CommandParser) -> None:
     """Which run, against which other, into which file."""
-    parser.add_argument("names", nargs="+", metavar="RUN", help="a run, and perhaps another to hold it against")
-    parser.add_argument("--output-dir", default="runs", metavar="FOLDER", help="folder that holds the runs (default runs)")
-    parser.add_argument("--data-root", metavar="FOLDER", help="folder that holds the data set")
+    add_run_options(parser, "a run, and perhaps another to hold it against")
     parser.add_argument("--out", metavar="FILE", help="the file (default: report.html in the run's folder)")
     parser.add_argument("--force", action="store_true", help="overwrite what is there")
     add_output_options(parser, "the file's path")

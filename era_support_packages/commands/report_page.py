@@ -14,6 +14,7 @@ from PIL import Image
 
 from era_support_packages import plots
 from era_support_packages.classifier import Classifier
+from era_support_packages.commands import figures
 from era_support_packages.datasets.image_dataset import ImageDataset, summary
 from era_support_packages.evaluation.calibration import calibrate
 from era_support_packages.evaluation.mistakes import class_scores, most_confused, suspicious_labels
@@ -23,12 +24,12 @@ from era_support_packages.runs.comparison import Comparison, compare
 from era_support_packages.runs.entry import COMPLETE, changed_values, read_entry, values_text
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.preparation import prepare
+from era_support_packages.runs.readings import kept_readings
 from era_support_packages.training.checkpoint import Checkpoint
 from era_support_packages.training.config import TrainingConfig
 from era_support_packages.training.cost import duration
 from era_support_packages.training.history import History
 
-MISTAKES = 10  # shown and explained
 FEW_IMAGES = 1000  # of the test split: below it the accuracy is known to a few points only
 CHECKS = {  # figure in a run's folder: its name, and what is to be seen
     "faithfulness.png": ("Do the marked pixels matter?", "scores of each method and layer against maps that know nothing"),
@@ -105,7 +106,7 @@ def page_of(folder: Path, other: Path | None = None, data_root: str | None = Non
     _data(page, run, train, test)
     _mistakes(page, predictions, history, about)
     _maps(page, classifier, predictions, about)
-    _believed(page, folder)
+    _believed(page, run)
     if other is not None:
         _against(page, compare(folder, other, data_root=data_root))
     _again(page, run, entry.folder)
@@ -139,7 +140,7 @@ def _mistakes(page: _Page, predictions: Predictions, history: History, about: st
     scores, pairs = class_scores(predictions), most_confused(predictions)
     labels, calibrated = suspicious_labels(predictions), calibrate(predictions, seed=history.config.seed)
     page.text(scores.reading(), pairs.reading(), labels.reading(), calibrated.reading())
-    worst = predictions.hardest(MISTAKES)
+    worst = predictions.hardest(figures.MISTAKES)
     title = predictions.hardest_title(worst)
     page.figure(plots.incorrect_predictions(predictions, worst, f"{title}: {about}"), title.lower())
     page.figure(plots.confusion_matrix(predictions, f"Confusion matrix: {about}"), "how often each class is taken for each other")
@@ -150,7 +151,7 @@ def _mistakes(page: _Page, predictions: Predictions, history: History, about: st
 
 def _maps(page: _Page, classifier: Classifier, predictions: Predictions, about: str) -> None:
     page.section("What does it look at?")
-    worst = predictions.hardest(MISTAKES)
+    worst = predictions.hardest(figures.MISTAKES)
     explained = classifier.explain(predictions, worst, targets="contrast")
     page.text("Bright places spoke for the class that was predicted. A map shows where, not why, and can mislead: see below.")
     page.figure(
@@ -159,28 +160,25 @@ def _maps(page: _Page, classifier: Classifier, predictions: Predictions, about: 
     )
 
 
-def _believed(page: _Page, folder: Path) -> None:
+def _believed(page: _Page, run: Run) -> None:
     """The verdicts and figures that the notebook left in the run's folder."""
     page.section("Can the maps be believed?")
-    try:
-        kept = json.loads((folder / "checks.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        kept = {}
-    made = [name for name in CHECKS if (folder / name).is_file()]
+    kept = kept_readings(run.folder)
+    made = [name for name in CHECKS if (run.folder / name).is_file()]
     if not made:
         page.text("This was not tested for this run. The notebook's last sections do it: open the run there with finished_run.")
     for name in made:
         question, seen = CHECKS[name]
         page.raw(f"<h3>{html.escape(question)}</h3>")
-        page.text(*kept.get(name.removesuffix(".png"), []))
-        page.figure(folder / name, seen)
+        page.text(*kept.get(name, "").split("\n\n"))
+        page.figure(run.folder / name, seen)
 
 
 def _against(page: _Page, comparison: Comparison) -> None:
     first, second = (run.name for run in comparison.runs)
     page.section(f"Against {second}")
     page.result(comparison)
-    for name, figure in plots.comparison_figures(comparison).items():
+    for name, figure in figures.of_comparison(comparison).items():
         seen = "loss and accuracy of both by the images shown" if name == "curves.png" else "images that only one gets right"
         page.figure(figure, f"{first} and {second}: {seen}")
 
@@ -206,7 +204,7 @@ def _word(value: Any) -> str:
 def _warnings(history: History, test: ImageDataset) -> list[str]:
     """What a reader must know before the first number."""
     found = []
-    if test.name == "digits" and history.config.dataset == "digits":
+    if history.config.dataset == "digits":
         found.append("These are handwritten digits: the figures say nothing about photos.")
     if len(test) < FEW_IMAGES:
         found.append(f"The test split has only {len(test)} images, so that the accuracy is known to a few points only.")

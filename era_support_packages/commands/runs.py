@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from era_support_packages.commands.output import add_output_options, print_result, reporter
+from era_support_packages.commands.output import add_output_options, add_run_options, print_result, reporter
 from era_support_packages.runs.listing import SORT_KEYS, find_runs, list_runs
 from era_support_packages.system.command_values import CommandLineError, CommandParser, read_value
 
@@ -19,8 +19,7 @@ def add_options(parser: CommandParser) -> None:
     """What to do, with which runs."""
     parser.usage = _USAGE.format(parser.prog)
     parser.add_argument("action", nargs="?", default="list", choices=_ACTIONS, help="list (the default), best, rename, ...")
-    parser.add_argument("names", nargs="*", metavar="RUN", help="names of runs, or their folders")
-    parser.add_argument("--output-dir", default="runs", metavar="FOLDER", help="folder that holds the runs (default runs)")
+    add_run_options(parser, "names of runs, or their folders", data=False, nargs="*")
     parser.add_argument("--sort", metavar="COLUMN", help=f"one of {', '.join(SORT_KEYS)}; downwards with -: --sort=-test")
     only = "only runs with these values: preset=cpu seed=1"
     parser.add_argument("--where", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help=only)

@@ -3,7 +3,9 @@
 from matplotlib.figure import Figure
 
 from era_support_packages import plots
+from era_support_packages.evaluation.tables import Readable
 from era_support_packages.runs.preparation import PreparedRun
+from era_support_packages.runs.readings import keep_reading
 from era_support_packages.training.history import History
 
 
@@ -22,7 +24,13 @@ class Page:
         stopped = "" if self.history is None else self.history.stopped
         return f"{self.prepared.train.title}, run {self.prepared.run.name}{stopped}"
 
-    def figure(self, figure: Figure, name: str) -> None:
-        """Keep a figure in the run's folder under a name that ends in .png, and show it here."""
-        plots.save(figure, self.prepared.run.folder / name)
+    def figure(self, figure: Figure, name: str, result: Readable | None = None) -> None:
+        """Keep a figure in the run's folder under a name that ends in .png, and show it here.
+
+        result: what it shows; its reading is kept too, for a report.
+        """
+        folder = self.prepared.run.folder
+        plots.save(figure, folder / name)
+        if result is not None:
+            keep_reading(folder, name, result.reading())
         plots.show(figure)

@@ -1,6 +1,6 @@
 """All figures: each function takes arrays or results and returns a `matplotlib.figure.Figure`."""
 
-from era_support_packages.plots.comparison import comparison_figures, disagreements, run_curves
+from era_support_packages.plots.comparison import disagreements, run_curves
 from era_support_packages.plots.curves import class_accuracies, confusion_matrix, training_curves, training_log
 from era_support_packages.plots.explorer import exploration
 from era_support_packages.plots.explorer_panel import ExplorerPanel
@@ -28,7 +28,6 @@ __all__ = [
     "augmented_grid",
     "class_accuracies",
     "class_scores",
-    "comparison_figures",
     "confused_pairs",
     "confusion_matrix",
     "disagreements",

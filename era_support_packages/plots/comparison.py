@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from era_support_packages.classifier import Classifier
 from era_support_packages.plots.panels import check_count, check_images, check_some, fit_captions, panel_layout, panel_width
 from era_support_packages.plots.style import (
     BLUE,
@@ -127,33 +126,3 @@ def disagreements(
     layers = " and ".join(dict.fromkeys(explanation.layers[-1] for explanation in explanations))
     layout.draw_color_bar(f"class activation map of {layers} for the class that each predicts")
     return layout.figure
-
-
-def comparison_figures(comparison: Comparison, count: int = 6) -> dict[str, Figure]:
-    """The figures of a comparison by file name: the curves, and for two runs up to `count` images that only one gets right.
-
-    The networks are loaded from their folders; a run whose weights were removed is left out. Raises what `run_curves` does.
-
-    >>> from era_support_packages import plots
-    >>> from era_support_packages.runs import compare, prepare, train_prepared
-    >>> small = dict(dataset="digits", train_images=8, batch_size=4, resolutions=((8, 1.0),))
-    >>> runs = [prepare("smoke", max_lr=rate, **small) for rate in (0.01, 0.02)]
-    >>> trained = [train_prepared(run, report=lambda line: None) for run in runs]
-    >>> sorted(plots.comparison_figures(compare(*(run.run.folder for run in runs)), count=2))[0]
-    'curves.png'
-    """
-    names = " and ".join(run.name for run in comparison.runs) if len(comparison.runs) <= 3 else f"{len(comparison.runs)} runs"
-    figures = {"curves.png": run_curves(comparison, f"{names}: what was learned when")}
-    if len(comparison.runs) != 2 or comparison.test is None or not all(run.has_weights for run in comparison.runs):
-        return figures
-    paired = comparison.paired()
-    networks = [Classifier.load(run.entry.folder) for run in comparison.runs]
-    for winner, loser, indices in (
-        (paired.first, paired.second, paired.only_first[:count]),
-        (paired.second, paired.first, paired.only_second[:count]),
-    ):
-        if len(indices):
-            explanations = networks[0].explain(paired.of_first, indices), networks[1].explain(paired.of_second, indices)
-            title = f"{winner} is right and {loser} is not"
-            figures[f"only_{winner}.png"] = disagreements(paired, indices, explanations, title)
-    return figures

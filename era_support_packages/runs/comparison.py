@@ -16,7 +16,7 @@ from era_support_packages.evaluation.comparison import PairedComparison
 from era_support_packages.evaluation.intervals import Interval, share_interval
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.evaluation.tables import Column, Readable, Table
-from era_support_packages.runs.entry import COMPLETE, RunEntry, read_entry, values_text
+from era_support_packages.runs.entry import COMPLETE, RunEntry, read_entry, value_text, values_text
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.listing import find_runs
 from era_support_packages.training.checkpoint import Checkpoint
@@ -127,7 +127,7 @@ class Comparison(Readable):
 
     def _row(self, group: tuple[int, ...], names: list[str]) -> tuple[Any, ...]:
         runs = [self.runs[position] for position in group]
-        values = [_shown(self.differing[name][group[0]]) for name in names]
+        values = [value_text(self.differing[name][group[0]]) for name in names]
         name = runs[0].name + (f" and {len(runs) - 1} more" if len(runs) > 1 else "")
         accuracies = [run.entry.test_accuracy for run in runs if run.entry.test_accuracy is not None]
         accuracy: Any = float(np.mean(accuracies)) if accuracies else None
@@ -243,8 +243,3 @@ def _interval(run: ComparedRun) -> Interval | None:
         return None
     found = share_interval(scores.correct, scores.total)
     return Interval(100 * found.estimate, 100 * found.low, 100 * found.high)
-
-
-def _shown(value: Any) -> Any:
-    """A value for a cell."""
-    return value if isinstance(value, str) else values_text({"": value}).strip()

@@ -117,10 +117,15 @@ def changed_values(config: TrainingConfig) -> dict[str, Any]:
 
 def values_text(values: Mapping[str, Any], most: int | None = None) -> str:
     """Names and values in a line: "max_lr 0.1, epochs 3"; of more than `most` the first, and how many more there are."""
-    texts = [f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()]
+    texts = [f"{name} {value_text(value)}" for name, value in values.items()]
     if most is not None and len(texts) > most:
         texts[most - 1 :] = [f"{len(texts) - most + 1} more"]
     return ", ".join(texts)
+
+
+def value_text(value: Any) -> str:
+    """A value of a configuration as it is shown: 0.1, and not 0.10000000000000001."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def is_locked(folder: Path) -> bool:

@@ -4,6 +4,7 @@ import itertools
 
 from era_support_packages.training.history import History
 
+# Limits of a rule of thumb, set by hand.
 HOT = 1.1  # times the loss of the epoch before: more than the noise between two epochs
 GAP = 8.0  # points between training and held-out images
 NEAR = 2.0  # points: the network does hardly better on the images that it was trained on
@@ -51,9 +52,8 @@ def next_step(history: History) -> str:
         more = f"cutout = {side}" if config.cutout < side else "weight_decay = " + f"{2 * config.weight_decay:g}"
         return f"Over-fitted: {seen}, so that it remembers more than it understands. Try more variation: {more}, or more images."
     if gap <= NEAR and last.train_accuracy < LEARNED:
-        longer = (
-            f"epochs = {2 * config.epochs}" if config.epochs is not None else f"train_images = {2 * (config.train_images or 0)}"
-        )
+        shown = sum(record.images for record in records)  # of a small data set fewer than train_images
+        longer = f"epochs = {2 * config.epochs}" if config.epochs is not None else f"train_images = {2 * shown}"
         return f"Under-fitted: {seen}, so that it could still learn from them. Try it longer: {longer}."
     another = f"Try another seed to see how much of a difference chance makes: seed = {config.seed + 1}."
     return f"Neither over- nor under-fitted: {seen}. {another}"

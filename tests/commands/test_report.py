@@ -4,8 +4,10 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from PIL import Image
 
 from era_support_packages.commands.command_line import main
+from era_support_packages.runs.readings import keep_reading, kept_readings
 
 
 class Page(HTMLParser):
@@ -76,3 +78,17 @@ def test_what_is_there_stays_and_what_is_not_finished_is_refused(here, capsys):
     (here / "runs" / "second" / "summary.json").unlink()
     assert main(["report", "second"]) == 2
     assert "finished run" in capsys.readouterr().err
+
+
+def test_what_the_checks_of_the_notebook_said_stands_by_their_figures(here, capsys):
+    folder = here / "runs" / "first"
+    Image.new("RGB", (40, 30), "white").save(folder / "sanity_check.png")
+    keep_reading(folder, "sanity_check.png", "Grad-CAM passes.\n\nGuided backpropagation does not.")
+    keep_reading(folder, "faithfulness.png", "of a figure that is not there")
+    assert main(["report", "first", "--quiet"]) == 0
+    text = " ".join(Page((folder / "report.html").read_text()).texts)
+    assert "Do the maps depend on what was learned?" in text
+    assert text.index("Grad-CAM passes.") < text.index("Guided backpropagation does not.") < text.index("how much of the maps")
+    assert "not there" not in text
+    (folder / "readings.json").write_text("[]")
+    assert kept_readings(folder) == {}

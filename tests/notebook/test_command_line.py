@@ -16,7 +16,7 @@ from stopping import STOPS, Steps, own_sigterm_handler, press_stop, raising
 from tiny import colored_images, tiny_network
 from torch import nn
 
-from era_support_packages import __main__ as command
+from era_support_packages.commands import command_line as command
 from era_support_packages.datasets import cifar, loading as datasets
 from era_support_packages.datasets.image_dataset import DatasetError, ImageDataset
 from era_support_packages.models.custom_resnet import CustomResNet
@@ -31,7 +31,7 @@ from era_support_packages.training.history import log_header, log_row
 from era_support_packages.training.lr_finder import RangeTest
 from era_support_packages.training.setup import build_model
 
-ROOT = Path(command.__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SMALL = ["--preset", "smoke", "--resolutions", "[[8, 1.0]]", "--batch-size", "4", "--crop-padding", "0"]
 SMALL += ["--device", "cpu", "--precision", "fp32", "--workers", "0"]
 TWO_EPOCHS = [*SMALL, "--train-images", "32", "--output-dir"]  # of four steps each

@@ -3,7 +3,7 @@
 import pytest
 from tiny import colored_images
 
-from era_support_packages import __main__ as command
+from era_support_packages.commands import command_line as command
 from era_support_packages.datasets import loading as datasets
 from era_support_packages.datasets.image_dataset import DatasetError
 from era_support_packages.notebook import execution, parameters

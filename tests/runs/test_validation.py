@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tiny import colored_images, quiet, tiny_network
 
-from era_support_packages import __main__ as command
+from era_support_packages.commands import command_line as command
 from era_support_packages.datasets import loading
 from era_support_packages.notebook.parameters import ParameterError, Parameters, parse
 from era_support_packages.runs import PreparedRun, Run, RunError, RunStopped, prepare, recording, train_in_folder, train_or_stop
