@@ -101,7 +101,7 @@ class RunList(Readable):
         counts = {state: sum(run.state == state for run in self.entries) for state in (COMPLETE, STOPPED, TRAINING, UNREADABLE)}
         said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
         count = f"{len(self)} run{'s' * (len(self) != 1)}"
-        text = f"{count} in {self.root}: {said}." if self.entries else f"There are no runs in {self.root}."
+        text = f"{count} in the folder {self.root}: {said}." if self.entries else f"There are no runs in the folder {self.root}."
         if not self.strangers:
             return text
         more = len(self.strangers) - _MOST_NAMED
@@ -174,7 +174,7 @@ def list_runs(folder: str | os.PathLike[str] = "runs") -> RunList:
 
     >>> from era_support_packages.runs import list_runs
     >>> print(list_runs("nothing-yet").reading())
-    There are no runs in nothing-yet.
+    There are no runs in the folder nothing-yet.
     """
     root = expanded(folder)
     try:
