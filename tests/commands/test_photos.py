@@ -87,7 +87,9 @@ def test_a_name_that_is_no_text_is_read_too(photos, here, capsys):
     assert row["file"] == r"odd/bad\udcff.png"
 
 
-def test_where_no_folder_can_be_nothing_is_computed(photos, capsys):
+def test_where_no_folder_can_be_nothing_is_computed(photos, here, capsys):
     assert main(["explain", "runs/first", "photos/0.png", "--out", "photos/0.png/x"]) == 2
     assert "is no folder" in capsys.readouterr().err
     assert main(["explain", "runs/first", "photos/0.png", "--layers", "nope", "--out", "none"]) == 2
+    assert "'nope'" in capsys.readouterr().err
+    assert not (here / "none").exists()

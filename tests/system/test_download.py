@@ -224,11 +224,12 @@ def test_the_second_goes_on_only_where_the_first_is_silent_or_slow(how, file, se
     first, second = serve(always=how), serve(etag='"another server"')
     assert fetch(file, first, second) is None
     assert file.read_bytes() == CONTENT
-    assert (len(first.seen), len(second.seen)) == (1, int(how != {}))
-    for request in second.seen:
-        start = int(request.range.removeprefix("bytes=").removesuffix("-"))
-        assert (start, request.if_range) == (100_000, None) if how == SILENCE else 0 < start < 100_000
-        assert request.sent == len(CONTENT) - start
+    assert (len(first.seen), bool(second.seen)) == (1, how != {})
+    if second.seen:
+        start = int(second.seen[0].range.removeprefix("bytes=").removesuffix("-"))
+        assert (start, second.seen[0].if_range) == (100_000, None) if how == SILENCE else 0 < start < 100_000
+        rest = int(second.seen[-1].range.removeprefix("bytes=").removesuffix("-"))  # a machine that is busy may have asked again
+        assert second.seen[-1].sent == len(CONTENT) - rest
 
 
 def test_bytes_of_two_addresses_that_do_not_fit_are_fetched_again(file, serve):
