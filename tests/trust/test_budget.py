@@ -19,6 +19,7 @@ from era_support_packages.classifier import Classifier
 from era_support_packages.datasets.normalization import random_images
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.models.resnet import ResNet18
+from era_support_packages.notebook.page import Page
 from era_support_packages.training.config import TrainingConfig
 from era_support_packages.training.history import EpochRecord, History
 from era_support_packages.trust import budget as check_budget
@@ -149,7 +150,7 @@ def test_the_notebooks_cell_of_the_planted_shortcut_runs_where_the_budget_pays_f
     made = budget("fast", CIFAR10, tested=400)
     plant = create_autospec(planting.plant, return_value=made_up_planted())
     find = create_autospec(search.find, return_value=made_up_result(made_up_maps("gradcam", "layer1", 80, 100)))
-    told, shown = [], []
+    told, page = [], create_autospec(Page, instance=True, about="a run")
     names = {
         "budget": made,
         "plant_shortcut": True,
@@ -160,15 +161,15 @@ def test_the_notebooks_cell_of_the_planted_shortcut_runs_where_the_budget_pays_f
         "trust": SimpleNamespace(shortcut=SimpleNamespace(plant=plant, find=find)),
         "plots": plots,
         "show": lambda *parts: told.extend(parts),
-        "page": SimpleNamespace(about="a run", figure=lambda figure, name: shown.append(name)),
+        "page": page,
     }
     exec(source, names)
-    assert shown == ["planted_shortcut.png"]
+    (_, name, result), _ = page.figure.call_args
+    assert (name, result) == ("planted_shortcut.png", find.return_value)
     assert find.call_args.kwargs["count"] == 200
     assert told[0] == made.shortcut().sentence
-    shown.clear()
     exec(source, {**names, "budget": budget("smoke", DIGITS)})
-    assert (shown, plant.call_count) == ([], 1)
+    assert (page.figure.call_count, plant.call_count) == (1, 1)
 
 
 class Counted(nn.Module):
