@@ -206,12 +206,12 @@ class Classifier:
         """
         if self.model is None:
             raise ClassifierError(
-                f"this network was made elsewhere, so that no name could make it again; give model= one of {', '.join(MODELS)}, "
+                f"This network was made elsewhere, so that no name could make it again; give model= one of {', '.join(MODELS)}, "
                 "or keep its state_dict yourself."
             )
         if weight := differing_weight(self.network, self.model, len(self.classes)):
             raise ClassifierError(
-                f"the network is no {self.model} of {len(self.classes)} classes, as its {weight!r} shows; give model= its name."
+                f"The network is no {self.model} of {len(self.classes)} classes, as its {weight!r} shows; give model= its name."
             )
         weights = {name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}
         file = expanded(path)
@@ -295,6 +295,6 @@ def _completed(file: Path, content: dict[str, Any]) -> dict[str, Any]:
     except (ValueError, OSError, RuntimeError) as error:
         raise ClassifierError(
             f"{file} was written by an earlier version, which kept no class names: its data set {name!r} is needed once to add "
-            f"them, and cannot be loaded ({error})"
+            f"them, and cannot be loaded ({error})."
         ) from None
     return complete(file, content, train)

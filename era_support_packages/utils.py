@@ -74,7 +74,7 @@ class GradCAM:
 
     def __init__(self, *_: Any, **__: Any) -> None:
         raise ValueError(
-            "the class GradCAM is not part of this package; use generate_gradcam(mistakes, model, layers, device), or "
+            "The class GradCAM is not part of this package; use generate_gradcam(mistakes, model, layers, device), or "
             "era_support_packages.gradcam.explain(model, images, layers=[...]).maps."
         )
 

@@ -261,7 +261,7 @@ def test_splits_and_predictions_of_other_classes_or_without_images_are_refused(c
         with pytest.raises(ClassifierError, match="mean something else"):
             ask(other, [0])
     assert classifier.predict(other.images[:1]).labels is None
-    with pytest.raises(ValueError, match=r"^these predictions hold no images to show; take those that Classifier\."):
+    with pytest.raises(ValueError, match=r"^These predictions hold no images to show; take those that Classifier\."):
         classifier.explain(Predictions(np.zeros((2, 10), np.float32), None, split.classes), [0])
     with pytest.raises(ClassifierError, match="classes"):
         classifier.explain(Predictions(np.zeros((2, 2)), None, ("a", "b"), split.images[:2]), [0])

@@ -234,7 +234,7 @@ def test_past_the_end_of_a_schedule_the_rate_stays(capsys):
         (0.1, "scheduler is 0.1; give a scheduler object made once before the first epoch, or None."),
         (
             one_cycle(Brightness(), 1),
-            "the schedule has 1 steps, and one epoch takes 2; make it with OneCycleLR(optimizer",
+            "The schedule has 1 steps, and one epoch takes 2; make it with OneCycleLR(optimizer",
         ),
     ],
 )

@@ -200,7 +200,7 @@ def _classes(folder: Path, listing: Listing, used: Iterable[Candidate]) -> list[
     if first == "" and (too_small := [label for label in classes if counts["", label] < 2]):
         raise ValueError(f"class folder {folder / too_small[0]} holds one image: it needs two, one to train and one to test.")
     if first != "" and not sum(counts[splits[-1], label] for label in classes):
-        raise FileNotFoundError(f"the test folder of {folder} holds no images: it needs some of the classes of train/.")
+        raise FileNotFoundError(f"The test folder of {folder} holds no images: it needs some of the classes of train/.")
     return classes
 
 

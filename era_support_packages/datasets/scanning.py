@@ -147,7 +147,7 @@ class _Children:
             self.stack.callback(_end, child)
         if _pipe(child.stdout).readline() != _READY:
             why = _pipe(child.stderr).read().decode(errors="replace").strip().splitlines()
-            raise DatasetError(f"no process can be started that reads JPEG files: {why[-1] if why else 'it ended at once'}.")
+            raise DatasetError(f"No process can be started that reads JPEG files: {why[-1] if why else 'it ended at once'}.")
         return child
 
 

@@ -32,7 +32,7 @@ def hold_out(
     True
     """
     if not is_number(share, whole=False) or not 0 < share <= MOST:
-        raise ValueError(f"the share of the validation split is {share!r}; give a number above 0 and up to {MOST}.")
+        raise ValueError(f"The share of the validation split is {share!r}; give a number above 0 and up to {MOST}.")
     if not is_number(seed, whole=True) or not 0 <= seed < 2**32:
         raise ValueError(f"seed is {seed!r}; give a whole number from 0 to {2**32 - 1}.")
     counts = np.bincount(train.labels, minlength=len(train.classes))

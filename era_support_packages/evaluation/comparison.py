@@ -42,7 +42,7 @@ class PairedComparison(Readable):
                 "image; give runs on the same data."
             )
         if len(a) == 0:
-            raise ValueError("there are no images to compare two networks on; at least one is needed.")
+            raise ValueError("There are no images to compare two networks on; at least one is needed.")
 
     @property
     def _right(self) -> tuple[np.ndarray, np.ndarray]:

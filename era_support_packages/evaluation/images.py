@@ -36,7 +36,7 @@ def pixels_and_labels(
         return np.stack([resize_image(image) for image in batch]), None
     files = [images] if isinstance(images, (str, os.PathLike)) else list(images) if isinstance(images, Sequence) else []
     if isinstance(images, Sequence) and not len(images):
-        raise ValueError("there are no images and no files; give at least one.")
+        raise ValueError("There are no images and no files; give at least one.")
     if not files or not all(isinstance(file, (str, os.PathLike)) for file in files):
         raise ValueError(
             "images are no split, no uint8 array (N, H, W, 3) and no files; give one of these (np.stack makes a list one)."

@@ -50,9 +50,9 @@ def mean_interval(values: ArrayLike, comparisons: int = 1, draws: int = 2000, se
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or values.size == 0:
-        raise ValueError(f"an interval needs a sample of shape (N,) with at least one value, not {values.shape}.")
+        raise ValueError(f"An interval needs a sample of shape (N,) with at least one value, not {values.shape}.")
     if not np.isfinite(values).all():
-        raise ValueError("the sample holds NaN or infinite values; leave these out, and say how many they were.")
+        raise ValueError("The sample holds NaN or infinite values; leave these out, and say how many they were.")
     if comparisons < 1 or draws < 1:
         raise ValueError(f"comparisons and draws must be at least 1, not {comparisons} and {draws}.")
     mean = float(values.mean())

@@ -81,7 +81,7 @@ class LogitReader:
         if kind == "softmax" or classes_of_one(self.form):
             return logits.softmax(dim=1)
         if self.score == "log-probability":
-            raise ValueError("the network's probabilities add up to one, so that its classes exclude each other; use 'softmax'")
+            raise ValueError("The network's probabilities add up to one, so that its classes exclude each other; use 'softmax'.")
         return logits.sigmoid()
 
     def _form(self, values: Tensor, images: Tensor, rounding: float) -> str:
@@ -103,7 +103,7 @@ class LogitReader:
         only = next(iter(behind)) if len(behind) == 1 else ""
         if only == _OVER_ONE:
             raise ValueError(
-                "the model ends with a softmax over one output, which is 1 for every image; use a sigmoid, or two outputs"
+                "The model ends with a softmax over one output, which is 1 for every image; use a sigmoid, or two outputs."
             )
         if unit and only == "sigmoid":
             return "one probability" if classes == 1 else "independent probabilities"
@@ -119,8 +119,8 @@ class LogitReader:
             seen += " whose rows do not add up to one" if classes > 1 and "sigmoid" not in "".join(logarithms) else ""
             made = ", ".join(sorted(behind))
             raise ValueError(
-                f"the model returns {seen}, made by {made}: they look like probabilities, and read as logits would give wrong "
-                "classes; let it return the logits, or end it with a plain sigmoid or softmax of the logits"
+                f"The model returns {seen}, made by {made}: they look like probabilities, and read as logits would give wrong "
+                "classes; let it return the logits, or end it with a plain sigmoid or softmax of the logits."
             )
         return plain
 
@@ -150,7 +150,7 @@ def found_logits(output: object, count: int) -> Tensor:
             if _plausible(output, count):
                 return output.flatten(1)
         given = f"{tuple(output.shape)}{'' if output.is_floating_point() else f' of {output.dtype}'}"
-        raise ValueError(f"the model must return logits of shape ({count}, classes), not {given}")
+        raise ValueError(f"The model must return logits of shape ({count}, classes), not {given}.")
     tensors = dict(_tensors(output, ""))
     found = {path: tensor for path, tensor in tensors.items() if _plausible(tensor, count)}
     named = [path for path in found if path in ("['logits']", ".logits")]
@@ -164,8 +164,8 @@ def found_logits(output: object, count: int) -> Tensor:
         held = ", ".join(f"{path} {tuple(tensor.shape)}" for path, tensor in list(tensors.items())[:5]) or "no tensors"
         problem, path = f"a {kind} without logits of shape ({count}, classes): it holds {held}", "[0]"
     raise ValueError(
-        f"the model returns {problem}; wrap it in a module whose forward returns the logits alone, such as "
-        f"`return self.model(images){path}`"
+        f"The model returns {problem}; wrap it in a module whose forward returns the logits alone, such as "
+        f"`return self.model(images){path}`."
     )
 
 

@@ -54,14 +54,14 @@ class Predictions(Readable):
     def actual(self) -> np.ndarray:
         """The labels. Raises `ValueError` where there are none."""
         if self.labels is None:
-            raise ValueError("these images have no labels, so nothing can be said of right and wrong; predict a labelled split.")
+            raise ValueError("These images have no labels, so nothing can be said of right and wrong; predict a labelled split.")
         return self.labels
 
     @property
     def pictures(self) -> np.ndarray:
         """The images. Raises `ValueError` where these predictions came without them."""
         if self.images is None:
-            raise ValueError("these predictions hold no images to show; take those that Classifier.predict made.")
+            raise ValueError("These predictions hold no images to show; take those that Classifier.predict made.")
         return self.images
 
     def table(self) -> Table:
@@ -100,11 +100,11 @@ class Predictions(Readable):
     def check(self) -> None:
         """Raise `ValueError` where there is nothing to analyse: no image, or logits that are not finite."""
         if len(self) == 0:
-            raise ValueError("there are no predictions to analyse; at least one image is needed.")
+            raise ValueError("There are no predictions to analyse; at least one image is needed.")
         unusable = int((~np.isfinite(self.logits)).any(axis=1).sum())
         if unusable:
             raise ValueError(
-                f"the logits of {unusable} of {len(self)} images are NaN or infinite, so the training diverged; "
+                f"The logits of {unusable} of {len(self)} images are NaN or infinite, so the training diverged; "
                 "train again at a lower learning rate."
             )
 
@@ -201,7 +201,7 @@ class Predictions(Readable):
         `ValueError` where there is only one class.
         """
         if len(self.classes) < 2:
-            raise ValueError("there is only one class, so nothing else could have been predicted; at least 2 are needed.")
+            raise ValueError("There is only one class, so nothing else could have been predicted; at least 2 are needed.")
         others = self.logits.copy()
         np.put_along_axis(others, self.predicted[:, None], -np.inf, axis=1)
         runners_up = others.argmax(axis=1)

@@ -35,7 +35,7 @@ def layout_problem(network: nn.Module, images: Tensor) -> str:
 def _channels_last(images: Tensor) -> str:
     return (
         f"images of shape {tuple(images.shape)} have their channels in the last axis; bring them to (N, channels, height, "
-        "width), as images.permute(0, 3, 1, 2) does, or np.moveaxis(images, -1, 1)"
+        "width), as images.permute(0, 3, 1, 2) does, or np.moveaxis(images, -1, 1)."
     )
 
 
@@ -51,13 +51,13 @@ def _problem(network: nn.Module, images: Tensor, error: Exception) -> str:
         if shape[3] == layer.in_channels:
             return _channels_last(images)
         return (
-            f"layer {name!r} takes {_channels(layer.in_channels)}, and images of shape {shape} have {given}; give images of "
-            f"{_channels(layer.in_channels)}{gray}, or wrap the network in a module that makes them of {given}"
+            f"Layer {name!r} takes {_channels(layer.in_channels)}, and images of shape {shape} have {given}; give images of "
+            f"{_channels(layer.in_channels)}{gray}, or wrap the network in a module that makes them of {given}."
         )
     size = next(_sizes(network), "")
     return (
         f"images of {shape[2]} x {shape[3]} px do not go through the network ({said}); give them the size that it was made "
-        f"for{size}"
+        f"for{size}."
     )
 
 

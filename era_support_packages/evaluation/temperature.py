@@ -63,12 +63,12 @@ def fit_temperature(predictions: Predictions) -> float:
     coldest, hottest = np.log(COLDEST), np.log(HOTTEST)
     if slope(coldest) <= 0:
         raise NoTemperatureError(
-            f"no temperature fits {len(logits)} images that are practically all classified correctly: the sharper their "
+            f"No temperature fits {len(logits)} images that are practically all classified correctly: the sharper their "
             "probabilities, the lower the cross entropy; take more images."
         )
     if slope(hottest) >= 0:
         raise NoTemperatureError(
-            f"no temperature fits {len(logits)} images whose labels the logits do not tell: the flatter their probabilities, "
+            f"No temperature fits {len(logits)} images whose labels the logits do not tell: the flatter their probabilities, "
             "the lower the cross entropy; train the network first."
         )
     return float(np.exp(brentq(slope, coldest, hottest, xtol=1e-12)))

@@ -23,11 +23,11 @@ def checked_images(images: Tensor | np.ndarray) -> Tensor:
         images = torch.tensor(np.ascontiguousarray(images))
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
         given = f"{tuple(images.shape)} {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
-        raise ValueError(f"images must be a normalised float tensor (N, channels, height, width), not {given}{_hint(images)}")
+        raise ValueError(f"images must be a normalised float tensor (N, channels, height, width), not {given}{_hint(images)}.")
     if images.numel() == 0:
-        raise ValueError(f"images of shape {tuple(images.shape)} are empty; pass at least one image")
+        raise ValueError(f"images of shape {tuple(images.shape)} are empty; pass at least one image.")
     if not torch.isfinite(images).all():
-        raise ValueError("images contain NaN or infinite values; check how they were normalised")
+        raise ValueError("images contain NaN or infinite values; check how they were normalised.")
     return images.detach()
 
 
@@ -55,7 +55,7 @@ def checked_confidence(confidence: object) -> None:
     if confidence not in ("softmax", "sigmoid"):
         raise ValueError(
             f"confidence is {confidence!r}; give 'softmax', or 'sigmoid' for a network of several labels, whose classes do not "
-            "exclude each other"
+            "exclude each other."
         )
 
 
@@ -63,14 +63,14 @@ def checked_reshape_function(reshape: object) -> None:
     """Raise `ValueError` where `reshape` is neither None nor a function."""
     if reshape is not None and not callable(reshape):
         raise ValueError(
-            f"reshape is {reshape!r}; give a function that brings what a layer gives to (N, channels, height, width), or None"
+            f"reshape is {reshape!r}; give a function that brings what a layer gives to (N, channels, height, width), or None."
         )
 
 
 def checked_batch_size(batch_size: int) -> None:
     """Raise `ValueError` where the batch size is no positive integer."""
     if not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be an integer of at least 1, not {batch_size!r}")
+        raise ValueError(f"batch_size must be an integer of at least 1, not {batch_size!r}.")
 
 
 def class_ids(targets: Targets, labels: ArrayLike | Tensor | None, count: int) -> np.ndarray | None:
@@ -80,7 +80,7 @@ def class_ids(targets: Targets, labels: ArrayLike | Tensor | None, count: int) -
             return None
         checked_words(targets, TARGETS)
         if labels is None:
-            raise ValueError("targets 'actual' needs the labels; pass labels=, a class id for each image")
+            raise ValueError("targets 'actual' needs the labels; pass labels=, a class id for each image.")
         return _integers("labels", labels, count, f"({count},)", dimensions=(1,))
     return _integers("targets", targets, count, f"({count},) or ({count}, T)", dimensions=(1, 2))
 
@@ -107,13 +107,13 @@ def layer_names(model: nn.Module, layers: str | nn.Module | Iterable[str | nn.Mo
     modules = {name: module for name, module in model.named_modules(remove_duplicate=False) if name}
     asked = [layers] if isinstance(layers, str | nn.Module) or not isinstance(layers, Iterable) else list(layers)
     if not asked:
-        raise ValueError("layers is empty; name at least one layer, or pass None for the last of each resolution")
+        raise ValueError("layers is empty; name at least one layer, or pass None for the last of each resolution.")
     own = {module: name for name, module in model.named_modules() if name}
     names = []
     for layer in asked:
         name = own.get(layer) if isinstance(layer, nn.Module) else layer
         if name is None:
-            raise ValueError(f"the {type(layer).__name__} in layers is not a layer of this model; pass one of its own")
+            raise ValueError(f"The {type(layer).__name__} in layers is not a layer of this model; pass one of its own.")
         if name not in list(modules):
             raise ValueError(f"Unknown layer {name!r}: {nearest_names(name, modules)}")
         names.append(name)
@@ -125,11 +125,11 @@ def _integers(name: str, given: ArrayLike | Tensor, count: int, shape: str, dime
     try:
         ids = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given)
     except ValueError:
-        raise ValueError(f"{name} must be integer class ids of shape {shape}, not lists of unequal lengths") from None
+        raise ValueError(f"{name} must be integer class ids of shape {shape}, not lists of unequal lengths.") from None
     if ids.ndim == 2 and len(ids) == 1 and 2 in dimensions:
         ids = np.repeat(ids, count, axis=0)
     if not np.issubdtype(ids.dtype, np.integer) or ids.ndim not in dimensions or len(ids) != count or ids.size == 0:
-        raise ValueError(f"{name} must be integer class ids of shape {shape}, not {ids.dtype} of shape {ids.shape}")
+        raise ValueError(f"{name} must be integer class ids of shape {shape}, not {ids.dtype} of shape {ids.shape}.")
     if ids.min() < 0:
-        raise ValueError(f"class id {ids.min()} is out of range: the class ids in {name} must be 0 or more")
+        raise ValueError(f"Class id {ids.min()} is out of range: the class ids in {name} must be 0 or more.")
     return ids.reshape(count, -1).astype(np.int64)

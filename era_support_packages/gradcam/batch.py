@@ -48,7 +48,7 @@ class Batch:
             return logits.argmax(dim=1, keepdim=True)
         known = logits.shape[1]
         if (largest := self.class_ids.max()) >= known:
-            raise ValueError(f"class id {largest} is out of range: the model's classes are 0 to {known - 1}")
+            raise ValueError(f"Class id {largest} is out of range: the model's classes are 0 to {known - 1}.")
         return torch.from_numpy(self.class_ids[self.part]).to(logits.device)
 
 

@@ -216,7 +216,7 @@ def default_layers(model: nn.Module, images: Tensor | np.ndarray | None = None) 
     if images is None:
         raise ValueError(
             f"{type(model).__name__} has no layer1 ... layer4 to take by default; pass images=, and the last module of each "
-            "resolution is found"
+            "resolution is found."
         )
     with prepared(model) as network:
         return _found(LogitReader(network), checked_images(images))
@@ -243,7 +243,7 @@ def _asked(model: nn.Module, layers: Layers, method: str) -> tuple[str, ...]:
     if not METHODS[method].all_layers:
         return named_by_default(model) if layers is None else layer_names(model, layers)
     if layers is not None:
-        raise ValueError(f"method {method!r} makes one map from all layers; leave layers out, or choose another method")
+        raise ValueError(f"Method {method!r} makes one map from all layers; leave layers out, or choose another method.")
     return (ALL_LAYERS,)
 
 

@@ -69,7 +69,7 @@ def full_gradient_maps(batch: Batch) -> BatchMaps:
     for t, score in enumerate(class_scores(run.logits, classes)):
         found = gradients(score, run.tensors, keep_graph=t + 1 < classes.shape[1])
         if found[0] is None:
-            raise ValueError("no gradient flows from the logits to the images, so fullgrad has nothing to show; try eigencam")
+            raise ValueError("No gradient flows from the logits to the images, so fullgrad has nothing to show; try eigencam.")
         own = run.logits.gather(1, classes[:, t : t + 1])[:, 0]
         if (run.missing(own, found) > TOLERANCE).any():
             _check_in_double(batch, classes[:, t : t + 1])
@@ -114,7 +114,7 @@ def _no_places(name: str, output: object, axes: Axes | None, count: int) -> Full
     """Why a bias has no place in the image, and what to do."""
     given = f"{tuple(output.shape)}: {unread(output, axes, count)}" if isinstance(output, Tensor) else "no tensor"
     return FullGradientError(
-        f"fullgrad shows each bias at its place in the image, and layer {name!r} gives {given}; choose another method"
+        f"fullgrad shows each bias at its place in the image, and layer {name!r} gives {given}; choose another method."
     )
 
 
@@ -131,7 +131,7 @@ def _check_in_double(batch: Batch, classes: Tensor) -> None:
         worst = float(missing.max())
         raise FullGradientError(
             f"fullgrad leaves out a part of this network's score (up to {worst:.0%} of it): {_culprit(exact)} adds to it what is "
-            "neither input nor bias; choose another method"
+            "neither input nor bias; choose another method."
         )
 
 

@@ -13,25 +13,25 @@ EAGER = "pass the eager network it was made from"
 def check_kind(model: object) -> None:
     """Raise `ValueError` for what is no network, or one without layers to look into or gradients to follow."""
     if isinstance(model, torch.export.ExportedProgram) or is_exported(model):
-        raise ValueError(f"the model is an exported program, whose layers cannot be looked into; {EAGER}")
+        raise ValueError(f"The model is an exported program, whose layers cannot be looked into; {EAGER}.")
     if not isinstance(model, nn.Module):
-        raise ValueError(f"the model is of type {type(model).__name__}; pass a torch.nn.Module")
+        raise ValueError(f"The model is of type {type(model).__name__}; pass a torch.nn.Module.")
     if isinstance(model, torch.jit.ScriptModule):
-        raise ValueError(f"the model is a ScriptModule, whose layers cannot be looked into; {EAGER}")
+        raise ValueError(f"The model is a ScriptModule, whose layers cannot be looked into; {EAGER}.")
     state = [*model.parameters(), *model.buffers()]
     quantized = next((name for name, part in model.named_modules() if ".quantized" in type(part).__module__), None)
     if quantized is not None or any(tensor.is_quantized for tensor in state):
         where = f" (layer {quantized!r})" if quantized else ""
-        raise ValueError(f"the model is quantized{where}, and no gradient flows through it; {EAGER}")
+        raise ValueError(f"The model is quantized{where}, and no gradient flows through it; {EAGER}.")
     if any(tensor.is_meta for tensor in state):
         raise ValueError(
-            "the model is on the meta device, which holds shapes and no weights; load its weights, such as by "
-            "model.to_empty(device='cpu') and model.load_state_dict(...)"
+            "The model is on the meta device, which holds shapes and no weights; load its weights, such as by "
+            "model.to_empty(device='cpu') and model.load_state_dict(...)."
         )
     if any(is_lazy(tensor) for tensor in state):
-        raise ValueError("the model has parameters without a shape yet; run one batch through it, and load or train its weights")
+        raise ValueError("The model has parameters without a shape yet; run one batch through it, and load or train its weights.")
     if not any(True for _ in model.parameters()):
-        raise ValueError("the model has no parameters, so it has learnt nothing to explain; pass a trained network")
+        raise ValueError("The model has no parameters, so it has learnt nothing to explain; pass a trained network.")
 
 
 def warn_of_company(network: nn.Module) -> None:
@@ -39,8 +39,8 @@ def warn_of_company(network: nn.Module) -> None:
     for name, layer in network.named_modules():
         if isinstance(layer, _BatchNorm) and layer.running_mean is None:
             warnings.warn(
-                f"layer {name!r} normalizes by the batch at hand (track_running_stats=False): the map of an image depends on the "
-                "images beside it and on batch_size",
+                f"Layer {name!r} normalizes by the batch at hand (track_running_stats=False): the map of an image depends on the "
+                "images beside it and on batch_size.",
                 stacklevel=3,
             )
             return

@@ -70,11 +70,13 @@ def checked_reshape(reshape: Reshape, name: str, output: Tensor, count: int) -> 
     try:
         found = reshape(places)
     except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f"reshape fails on what layer {name!r} gives, {given}: {str(error).splitlines()[0]}") from error
+        raise ValueError(
+            f"reshape fails on what layer {name!r} gives, {given}: {str(error).splitlines()[0].rstrip('.')}."
+        ) from error
     if not isinstance(found, Tensor) or found.ndim != 4 or len(found) != count:
         made = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise ValueError(
-            f"reshape makes {made} of what layer {name!r} gives, {given}; it must give ({count}, channels, height, width)"
+            f"reshape makes {made} of what layer {name!r} gives, {given}; it must give ({count}, channels, height, width)."
         )
     chosen = found.long().clamp(0, output.numel() - 1)
     noise = torch.rand(output.numel(), generator=torch.Generator().manual_seed(0)).to(output.device)
@@ -83,23 +85,23 @@ def checked_reshape(reshape: Reshape, name: str, output: Tensor, count: int) -> 
     if not moved or len(chosen.unique()) < chosen.numel() or (given[0] == count and not own.all()):
         raise ValueError(
             f"reshape changes the values of what layer {name!r} gives, repeats them or mixes images; it may only select and "
-            "rearrange them, as permute, reshape and slices do"
+            "rearrange them, as permute, reshape and slices do."
         )
 
 
 def refusal(name: str, output: object, axes: Axes | None, count: int) -> ValueError:
     """Why a layer's output is no stack of channels, and what to do."""
     if not isinstance(output, Tensor):
-        return ValueError(f"layer {name!r} gives {type(output).__name__} and no tensor; choose a layer inside of it")
+        return ValueError(f"Layer {name!r} gives {type(output).__name__} and no tensor; choose a layer inside of it.")
     given = tuple(output.shape)
     if output.ndim < 3:
         return ValueError(
-            f"layer {name!r} gives {given}, which has no places, but a class activation map needs ({count}, channels, height, "
-            "width); choose an earlier layer"
+            f"Layer {name!r} gives {given}, which has no places, but a class activation map needs ({count}, channels, height, "
+            "width); choose an earlier layer."
         )
     return ValueError(
-        f"layer {name!r} gives {given}: {unread(output, axes, count)}; choose another layer, or pass reshape=, a function that "
-        f"brings this to ({count}, channels, height, width)"
+        f"Layer {name!r} gives {given}: {unread(output, axes, count)}; choose another layer, or pass reshape=, a function that "
+        f"brings this to ({count}, channels, height, width)."
     )
 
 

@@ -31,7 +31,7 @@ def gradient_maps(batch: Batch, library: type[BaseCAM]) -> BatchMaps:
         categories = [ClassifierOutputTarget(int(class_id)) for class_id in classes[:, t]]
         for (name, layer), gradient in zip(activations.items(), found, strict=True):
             if gradient is None:
-                raise ValueError(f"no gradient flows from the logits to layer {name!r}; choose a layer on the way to them")
+                raise ValueError(f"No gradient flows from the logits to layer {name!r}; choose a layer on the way to them.")
             _check_places(name, layer, gradient)
             raw[name].append(_combined(cam, batch, name, categories, array(layer.channels), array(layer.places(gradient))))
     return BatchMaps(logits.detach(), classes, [np.stack(raw[name], axis=1) for name in batch.layers])
@@ -153,8 +153,8 @@ def _check_places(name: str, layer: Recorded, gradient: Tensor) -> None:
     """Raise `ValueError` where the score depends on what the layer gives, but on none of its places."""
     if layer.leaves_out and gradient.any() and not layer.places(gradient).any():
         raise ValueError(
-            f"layer {name!r} lies behind the last attention of a network that classifies by its class token: the other tokens "
-            "have no gradient there; choose the input of the last attention, which layers=None takes"
+            f"Layer {name!r} lies behind the last attention of a network that classifies by its class token: the other tokens "
+            "have no gradient there; choose the input of the last attention, which layers=None takes."
         )
 
 

@@ -92,7 +92,7 @@ def forward(
 
     def keep(name: str, output: object) -> Tensor:
         if name in found:
-            raise ValueError(f"layer {name!r} runs more than once in a forward pass; choose a layer that runs once")
+            raise ValueError(f"Layer {name!r} runs more than once in a forward pass; choose a layer that runs once.")
         axes = tracker.of(output) if tracker and isinstance(output, Tensor) else None
         if not isinstance(output, Tensor):
             raise refusal(name, output, None, len(images))
@@ -106,12 +106,12 @@ def forward(
 
     for name in names:
         if part := closed_part(logits.network, name):
-            raise ValueError(f"layer {name!r} lies in {part!r}, a scripted or exported part that cannot be looked into; {EAGER}")
+            raise ValueError(f"Layer {name!r} lies in {part!r}, a scripted or exported part that cannot be looked into; {EAGER}.")
     with hooked(logits.network, names, keep), tracker or nullcontext():
         output = run(logits.network, images)
     for name in names:
         if name not in found:
-            raise ValueError(f"layer {name!r} does not run in the model's forward pass; choose a layer that does")
+            raise ValueError(f"Layer {name!r} does not run in the model's forward pass; choose a layer that does.")
     return checked_logits(logits.read(output, images), logits.network), found
 
 
@@ -145,10 +145,10 @@ def checked_logits(logits: Tensor, network: nn.Module) -> Tensor:
     if not torch.isfinite(logits).all():
         if all(bool(torch.isfinite(weights).all()) for _, weights in learned(network)):
             raise ValueError(
-                "the model's logits are NaN or infinite, though its weights are finite; check what its forward pass adds to them "
-                "or divides them by, such as a mask of -inf"
+                "The model's logits are NaN or infinite, though its weights are finite; check what its forward pass adds to them "
+                "or divides them by, such as a mask of -inf."
             )
-        raise ValueError("the model's logits are NaN or infinite, so its weights are unusable; train it again")
+        raise ValueError("The model's logits are NaN or infinite, so its weights are unusable; train it again.")
     return logits
 
 

@@ -51,8 +51,8 @@ def last_of_each_resolution(logits: LogitReader, image: Tensor) -> tuple[str, ..
             name, shape = next(reversed(unread.items()))
             hint = f"; layer {name!r} gives {shape}: name it with layers=, and bring this to (N, channels, h, w) with reshape="
         raise ValueError(
-            f"no layer of {type(logits.network).__name__} gives a grid of places on the way to its logits, as convolutions and "
-            f"vision transformers do{hint}"
+            f"No layer of {type(logits.network).__name__} gives a grid of places on the way to its logits, as convolutions and "
+            f"vision transformers do{hint}."
         )
     ahead = [candidate for candidate, gradient in used if not candidate.behind_the_last_attention(gradient)]
     if len(ahead) < len(used) and ahead:

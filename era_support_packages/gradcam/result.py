@@ -58,7 +58,7 @@ class Explanation(Readable):
         """The images. Raises `ValueError` where the explanation came without them."""
         if self.images is None:
             raise ValueError(
-                "this explanation holds no images to show, as `gradcam.explain` sees normalised ones only; take "
+                "This explanation holds no images to show, as `gradcam.explain` sees normalised ones only; take "
                 "Classifier.explain."
             )
         return self.images

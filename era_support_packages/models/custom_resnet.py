@@ -54,7 +54,7 @@ class CustomResNet(nn.Module):
         """As every module's. Raises `ValueError` for the weights of the network of 2023, which had other blocks."""
         if "convblock1.0.weight" in state_dict:
             raise ValueError(
-                "these are weights of the resnet_custom of 2023 (6,573,632 parameters), which has one more norm, and ReLU before "
+                "These are weights of the resnet_custom of 2023 (6,573,632 parameters), which has one more norm, and ReLU before "
                 "each; they do not fit this network (6,573,130). Train it again, or load them into the class they came from."
             )
         return super().load_state_dict(state_dict, *args, **kwargs)

@@ -58,7 +58,7 @@ def range_test(result: RangeTest, title: str, chosen: float | None = None) -> Fi
         raise ValueError(f"chosen is {chosen}; it must be a finite learning rate greater than 0.")
     finite = np.isfinite(smoothed)
     if not finite.any():
-        raise ValueError("the range test has no finite loss to draw; start it at a smaller learning rate.")
+        raise ValueError("The range test has no finite loss to draw; start it at a smaller learning rate.")
 
     figure = new_figure(8.0, 4.2, title)
     axes = figure.subplots()

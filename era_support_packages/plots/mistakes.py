@@ -200,7 +200,7 @@ def confused_pairs(confused: ConfusedPairs, images: np.ndarray, title: str, exam
     """
     _check_split(images, confused.total)
     if not confused.pairs:
-        raise ValueError(f"there is no mistake to draw: all {confused.total:,} images are classified correctly.")
+        raise ValueError(f"There is no mistake to draw: all {confused.total:,} images are classified correctly.")
     if examples not in range(1, MAX_EXAMPLES + 1):
         raise ValueError(f"examples is {examples}; it must be a whole number from 1 to {MAX_EXAMPLES}.")
     columns = min(examples, max(pair.count for pair in confused.pairs))
@@ -271,7 +271,7 @@ def suspicious_labels(candidates: LabelCandidates, images: np.ndarray, title: st
         raise ValueError(f"count is {count}; ask for at least 1 image.")
     if not len(candidates.indices):
         raise ValueError(
-            f"there is nothing to draw: no label of the {candidates.total:,} images is contradicted with confidence."
+            f"There is nothing to draw: no label of the {candidates.total:,} images is contradicted with confidence."
         )
     names = candidates.classes
     captions = [

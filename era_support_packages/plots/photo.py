@@ -39,7 +39,7 @@ def photo_panel(
     """
     pictures = check_images(photo[None], "photo", limit=1)
     if explanation.maps.shape[:2] != (1, 1) or explanation.images is None or explanation.classes is None:
-        raise ValueError(f"the maps are {explanation.maps.shape}; give the explanation of one photo and one class.")
+        raise ValueError(f"The maps are {explanation.maps.shape}; give the explanation of one photo and one class.")
     layers, target = explanation.layers, explanation.classes[explanation.targets[0, 0]]
     shown = _shrunk(pictures[0])
     size = shown.shape[1], shown.shape[0]

@@ -66,7 +66,7 @@ def sanity_curves(check: SanityCheck, title: str) -> Figure:
     """
     methods = list(dict.fromkeys(check.methods))
     if len(methods) > len(LOOKS):
-        raise ValueError(f"the check has {len(methods)} methods; one figure shows up to {len(LOOKS)}: check fewer at a time.")
+        raise ValueError(f"The check has {len(methods)} methods; one figure shows up to {len(LOOKS)}: check fewer at a time.")
     layers = list(dict.fromkeys(check.layers))
     columns = min(2, len(layers))
     rows = -(-len(layers) // columns)
@@ -124,7 +124,7 @@ def sanity_maps(
     'Two digits'
     """
     if check.images is None:
-        raise ValueError("this check holds no images to show; take trust.sanity.sanity_check.")
+        raise ValueError("This check holds no images to show; take trust.sanity.sanity_check.")
     if not isinstance(count, int) or not 1 <= count <= MAX_PANEL_IMAGES:
         raise ValueError(f"count is {count!r}; it must be a whole number from 1 to {MAX_PANEL_IMAGES}.")
     images = check_images(check.images[:count], "images", limit=MAX_PANEL_IMAGES)

@@ -71,7 +71,7 @@ def planted_shortcut(result: ShortcutTest, title: str) -> Figure:
     layers = list(dict.fromkeys(maps.layer for maps in result.maps))
     for what, names, limit in (("methods", methods, len(COLORS)), ("layers", layers, MAX_LAYERS)):
         if len(names) > limit:
-            raise ValueError(f"the result has {len(names)} {what}; one figure takes from 1 to {limit}.")
+            raise ValueError(f"The result has {len(names)} {what}; one figure takes from 1 to {limit}.")
 
     left = max(map(text_width, methods)) / 72 + 0.1
     columns = 1 + len(layers)

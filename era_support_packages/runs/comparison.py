@@ -63,7 +63,7 @@ class Comparison(Readable):
     test: the split that all of them were tested on, None where it cannot be had; missing: why then.
 
     >>> from era_support_packages.runs import compare, prepare, train_prepared
-    >>> small = dict(dataset="digits", train_images=8, batch_size=4, resolutions=((8, 1.0),))
+    >>> small = dict(dataset="digits", train_images=8, batch_size=4, resolutions=((8, 1.0),), precision="fp32")
     >>> runs = [prepare("smoke", max_lr=rate, **small) for rate in (0.01, 0.02)]
     >>> trained = [train_prepared(run, report=lambda line: None) for run in runs]
     >>> found = compare(*(run.run.folder for run in runs))
@@ -188,7 +188,7 @@ def compare(*runs: str | os.PathLike[str], data_root: str | None = None) -> Comp
     Raises `ListingError` for a run that is not there, `RunError` for one that cannot be read, and for fewer than two.
 
     >>> from era_support_packages.runs import compare, prepare, train_prepared
-    >>> small = dict(dataset="digits", train_images=8, batch_size=4, resolutions=((8, 1.0),))
+    >>> small = dict(dataset="digits", train_images=8, batch_size=4, resolutions=((8, 1.0),), precision="fp32")
     >>> for rate in (0.01, 0.02):
     ...     _ = train_prepared(prepare("smoke", max_lr=rate, run_name=f"rate-{rate}", **small), report=lambda line: None)
     >>> print(compare("rate-0.01", "rate-0.02").reading())

@@ -89,7 +89,7 @@ def read_entry(folder: Path) -> RunEntry:
     try:
         said = summary(folder)
         if not isinstance(said, dict):
-            raise ValueError("it is no table")
+            raise ValueError("summary.json is no table.")
         complete = bool(said.get("complete", True))
         names = ("test_accuracy", "validation_accuracy", "seconds", "pflops")
         data = said.get("data")

@@ -160,8 +160,8 @@ class Attempts:
             said = f"answered {error.code} ({error.reason})"
             passing = error.code in (408, 425, 429) or error.code >= 500
             raise (BrokenOff if passing else Unavailable)(said) from None
-        except TimeoutError:
-            said = f"did not answer within {self.patience.answer:g} s"
+        except TimeoutError as error:
+            said = f"did not answer within {error.args[0]:g} s"
         except (OSError, ValueError, http.client.HTTPException) as error:
             said = f"cannot be reached ({getattr(error, 'reason', error)})"
         else:
@@ -173,7 +173,10 @@ class Attempts:
         raise (BrokenOff if self._was_there else Unavailable)(said)
 
     def _open(self, request: urllib.request.Request) -> Any:
-        """`urlopen`, in a thread of its own, because its time limit does not cover looking up the host's name."""
+        """`urlopen`, in a thread of its own, because its time limit does not cover looking up the host's name.
+
+        Raises `TimeoutError` with the seconds of the limit that has passed.
+        """
         outcome: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
         def ask() -> None:
@@ -186,9 +189,9 @@ class Attempts:
         try:
             answer = outcome.get(timeout=self.patience.answer)
         except queue.Empty:
-            raise TimeoutError from None
-        if isinstance(answer, urllib.error.URLError) and isinstance(answer.reason, TimeoutError):
-            raise TimeoutError
+            raise TimeoutError(self.patience.answer) from None
+        if isinstance(getattr(answer, "reason", answer), TimeoutError):
+            raise TimeoutError(self.patience.silence)
         if isinstance(answer, Exception):
             raise answer
         return answer

@@ -129,7 +129,7 @@ def _check_length(scheduler: LRScheduler | None, loader: Iterable[Any]) -> None:
     total, batches = scheduler.total_steps, len(loader)
     again = "OneCycleLR(optimizer, max_lr=..., epochs=EPOCHS, steps_per_epoch=len(train_loader))"
     if total < batches:
-        raise ValueError(f"the schedule has {total} steps, and one epoch takes {batches}; make it with {again}.")
+        raise ValueError(f"The schedule has {total} steps, and one epoch takes {batches}; make it with {again}.")
     if scheduler.last_epoch + batches > total:
         print(
             f"The schedule of {total} steps ends before this epoch does: from there on the learning rate stays at its last value."

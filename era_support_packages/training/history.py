@@ -93,7 +93,7 @@ class History(Readable):
         """The predictions. Raises `ValueError` for a run that was stopped before it made them."""
         if self.predictions is None:
             raise ValueError(
-                f"this run was stopped after {len(self.records)} of {self.planned} epochs, so it has no predictions; finish it, "
+                f"This run was stopped after {len(self.records)} of {self.planned} epochs, so it has no predictions; finish it, "
                 "or give it those that Classifier.predict makes: dataclasses.replace(history, predictions=...)."
             )
         return self.predictions
@@ -268,5 +268,5 @@ def _seen(record: EpochRecord) -> Scores:
     """What the log shows of an epoch."""
     found = record.scores(record.watched)
     if found is None:
-        raise ValueError(f"the record of epoch {record.epoch} has the values of no split; it is none that training made.")
+        raise ValueError(f"The record of epoch {record.epoch} has the values of no split; it is none that training made.")
     return found

@@ -85,7 +85,7 @@ def _check_validation(config: ResolvedConfig, train: ImageDataset, test: ImageDa
         )
     if validation is not None and len({(split.mean, split.std) for split in (train, validation, test)}) > 1:
         raise ValueError(
-            "the training, validation and test images carry different means or standard deviations: take all three from one "
+            "The training, validation and test images carry different means or standard deviations: take all three from one "
             "datasets.hold_out."
         )
 

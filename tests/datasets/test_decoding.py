@@ -194,7 +194,7 @@ def test_a_file_that_brings_the_decoder_down_is_named_alone(tmp_path: Path, monk
 
 def test_where_no_process_can_start_nothing_is_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scanning, "_CHILD", "raise ImportError('no module {module}')")
-    with pytest.raises(DatasetError, match="no process can be started that reads JPEG files: ImportError: no module"):
+    with pytest.raises(DatasetError, match="No process can be started that reads JPEG files: ImportError: no module"):
         decode_image(write(tmp_path / "x.jpg", JPEG))
 
 

@@ -175,8 +175,8 @@ def test_the_temperature_minimizes_the_mean_cross_entropy(random_predictions: Pr
         ([[1, 0], [0, 2]], [0, 1], "2 images that are practically all classified correctly: the sharper .*; take more images"),
         ([[1, 0], [1, 0]], [0, 1], "2 images whose labels the logits do not tell: the flatter .*; train the network first"),
         ([[1, 0], [0, 2]], [1, 0], "2 images whose labels the logits do not tell: the flatter .*; train the network first"),
-        ([[0, 0]] * 4, [0, 1, 1, 0], "no temperature fits 4 images"),
-        ([[1e4, -1e4]] * 3, [0, 0, 1], "no temperature fits 3 images"),  # 2e4 / ln 2, beyond 100
+        ([[0, 0]] * 4, [0, 1, 1, 0], "No temperature fits 4 images"),
+        ([[1e4, -1e4]] * 3, [0, 0, 1], "No temperature fits 3 images"),  # 2e4 / ln 2, beyond 100
     ],
 )
 def test_where_no_temperature_fits_the_reason_is_given(logits: list, labels: list, message: str) -> None:
@@ -257,7 +257,7 @@ def test_the_tables_hold_what_was_measured(twice_too_sharp: Calibration) -> None
 def test_without_mistakes_the_reliability_is_given_and_the_reason_why_nothing_is_scaled() -> None:
     result = calibrate(of_ten(0.9, 10, 20), draws=20)
     assert (result.after, result.temperatures, result.gain) == (None, None, None)
-    said = "Temperature scaling is left out: no temperature fits 10 images that are practically all classified correctly: the"
+    said = "Temperature scaling is left out: No temperature fits 10 images that are practically all classified correctly: the"
     assert result.reading().startswith(f"{result.before.reading()} {said}")
     assert [row[0] for row in result.table().rows] == ["as trained"]
 

@@ -87,11 +87,11 @@ def test_whole_numbers_and_truth_values_are_taken_as_numbers() -> None:
 @pytest.mark.parametrize(
     ("values", "options", "message"),
     [
-        ([], {}, "an interval needs a sample of shape (N,) with at least one value, not (0,)."),
-        (3.0, {}, "an interval needs a sample of shape (N,) with at least one value, not ()."),
-        ([[1, 2]], {}, "an interval needs a sample of shape (N,) with at least one value, not (1, 2)."),
-        ([1, np.nan], {}, "the sample holds NaN or infinite values; leave these out, and say how many they were."),
-        ([1, np.inf], {}, "the sample holds NaN or infinite values; leave these out, and say how many they were."),
+        ([], {}, "An interval needs a sample of shape (N,) with at least one value, not (0,)."),
+        (3.0, {}, "An interval needs a sample of shape (N,) with at least one value, not ()."),
+        ([[1, 2]], {}, "An interval needs a sample of shape (N,) with at least one value, not (1, 2)."),
+        ([1, np.nan], {}, "The sample holds NaN or infinite values; leave these out, and say how many they were."),
+        ([1, np.inf], {}, "The sample holds NaN or infinite values; leave these out, and say how many they were."),
         ([1, 2], {"comparisons": 0}, "comparisons and draws must be at least 1, not 0 and 2000."),
         ([1, 2], {"draws": 0}, "comparisons and draws must be at least 1, not 1 and 0."),
     ],

@@ -100,16 +100,16 @@ OUTPUTS: dict[str, Case] = {
     ),
     "a map of class scores (N, C, h, w)": Case(
         lambda z: z[:, :, None, None].expand(-1, -1, 2, 2),
-        refused="the model must return logits of shape (3, classes), not (3, 3, 2, 2)",
+        refused="The model must return logits of shape (3, classes), not (3, 3, 2, 2)",
     ),
     "a softmax over one output": Case(
         lambda z: first(z).softmax(1), refused="softmax over one output, which is 1 for every image; use a sigmoid"
     ),
     "values in [0, 1] that no plain sigmoid or softmax made": Case(
-        lambda z: 1 / (1 + (-first(z)).exp()), refused="the model returns values in [0, 1], made by mul, reciprocal"
+        lambda z: 1 / (1 + (-first(z)).exp()), refused="The model returns values in [0, 1], made by mul, reciprocal"
     ),
     "a logsigmoid": Case(
-        nn.functional.logsigmoid, refused="the model returns logarithms of probabilities, made by log_sigmoid_forward"
+        nn.functional.logsigmoid, refused="The model returns logarithms of probabilities, made by log_sigmoid_forward"
     ),
 }
 

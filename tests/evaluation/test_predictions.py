@@ -75,10 +75,10 @@ COMPUTE = [reliability, fit_temperature, temperature_scaling, calibrate, class_s
 
 @pytest.mark.parametrize("compute", [Predictions.check, *COMPUTE])
 def test_unusable_predictions_are_refused(compute: Callable[[Predictions], object]) -> None:
-    said = "the logits of 2 of 3 images are NaN or infinite, so the training diverged; train again at a lower learning rate"
+    said = "The logits of 2 of 3 images are NaN or infinite, so the training diverged; train again at a lower learning rate"
     with pytest.raises(ValueError, match=said):
         compute(predictions([[0, 1], [np.nan, 1], [np.inf, -np.inf]], [0, 1, 1]))
-    with pytest.raises(ValueError, match=r"^there are no predictions to analyse; at least one image is needed\.$"):
+    with pytest.raises(ValueError, match=r"^There are no predictions to analyse; at least one image is needed\.$"):
         compute(NOTHING)
 
 

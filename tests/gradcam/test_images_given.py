@@ -24,7 +24,7 @@ IMAGES: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     ),
     "of another number of channels, such as gray ones for an RGB network": (
         lambda x: x[:, :1],
-        "layer '0' takes 3 channels, and images of shape (3, 1, 8, 8) have 1; give images of 3 channels, gray ones by "
+        "Layer '0' takes 3 channels, and images of shape (3, 1, 8, 8) have 1; give images of 3 channels, gray ones by "
         "images.expand(-1, 3, -1, -1)",
     ),
     "of another size than a network of fixed size takes": (
@@ -128,7 +128,7 @@ def test_errors_of_the_networks_own_stay_as_they_are() -> None:
         (np.zeros((2, 8, 8, 1), np.uint8), r"gray ones become these by np\.repeat\(images, 3, axis=-1\)"),
         (np.full((2, 8, 8, 3), 0.5), r"\(255 \* images\)\.round\(\)\.astype\(np\.uint8\)"),
         (np.zeros((0, 8, 8, 3), np.uint8), r"\(0, 8, 8, 3\).*, and at least one\."),
-        ([], r"^there are no images and no files; give at least one\.$"),
+        ([], r"^There are no images and no files; give at least one\.$"),
         (np.zeros((2, 8, 8, 4), np.uint8), r"are uint8 of shape \(2, 8, 8, 4\); give uint8 pixels .* not normalised\.$"),
     ],
 )

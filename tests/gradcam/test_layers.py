@@ -73,27 +73,27 @@ LAYERS: dict[str, Case] = {
     ),
     "no places: (N, C)": Case(
         lambda: Arranged(lambda f: f.mean(dim=(2, 3)), same),
-        "layer 'target' gives (2, 2), which has no places, but a class activation map needs (2, channels, height, width); choose",
+        "Layer 'target' gives (2, 2), which has no places, but a class activation map needs (2, channels, height, width); choose",
     ),
     "no tensor: a tuple, a dict": Case(
         lambda: Arranged(lambda f: (f, f), lambda pair: pair[0]),
-        "layer 'target' gives tuple and no tensor; choose a layer inside of it",
+        "Layer 'target' gives tuple and no tensor; choose a layer inside of it",
     ),
     "more images than were given: (2 N, C, h, w)": Case(
         lambda: Arranged(lambda f: torch.cat([f, f]), lambda f: f[: len(f) // 2]),
-        f"layer 'target' gives (4, 2, 2, 2): {OTHER_AXES}",
+        f"Layer 'target' gives (4, 2, 2, 2): {OTHER_AXES}",
     ),
     "runs more than once": Case(
         lambda: Beside(lambda target, features: target(target(features))),
-        "layer 'target' runs more than once in a forward pass; choose a layer that runs once",
+        "Layer 'target' runs more than once in a forward pass; choose a layer that runs once",
     ),
     "does not run": Case(
         lambda: Beside(lambda target, features: features),
-        "layer 'target' does not run in the model's forward pass; choose a layer that does",
+        "Layer 'target' does not run in the model's forward pass; choose a layer that does",
     ),
     "no gradient reaches it": Case(
         lambda: Beside(lambda target, features: target(features).detach()),
-        "no gradient flows from the logits to layer 'target'; choose a layer on the way to them",
+        "No gradient flows from the logits to layer 'target'; choose a layer on the way to them",
     ),
 }
 
@@ -248,7 +248,7 @@ def test_the_last_module_of_each_resolution() -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (nn.Sequential(nn.Flatten(), nn.Linear(192, 8)), "no layer of Sequential gives a grid of places on the way to its"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(192, 8)), "No layer of Sequential gives a grid of places on the way to its"),
         (
             nn.Sequential(Apply(lambda x: x.roll(1, 3)), nn.PReLU(3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)),
             "layer '1' gives (1, 3, 8, 8): name it with layers=, and bring this to",

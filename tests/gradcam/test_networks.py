@@ -73,8 +73,8 @@ def diverged() -> nn.Module:
     return model
 
 
-SCRIPT = "the model is a ScriptModule, whose layers cannot be looked into; pass the eager network it was made from"
-EXPORT = "the model is an exported program, whose layers cannot be looked into; pass the eager network it was made from"
+SCRIPT = "The model is a ScriptModule, whose layers cannot be looked into; pass the eager network it was made from"
+EXPORT = "The model is an exported program, whose layers cannot be looked into; pass the eager network it was made from"
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,13 @@ NETWORKS: dict[str, Case] = {
     "autocast inside of `forward`": Case(lambda: Autocast(small_network()), prefix="network.", tolerance=0.1),
     "a ScriptModule, scripted or traced": Case(lambda: torch.jit.trace(small_network(), small_images()), SCRIPT),
     "an exported program, or its module": Case(lambda: torch.export.export(small_network(), (small_images(),)), EXPORT),
-    "quantized": Case(quantized, "the model is quantized (layer '5'), and no gradient flows through it; pass the eager network"),
-    "on the meta device": Case(lambda: small_network().to("meta"), "the model is on the meta device, which holds shapes and no"),
-    "with lazy layers that have not run": Case(with_lazy_layer, "the model has parameters without a shape yet; run one batch"),
-    "without parameters": Case(lambda: nn.Sequential(nn.AvgPool2d(8), nn.Flatten()), "the model has no parameters"),
-    "weights that are not finite": Case(diverged, "the model's logits are NaN or infinite"),
+    "quantized": Case(quantized, "The model is quantized (layer '5'), and no gradient flows through it; pass the eager network"),
+    "on the meta device": Case(lambda: small_network().to("meta"), "The model is on the meta device, which holds shapes and no"),
+    "with lazy layers that have not run": Case(with_lazy_layer, "The model has parameters without a shape yet; run one batch"),
+    "without parameters": Case(lambda: nn.Sequential(nn.AvgPool2d(8), nn.Flatten()), "The model has no parameters"),
+    "weights that are not finite": Case(diverged, "The model's logits are NaN or infinite"),
     "masks of -inf in its buffers": Case(lambda: Masked(), prefix="network."),
-    "no `torch.nn.Module`": Case(lambda: small_network().forward, "the model is of type method; pass a torch.nn.Module"),
+    "no `torch.nn.Module`": Case(lambda: small_network().forward, "The model is of type method; pass a torch.nn.Module"),
 }
 
 
@@ -136,7 +136,7 @@ def test_the_page_lists_these_networks() -> None:
         (lambda: torch.jit.script(small_network()), SCRIPT),
         (lambda: torch.export.export(small_network(), (small_images(),)).module(), EXPORT),
         (lambda: unflattened(), EXPORT),
-        (statically_quantized, "the model is quantized (layer '0'), and no gradient flows through it"),
+        (statically_quantized, "The model is quantized (layer '0'), and no gradient flows through it"),
     ],
 )
 def test_kinds_are_refused_by_everything_that_explains(make: Callable[[], Any], message: str) -> None:
@@ -176,7 +176,7 @@ def test_a_scripted_part_is_left_alone_and_its_layers_are_refused() -> None:
     expected = explain(small_network(), small_images(), layers="1")
     np.testing.assert_allclose(explain(model, small_images(), layers="0.1").maps, expected.maps, atol=1e-5)
     assert default_layers(model, small_images()) == ("0",)
-    with pytest.raises(ValueError, match=re.escape("layer '1.2' lies in '1', a scripted or exported part")):
+    with pytest.raises(ValueError, match=re.escape("Layer '1.2' lies in '1', a scripted or exported part")):
         explain(model, small_images(), layers="1.2")
 
 
@@ -251,7 +251,7 @@ def test_fullgrad_is_not_refused_for_rounding() -> None:
 
 def test_batch_norm_without_running_statistics_is_pointed_out() -> None:
     model = relu_network(lambda channels: nn.BatchNorm2d(channels, track_running_stats=False))
-    with pytest.warns(UserWarning, match=r"layer '1' normalizes by the batch at hand .* depends on the images beside it"):
+    with pytest.warns(UserWarning, match=r"Layer '1' normalizes by the batch at hand .* depends on the images beside it"):
         together = explain(model, small_images(), [0, 1, 2], "0")
     with pytest.warns(UserWarning, match="images beside it"):
         apart = explain(model, small_images(), [0, 1, 2], "0", batch_size=1)

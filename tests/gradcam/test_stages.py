@@ -83,7 +83,7 @@ def test_fullgrad_names_a_way_that_helps_where_a_bias_has_no_place(method: str) 
             table = self.positions(torch.zeros(1, 3, 3, 2)).mean(dim=(1, 2))
             return self.head(self.conv(images).relu().mean(dim=(2, 3)) + table)
 
-    with pytest.raises(ValueError, match=r"layer 'positions' gives \(1, 3, 3, 4\): .*; choose another method$"):
+    with pytest.raises(ValueError, match=r"layer 'positions' gives \(1, 3, 3, 4\): .*; choose another method\.$"):
         explain(Table(), small_images(), method=method)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
     judge = Classifier(Table(), tuple("abcde"), (0.5,) * 3, (0.25,) * 3, resolution=8)

@@ -161,8 +161,8 @@ UNKNOWN = Predictions(np.eye(2), None, ("cat", "dog"))
     [
         (plots.training_curves, history([]), r"history\.records is empty; at least one is needed\."),
         (plots.training_log, history([]), r"history\.records is empty; at least one is needed\."),
-        (plots.confusion_matrix, UNKNOWN, r"these images have no labels, .*; predict a labelled split\."),
-        (plots.class_accuracies, UNKNOWN, r"these images have no labels, .*; predict a labelled split\."),
+        (plots.confusion_matrix, UNKNOWN, r"These images have no labels, .*; predict a labelled split\."),
+        (plots.class_accuracies, UNKNOWN, r"These images have no labels, .*; predict a labelled split\."),
     ],
 )
 def test_nothing_to_draw_is_refused(draw: Callable[..., Figure], given: object, message: str) -> None:

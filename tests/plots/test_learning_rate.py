@@ -94,7 +94,7 @@ def test_the_finite_part_is_drawn(bad: float, check_figure: Callable[..., Figure
             "lrs, losses and smoothed must be of one shape (K,) with K of at least 2; got (3,), (6,) and (6,).",
         ),
         ({"lrs": np.arange(6.0)}, "lrs must be finite and greater than 0: the axis of learning rates is logarithmic."),
-        ({"losses": (np.nan,) * 6}, "the range test has no finite loss to draw; start it at a smaller learning rate."),
+        ({"losses": (np.nan,) * 6}, "The range test has no finite loss to draw; start it at a smaller learning rate."),
         ({"chosen": 0.0}, "chosen is 0.0; it must be a finite learning rate greater than 0."),
     ],
 )

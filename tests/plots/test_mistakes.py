@@ -201,11 +201,11 @@ PIXELS = "images must be uint8 of shape (N, H, W, 3), not normalised; got float3
         (partial(PAIRS, FOUR, examples=9), "examples is 9; it must be a whole number from 1 to 8."),
         (
             lambda: figures.confused_pairs(most_confused(ALL_RIGHT), some_images(12), "t"),
-            "there is no mistake to draw: all 12 images are classified correctly.",
+            "There is no mistake to draw: all 12 images are classified correctly.",
         ),
         (
             lambda: figures.suspicious_labels(suspicious_labels(ALL_RIGHT), some_images(12), "t"),
-            "there is nothing to draw: no label of the 12 images is contradicted with confidence.",
+            "There is nothing to draw: no label of the 12 images is contradicted with confidence.",
         ),
     ],
 )

@@ -136,7 +136,7 @@ BAD_VALUES: list[tuple[dict[str, object], dict[str, object], str]] = [
     ({}, {"count": 11}, "count is 11; it must be a whole number from 1 to 10."),
     ({"names": ("cat",)}, {}, "names has 1 entries for 3 images; give one for each image."),
     ({"images": some_images(3, 9)}, {}, "images are 9x9 px, but the maps 8x8; give the images at that size."),
-    ({"images": None}, {}, "this check holds no images to show; take trust.sanity.sanity_check."),
+    ({"images": None}, {}, "This check holds no images to show; take trust.sanity.sanity_check."),
 ]
 
 
@@ -147,5 +147,5 @@ def test_bad_values_are_refused(held: dict[str, object], options: dict[str, obje
 
 
 def test_more_methods_than_there_are_colors_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"^the check has 7 methods; one figure shows up to 6: check fewer at a time\.$"):
+    with pytest.raises(ValueError, match=r"^The check has 7 methods; one figure shows up to 6: check fewer at a time\.$"):
         sanity_curves(a_check(tuple("abcdefg")), TITLE)

@@ -99,8 +99,8 @@ def test_every_text_is_whole_legible_and_free(check_figure: Callable[..., Figure
     ("methods", "layers", "message"),
     [
         ([], ["x"], "result.maps is empty; at least one is needed."),
-        ("abcdef", ["x"], "the result has 6 methods; one figure takes from 1 to 5."),
-        (["gradcam"], "abcdefg", "the result has 7 layers; one figure takes from 1 to 6."),
+        ("abcdef", ["x"], "The result has 6 methods; one figure takes from 1 to 5."),
+        (["gradcam"], "abcdefg", "The result has 7 layers; one figure takes from 1 to 6."),
     ],
 )
 def test_too_much_or_nothing_is_refused(methods: list[str], layers: list[str], message: str) -> None:

@@ -123,7 +123,8 @@ def test_an_error_of_the_server_leaves_nothing(options, problem, requests, file,
 def test_a_server_that_says_nothing_at_all_or_is_not_there(file):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/archive.tar.gz"
-        assert fetch(file, url, patience=Patience(answer=0.2)) == f"{url} did not answer within 0.2 s"
+        for limits in ({"answer": 0.2}, {"silence": 0.2}):  # of the whole answer, and of each wait for a byte
+            assert fetch(file, url, patience=Patience(**limits)) == f"{url} did not answer within 0.2 s"
     url, start = closed_port(), time.monotonic()
     assert fetch(file, url, patience=Patience()) == f"{url} cannot be reached ([Errno {errno.ECONNREFUSED}] Connection refused)"
     assert time.monotonic() - start < 5

@@ -250,7 +250,7 @@ BAD_VALUES: list[tuple[dict[str, Any], str]] = [
     ({"percentiles": []}, PERCENTILES.format("[]")),
     ({"percentiles": [0, 50]}, PERCENTILES.format("[0, 50]")),
     ({"percentiles": [100]}, PERCENTILES.format("[100]")),
-    ({"images": red_noise(1)}, "there is 1 image; at least 2 are needed, as each borrows the map of another one."),
+    ({"images": red_noise(1)}, "There is 1 image; at least 2 are needed, as each borrows the map of another one."),
     ({"steps": 1}, STEPS.format(1)),
     ({"steps": 65}, STEPS.format(65)),
     ({"steps": 2.5}, STEPS.format(2.5)),

@@ -266,7 +266,7 @@ def test_the_model_is_as_it_was_also_after_an_interrupt() -> None:
 
 FEW = "{} must be a normalised float tensor (N, channels, height, width) with N of 2 or more, not {}."
 DRAWS = "draws is {}; it must be an integer of at least 2, to compare random networks with each other."
-TWICE = "two methods are called 'edges'; their results could not be told apart: give each its own name."
+TWICE = "Two methods are called 'edges'; their results could not be told apart: give each its own name."
 BYTES = torch.zeros(4, 3, 16, 16, dtype=torch.uint8)
 BAD_VALUES: list[tuple[dict[str, object], str]] = [
     ({"methods": []}, "methods is empty; name at least one of gradcam.METHODS, or pass a function."),

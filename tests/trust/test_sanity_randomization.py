@@ -85,8 +85,8 @@ def test_stages_may_be_named_and_reach_into_modules(stages: tuple[str, ...]) -> 
 
 ONE = "Sequential would be redrawn in 1 stage, but the output layer must be redrawn before the others; name the modules from the"
 ORDER = "stages {} do not lead from the output back; name the module that runs last first."
-UNKNOWN = "stage 'conv + nrm' names 'nrm', which is no module of Sequential; see its named_modules()."
-LEFT_OUT = "parameter 'conv.weight' of Sequential is in no stage and would stay as trained; add its module to stages=."
+UNKNOWN = "Stage 'conv + nrm' names 'nrm', which is no module of Sequential; see its named_modules()."
+LEFT_OUT = "Parameter 'conv.weight' of Sequential is in no stage and would stay as trained; add its module to stages=."
 
 
 @pytest.mark.parametrize(

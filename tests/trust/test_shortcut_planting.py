@@ -209,7 +209,7 @@ ONE, ALL_RED = colored_images(1, SIZE), colored_images(40, SIZE).take(np.arange(
         ({"held_out": 2.5}, "held_out is 2.5; it must be a whole number of at least 1."),
         ({"resolution": 4}, "images of 4 px have no room for a mark of 4 px; use 8 px or more."),
         ({"train": ONE}, "train has 1 images; at least 2 are needed, half of them to be held out."),
-        ({"train": ALL_RED}, "none of the 7 images held out has a class other than the mark's; hold out more."),
+        ({"train": ALL_RED}, "None of the 7 images held out has a class other than the mark's; hold out more."),
     ],
 )
 def test_bad_values_get_one_sentence_before_any_work(

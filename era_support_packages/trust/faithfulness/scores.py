@@ -204,7 +204,7 @@ def _check(
     if len(percentiles) == 0 or not all(0 < percentile < 100 for percentile in percentiles):
         raise ValueError(f"percentiles is {percentiles!r}; give at least one number between 0 and 100.")
     if len(images) < 2:
-        raise ValueError(f"there is {len(images)} image; at least 2 are needed, as each borrows the map of another one.")
+        raise ValueError(f"There is {len(images)} image; at least 2 are needed, as each borrows the map of another one.")
     pixels = images.shape[2] * images.shape[3]
     if not isinstance(steps, int) or not 2 <= steps <= pixels:
         raise ValueError(f"steps is {steps!r}; it must be a whole number from 2 to the {pixels} pixels of an image.")

@@ -263,7 +263,7 @@ def _named(methods: str | MapMaker | Iterable[str | MapMaker]) -> dict[str, str 
     names = tuple(getattr(method, "__name__", type(method).__name__) if callable(method) else method for method in methods)
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise ValueError(f"two methods are called {twice!r}; their results could not be told apart: give each its own name.")
+        raise ValueError(f"Two methods are called {twice!r}; their results could not be told apart: give each its own name.")
     return dict(zip(names, methods, strict=True))
 
 

@@ -199,14 +199,14 @@ def checked_stages(network: nn.Module, images: Tensor, stages: Sequence[str] | N
     for stage in stages:
         for part in stage.split(JOINT):
             if part not in modules:
-                raise ValueError(f"stage {stage!r} names {part!r}, which is no module of {kind}; see its named_modules().")
+                raise ValueError(f"Stage {stage!r} names {part!r}, which is no module of {kind}; see its named_modules().")
     starts = [min(order.get(part, -1) for part in stage.split(JOINT)) for stage in stages]
     if any(later >= earlier for earlier, later in pairwise(starts)):
         raise ValueError(f"stages {', '.join(stages)} do not lead from the output back; name the module that runs last first.")
     redrawn = {id(p) for stage in stages for part in stage.split(JOINT) for p in modules[part].parameters()}
     for name, parameter in network.named_parameters():
         if id(parameter) not in redrawn:
-            raise ValueError(f"parameter {name!r} of {kind} is in no stage and would stay as trained; add its module to stages=.")
+            raise ValueError(f"Parameter {name!r} of {kind} is in no stage and would stay as trained; add its module to stages=.")
     return stages
 
 

@@ -158,7 +158,7 @@ class _Judge:
         clean, labels = classifier.inputs(train, indices), train.labels[indices]
         others = clean[torch.from_numpy(labels != target_class)]
         if not len(others):
-            raise ValueError(f"none of the {len(indices)} images held out has a class other than the mark's; hold out more.")
+            raise ValueError(f"None of the {len(indices)} images held out has a class other than the mark's; hold out more.")
         marks = draw_marks(len(others), classifier.resolution, generator)
         return cls(clean, labels, add_marks(others, marks, classifier.mean, classifier.std), target_class)
 
