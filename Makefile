@@ -11,6 +11,9 @@ help:  ## List the targets
 run: $(VENV)/.installed  ## Run the notebook into runs/ (ARGS="-p preset fast -p epochs 3")
 	$(PY) -m era_support_packages.notebook run $(ARGS)
 
+sweep: $(VENV)/.installed  ## Try values and train the best (ARGS="-p max_lr 0.05,0.1,0.2 -p cutout 0,8 --seeds 0,1,2")
+	$(PY) -m era_support_packages sweep $(ARGS)
+
 lab: $(VENV)/.browser  ## Open a working copy of the notebook, runs/lab/gradcam_cifar10.ipynb, in JupyterLab
 	@mkdir -p runs/lab
 	@[ -e runs/lab/gradcam_cifar10.ipynb ] || cp notebooks/gradcam_cifar10.ipynb runs/lab/
@@ -51,7 +54,7 @@ colab:  ## The notebook alone and the unit tests with the versions that Colab ha
 lowest:  ## The same with the lowest versions and the lowest Python that are declared (LOWEST_PYTHON=PATH)
 	$(PYTHON) tests/environments/check.py lowest $(ARGS)
 
-$(VENV)/.installed: requirements.txt requirements-dev.txt pyproject.toml
+$(VENV)/.installed: requirements.txt requirements-dev.txt requirements-sweep.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --editable '.[dev]'
 	@touch $@
@@ -60,4 +63,4 @@ $(VENV)/.browser: $(VENV)/.installed tests/browser/requirements.txt
 	$(PY) -m pip install --quiet --requirement tests/browser/requirements.txt
 	@touch $@
 
-.PHONY: help run lab test quick lint render bench faults browser colab lowest
+.PHONY: help run sweep lab test quick lint render bench faults browser colab lowest

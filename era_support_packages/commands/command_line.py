@@ -16,6 +16,7 @@ from era_support_packages.system.plain_error import PlainError
 PROGRAM = "python -m era_support_packages"
 COMMANDS = {  # module of this room, and what the command does
     "train": ("train", "train a network, or go on with a run of the same values that was stopped"),
+    "sweep": ("sweep", "try values on images held out, train the best on all images, and test them"),
     "lr-find": ("lr_find", "make the learning-rate range test of a run and say what it suggests"),
     "summary": ("summary", "print the layers of a network"),
     "data": ("data", "say what a data set or a folder of images holds"),

@@ -95,6 +95,8 @@ def page_of(folder: Path, other: Path | None = None, data_root: str | None = Non
     run, checkpoint = Run(folder), Checkpoint.load(folder / "checkpoint.pt")
     if not checkpoint.model:
         raise RunError(f"{folder} has no weights any more, so that there are no heat maps to report; compare it instead.")
+    if not checkpoint.config.final_test:
+        raise RunError(f"{folder} was never tested (final_test=False): a report is of a run that was; compare it instead.")
     prepared = prepare(finished_run=str(folder), data_root=data_root, report=_silent)
     train, test = prepared.train, prepared.test
     assert checkpoint.logits is not None  # it is complete

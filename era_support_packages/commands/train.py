@@ -1,6 +1,7 @@
 """train: the notebook's run without a notebook."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,20 @@ def add_options(parser: CommandParser) -> None:
     parser.add_argument("--figures", action="store_true", help="draw the figures of the run into its folder")
 
 
-def add_configuration(parser: CommandParser) -> None:
-    """Preset, data and every field of the configuration; values are read as JSON where they can be, else as text."""
+def add_configuration(parser: CommandParser, without: Collection[str] = ()) -> None:
+    """Preset, data and every field of the configuration; values are read as JSON where they can be, else as text.
+
+    without: names that the command has no option for.
+    """
     own = fields(Knobs)
     group = parser.add_argument_group("recipe and folders")
     group.add_argument("--preset", default="auto", metavar="NAME", help=_escaped(option_help(own["preset"])))
     group.add_argument("--data-root", metavar="FOLDER", help=_escaped(option_help(own["data_root"])))
-    group.add_argument("--no-resume", dest="resume", action="store_false", help="train in a new folder")
+    if "resume" not in without:
+        group.add_argument("--no-resume", dest="resume", action="store_false", help="train in a new folder")
     for name, field in fields(TrainingConfig).items():
+        if name in without:
+            continue
         if title := setting_of(field).group:
             group = parser.add_argument_group(title)
         kind = str if is_text_field(field) else read_value  # a run may be called "2024"
@@ -69,9 +76,9 @@ def run(options: dict[str, Any]) -> int:
 
         for file in draw(prepared, trained):
             report(f"Figure {file}")
-    accuracy = trained.history.final_predictions.accuracy
+    accuracy, judged = trained.history.final_predictions.accuracy, trained.history.judged
     folder = prepared.run.folder
-    print_result(record(folder), options, lambda: f"{accuracy:.2f} % of the test split; written to {folder}")
+    print_result(record(folder), options, lambda: f"{accuracy:.2f} % of the {judged} split; written to {folder}")
     return 0
 
 

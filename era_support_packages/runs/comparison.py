@@ -30,7 +30,7 @@ _MOST_VALUES = 12  # that differ, in the table
 class ComparedRun:
     """One run of a comparison: its entry in a list, its configuration, its rows, and the logits it ended with.
 
-    logits: float32 (N, C) of the test split; None for a run that was stopped before its end.
+    logits: float32 (N, C) of the test split; None for a run that was stopped before its end, or was not to be tested.
     """
 
     entry: RunEntry
@@ -99,9 +99,13 @@ class Comparison(Readable):
     def predictions(self, position: int) -> Predictions:
         """What run number `position` says of the test split.
 
-        Raises `RunError` where the split cannot be had, and for a run that was stopped before its end.
+        Raises `RunError` where the split cannot be had, and for a run that was stopped before its end or was not to be tested.
         """
         run = self.runs[position]
+        if run.logits is None and run.entry.state == COMPLETE:
+            raise RunError(
+                f"{run.entry.folder} was never tested (final_test=False): train it with final_test=True to compare it."
+            )
         if run.logits is None:
             raise RunError(f"{run.entry.folder} was stopped before its end: run it again with the same values to finish it.")
         if self.test is None:
@@ -117,11 +121,15 @@ class Comparison(Readable):
         """A row a run, or a group of runs that differ in their seed alone: what differs first, then what came out."""
         names = [name for name in self.differing if name != "seed" or len(self.groups) == len(self.runs)][:_MOST_VALUES]
         columns = [Column("run"), *map(Column, names)]
-        columns += [Column("seeds", "d"), Column("test accuracy", ".2f"), Column("standard deviation", ".2f")]
+        columns += [Column("seeds", "d"), Column("validation accuracy", ".2f"), Column("its standard deviation", ".2f")]
+        columns += [Column("test accuracy", ".2f"), Column("standard deviation", ".2f")]
         columns += [Column("seconds", ".0f"), Column("PFLOP", ".4g")]
         rows = [self._row(group, names) for group in self.groups]
-        of_one = all(row[-3] is None for row in rows)
-        kept = [i for i, column in enumerate(columns) if not (of_one and column.name in ("seeds", "standard deviation"))]
+        of_one = len(self.groups) == len(self.runs)
+        empty = {column.name for i, column in enumerate(columns) if all(row[i] is None for row in rows)} - {"test accuracy"}
+        if of_one:
+            empty.add("seeds")
+        kept = [i for i, column in enumerate(columns) if i <= len(names) or column.name not in empty]
         caption = "test accuracy: in percent after the last epoch, of one run with its 95 % interval, of several the mean."
         return Table(tuple(columns[i] for i in kept), tuple(tuple(row[i] for i in kept) for row in rows), caption)
 
@@ -133,15 +141,17 @@ class Comparison(Readable):
         accuracy: Any = float(np.mean(accuracies)) if accuracies else None
         if len(runs) == 1:
             accuracy = _interval(runs[0]) or accuracy
-        spread = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None
+        held_out = [run.entry.validation_accuracy for run in runs if run.entry.validation_accuracy is not None]
         seconds = [run.entry.seconds for run in runs if run.entry.seconds is not None]
         flops = [run.entry.pflops for run in runs if run.entry.pflops is not None]
         return (
             name,
             *values,
             len(runs),
+            float(np.mean(held_out)) if held_out else None,
+            float(np.std(held_out, ddof=1)) if len(held_out) > 1 else None,
             accuracy,
-            spread,
+            float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
             float(np.mean(seconds)) if seconds else None,
             float(np.mean(flops)) if flops else None,
         )
@@ -149,12 +159,16 @@ class Comparison(Readable):
     def reading(self) -> str:
         """What differs; for two runs the paired difference on the same test images, or why there is none."""
         said = [f"They differ in {', '.join(self.differing)}." if self.differing else "They were given the same values."]
-        stopped = [run.name for run in self.runs if run.logits is None]
+        without = [run for run in self.runs if run.logits is None]
+        untested = [run.name for run in without if run.entry.state == COMPLETE]
+        stopped = [run.name for run in without if run.entry.state != COMPLETE]
         if stopped:
             said.append(f"Without a result, as not run to the end: {', '.join(stopped)}.")
+        if untested:
+            said.append(f"Never tested, as final_test is False: {', '.join(untested)}.")
         if self.missing:
             said.append(self.missing)
-        if len(self.runs) == 2 and not stopped and self.test is not None:
+        if len(self.runs) == 2 and not without and self.test is not None:
             said.append(self.paired().reading())
         return " ".join(said)
 
@@ -211,7 +225,8 @@ def _compared(folder: Path) -> ComparedRun:
     if not (folder / "checkpoint.pt").is_file():
         raise RunError(f"{folder} has no checkpoint.pt, so that no epoch of it is known: run it again, or leave it out.")
     checkpoint = Checkpoint.load(folder / "checkpoint.pt")
-    logits = None if checkpoint.logits is None or entry.state != COMPLETE else checkpoint.logits.numpy()
+    tested = checkpoint.logits is not None and entry.state == COMPLETE and checkpoint.config.final_test
+    logits = checkpoint.logits.numpy() if tested and checkpoint.logits is not None else None
     return ComparedRun(entry, checkpoint.config.to_dict(), checkpoint.records, logits, pruned=not checkpoint.model)
 
 

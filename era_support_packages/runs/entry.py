@@ -17,6 +17,8 @@ from era_support_packages.system.settings import is_number
 from era_support_packages.training.config import TrainingConfig
 
 COMPLETE, STOPPED, TRAINING, UNREADABLE = "complete", "stopped", "being trained", "unreadable"
+PRUNED = "pruned by a search"
+PRUNED_FILE = "pruned.json"  # in the folder of a run that a search gave up
 _OWN_COLUMNS = ("preset_name", "dataset", "seed")
 _OF_THE_MACHINE = ("run_name", "output_dir", "device", "precision", "engine", "workers", "threads", "cuda_graph", "skip_broken")
 
@@ -77,7 +79,7 @@ def read_entry(folder: Path) -> RunEntry:
         return RunEntry(folder, UNREADABLE, modified, size, problem=f"config.json cannot be used ({error})")
     found = RunEntry(
         folder,
-        TRAINING if is_locked(folder) else STOPPED,
+        TRAINING if is_locked(folder) else PRUNED if (folder / PRUNED_FILE).is_file() else STOPPED,
         modified,
         size,
         preset=config.preset_name,

@@ -39,6 +39,10 @@ class RunError(PlainError, ValueError):
     """A run's folder that cannot be used as asked; the message says why and what to do."""
 
 
+class RunBusyError(RunError):
+    """Another process trains into the folder now."""
+
+
 @dataclass(frozen=True)
 class Run:
     """The folder of one run: config.json, data.json, range_test.json, metrics.csv, summary.json, checkpoint.pt, the figures.
@@ -117,13 +121,13 @@ class Run:
     def locked(self) -> Iterator[None]:
         """Only one process at a time trains into the folder (where the file system knows locks).
 
-        Raises `RunError` while another one does, and for a folder that cannot be written.
+        Raises `RunBusyError` while another one does, and `RunError` for a folder that cannot be written.
         """
         lock = file_lock(self.folder / ".lock")
         try:
             lock.acquire()
         except Timeout:
-            raise RunError(
+            raise RunBusyError(
                 f"{self.folder} is being trained by another process: wait until it is done, give another run_name, or set "
                 "resume=False to train in a new folder."
             ) from None
@@ -278,7 +282,7 @@ class Run:
         checkpoint.check_network(model, self.checkpoint_file)
         return checkpoint
 
-    def load(self, model: nn.Module, test: ImageDataset) -> History:
+    def load(self, model: nn.Module, test: ImageDataset, validation: ImageDataset | None = None) -> History:
         """Put a finished run's weights into the model; returns its history with the predictions it ended with.
 
         A checkpoint of an earlier version is completed with the class names and statistics of the data set.
@@ -291,5 +295,6 @@ class Run:
         if checkpoint.classifier is None:
             complete(self.checkpoint_file, read_tensors(self.checkpoint_file), test)
         model.load_state_dict(checkpoint.model)
-        predictions = Predictions(checkpoint.logits.numpy(), test.labels, test.classes, test.images)
+        judged = test if checkpoint.config.final_test or validation is None else validation
+        predictions = Predictions(checkpoint.logits.numpy(), judged.labels, judged.classes, judged.images)
         return History(checkpoint.records, checkpoint.config, predictions, checkpoint.planned)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from era_support_packages.evaluation.tables import Column, Readable, Table
-from era_support_packages.runs.entry import COMPLETE, STOPPED, TRAINING, UNREADABLE, RunEntry, read_entry, values_text
+from era_support_packages.runs.entry import COMPLETE, PRUNED, STOPPED, TRAINING, UNREADABLE, RunEntry, read_entry, values_text
 from era_support_packages.system.naming import nearest_names
 from era_support_packages.system.paths import expanded
 from era_support_packages.system.plain_error import PlainError
@@ -98,7 +98,8 @@ class RunList(Readable):
 
     def reading(self) -> str:
         """How many runs of each state there are, and what else lies in the folder."""
-        counts = {state: sum(run.state == state for run in self.entries) for state in (COMPLETE, STOPPED, TRAINING, UNREADABLE)}
+        states = (COMPLETE, STOPPED, PRUNED, TRAINING, UNREADABLE)
+        counts = {state: sum(run.state == state for run in self.entries) for state in states}
         said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
         count = f"{len(self)} run{'s' * (len(self) != 1)}"
         text = f"{count} in the folder {self.root}: {said}." if self.entries else f"There are no runs in the folder {self.root}."

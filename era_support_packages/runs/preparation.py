@@ -22,6 +22,7 @@ from era_support_packages.training.history import History
 from era_support_packages.training.resolution import prepare_config
 
 Report = Callable[[str], None]
+Data = tuple[ImageDataset, ImageDataset]
 FEWEST_STEPS = 200  # of a preset with large batches; the handwritten digits would give it 26
 
 
@@ -65,6 +66,7 @@ def prepare(
     data_root: str | None = None,
     resume: bool = True,
     finished_run: str | None = None,
+    data: Data | None = None,
     report: Report = print_wrapped,
     **overrides: Any,
 ) -> PreparedRun:
@@ -73,7 +75,8 @@ def prepare(
     preset, overrides: as for `TrainingConfig.preset`, but "auto" is "cpu" also where a GPU is there and the data set so small
     that "fast" would take fewer than 200 steps. data_root: as for `datasets.load`. With `resume=False` the folder is
     always a new one. finished_run: the folder of a finished run, to show that one whatever the other values are (`dataset` says
-    where its data lies now, where that has moved).
+    where its data lies now, where that has moved). data: the (train, test) that `datasets.load` gave for this `dataset`,
+    read once for many runs.
 
     A folder belongs to the data that it was trained on, told by a fingerprint: the same data finds it wherever it lies, other
     data under the same name makes a new run, and a line says what changed.
@@ -109,16 +112,16 @@ def prepare(
         resolve_precision(requested.precision, device)
     if requested.dataset == "auto" and stored is not None:
         requested = requested.replace(dataset=stored.config().dataset)
-    data_set = _loaded(requested.dataset, data_root, requested.skip_broken)
-    data = data_fingerprint(*data_set)
+    data_set = _loaded(requested.dataset, data_root, requested.skip_broken) if data is None else data
+    fingerprint = data_fingerprint(*data_set)
     splits = _splits(*data_set, requested)
     train = splits["train"]
     requested = _suited(requested, preset, overrides, len(train), report)
     name = requested.run_name or requested.default_run_name(train.name)
-    run = run_of(requested, data, report) if resume else Run(expanded(requested.output_dir) / name)
+    run = run_of(requested, fingerprint, report) if resume else Run(expanded(requested.output_dir) / name)
     if not resume or not os.path.exists(run.folder):
         config = prepare_config(requested, train)
-        run = Run.create(requested.replace(run_name=run.name), train.name, config, data)
+        run = Run.create(requested.replace(run_name=run.name), train.name, config, fingerprint)
         if run.name != name:
             config = config.replace(run_name=run.name)  # the name by which it is found again
             run.write_config(config)
@@ -126,9 +129,9 @@ def prepare(
     if run.is_empty():  # made by hand, or by a process that was killed at once
         config = prepare_config(requested, train)
         run.write_config(config)
-        run.write_data(data)
+        run.write_data(fingerprint)
         return PreparedRun(run, config, **splits)
-    config = _adopted(run, requested, data, report)
+    config = _adopted(run, requested, fingerprint, report)
     if not run.finished:
         done, planned = run.complete_epochs(), len(config.planned_epochs(len(train)))
         rows = f"{done} of {planned} epochs are done" if done else "it was stopped before its first epoch was complete"
@@ -179,6 +182,15 @@ def _suited(requested: TrainingConfig, preset: str, overrides: dict[str, Any], c
     note = f"Note: the preset {preset!r} takes only {steps} steps on these {count:,} images"
     report(f"{note}; preset='cpu' suits a small data set better.")
     return requested
+
+
+def chosen_preset(preset: str, overrides: dict[str, Any], count: int) -> str:
+    """The preset that `prepare` takes with these values for a data set of `count` training images: "auto" is answered."""
+    return _suited(TrainingConfig.preset(preset, **overrides), preset, overrides, count, _silent).preset_name
+
+
+def _silent(_: str) -> None:
+    """A report that goes nowhere."""
 
 
 def _named_run(overrides: dict[str, Any]) -> Run | None:

@@ -1,5 +1,6 @@
 """A recorded run, which is never lost: train into its folder, go on where it stopped, stop so that it can go on."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,12 +20,13 @@ from era_support_packages.training.checkpoint import Checkpoint, CheckpointError
 from era_support_packages.training.config import PreparedConfig, ResolvedConfig
 from era_support_packages.training.cost import duration, training_flops
 from era_support_packages.training.failures import device_failed, is_device_failure, is_out_of_memory, out_of_memory
-from era_support_packages.training.history import History, Trained, log_lines, trained
+from era_support_packages.training.history import EpochRecord, History, Trained, log_lines, trained
 from era_support_packages.training.loop import fit
 from era_support_packages.training.lr_finder import RangeTest, choose_max_lr, range_test
 from era_support_packages.training.resources import use_resources
 from era_support_packages.training.setup import build_model
 
+Watch = Callable[[EpochRecord], None]
 NOTHING_YET = "There is nothing to show before the first epoch is complete: run the training cell again, then those after it."
 
 
@@ -79,11 +81,14 @@ def _range_test(network: nn.Module, prepared: PreparedRun) -> RangeTest:
 # ---- training --------------------------------------------------------------------------------------------------------
 
 
-def train_in_folder(model: nn.Module, prepared: PreparedRun, report: Report = print_wrapped) -> Trained:
+def train_in_folder(
+    model: nn.Module, prepared: PreparedRun, report: Report = print_wrapped, watch: Watch | None = None
+) -> Trained:
     """`training.fit`, with a checkpoint in the run's folder after each epoch; goes on from the one that is there.
 
     A finished run is loaded into the model and its log reported. Ctrl-C and SIGTERM stop within a batch or two and raise
-    `RunStopped`, with the model and the files as after the last complete epoch.
+    `RunStopped`, with the model and the files as after the last complete epoch. `watch` gets each new row once it is on the disk;
+    what it raises ends the training there.
 
     Raises `CheckpointError` for a checkpoint that cannot be used, `RunError` where another process trains into the folder,
     `DeviceFailedError` where a GPU stopped working, and whatever `fit` raises; the last checkpoint stays in each case.
@@ -100,7 +105,7 @@ def train_in_folder(model: nn.Module, prepared: PreparedRun, report: Report = pr
     _check_data(run, train, test)
     if run.finished:
         remove_leftovers(run.folder)
-        history = run.load(model, test)
+        history = run.load(model, test, prepared.validation)
         summary = run.summary()
         report(
             f"Not trained now: this is the run {run.name}, trained in {duration(summary['seconds'])} on {summary['hardware']}."
@@ -111,7 +116,7 @@ def train_in_folder(model: nn.Module, prepared: PreparedRun, report: Report = pr
     with run.locked(), sigterm_interrupts():
         before = {name: value.clone() for name, value in model.state_dict().items()}
         try:
-            return _train(model, prepared, config, report)
+            return _train(model, prepared, config, report, watch)
         except BaseException as error:
             # Else the half-trained network would be the start of the next attempt in the same notebook.
             checkpoint = run.checkpoint(model, test) if not isinstance(error, CheckpointError) else None
@@ -140,7 +145,7 @@ def _check_data(run: Run, train: ImageDataset, test: ImageDataset) -> None:
         )
 
 
-def _train(model: nn.Module, prepared: PreparedRun, config: ResolvedConfig, report: Report) -> Trained:
+def _train(model: nn.Module, prepared: PreparedRun, config: ResolvedConfig, report: Report, watch: Watch | None) -> Trained:
     """From the checkpoint, if there is one, to the summary."""
     run, train, test = prepared.run, prepared.train, prepared.test
     planned = config.planned_epochs(len(train))
@@ -166,12 +171,14 @@ def _train(model: nn.Module, prepared: PreparedRun, config: ResolvedConfig, repo
                 f"The checkpoint cannot be written into {run.folder} ({error.strerror or error}): the previous one is still "
                 "there. Make room, and run again with the same values to go on from it."
             ) from None
+        if watch is not None:
+            watch(state.records[-1])
 
     result = fit(model, train, test, config, report, keep, checkpoint, prepared.validation)
     history = result.history
     with use_resources(config):
         flipped = None
-        if config.test_time_flip:
+        if config.test_time_flip and config.final_test:
             device = resolve_device(config.device)
             flipped = predict(model, test, device, config.precision, history.resolution, flip=True).accuracy
         flops = training_flops(model, config, planned, len(train), run.range_test_batches())
@@ -192,7 +199,7 @@ def _stopped(model: nn.Module, prepared: PreparedRun, checkpoint: Checkpoint | N
     return History(records, config, None, len(planned))
 
 
-def train_prepared(prepared: PreparedRun, report: Report = print_wrapped) -> Trained:
+def train_prepared(prepared: PreparedRun, report: Report = print_wrapped, watch: Watch | None = None) -> Trained:
     """Train a prepared run from its first weights, with a range test where `max_lr` is "auto"; what the command line does.
 
     Raises what `train_in_folder` does.
@@ -209,7 +216,7 @@ def train_prepared(prepared: PreparedRun, report: Report = print_wrapped) -> Tra
         prepared, _, sentence = choose_learning_rate(model, prepared)
         report(sentence)
     report(f"Run {prepared.run.folder}\n{prepared.config.resolved()}")
-    return train_in_folder(model, prepared, report)
+    return train_in_folder(model, prepared, report, watch)
 
 
 def train_or_stop(model: nn.Module, prepared: PreparedRun, report: Report = print_wrapped) -> Trained:

@@ -26,11 +26,11 @@ class Checkpoint:
     """The state of a run after its last complete epoch.
 
     model: the network's state_dict. optimizer, scheduler, scaler: their state_dicts, None once the run is complete.
-    records: the rows so far. logits: float32 (N, C) of the whole test split, None before the last epoch. random_state: the
-    global generators by name ("cpu", "cuda"), uint8; order and augmentation need none, they follow from the seed, the pass and
-    the image's index. classifier: what its network needs to be used, as `Classifier.description` has it; None in a file of
-    format 2, which did not keep it. data: the fingerprint of what the run is trained and tested on, as
-    `DataFingerprint.to_dict` has it; None in a file that was written before it was kept.
+    records: the rows so far. logits: float32 (N, C) of the whole test split, or with `final_test=False` of the validation split;
+    None before the last epoch. random_state: the global generators by name ("cpu", "cuda"), uint8; order and augmentation need
+    none, they follow from the seed, the pass and the image's index. classifier: what its network needs to be used, as
+    `Classifier.description` has it; None in a file of format 2, which did not keep it. data: the fingerprint of what the run is
+    trained and tested on, as `DataFingerprint.to_dict` has it; None in a file that was written before it was kept.
 
     >>> from pathlib import Path
     >>> from torch import nn

@@ -96,6 +96,7 @@ class ConfigValues:
     test_images: int | None = setting(
         None, "test or validation images looked at between epochs; the last epoch always sees the whole split", low=1, high=10**9
     )
+    final_test: bool = setting(True, "look at the test split; false leaves it unread to the end, which takes a validation share")
     skip_broken: bool = setting(False, "leave damaged image files out, and say how many, instead of naming them and ending")
     test_time_flip: bool = setting(False, "at the end, also score the mean over each test image and its mirror image")
     precision: Auto | Precision = setting("auto", "of the forward pass", group="machine")

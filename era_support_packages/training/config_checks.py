@@ -59,6 +59,11 @@ def problems_together(config: "ConfigValues") -> Iterator[str]:
             f"epochs is {config.epochs!r} and train_images is {config.train_images!r}; give exactly one of them: the passes over "
             "the training split, or the images shown in all."
         )
+    if config.final_test is False and config.validation == 0:
+        yield (
+            "final_test is False and validation is 0.0; without a validation share nothing is left to judge the network by: give "
+            "validation, such as 0.1, or leave final_test out."
+        )
     flip = config.horizontal_flip
     if config.alternating_flip is True and is_number(flip, whole=False) and 0 <= flip <= 1 and flip not in (0, 0.5):
         yield (

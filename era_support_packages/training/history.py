@@ -26,7 +26,8 @@ class Scores(NamedTuple):
 class EpochRecord:
     """One row of the log. Accuracies in percent; the training loss includes label smoothing, the others do not.
 
-    With a validation split that is what is looked at after each epoch, and the test values are None but in the last row.
+    With a validation split that is what is looked at after each epoch, and the test values are None but in the last row, and
+    there too with `final_test=False`.
 
     >>> from era_support_packages.training import EpochRecord
     >>> row = dict(lr=0.01, train_loss=1.5, train_accuracy=42, test_loss=1.25, test_accuracy=51, test_correct=51, test_total=100)
@@ -69,7 +70,7 @@ class EpochRecord:
 
 @dataclass(frozen=True, eq=False)
 class History(Readable):
-    """A run: its rows, the configuration it ran with, and the predictions of the whole test split.
+    """A run: its rows, the configuration it ran with, and the predictions of the whole split that it is judged on.
 
     `planned` is the number of epochs the run was to have. One that was stopped before has fewer rows, and no predictions until
     somebody makes them: of the test split, or where images are held out for validation, of those.
@@ -125,8 +126,8 @@ class History(Readable):
 
     @property
     def judged(self) -> str:
-        """The split that `predictions` are of: "test", or "validation" for a run with one that was stopped before its end."""
-        return "test" if self.complete else self.watched
+        """The split that `predictions` are of: "test", or "validation" for a run with one that never came to its test split."""
+        return "test" if self.complete and self.config.final_test else self.watched
 
     @property
     def choice(self) -> str:
@@ -137,6 +138,8 @@ class History(Readable):
                 "little too good (validation = 0.1 holds out training images to choose by)."
             )
         held_out = f"the validation images, held out of the training images (validation = {self.config.validation:g})"
+        if not self.config.final_test:
+            return f"These figures are those of {held_out}: the test split is left unread (final_test = False)."
         if not self.complete:
             return f"These figures are those of {held_out}: the test split is not looked at before the last epoch."
         return (

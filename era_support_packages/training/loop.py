@@ -49,7 +49,7 @@ def fit(
     same number of threads, and on one GPU with `deterministic`, bit for bit as if it had not stopped.
 
     Where the configuration has a `validation` share, `validation` is the split that `datasets.hold_out` held out: what is looked
-    at after each epoch. The test split is then predicted once, after the last.
+    at after each epoch. The test split is then predicted once, after the last, or with `final_test=False` not at all.
 
     Raises `TypeError` for a configuration that is not resolved, `ValueError` where `resume` is a finished run of fewer epochs
     and where validation split and configuration do not go together, `TrainingDivergedError` when the loss is no longer a
@@ -108,13 +108,14 @@ def _fit(
         assert resume.logits is not None  # as after every last one
         model.load_state_dict(resume.model)
         report("\n".join(log_lines(records)))
-        return History(
-            tuple(records), config, Predictions(resume.logits.numpy(), test.labels, test.classes, test.images), len(planned)
-        )
+        judged = test if config.final_test or validation is None else validation
+        said = Predictions(resume.logits.numpy(), judged.labels, judged.classes, judged.images)
+        return History(tuple(records), config, said, len(planned))
     if config.device == "cpu":
         keep_freed_memory()
     held_out = 0 if validation is None else len(validation)
-    seconds = predicted_seconds(config, left, len(test), seconds_per_image(model, config), held_out)
+    tested = len(test) if config.final_test else 0
+    seconds = predicted_seconds(config, left, tested, seconds_per_image(model, config), held_out)
     report(announce_duration(config, seconds))
     optimizer = build_optimizer(model, config)
     steps = sum(batch_count(epoch.images, config.batch_size) for epoch in planned)
@@ -152,7 +153,7 @@ def _train_epochs(
     report: Callable[[str], None],
     keep: Callable[[Checkpoint], None] | None,
 ) -> Predictions:
-    """The epochs that `records` lacks, each appended to it; the predictions of the whole test split after the last."""
+    """The epochs that `records` lacks, each appended to it; the predictions of the whole split that the run is judged on."""
     config = step.config
     batches = build_batches(train, config)
     watched = test if validation is None else validation
@@ -171,10 +172,11 @@ def _train_epochs(
             bar.set_postfix_str("testing" if validation is None else "validating")
             if again:
                 refresh_statistics(step.model, train, again, epoch.resolution, config.seed, step.device, config.precision)
-            predictions = predict(step.model, watched if last else some_of_it, step.device, config.precision, epoch.resolution)
-            seen = predictions
-            if last and validation is not None:
-                predictions = predict(step.model, test, step.device, config.precision, epoch.resolution)
+            seen = predict(step.model, watched if last else some_of_it, step.device, config.precision, epoch.resolution)
+            of_test = seen if validation is None else None
+            if last and validation is not None and config.final_test:
+                of_test = predict(step.model, test, step.device, config.precision, epoch.resolution)
+            predictions = seen if of_test is None else of_test
             record = EpochRecord(
                 epoch=epoch.epoch,
                 resolution=epoch.resolution,
@@ -183,7 +185,7 @@ def _train_epochs(
                 train_loss=loss,
                 train_accuracy=accuracy,
                 seconds=time.perf_counter() - start,
-                **_scores("test", predictions if last or validation is None else None),
+                **_scores("test", of_test),
                 **_scores("validation", None if validation is None else seen),
             )
             records.append(record)

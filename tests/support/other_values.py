@@ -19,4 +19,5 @@ _EACH |= {"test_time_flip": True, "precision": "fp32", "device": "cpu", "engine"
 _EACH |= {"cuda_graph": False, "compile": True, "deterministic": True, "seed": 1, "run_name": "mine"}
 _EACH |= {"output_dir": "elsewhere", "preset_name": "best"}
 OTHER_VALUES: dict[str, dict[str, Any]] = {name: {name: value} for name, value in _EACH.items()}
+OTHER_VALUES["final_test"] = {"final_test": False, "validation": 0.1}
 OTHER_VALUES["train_images"] = {"epochs": None, "train_images": 100}

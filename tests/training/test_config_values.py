@@ -37,7 +37,7 @@ CHOICES = {
     "engine": ("auto", "device", "samples"),
 }
 SWITCHES = (
-    *("decay_norms_and_biases", "whitening", "alternating_flip", "cutout_first", "test_time_flip"),
+    *("decay_norms_and_biases", "whitening", "alternating_flip", "cutout_first", "test_time_flip", "final_test"),
     *("cuda_graph", "compile", "deterministic", "skip_broken"),
 )
 BAD_VALUES: dict[str, tuple[list[Any], str]] = {
