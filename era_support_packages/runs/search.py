@@ -95,7 +95,7 @@ def _next(optuna: Any, study: Any, trainer: Trainer, name: str, count: int) -> t
     for kept in running:
         if (lock := own_trial(trainer.root, f"{name}-{kept.number}")) is not None:
             return optuna.trial.Trial(study, kept._trial_id), lock  # noqa: SLF001 (there is no public way to go on with one)
-    if len(trials) < count:
+    if sum(trial.state != optuna.trial.TrialState.WAITING for trial in trials) < count:  # values may be queued by hand
         # A new generator for each trial: what it draws follows from the trials so far, also after a restart.
         study.sampler = optuna.samplers.TPESampler(seed=(trainer.plan.seeds[0] + len(trials)) % 2**32)
         trial = study.ask()

@@ -54,9 +54,7 @@ class SweepPlan:
             raise SweepError("validation is 0: a sweep chooses by training images held out, so give a share such as 0.1.")
         count = math.prod(len(found.ends) for found in self.space.values())
         if count < 2:
-            raise SweepError(
-                "There is nothing to choose: give -p NAME VALUES with two values or more, such as -p max_lr 0.05,0.1."
-            )
+            raise SweepError("There is nothing to choose: give -p NAME VALUES with two values or more, such as -p cutout 0,8.")
         if count > MOST_COMBINATIONS and self.trials is None:
             raise SweepError(
                 f"These values make {count:,} combinations, and at most {MOST_COMBINATIONS:,} are tried one by one: give fewer, "

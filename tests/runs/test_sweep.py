@@ -149,7 +149,7 @@ def test_a_trial_that_fails_is_part_of_the_result(tmp_path, monkeypatch):
     assert [one.state for one in result.tried] == ["complete", "failed"]
     assert (result.chosen.values, result.table().rows[1][-1]) == ({"max_lr": 0.05}, "failed")
     assert "Failed: max_lr 0.2. The loss became nan" in result.reading()
-    with pytest.raises(NothingTrainedError, match="No combination .* The loss became nan"):
+    with pytest.raises(NothingTrainedError, match=r"No combination .* The loss became nan"):
         run_sweep(plan(tmp_path, ("max_lr", "0.2,0.3")), None, lambda line: None)
 
 
@@ -196,7 +196,7 @@ def test_without_locks_a_folder_is_not_shared(tmp_path, monkeypatch):
     mark.write_text(json.dumps({"host": socket.gethostname(), "pid": int(gone.stdout)}))  # it was killed
     assert len(run_sweep(plan(tmp_path), None, lambda line: None).finals) == 2
     mark.write_text(json.dumps({"host": "elsewhere", "pid": os.getpid()}))
-    with pytest.raises(SweepError, match="process .* on elsewhere"):
+    with pytest.raises(SweepError, match=r"process .* on elsewhere"):
         run_sweep(plan(tmp_path), None, lambda line: None)
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == [mark.name]
 

@@ -135,7 +135,7 @@ def test_what_falls_behind_is_pruned_and_never_trained_again(tmp_path, trained, 
     # the same values once more, as a sampler may draw them
     study.enqueue_trial(study.trials[1].params)
     run_sweep(plan(tmp_path, 3), None, lambda line: None)
-    assert [trial.state.name for trial in studied(tmp_path).trials][1] == "PRUNED"
+    assert [trial.state.name for trial in studied(tmp_path).trials] == ["COMPLETE", "PRUNED", "PRUNED"]
     assert (name, 2) not in trained
 
 
