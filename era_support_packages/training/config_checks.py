@@ -61,8 +61,8 @@ def problems_together(config: "ConfigValues") -> Iterator[str]:
         )
     if config.final_test is False and config.validation == 0:
         yield (
-            "final_test is False and validation is 0.0; without a validation share nothing is left to judge the network by: give "
-            "validation, such as 0.1, or leave final_test out."
+            "final_test is False and validation is 0.0; without a validation share nothing is left to judge the network by: set "
+            "validation=0.1, or leave final_test out."
         )
     flip = config.horizontal_flip
     if config.alternating_flip is True and is_number(flip, whole=False) and 0 <= flip <= 1 and flip not in (0, 0.5):

@@ -53,4 +53,4 @@ def test_everywhere_its_test_column_is_empty(runs, capsys):
 
 def test_it_takes_a_validation_share(capsys):
     assert main(["train", *TINY, "--final-test", "false"]) == 2
-    assert "give --validation" in capsys.readouterr().err or "validation" in capsys.readouterr().err
+    assert "give --validation 0.1" in capsys.readouterr().err

@@ -18,6 +18,7 @@ EXTRAS = {  # what requirements-dev.txt declares: `make run` installs it too, an
     "notebook/execution.py": {"papermill", "nbclient"},
     "notebook/executed.py": {"nbformat", "nbconvert"},
     "evaluation/tables.py": {"pandas"},
+    "runs/search.py": {"optuna"},
 }
 OPTIONAL = {"datasets/decoding.py": {"pillow_heif"}}  # read with it where it is installed, and named where it is not
 MODULES = {  # distributions that are called otherwise than what they bring
