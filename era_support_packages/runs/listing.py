@@ -147,7 +147,8 @@ class RunList(Readable):
     def best(self, dataset: str | None = None) -> RunEntry:
         """The complete run with the highest accuracy: on the validation split where a run has one, else on the test split.
 
-        Runs that were judged on different splits are not compared. Raises `ListingError` where there is no run, and where the
+        Runs that were judged on different splits are not compared; of a sweep's trials, which were never tested, none is taken
+        where others were. Raises `ListingError` where there is no run, and where the
         runs are on different data and `dataset` does not say which is meant.
         """
         runs = [run for run in self.entries if run.state == COMPLETE and dataset in (None, run.dataset)]
@@ -158,6 +159,7 @@ class RunList(Readable):
             raise ListingError(f"The runs are on different data ({', '.join(data)}): say on which, as in dataset={data[0]!r}.")
         if len({run.data for run in runs if run.data is not None}) > 1:
             raise ListingError(f"The runs on {data[0]!r} were given different data under that name: compare those of one.")
+        runs = [run for run in runs if run.test_accuracy is not None] or runs
         validated = [run for run in runs if run.validation_accuracy is not None]
         if validated and len(validated) < len(runs):
             raise ListingError(

@@ -11,7 +11,7 @@ from era_support_packages.runs.sweep_locks import at_work
 from era_support_packages.runs.sweep_plan import SweepPlan
 from era_support_packages.runs.sweep_result import COMPLETE, FAILED, Combination, SweepResult
 from era_support_packages.runs.sweep_values import SweepError
-from era_support_packages.runs.trials import GO_ON, Task, Trainer, train_all
+from era_support_packages.runs.trials import GO_ON, Task, Trainer, as_given, train_all
 from era_support_packages.system.atomic_file import write_atomically
 from era_support_packages.system.plain_error import PlainError
 
@@ -58,7 +58,7 @@ def _sweep(trainer: Trainer) -> SweepResult:
         problem = next((run.problem for one in tried for run in one.runs if run.problem), "")
         raise NothingTrainedError(f"No combination could be trained to its end. {problem}".strip())
     best = result.chosen
-    trainer.report(f"Chosen: {best.text}. These values are trained again on all training images, and tested.")
+    trainer.report(f"Chosen: {as_given(best.values)}. These values are trained again on all training images, and tested.")
     finals = train_all(trainer, [Task(best.values, seed, final=True) for seed in plan.seeds], "Last training")
     if problem := next((run.problem for run in finals if run.problem), ""):
         raise NothingTrainedError(f"The chosen values ({best.text}) failed on all training images: {problem}")

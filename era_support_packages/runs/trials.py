@@ -150,7 +150,10 @@ def train_all(trainer: Trainer, tasks: Sequence[Task], noun: str) -> list[TrialR
             found[position] = run
             if trained:
                 spent.append(time.perf_counter() - started)
-            trainer.report(f"{label}: {_said(run)}{_time(spent, len(tasks) - len(found)) if trained else ', trained before'}.")
+            if trained:
+                trainer.report(f"  {_said(run)}{_time(spent, len(tasks) - len(found))}.")
+            else:
+                trainer.report(f"{label}: {_said(run)}, trained before.")
         waiting = [position for position in left if position not in found]
         if waiting and len(waiting) == len(left):
             trainer.tell_once(WAITING)
@@ -170,4 +173,5 @@ def _said(run: TrialRun) -> str:
 def _time(spent: Sequence[float], rest: int) -> str:
     """How long the last one took, and how long the others will."""
     took = f" in {duration(spent[-1])}"
-    return f"{took}; about {duration(sum(spent) / len(spent) * rest)} for the other {rest}" if rest else took
+    others = "the last one" if rest == 1 else f"the other {rest}"
+    return f"{took}; about {duration(sum(spent) / len(spent) * rest)} for {others}" if rest else took

@@ -139,19 +139,8 @@ sys.exit(main(sys.argv[3:]))
 @pytest.mark.slow
 def test_a_killed_sweep_goes_on_trains_nothing_twice_and_tests_the_winner_alone(tmp_path):
     log = tmp_path / "log"
-    options = [
-        *SWEEP,
-        "--resolutions",
-        "[[8, 0.5], [9, 0.5]]",
-        "-p",
-        "max_lr",
-        "0.01,0.1",
-        "-p",
-        "cutout",
-        "0,2",
-        "--seeds",
-        "0,1",
-    ]
+    options = [*SWEEP, "--resolutions", "[[8, 0.5], [9, 0.5]]", "--seeds", "0,1", "--json"]
+    options += ["-p", "max_lr", "0.01,0.1", "-p", "cutout", "0,2"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "NO_ALBUMENTATIONS_UPDATE": "1"}
 
     def sweep(kill_at):

@@ -44,6 +44,7 @@ def test_everywhere_its_test_column_is_empty(runs, capsys):
     with pytest.raises(RunError, match="never tested"):
         found.predictions(0)
     assert "Never tested, as final_test is False: one." in compare("one", "tested").reading()
+    assert list_runs().best().name == "tested"
     capsys.readouterr()
     assert main(["report", "one"]) == 2
     assert "never tested" in capsys.readouterr().err
