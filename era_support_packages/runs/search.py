@@ -45,13 +45,14 @@ def run_search(trainer: Trainer, name: str, count: int) -> list[Combination]:
             study = _study(optuna, file, name)
         while True:
             with claim(trainer.root):
-                trial, lock = _next(optuna, study, trainer, name, count)
-            if trial is None and lock is None:
-                return _all_tried(study)
-            if trial is None or lock is None:
+                taken = _take(optuna, study, trainer, name, count)
+            if taken is None:
+                if not _running(optuna, study):
+                    return _all_tried(study)
                 trainer.tell_once(WAITING)
                 time.sleep(PAUSE)
                 continue
+            trial, lock = taken
             try:
                 _train(optuna, study, trial, trainer, count)
             finally:
@@ -88,19 +89,24 @@ def _mend(file: Path) -> None:
             journal.truncate(whole)
 
 
-def _next(optuna: Any, study: Any, trainer: Trainer, name: str, count: int) -> tuple[Any, "BaseFileLock | bool | None"]:
-    """A trial to train, with its lock; (None, True) where others train all that is left, (None, None) where none is left."""
-    trials = study.get_trials(deepcopy=False)
-    running = [trial for trial in trials if trial.state == optuna.trial.TrialState.RUNNING]
-    for kept in running:
+def _running(optuna: Any, study: Any) -> list[Any]:
+    """The trials that a process trains, or was training when it was killed."""
+    return study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+
+
+def _take(optuna: Any, study: Any, trainer: Trainer, name: str, count: int) -> "tuple[Any, BaseFileLock] | None":
+    """A trial to train, with its lock: one that was left running, or a new one; None where there is none, or others have it."""
+    for kept in _running(optuna, study):
         if (lock := own_trial(trainer.root, f"{name}-{kept.number}")) is not None:
             return optuna.trial.Trial(study, kept._trial_id), lock  # noqa: SLF001 (there is no public way to go on with one)
-    if sum(trial.state != optuna.trial.TrialState.WAITING for trial in trials) < count:  # values may be queued by hand
-        # A new generator for each trial: what it draws follows from the trials so far, also after a restart.
-        study.sampler = optuna.samplers.TPESampler(seed=(trainer.plan.seeds[0] + len(trials)) % 2**32)
-        trial = study.ask()
-        return trial, own_trial(trainer.root, f"{name}-{trial.number}")
-    return None, True if running else None
+    trials = study.get_trials(deepcopy=False)
+    if sum(trial.state != optuna.trial.TrialState.WAITING for trial in trials) >= count:  # values may be queued by hand
+        return None
+    # A new generator for each trial: what it draws follows from the trials so far, also after a restart.
+    study.sampler = optuna.samplers.TPESampler(seed=(trainer.plan.seeds[0] + len(trials)) % 2**32)
+    trial = study.ask()
+    lock = own_trial(trainer.root, f"{name}-{trial.number}")
+    return None if lock is None else (trial, lock)
 
 
 # ---- one trial -------------------------------------------------------------------------------------------------------

@@ -123,8 +123,8 @@ class Trainer:
 
 def _outcome(run: Run, seed: int) -> TrialRun:
     said = run.summary()
-    names = ("validation_accuracy", "validation_loss", "test_accuracy")
-    return TrialRun(run.name, seed, float(said.get("seconds") or 0.0), **{name: said.get(name) for name in names})
+    accuracy, loss, tested = (said.get(name) for name in ("validation_accuracy", "validation_loss", "test_accuracy"))
+    return TrialRun(run.name, seed, float(said.get("seconds") or 0.0), accuracy, loss, tested)
 
 
 def train_all(trainer: Trainer, tasks: Sequence[Task], noun: str) -> list[TrialRun]:
