@@ -61,7 +61,7 @@ class SweepPlan:
                 "or --search N to try N of them."
             )
         if self.trials is not None and not has_optuna():
-            raise SweepError(f"A search needs Optuna, which is not installed: {INSTALL}")
+            raise SweepError(f"A search needs Optuna, which is not installed: install it with `{INSTALL}`.")
         problems = dict.fromkeys(
             problem
             for values in itertools.islice(self.corners(), MOST_COMBINATIONS)

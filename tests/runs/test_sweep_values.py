@@ -144,7 +144,7 @@ def test_a_plan_is_refused_as_a_whole(changes, pairs, said):
 def test_without_optuna_a_search_is_refused_with_the_line_to_type(monkeypatch):
     asked = plan(("max_lr", "0.01..1"), trials=3)
     monkeypatch.setattr(sweep_plan.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(SweepError, match=r'not installed: pip install "optuna>=4"$'):
+    with pytest.raises(SweepError, match=r'install it with `pip install "optuna>=4"`\.$'):
         asked.check()
     plan(("max_lr", "0.01,1")).check()
 
