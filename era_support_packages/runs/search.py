@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from era_support_packages.runs.entry import PRUNED_FILE, values_text
 from era_support_packages.runs.folder import Run
 from era_support_packages.runs.preparation import PreparedRun
@@ -103,7 +105,8 @@ def _take(optuna: Any, study: Any, trainer: Trainer, name: str, count: int) -> "
     if sum(trial.state != optuna.trial.TrialState.WAITING for trial in trials) >= count:  # values may be queued by hand
         return None
     # A new generator for each trial: what it draws follows from the trials so far, also after a restart.
-    study.sampler = optuna.samplers.TPESampler(seed=(trainer.plan.seeds[0] + len(trials)) % 2**32)
+    seed = int(np.random.SeedSequence([trainer.plan.seeds[0], len(trials)]).generate_state(1)[0])
+    study.sampler = optuna.samplers.TPESampler(seed=seed)
     trial = study.ask()
     lock = own_trial(trainer.root, f"{name}-{trial.number}")
     return None if lock is None else (trial, lock)
