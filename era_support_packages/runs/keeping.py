@@ -10,6 +10,7 @@ import torch
 from era_support_packages.classifier import Classifier
 from era_support_packages.datasets import loading as datasets
 from era_support_packages.datasets.image_dataset import fingerprint_of
+from era_support_packages.datasets.validation import hold_out
 from era_support_packages.runs.entry import COMPLETE, is_locked, read_entry
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.system.atomic_file import write_atomically
@@ -59,9 +60,9 @@ def prunable(folder: Path) -> str:
 def prune(folder: Path, weights: str = "half") -> int:
     """Keep the weights of a finished run in half precision, or with `weights="none"` not at all; returns the bytes saved.
 
-    Before the old file goes, the network with the smaller weights must say of every test image what it said before. Record,
-    figures and the test logits stay in both cases. Raises `RunError` where a prediction changes, where the test images cannot
-    be loaded, and for a run that is not finished; the file is as before then.
+    Before the old file goes, the network with the smaller weights must say what it said before of every test image, or for a
+    run without a final test of every validation image. Record, figures and logits stay in both cases. Raises `RunError` where a
+    prediction changes, where the images cannot be loaded, and for a run that is not finished; the file is as before then.
     """
     if problem := prunable(folder):
         raise RunError(f"{folder} cannot be pruned: {problem}.")
@@ -91,16 +92,19 @@ def prune(folder: Path, weights: str = "half") -> int:
 
 
 def _changed_predictions(run: Run, file: Path) -> int:
-    """How many test images the network of a file takes for another class than the run's own does."""
+    """Of how many images of the split that a run is judged on the network of a file says another class than the run's own."""
     config = run.config()
+    tested = config.final_test
+    split = "test" if tested else "training"  # of which its validation images are held out
     try:
-        _, test = datasets.load(config.dataset)
+        train, test = datasets.load(config.dataset)
     except (ValueError, OSError, RuntimeError) as error:
-        raise RunError(f"Its test images are needed to see that no prediction changes, and cannot be loaded: {error}") from None
-    kept = run.data()
-    if kept is not None and fingerprint_of(test).changes(kept.test, "test"):
-        raise RunError(f"{config.dataset!r} holds other test images now, so that nobody can see whether a prediction changes.")
-    before, after = (Classifier.load(path).predict(test).predicted for path in (run.checkpoint_file, file))
+        raise RunError(f"Its {split} images, by which one sees that no prediction changes, cannot be loaded: {error}") from None
+    kept, loaded = run.data(), test if tested else train
+    if kept is not None and fingerprint_of(loaded).changes(kept.test if tested else kept.train, split):
+        raise RunError(f"{config.dataset!r} holds other {split} images now, so that nobody can see whether a prediction changes.")
+    judged = test if tested else hold_out(train, test, config.validation, config.seed)[1]
+    before, after = (Classifier.load(path).predict(judged).predicted for path in (run.checkpoint_file, file))
     return int((before != after).sum())
 
 

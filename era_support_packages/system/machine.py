@@ -1,6 +1,7 @@
 """What this machine is and what follows from it: device, precision, memory format, allocator."""
 
 import ctypes
+import functools
 import os
 import platform
 import sys
@@ -48,6 +49,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return "bf16" if device.type == "cpu" and _bf16_is_faster() else "fp32"
 
 
+@functools.cache  # timed once: on a busy machine a second look may say otherwise, and runs of one process would not be alike
 def _bf16_is_faster() -> bool:
     """Whether a typical convolution of the network runs at least 1.2 times faster in bf16 on this CPU (well under a second)."""
     supported = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()

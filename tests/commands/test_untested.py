@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 import pytest
@@ -9,7 +10,7 @@ from tiny import tiny_network
 from tiny_run import TINY
 
 from era_support_packages.commands.command_line import main
-from era_support_packages.runs import RunError, compare, list_runs, recording
+from era_support_packages.runs import RunError, compare, keeping, list_runs, recording
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "record.schema.json").read_text())
 UNTESTED = ["train", *TINY, "--validation", "0.1", "--final-test", "false", "--test-time-flip", "true"]
@@ -29,7 +30,7 @@ def runs(tmp_path, monkeypatch, capsys):
     return record
 
 
-def test_everywhere_its_test_column_is_empty(runs, capsys):
+def test_everywhere_its_test_column_is_empty(runs, capsys, monkeypatch):
     jsonschema.validate(runs, SCHEMA)
     assert (runs["test_accuracy"], runs["test_accuracy_tta"], runs["config"]["final_test"]) == (None, None, False)
     assert {run.name: run.test_accuracy is None for run in list_runs().entries} == {"one": True, "two": True, "tested": False}
@@ -49,6 +50,15 @@ def test_everywhere_its_test_column_is_empty(runs, capsys):
     assert main(["report", "one"]) == 2
     assert "never tested" in capsys.readouterr().err
     assert main([*UNTESTED, "--run-name", "one", "--figures", "--quiet"]) == 0  # of its validation images
+    seen = []
+
+    def predict(split):
+        seen.append((split.split, len(split)))
+        return SimpleNamespace(predicted=split.labels)
+
+    monkeypatch.setattr(keeping.Classifier, "load", lambda path: SimpleNamespace(predict=predict))
+    assert main(["runs", "prune", "one", "--yes"]) == 0
+    assert seen == [("validation", 144)] * 2
     assert Path("runs/one/training_log.png").is_file()
 
 
