@@ -66,6 +66,7 @@ def run(options: dict[str, Any]) -> int:
     values = checked(options)
     from era_support_packages.runs.preparation import prepare
     from era_support_packages.runs.recording import train_prepared
+    from era_support_packages.runs.tracking import track_figures
 
     report = reporter(options)
     preset, data_root, resume = (values.pop(name) for name in ("preset", "data_root", "resume"))
@@ -76,6 +77,7 @@ def run(options: dict[str, Any]) -> int:
 
         for file in draw(prepared, trained):
             report(f"Figure {file}")
+        track_figures(prepared, report)
     accuracy, judged = trained.history.final_predictions.accuracy, trained.history.judged
     folder = prepared.run.folder
     print_result(record(folder), options, lambda: f"{accuracy:.2f} % of the {judged} split; written to {folder}")

@@ -23,6 +23,7 @@ from era_support_packages.system.paths import expanded, no_folder
 from era_support_packages.system.plain_error import PlainError
 from era_support_packages.system.settings import fields, is_text, is_text_field, problem, setting
 from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.config_checks import tracker_problem
 from era_support_packages.training.presets import PRESETS
 from era_support_packages.trust.extent import Extent
 
@@ -161,6 +162,8 @@ class Parameters:
                 raise ValueError(f"finished_run is {knobs['finished_run']!r}, but there is no such folder: give that of a run.")
             check_finished(folder)
         else:
+            if missing := tracker_problem(self.values.get("tracker")):
+                raise ValueError(missing)
             datasets.check(knobs["dataset"], knobs["data_root"])
         if problem := no_folder(knobs["output_dir"]):
             raise ValueError(f"output_dir {knobs['output_dir']!r} cannot be used ({problem}): give a folder.")

@@ -20,5 +20,6 @@ if TYPE_CHECKING:
         train_or_stop as train_or_stop,
         train_prepared as train_prepared,
     )
+    from era_support_packages.runs.tracking import Tracker as Tracker, track_figures as track_figures
 
 __all__, __getattr__, __dir__ = public_names(__name__, __file__)

@@ -22,7 +22,7 @@ from era_support_packages.runs.listing import find_runs
 from era_support_packages.training.checkpoint import Checkpoint
 from era_support_packages.training.history import EpochRecord
 
-_NO_VALUES = ("run_name", "output_dir", "workers", "threads", "skip_broken", "preset_name")
+_NO_VALUES = ("run_name", "output_dir", "workers", "threads", "skip_broken", "tracker", "preset_name")
 _MOST_VALUES = 12  # that differ, in the table
 
 

@@ -18,6 +18,7 @@ from era_support_packages.runs.same_data import NO_FINGERPRINT, run_of
 from era_support_packages.system.machine import overview, resolve_device, resolve_precision
 from era_support_packages.system.paths import expanded, no_folder
 from era_support_packages.training.config import ConfigValues, PreparedConfig, TrainingConfig
+from era_support_packages.training.config_checks import tracker_problem
 from era_support_packages.training.history import History
 from era_support_packages.training.resolution import prepare_config
 
@@ -83,8 +84,8 @@ def prepare(
 
     With a `validation` share the images that `datasets.hold_out` draws by the run's seed are held out of the training images.
 
-    Raises `ValueError` for a bad value, `RunError` where a `run_name` belongs to another configuration, `FileNotFoundError`
-    or `DatasetError` where the data cannot be used; nothing is made or changed then.
+    Raises `ValueError` for a bad value and a tracker that is not installed, `RunError` where a `run_name` belongs to another
+    configuration, `FileNotFoundError` or `DatasetError` where the data cannot be used; nothing is made or changed then.
 
     >>> from era_support_packages.runs import prepare
     >>> prepared = prepare("smoke", dataset="digits", run_name="first")
@@ -107,6 +108,8 @@ def prepare(
     requested = TrainingConfig.preset(preset, **overrides)
     if reason := no_folder(requested.output_dir):
         raise RunError(f"output_dir {requested.output_dir!r} cannot be used ({reason}): give a folder that can be written.")
+    if missing := tracker_problem(requested.tracker):
+        raise ValueError(missing)
     device = resolve_device(requested.device)  # what this machine lacks is said before any data is loaded
     if requested.precision != "auto":
         resolve_precision(requested.precision, device)
@@ -222,8 +225,8 @@ def _adopted(run: Run, requested: TrainingConfig, data: DataFingerprint, report:
         )
     stored = stored.replace(run_name=name, output_dir=requested.output_dir)
     if run.finished:
-        return _on_this_machine(stored)
-    config = stored.replace(**_resources(stored, requested), cuda_graph=requested.cuda_graph)
+        return _on_this_machine(stored).replace(tracker=requested.tracker)
+    config = stored.replace(**_resources(stored, requested), cuda_graph=requested.cuda_graph, tracker=requested.tracker)
     if changed := [
         f"{name} {getattr(config, name)!r} instead of {getattr(stored, name)!r}"
         for name in ("device", "precision", "threads")
@@ -234,9 +237,11 @@ def _adopted(run: Run, requested: TrainingConfig, data: DataFingerprint, report:
 
 
 def _on_this_machine(stored: PreparedConfig) -> PreparedConfig:
-    """The configuration of a finished run with a device that is here, so that its network can be built and looked at."""
+    """The configuration of a finished run with a device that is here, so that its network can be built and looked at; what
+    tracked it then is not asked again.
+    """
     anything = dict.fromkeys(("device", "precision", "workers", "threads"), "auto")
-    return stored.replace(**_resources(stored, TrainingConfig.from_dict({**stored.to_dict(), **anything})))
+    return stored.replace(**_resources(stored, TrainingConfig.from_dict({**stored.to_dict(), **anything})), tracker=None)
 
 
 def _resources(stored: PreparedConfig, requested: TrainingConfig) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from era_support_packages.evaluation.predictions import predict
 from era_support_packages.evaluation.tables import print_wrapped
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.preparation import PreparedRun, Report
+from era_support_packages.runs.tracking import Tracker
 from era_support_packages.system.atomic_file import remove_leftovers
 from era_support_packages.system.front_end import is_interactive
 from era_support_packages.system.interrupts import Terminated, sigterm_interrupts
@@ -87,8 +88,8 @@ def train_in_folder(
     """`training.fit`, with a checkpoint in the run's folder after each epoch; goes on from the one that is there.
 
     A finished run is loaded into the model and its log reported. Ctrl-C and SIGTERM stop within a batch or two and raise
-    `RunStopped`, with the model and the files as after the last complete epoch. `watch` gets each new row once it is on the disk;
-    what it raises ends the training there.
+    `RunStopped`, with the model and the files as after the last complete epoch. The configuration's tracker and `watch` get each
+    new row once it is on the disk; what `watch` raises ends the training there.
 
     Raises `CheckpointError` for a checkpoint that cannot be used, `RunError` where another process trains into the folder,
     `DeviceFailedError` where a GPU stopped working, and whatever `fit` raises; the last checkpoint stays in each case.
@@ -106,11 +107,11 @@ def train_in_folder(
     if run.finished:
         remove_leftovers(run.folder)
         history = run.load(model, test, prepared.validation)
-        summary = run.summary()
-        report(
-            f"Not trained now: this is the run {run.name}, trained in {duration(summary['seconds'])} on {summary['hardware']}."
-        )
+        said = run.summary()
+        report(f"Not trained now: this is the run {run.name}, trained in {duration(said['seconds'])} on {said['hardware']}.")
         report("\n".join(log_lines(history.records)))
+        with Tracker(run, config, report) as tracker:
+            tracker.rows(history.records)
         return trained(model, test, history, config.precision)
     config = config.resolved()
     with run.locked(), sigterm_interrupts():
@@ -171,16 +172,18 @@ def _train(model: nn.Module, prepared: PreparedRun, config: ResolvedConfig, repo
                 f"The checkpoint cannot be written into {run.folder} ({error.strerror or error}): the previous one is still "
                 "there. Make room, and run again with the same values to go on from it."
             ) from None
+        tracker.rows(state.records)
         if watch is not None:
             watch(state.records[-1])
 
-    result = fit(model, train, test, config, report, keep, checkpoint, prepared.validation)
+    with Tracker(run, config, report) as tracker:
+        tracker.rows(() if checkpoint is None else checkpoint.records)
+        result = fit(model, train, test, config, report, keep, checkpoint, prepared.validation)
     history = result.history
     with use_resources(config):
         flipped = None
         if config.test_time_flip and config.final_test:
-            device = resolve_device(config.device)
-            flipped = predict(model, test, device, config.precision, history.resolution, flip=True).accuracy
+            flipped = predict(model, test, resolve_device(config.device), config.precision, history.resolution, flip=True).accuracy
         flops = training_flops(model, config, planned, len(train), run.range_test_batches())
         name, images = train.name, prepared.images
         run.write_summary(history.records, config, name, flops, test_accuracy_tta=flipped, images=images)

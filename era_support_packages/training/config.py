@@ -22,7 +22,7 @@ from era_support_packages.training.presets import PRESETS
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_NOT_IN_THE_NAME = ("run_name", "output_dir", "device", "workers", "threads", "cuda_graph", "skip_broken")
+_NOT_IN_THE_NAME = ("run_name", "output_dir", "device", "workers", "threads", "cuda_graph", "skip_broken", "tracker")
 Auto = Literal["auto"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Engine = Literal["device", "samples"]
@@ -101,10 +101,7 @@ class ConfigValues:
     test_time_flip: bool = setting(False, "at the end, also score the mean over each test image and its mirror image")
     precision: Auto | Precision = setting("auto", "of the forward pass", group="machine")
     device: str = setting(
-        "auto",
-        "where to train: auto, cpu, cuda, cuda:1, mps",
-        wanted=f"one of 'auto', {checks.DEVICES}",
-        test=lambda value: value == "auto" or checks.is_device(value),
+        "auto", "where to train: auto, cpu, cuda, cuda:1, mps", wanted=checks.ASKED_DEVICES, test=checks.is_asked_device
     )
     engine: Auto | Engine = setting(
         "auto", 'augment by the batch on the "device", which "auto" takes, or "samples" one by one in workers'
@@ -123,6 +120,7 @@ class ConfigValues:
         None, "name of the run's folder; None makes one from the values", wanted=checks.FOLDER_NAME, test=checks.is_folder_name
     )
     output_dir: str = setting("runs", "folder for the folders of runs")
+    tracker: checks.Tracker | None = setting(None, "where the rows, values and figures of the run are shown too")
 
     def __post_init__(self) -> None:
         if isinstance(self.resolutions, list | tuple):

@@ -3,14 +3,17 @@
 import math
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from era_support_packages.system.optional import is_installed
 from era_support_packages.system.settings import is_number, is_text
 
 if TYPE_CHECKING:
     from era_support_packages.training.config import ConfigValues
 
+Tracker = Literal["tensorboard", "trackio", "wandb"]
 DEVICES = "'cpu', 'cuda', 'cuda:1', 'mps'"
+ASKED_DEVICES = f"one of 'auto', {DEVICES}"
 FOLDER_NAME = (
     "a folder name of at most 200 bytes without slashes, quotes, line breaks and : * ? < > |, with no space at its ends and no "
     "dot at its start"
@@ -21,6 +24,11 @@ PLAN = "a list of (pixels from 8 to 32, share of the images), with shares that a
 def is_device(value: object) -> bool:
     """Whether it is written as a device; not whether it is there."""
     return isinstance(value, str) and re.fullmatch(r"cpu|mps|cuda(:\d{1,2})?", value, re.ASCII) is not None
+
+
+def is_asked_device(value: object) -> bool:
+    """Whether it is written as a device, or leaves the choice open."""
+    return value == "auto" or is_device(value)
 
 
 def is_resolved_text(value: object) -> bool:
@@ -50,6 +58,13 @@ def is_plan(value: object) -> bool:
         and all(is_number(share, whole=False) and 0 < share <= 1 for _, share in value)
         and math.isclose(sum(share for _, share in value), 1, abs_tol=1e-6)
     )
+
+
+def tracker_problem(name: str | None) -> str:
+    """The sentence for a tracker whose package is not installed here; "" where it is, and for no tracker."""
+    if name is None or is_installed(name):
+        return ""
+    return f"tracker is {name!r}, but its package is not installed: type pip install {name}, or give no tracker."
 
 
 def problems_together(config: "ConfigValues") -> Iterator[str]:

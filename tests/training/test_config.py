@@ -18,7 +18,7 @@ FIELDS = [field.name for field in dataclasses.fields(TrainingConfig)]
 THREE_SIZES = ((16, 0.5), (24, 0.3), (32, 0.2))
 MOSTLY_SMALL = ((16, 0.75), (24, 0.2), (32, 0.05))
 PLACE_AND_MACHINE = {  # they decide nothing about the result; of the data its fingerprint does
-    *("run_name", "output_dir", "device", "workers", "threads", "skip_broken", "cuda_graph")
+    *("run_name", "output_dir", "device", "workers", "threads", "skip_broken", "cuda_graph", "tracker")
 }
 
 
@@ -100,7 +100,7 @@ def test_the_text_is_one_value_a_line_without_those_not_given() -> None:
     lines = str(make(max_lr=0.3, seed=7)).splitlines()
     for name, value in {"preset_name": "cpu", "max_lr": "0.3", "resolutions": "[[32, 1.0]]", "seed": "7"}.items():
         assert f"{name:<{len('decay_norms_and_biases')}}  {value}" in lines
-    missing = ("train_images", "max_epochs", "test_images", "run_name")
+    missing = ("train_images", "max_epochs", "test_images", "run_name", "tracker")
     assert [line.split()[0] for line in lines] == [name for name in FIELDS if name not in missing]
 
 

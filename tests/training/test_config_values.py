@@ -13,7 +13,7 @@ from era_support_packages.training.config import TrainingConfig
 
 FIELDS = [field.name for field in dataclasses.fields(TrainingConfig)]
 INF, NAN, OBJECT = float("inf"), float("nan"), object()
-OPTIONAL = ("epochs", "train_images", "max_epochs", "test_images")
+OPTIONAL = ("epochs", "train_images", "max_epochs", "test_images", "tracker")
 RANGES: dict[str, tuple[float, float]] = {
     **{"epochs": (1, 10_000), "train_images": (1, 10**9), "max_epochs": (1, 10_000), "test_images": (1, 10**9)},
     **{
@@ -35,6 +35,7 @@ CHOICES = {
     "residual_start": ("random", "dirac", "zero"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
     "engine": ("auto", "device", "samples"),
+    "tracker": ("tensorboard", "trackio", "wandb"),
 }
 SWITCHES = (
     *("decay_norms_and_biases", "whitening", "alternating_flip", "cutout_first", "test_time_flip", "final_test"),
@@ -116,7 +117,7 @@ def test_a_range_includes_its_ends_and_nothing_beyond(name: str) -> None:
 def test_a_choice_is_one_of_its_words(name: str) -> None:
     for word in CHOICES[name]:
         assert getattr(make(**{name: word}), name) == word
-    for value in (None, 1, "q", b"", [], {}, [*CHOICES[name]], [[]], OBJECT):
+    for value in (*([] if name in OPTIONAL else [None]), 1, "q", b"", [], {}, [*CHOICES[name]], [[]], OBJECT):
         assert message(make, **{name: value}).startswith(f"{name} is {value!r}: ")
     assert message(make, **{name: "q"}).endswith(f"choose one of {', '.join(map(repr, CHOICES[name]))}.")
     assert f"did you mean {CHOICES[name][-1]!r}" in message(make, **{name: CHOICES[name][-1] + "x"})
