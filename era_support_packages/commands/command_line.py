@@ -24,6 +24,7 @@ COMMANDS = {  # module of this room, and what the command does
     "explain": ("explain", "draw what the network of a run looks at in photos"),
     "runs": ("runs", "list the runs; rename, delete, prune them; name the best"),
     "compare": ("compare", "hold runs against each other: values, accuracy, curves, images"),
+    "export": ("export", "write the network of a run as a file for other programs, or a card on it"),
     "report": ("report", "write one HTML page on a run, or on two, to send to somebody"),
 }
 EXIT_CODES = (

@@ -3,11 +3,9 @@
 import base64
 import html
 import io
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 from PIL import Image
@@ -20,22 +18,12 @@ from era_support_packages.evaluation.calibration import calibrate
 from era_support_packages.evaluation.mistakes import class_scores, most_confused, suspicious_labels
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.evaluation.tables import Readable, Table, text_html
+from era_support_packages.runs.card import CHECKS, NOT_TESTED, cautions, finished, recipe
 from era_support_packages.runs.comparison import Comparison, compare
-from era_support_packages.runs.entry import COMPLETE, changed_values, read_entry, values_text
-from era_support_packages.runs.folder import Run, RunError
-from era_support_packages.runs.preparation import prepare
+from era_support_packages.runs.folder import Run
 from era_support_packages.runs.readings import kept_readings
-from era_support_packages.training.checkpoint import Checkpoint
-from era_support_packages.training.config import TrainingConfig
-from era_support_packages.training.cost import duration
 from era_support_packages.training.history import History
 
-FEW_IMAGES = 1000  # of the test split: below it the accuracy is known to a few points only
-CHECKS = {  # figure in a run's folder: its name, and what is to be seen
-    "faithfulness.png": ("Do the marked pixels matter?", "scores of each method and layer against maps that know nothing"),
-    "sanity_check.png": ("Do the maps depend on what was learned?", "how much of the maps is left as weights are drawn anew"),
-    "planted_shortcut.png": ("Would they find a planted cause?", "hits of each method and layer on a mark that was planted"),
-}
 STYLE = """
 :root{color-scheme:light}
 body{font:16px/1.5 system-ui,sans-serif;color:#222;background:#fff;max-width:62rem;margin:0 auto;padding:1rem}
@@ -87,21 +75,9 @@ def page_of(folder: Path, other: Path | None = None, data_root: str | None = Non
     Its data set is loaded once for the images. Raises `RunError` for a run that is not finished or whose data is not the same any
     more, and what loading raises.
     """
-    entry = read_entry(folder)
-    if entry.state != COMPLETE:
-        raise RunError(
-            f"{folder} is {entry.state}: a report is of a finished run. Run it again with the same values to finish it."
-        )
-    run, checkpoint = Run(folder), Checkpoint.load(folder / "checkpoint.pt")
-    if not checkpoint.model:
-        raise RunError(f"{folder} has no weights any more, so that there are no heat maps to report; compare it instead.")
-    if not checkpoint.config.final_test:
-        raise RunError(f"{folder} was never tested (final_test=False): a report is of a run that was; compare it instead.")
-    prepared = prepare(finished_run=str(folder), data_root=data_root, report=_silent)
-    train, test = prepared.train, prepared.test
-    assert checkpoint.logits is not None  # it is complete
-    predictions = Predictions(checkpoint.logits.numpy(), test.labels, test.classes, test.images)
-    history = History(checkpoint.records, checkpoint.config, predictions, checkpoint.planned)
+    prepared, history = finished(folder, "a report", data_root, weights=True)
+    run, train, test = prepared.run, prepared.train, prepared.test
+    predictions = history.final_predictions
     classifier, about = Classifier.load(folder), f"{test.title}, run {run.name}"
     page = _Page()
     _good(page, run, history, about)
@@ -111,8 +87,8 @@ def page_of(folder: Path, other: Path | None = None, data_root: str | None = Non
     _believed(page, run)
     if other is not None:
         _against(page, compare(folder, other, data_root=data_root))
-    _again(page, run, entry.folder)
-    return _document(f"{run.name}: {predictions.accuracy:.2f} % on {test.title}", _warnings(history, test), page)
+    _again(page, run)
+    return _document(f"{run.name}: {predictions.accuracy:.2f} % on {test.title}", cautions(history, test), page)
 
 
 def _good(page: _Page, run: Run, history: History, about: str) -> None:
@@ -168,7 +144,7 @@ def _believed(page: _Page, run: Run) -> None:
     kept = kept_readings(run.folder)
     made = [name for name in CHECKS if (run.folder / name).is_file()]
     if not made:
-        page.text("This was not tested for this run. The notebook's last sections do it: open the run there with finished_run.")
+        page.text(NOT_TESTED)
     for name in made:
         question, seen = CHECKS[name]
         page.raw(f"<h3>{html.escape(question)}</h3>")
@@ -185,38 +161,11 @@ def _against(page: _Page, comparison: Comparison) -> None:
         page.figure(figure, f"{first} and {second}: {seen}")
 
 
-def _again(page: _Page, run: Run, folder: Path) -> None:
+def _again(page: _Page, run: Run) -> None:
     page.section("How to repeat it")
-    values = TrainingConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    said, changed = run.summary(), changed_values(values)
-    words = [f"--{name.replace('_', '-')} {_word(value)}" for name, value in changed.items()]
-    words = [f"--preset {values.preset_name} --dataset {_word(values.dataset)} --seed {values.seed}", *words]
-    page.raw(f"<pre>{html.escape(' '.join(['python -m era_support_packages train', *words]))}</pre>")
-    page.text(f"Beside the preset's values: {values_text(changed) or 'none'}.")
-    page.text(f"It took {duration(said['seconds'])} on {said['hardware']}, for {said['pflops']:.4g} PFLOP.")
-    page.text("Versions: " + ", ".join(f"{name} {version}" for name, version in said["versions"].items()) + ".")
-
-
-def _word(value: Any) -> str:
-    """A value as a shell takes it."""
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if text.replace("-", "").replace("_", "").replace(".", "").replace("/", "").isalnum() else f"'{text}'"
-
-
-def _warnings(history: History, test: ImageDataset) -> list[str]:
-    """What a reader must know before the first number."""
-    found = []
-    if history.config.dataset == "digits":
-        found.append("These are handwritten digits: the figures say nothing about photos.")
-    if len(test) < FEW_IMAGES:
-        found.append(f"The test split has only {len(test)} images, so that the accuracy is known to a few points only.")
-    if len(history.records) > 1 and history.watched == "test":
-        found.append("The test split was also looked at between the epochs: whoever chose values by it has made it look better.")
-    return found
-
-
-def _silent(line: str) -> None:
-    """The page says itself what is said while data is loaded."""
+    command, sentences = recipe(run)
+    page.raw(f"<pre>{html.escape(command)}</pre>")
+    page.text(*sentences)
 
 
 def _png(figure: Figure) -> bytes:

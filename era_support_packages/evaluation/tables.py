@@ -120,6 +120,12 @@ class Table:
         caption = f'\n<p style="{_CAPTION}">{text_html(self.caption)}</p>' if self.caption else ""
         return f'<div style="overflow-x:auto">\n{table}\n</div>{caption}'
 
+    def markdown(self) -> str:
+        """The table as Markdown, with its footer as the last rows and its caption below."""
+        rows = [[text_markdown(text) for text in row] for row in (self._headings(), *self._cells(self.rows + self.footer))]
+        rows.insert(1, ["---:" if right else "---" for right in self._aligned_right()])
+        return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", text_markdown(self.caption)]).rstrip()
+
     def to_frame(self) -> Any:
         """The rows as a pandas DataFrame, with the values as they are: not rounded, shares from 0 to 1; no footer.
 
@@ -204,7 +210,7 @@ def show(*parts: Table | Readable | str) -> None:
         return
     for part in parts:
         if isinstance(part, str):
-            ipython.display.display({"text/markdown": _markdown(part), "text/plain": wrapped(part)}, raw=True)
+            ipython.display.display({"text/markdown": text_markdown(part), "text/plain": wrapped(part)}, raw=True)
         else:
             ipython.display.display(part)
 
@@ -287,7 +293,7 @@ def text_html(text: str) -> str:
     return html.escape(_glued(text)).replace("$", "<span>$</span>")
 
 
-def _markdown(text: str) -> str:
+def text_markdown(text: str) -> str:
     """Text as Markdown that shows it as it is."""
     escaped = re.sub(r"([\\`*_\[\]|~#])", r"\\\1", html.escape(_glued(text), quote=False))
     return escaped.replace("$", r"<span>\$</span>")

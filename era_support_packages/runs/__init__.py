@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 from era_support_packages.system.lazy import public_names
 
 if TYPE_CHECKING:
+    from era_support_packages.runs.card import model_card as model_card
     from era_support_packages.runs.comparison import Comparison as Comparison, compare as compare
     from era_support_packages.runs.entry import RunEntry as RunEntry
+    from era_support_packages.runs.exporting import ExportError as ExportError, export as export
     from era_support_packages.runs.folder import Run as Run, RunError as RunError
     from era_support_packages.runs.listing import ListingError as ListingError, RunList as RunList, list_runs as list_runs
     from era_support_packages.runs.preparation import PreparedRun as PreparedRun, prepare as prepare

@@ -20,7 +20,10 @@ EXTRAS = {  # what requirements-dev.txt declares: `make run` installs it too, an
     "evaluation/tables.py": {"pandas"},
     "runs/search.py": {"optuna"},
 }
-OPTIONAL = {"datasets/decoding.py": {"pillow_heif"}}  # read with it where it is installed, and named where it is not
+OPTIONAL = {  # used where they are installed, and named where they are not
+    "datasets/decoding.py": {"pillow_heif"},
+    "runs/exporting.py": {"onnx", "onnxruntime", "safetensors"},
+}
 MODULES = {  # distributions that are called otherwise than what they bring
     "cv2": "opencv-python-headless",
     "IPython": "ipython",

@@ -1,0 +1,197 @@
+"""A trained network as a file for other programs: ONNX, a program of torch.export, or its weights as safetensors."""
+
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from era_support_packages import __version__
+from era_support_packages.classifier import Classifier
+from era_support_packages.datasets.normalization import normalize, scale_and_shift
+from era_support_packages.models.copies import detached_copy
+from era_support_packages.runs.export_formats import FORMATS
+from era_support_packages.runs.folder import RunError
+from era_support_packages.system.naming import nearest_names
+from era_support_packages.system.paths import expanded
+from era_support_packages.system.plain_error import PlainError
+
+TOLERANCE = 1e-4  # of the largest logit
+BATCHES = (1, 32)  # at which a file is compared with its network
+_OPSET = 18
+Said = Callable[[Tensor], np.ndarray]
+
+
+class ExportError(PlainError, RuntimeError):
+    """A network that cannot be exported, or a file that says something else than its network; nothing was written."""
+
+
+class _Deployed(nn.Module):
+    """A network with its normalization inside: images (N, 3, r, r) from 0 to 1 to logits (N, C)."""
+
+    def __init__(self, network: nn.Module, classifier: Classifier) -> None:
+        super().__init__()
+        scale, shift = scale_and_shift(classifier.mean, classifier.std, torch.device("cpu"))
+        self.network = network
+        self.register_buffer("scale", scale[:, None, None])
+        self.register_buffer("shift", shift[:, None, None])
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images * self.scale + self.shift)
+
+
+def export(
+    source: Classifier | str | os.PathLike[str],
+    to: str = "onnx",
+    file: str | os.PathLike[str] | None = None,
+    force: bool = False,
+) -> Path:
+    """Write the network of a run, or of a `Classifier`, into one file for other programs; returns its path.
+
+    to: "onnx" or "torch" (a program of `torch.export`) take images float32 (N, 3, r, r), RGB, from 0 to 1, of any number N, r
+    being the px of `Classifier.resolution`, and give logits float32 (N, C): the normalization is inside. Images of another size
+    are brought to r before, with antialiased bilinear resampling. "safetensors" holds the weights alone, and the normalization
+    in its metadata. Class names and the like are texts in each: `metadata_props`, `extra_files`, the metadata.
+    file: a name that ends in .onnx, .pt2 or .safetensors; None is "network" with that end in the folder of the run.
+    force: overwrite what is there.
+
+    Before the file is kept it must give the network's own logits for a batch of 1 and of 32, to within 1e-4 of the largest.
+    Raises `RunError` for a bad value and for packages that are not installed, `ExportError` where the network cannot be exported
+    or the file says something else, and what `Classifier.load` raises.
+
+    >>> from era_support_packages import Classifier
+    >>> from era_support_packages.models import resnet_custom
+    >>> from era_support_packages.runs import export
+    >>> classifier = Classifier(resnet_custom(num_classes=2).eval(), ("cat", "dog"), (0.5,) * 3, (0.25,) * 3, resolution=8)
+    >>> export(classifier, "torch", "cats.pt2").name
+    'cats.pt2'
+    """
+    if to not in FORMATS:
+        raise RunError(f"to is {to!r}: {nearest_names(to, FORMATS)}")
+    if lacking := FORMATS[to].missing:
+        raise RunError(f"to={to!r} {lacking}")
+    target = _target(source, FORMATS[to].suffix, file)
+    if os.path.lexists(target) and not force:
+        raise RunError(f"{target} is there already: give another file, or force=True to overwrite it.")
+    classifier = source if isinstance(source, Classifier) else Classifier.load(source, device="cpu")
+    network = detached_copy(classifier.network).cpu().float().eval().to(memory_format=torch.contiguous_format)
+    write = {"onnx": _write_onnx, "torch": _write_program, "safetensors": _write_weights}[to]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target, so that it can be moved there whole, and in a folder, as an exporter may write more than one file.
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as folder:
+        made = Path(folder) / f"network{FORMATS[to].suffix}"
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            said = write(_Deployed(network, classifier).eval(), made, metadata(classifier, to))
+            _check(said, network, classifier)
+        os.replace(made, target)
+    return target
+
+
+def metadata(classifier: Classifier, to: str) -> dict[str, str]:
+    """What a file says about its network, as texts; lists are JSON."""
+    pixels, count = classifier.resolution, len(classifier.classes)
+    return {
+        "classes": json.dumps(classifier.classes, ensure_ascii=False),
+        "network": classifier.model or type(classifier.network).__name__,
+        "input": f"images: float32 (N, 3, {pixels}, {pixels}), RGB, from 0 to 1",
+        "output": f"logits: float32 (N, {count})",
+        "resolution": str(pixels),
+        "normalization": "(images - mean) / std, to be done before" if to == "safetensors" else "inside",
+        "mean": json.dumps(classifier.mean),
+        "std": json.dumps(classifier.std),
+        "era_support_packages": __version__,
+    }
+
+
+def _target(source: Any, suffix: str, file: str | os.PathLike[str] | None) -> Path:
+    if file is None:
+        if isinstance(source, Classifier):
+            raise RunError(f"A classifier has no folder of its own: give file=, a name that ends in {suffix}.")
+        folder = expanded(source)
+        return (folder if folder.is_dir() else folder.parent) / f"network{suffix}"
+    target = expanded(file)
+    if target.suffix.lower() != suffix:
+        raise RunError(f"{target} is no name for this format: give one that ends in {suffix}.")
+    return target
+
+
+def _program(deployed: _Deployed, classifier_pixels: int) -> Any:
+    """The network as a program for batches of any size."""
+    example = torch.zeros(2, 3, classifier_pixels, classifier_pixels)  # of one image, the size of the batch would be a constant
+    try:
+        return torch.export.export(deployed, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False)
+    except Exception as error:  # of whatever kind, as a network may do anything
+        raise ExportError(
+            f"PyTorch cannot export this network ({_first_line(error)}); to='safetensors' keeps its weights."
+        ) from None
+
+
+def _write_program(deployed: _Deployed, file: Path, texts: dict[str, str]) -> Said:
+    torch.export.save(_program(deployed, int(texts["resolution"])), str(file), extra_files=texts)
+    loaded = torch.export.load(str(file)).module()
+    return lambda images: loaded(images).numpy()
+
+
+def _write_onnx(deployed: _Deployed, file: Path, texts: dict[str, str]) -> Said:
+    import onnx
+    import onnxruntime
+
+    program = _program(deployed, int(texts["resolution"]))
+    names = {"input_names": ["images"], "output_names": ["logits"]}
+    try:
+        torch.onnx.export(program, (), str(file), **names, opset_version=_OPSET, dynamo=True, external_data=False, verbose=False)
+    except Exception as error:
+        raise ExportError(f"PyTorch cannot write this network as ONNX ({_first_line(error)}); try to='torch'.") from None
+    model = onnx.load(str(file))  # with the weights, also where they were written beside it
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param:  # the only one that is free
+                size.dim_param = "batch"
+    for name, text in texts.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = name, text
+    onnx.save_model(model, str(file))
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    return lambda images: session.run(["logits"], {"images": images.numpy()})[0]
+
+
+def _write_weights(deployed: _Deployed, file: Path, texts: dict[str, str]) -> Said:
+    from safetensors.torch import load_file, save_file
+
+    weights = {name: value.detach().clone().contiguous() for name, value in deployed.network.state_dict().items()}
+    save_file(weights, str(file), metadata=texts)
+    again = detached_copy(deployed)
+    again.network.load_state_dict(load_file(str(file)))
+    return lambda images: again(images).numpy()
+
+
+def _check(said: Said, network: nn.Module, classifier: Classifier) -> None:
+    """Raise `ExportError` where a file does not say of random images what the network says of them."""
+    pixels, generator = classifier.resolution, torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (max(BATCHES), pixels, pixels, 3), dtype=torch.uint8, generator=generator)
+    expected = network(normalize(images, classifier.mean, classifier.std)).numpy()
+    given = images.permute(0, 3, 1, 2).float().div(255).contiguous()
+    largest = float(np.abs(expected).max())
+    for count in BATCHES:
+        try:
+            found = said(given[:count])
+        except Exception as error:
+            raise ExportError(f"The file cannot be run on {count} images ({_first_line(error)}): it was not kept.") from None
+        apart = float(np.abs(found - expected[:count]).max()) if found.shape == expected[:count].shape else float("inf")
+        if not apart <= TOLERANCE * largest:  # nor where it is no number
+            raise ExportError(
+                f"The file says of {count} images something else than the network: its logits are up to {apart:.2g} away, and "
+                f"{TOLERANCE * largest:.2g} is allowed. It was not kept."
+            )
+
+
+def _first_line(error: Exception) -> str:
+    said = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return said[0][:200].rstrip(".")
