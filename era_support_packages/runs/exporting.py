@@ -35,6 +35,9 @@ class ExportError(PlainError, RuntimeError):
 class _Deployed(nn.Module):
     """A network with its normalization inside: images (N, 3, r, r) from 0 to 1 to logits (N, C)."""
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, network: nn.Module, classifier: Classifier) -> None:
         super().__init__()
         scale, shift = scale_and_shift(classifier.mean, classifier.std, torch.device("cpu"))
@@ -122,9 +125,9 @@ def _target(source: Any, suffix: str, file: str | os.PathLike[str] | None) -> Pa
     return target
 
 
-def _program(deployed: _Deployed, classifier_pixels: int) -> Any:
+def _program(deployed: _Deployed, pixels: int) -> Any:
     """The network as a program for batches of any size."""
-    example = torch.zeros(2, 3, classifier_pixels, classifier_pixels)  # of one image, the size of the batch would be a constant
+    example = torch.zeros(2, 3, pixels, pixels)  # of one image, the size of the batch would be a constant
     try:
         return torch.export.export(deployed, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False)
     except Exception as error:  # of whatever kind, as a network may do anything
@@ -144,9 +147,18 @@ def _write_onnx(deployed: _Deployed, file: Path, texts: dict[str, str]) -> Said:
     import onnxruntime
 
     program = _program(deployed, int(texts["resolution"]))
-    names = {"input_names": ["images"], "output_names": ["logits"]}
     try:
-        torch.onnx.export(program, (), str(file), **names, opset_version=_OPSET, dynamo=True, external_data=False, verbose=False)
+        torch.onnx.export(
+            program,
+            (),
+            str(file),
+            input_names=["images"],
+            output_names=["logits"],
+            opset_version=_OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
     except Exception as error:
         raise ExportError(f"PyTorch cannot write this network as ONNX ({_first_line(error)}); try to='torch'.") from None
     model = onnx.load(str(file))  # with the weights, also where they were written beside it

@@ -170,9 +170,9 @@ class _EventFiles:
             values = _plain(config)
             rows = "\n".join(f"| {name} | {value} |" for name, value in values.items())
             self._writer.add_text("configuration", f"| value | |\n|---|---|\n{rows}", 0)
-            assert self._writer.file_writer is not None  # the writer is open
-            for summary in hparams(values, {"test/accuracy": 0.0, "test/loss": 0.0}):  # which numbers belong to the values
-                self._writer.file_writer.add_summary(summary)
+            files: Any = self._writer.file_writer
+            for part in hparams(values, {"test/accuracy": 0.0, "test/loss": 0.0}):  # which numbers belong to the values
+                files.add_summary(part)
         self._writer.flush()
 
     def log(self, values: Mapping[str, float | Path], epoch: int, when: float) -> None:

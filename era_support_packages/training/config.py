@@ -120,7 +120,7 @@ class ConfigValues:
         None, "name of the run's folder; None makes one from the values", wanted=checks.FOLDER_NAME, test=checks.is_folder_name
     )
     output_dir: str = setting("runs", "folder for the folders of runs")
-    tracker: checks.Tracker | None = setting(None, "where the rows, values and figures of the run are shown too")
+    tracker: checks.TrackerName | None = setting(None, "where the rows, values and figures of the run are shown too")
 
     def __post_init__(self) -> None:
         if isinstance(self.resolutions, list | tuple):

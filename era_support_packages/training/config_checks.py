@@ -11,7 +11,7 @@ from era_support_packages.system.settings import is_number, is_text
 if TYPE_CHECKING:
     from era_support_packages.training.config import ConfigValues
 
-Tracker = Literal["tensorboard", "trackio", "wandb"]
+TrackerName = Literal["tensorboard", "trackio", "wandb"]
 DEVICES = "'cpu', 'cuda', 'cuda:1', 'mps'"
 ASKED_DEVICES = f"one of 'auto', {DEVICES}"
 FOLDER_NAME = (
