@@ -18,7 +18,7 @@ from era_support_packages.evaluation.calibration import calibrate
 from era_support_packages.evaluation.mistakes import class_scores, most_confused, suspicious_labels
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.evaluation.tables import Readable, Table, text_html
-from era_support_packages.runs.card import CHECKS, NOT_TESTED, cautions, finished, recipe
+from era_support_packages.runs.card import CHECKS, NOT_TESTED, cautions, opened, recipe
 from era_support_packages.runs.comparison import Comparison, compare
 from era_support_packages.runs.folder import Run
 from era_support_packages.runs.readings import kept_readings
@@ -75,7 +75,7 @@ def page_of(folder: Path, other: Path | None = None, data_root: str | None = Non
     Its data set is loaded once for the images. Raises `RunError` for a run that is not finished or whose data is not the same any
     more, and what loading raises.
     """
-    prepared, history = finished(folder, "a report", data_root, weights=True)
+    prepared, history = opened(folder, "a report", data_root, weights=True)
     run, train, test = prepared.run, prepared.train, prepared.test
     predictions = history.final_predictions
     classifier, about = Classifier.load(folder), f"{test.title}, run {run.name}"

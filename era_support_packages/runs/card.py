@@ -37,7 +37,7 @@ _PICTURES = {
 }
 
 
-def finished(folder: Path, what: str, data_root: str | None = None, weights: bool = False) -> tuple[PreparedRun, History]:
+def opened(folder: Path, what: str, data_root: str | None = None, weights: bool = False) -> tuple[PreparedRun, History]:
     """A finished run with its data, and its history with the predictions it ended with; `what` is made of it ("a report").
 
     weights: whether its weights are needed too. Raises `RunError` for a run that is not finished, lacks them, or whose data is
@@ -95,7 +95,7 @@ def model_card(folder: str | Path, file: str | Path | None = None, data_root: st
     # first: a ResNet18 for handwritten digits (embedded default, not CIFAR-10)
     """
     folder = Path(folder)
-    prepared, history = finished(folder, "a model card", data_root)
+    prepared, history = opened(folder, "a model card", data_root)
     run, predictions = prepared.run, history.final_predictions
     card = [f"# {_said(f'{run.name}: a {history.config.model} for {prepared.test.title}')}", _said(predictions.reading())]
     card += [f"> {_said(warning)}" for warning in cautions(history, prepared.test)]

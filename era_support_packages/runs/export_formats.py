@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from era_support_packages.system.optional import is_installed
+from era_support_packages.system.extras import is_installed
 
 
 @dataclass(frozen=True)

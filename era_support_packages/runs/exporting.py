@@ -58,9 +58,9 @@ def export(
     """Write the network of a run, or of a `Classifier`, into one file for other programs; returns its path.
 
     to: "onnx" or "torch" (a program of `torch.export`) take images float32 (N, 3, r, r), RGB, from 0 to 1, of any number N, r
-    being the px of `Classifier.resolution`, and give logits float32 (N, C): the normalization is inside. Images of another size
-    are brought to r before, with antialiased bilinear resampling. "safetensors" holds the weights alone, and the normalization
-    in its metadata. Class names and the like are texts in each: `metadata_props`, `extra_files`, the metadata.
+    being the px of `Classifier.resolution`, and give logits float32 (N, C): the normalization is inside. `Classifier.seen` gives
+    such images, of 0 to 255, of any others. "safetensors" holds the weights alone, and the normalization in its metadata. Class
+    names and the like are texts in each: `metadata_props`, `extra_files`, the metadata.
     file: a name that ends in .onnx, .pt2 or .safetensors; None is "network" with that end in the folder of the run.
     force: overwrite what is there.
 
@@ -84,6 +84,7 @@ def export(
         raise RunError(f"{target} is there already: give another file, or force=True to overwrite it.")
     classifier = source if isinstance(source, Classifier) else Classifier.load(source, device="cpu")
     network = detached_copy(classifier.network).cpu().float().eval().to(memory_format=torch.contiguous_format)
+    images, expected = _asked(network, classifier)
     write = {"onnx": _write_onnx, "torch": _write_program, "safetensors": _write_weights}[to]
     target.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, so that it can be moved there whole, and in a folder, as an exporter may write more than one file.
@@ -92,7 +93,7 @@ def export(
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             said = write(_Deployed(network, classifier).eval(), made, metadata(classifier, to))
-            _check(said, network, classifier)
+            _check(said, images, expected)
         os.replace(made, target)
     return target
 
@@ -184,16 +185,23 @@ def _write_weights(deployed: _Deployed, file: Path, texts: dict[str, str]) -> Sa
     return lambda images: again(images).numpy()
 
 
-def _check(said: Said, network: nn.Module, classifier: Classifier) -> None:
-    """Raise `ExportError` where a file does not say of random images what the network says of them."""
-    pixels, generator = classifier.resolution, torch.Generator().manual_seed(0)
+def _asked(network: nn.Module, classifier: Classifier) -> tuple[Tensor, np.ndarray]:
+    """Random images from 0 to 1, as many as the largest batch, and the network's logits of them."""
+    pixels, count, generator = classifier.resolution, len(classifier.classes), torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (max(BATCHES), pixels, pixels, 3), dtype=torch.uint8, generator=generator)
-    expected = network(normalize(images, classifier.mean, classifier.std)).numpy()
-    given = images.permute(0, 3, 1, 2).float().div(255).contiguous()
+    with torch.no_grad():
+        said = network(normalize(images, classifier.mean, classifier.std))
+    if not isinstance(said, Tensor) or said.shape != (len(images), count):
+        raise ExportError(f"This network does not give one logit for each of its {count} classes: wrap it in a module that does.")
+    return images.permute(0, 3, 1, 2).float().div(255).contiguous(), said.numpy()
+
+
+def _check(said: Said, images: Tensor, expected: np.ndarray) -> None:
+    """Raise `ExportError` where a file does not say of images what the network says of them."""
     largest = float(np.abs(expected).max())
     for count in BATCHES:
         try:
-            found = said(given[:count])
+            found = said(images[:count])
         except Exception as error:
             raise ExportError(f"The file cannot be run on {count} images ({_first_line(error)}): it was not kept.") from None
         apart = float(np.abs(found - expected[:count]).max()) if found.shape == expected[:count].shape else float("inf")

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
-from era_support_packages.system.optional import is_installed
+from era_support_packages.system.extras import is_installed
 from era_support_packages.system.settings import is_number, is_text
 
 if TYPE_CHECKING:

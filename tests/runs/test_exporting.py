@@ -16,7 +16,8 @@ from era_support_packages.runs.export_formats import FORMATS, ExportFormat
 from era_support_packages.runs.exporting import ExportError, export
 from era_support_packages.runs.folder import RunError
 
-IMAGES = colored_images(100, size=16)
+NAMES = ("red", "grün", "blue")
+IMAGES = colored_images(100, size=16, classes=NAMES)
 SHOWN = IMAGES.images.transpose(0, 3, 1, 2).astype(np.float32) / 255
 
 
@@ -27,7 +28,7 @@ def classifier() -> Classifier:
     network = resnet_custom(num_classes=3).to(memory_format=torch.channels_last)
     for _ in range(3):
         network(torch.randn(8, 3, 16, 16))
-    return Classifier(network.eval(), ("red", "grün", "blue"), MEAN, STD, resolution=16, model="resnet_custom")
+    return Classifier(network.eval(), NAMES, MEAN, STD, resolution=16, model="resnet_custom")
 
 
 def needs(to: str) -> None:
@@ -64,24 +65,22 @@ def test_a_file_agrees_with_the_network_on_100_images_one_by_one_and_in_batches(
     needs(to)
     file = export(classifier, to, tmp_path / "new folder" / f"it{FORMATS[to].suffix}")
     assert [path.name for path in file.parent.iterdir()] == [file.name]  # one file, nothing beside it
-    expected = classifier.predict(IMAGES.images).logits
+    expected = classifier.predict(IMAGES).logits
     said, texts = said_by(to, file)
     for batch in (1, 32):
         found = np.concatenate([said(SHOWN[start : start + batch]) for start in range(0, 100, batch)])
         assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
-    assert json.loads(texts["classes"]) == ["red", "grün", "blue"]
+    assert json.loads(texts["classes"]) == [*NAMES]
     assert (texts["resolution"], texts["network"]) == ("16", "resnet_custom")
     assert texts["normalization"].startswith("(images - mean)" if to == "safetensors" else "inside")
     assert classifier.network.prep[0].weight.is_contiguous(memory_format=torch.channels_last)  # it was left as it is
 
 
 class WithTheSizeOfTheBatch(nn.Module):
-    """A network for batches of two alone."""
+    """A network that does for two images something else than for any other number."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        if images.shape[0] != 2:
-            raise ValueError("there are not two")
-        return images.flatten(1)[:, :3]
+        return images.flatten(1)[:, :3] if images.shape[0] == 2 else images.flatten(1)[:, 3:6]
 
 
 @pytest.mark.parametrize("to", ["torch", "onnx"])
@@ -93,6 +92,12 @@ def test_a_network_that_cannot_be_exported_is_named_and_what_was_there_stays(to,
     with pytest.raises(ExportError, match="cannot export this network"):
         export(Classifier(network, CLASSES, MEAN, STD, resolution=8), to, file, force=True)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(file.name, "mine")]
+
+
+def test_a_network_without_a_logit_for_each_class_is_refused(tmp_path):
+    with pytest.raises(ExportError, match="3 classes"):
+        export(Classifier(tiny_network(classes=2).eval(), CLASSES, MEAN, STD, resolution=8), "torch", tmp_path / "it.pt2")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("wrong", [lambda logits: logits + 0.01, lambda logits: logits * np.nan, lambda logits: logits[:, :2]])

@@ -18,7 +18,7 @@ from era_support_packages.runs.folder import Run
 from era_support_packages.runs.preparation import PreparedRun, prepare
 from era_support_packages.runs.recording import RunStopped, train_in_folder
 from era_support_packages.runs.tracking import FIGURES, scalars, track_figures
-from era_support_packages.system.optional import is_installed
+from era_support_packages.system.extras import is_installed
 from era_support_packages.training import batch_norm, config_checks
 from era_support_packages.training.history import EpochRecord
 
