@@ -189,7 +189,7 @@ def test_in_a_notebook_tables_are_html_and_sentences_markdown(tmp_path: Path) ->
 def test_markdown_shows_the_text_as_it_is() -> None:
     """Seen through the reader of Markdown that exports a notebook."""
     filters = pytest.importorskip("nbconvert.filters")
-    page = filters.markdown2html(tables._markdown(TRICKY))
+    page = filters.markdown2html(tables.text_markdown(TRICKY))
     assert re.findall(r"<(\w+)", page) == ["p", "span", "span"]
     assert "$" not in page.replace("<span>$</span>", "")
     text = html.unescape(re.sub(r"<[^>]*>", "", page)).strip()
