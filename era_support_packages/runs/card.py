@@ -32,7 +32,7 @@ _PICTURES = {
     "training_log.png": "rows and curves of the training: loss and accuracy by epoch",
     "confusion_matrix.png": "how often each class is taken for each other",
     "incorrect_classification.png": "the wrong predictions with the highest loss",
-    "gradCAM.png": "these images, and below each the Grad-CAM maps of the layers, fine to coarse",
+    "gradCAM.png": "wrong predictions, and below each the Grad-CAM maps of the layers, fine to coarse",
     "reliability.png": "how often predictions of each confidence are right",
 }
 
