@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -147,21 +148,22 @@ def _write_onnx(deployed: _Deployed, file: Path, texts: dict[str, str]) -> Said:
     import onnx
     import onnxruntime
 
-    program = _program(deployed, int(texts["resolution"]))
-    try:
+    pixels = int(texts["resolution"])
+    program, names = _program(deployed, pixels), (["images"], ["logits"])
+
+    def write(network: Any, example: tuple[Tensor, ...], **how: Any) -> None:
         torch.onnx.export(
-            program,
-            (),
-            str(file),
-            input_names=["images"],
-            output_names=["logits"],
-            opset_version=_OPSET,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
+            network, example, str(file), input_names=names[0], output_names=names[1], opset_version=_OPSET, verbose=False, **how
         )
-    except Exception as error:
-        raise ExportError(f"PyTorch cannot write this network as ONNX ({_first_line(error)}); try to='torch'.") from None
+
+    try:
+        write(program, (), dynamo=True, external_data=False)
+    except Exception as error:  # the exporter of PyTorch 2.6 does not go with every onnxscript: there is an older one beside it
+        try:
+            sizes = {name: {0: "batch"} for (name,) in names}
+            write(deployed, (torch.zeros(2, 3, pixels, pixels),), dynamo=False, dynamic_axes=sizes)
+        except Exception:
+            raise ExportError(f"PyTorch cannot write this network as ONNX ({_first_line(error)}); try to='torch'.") from None
     model = onnx.load(str(file))  # with the weights, also where they were written beside it
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
         for size in value.type.tensor_type.shape.dim:
@@ -213,5 +215,6 @@ def _check(said: Said, images: Tensor, expected: np.ndarray) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    said = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    text = re.sub(r"\x1b\[[\d;]*m", "", str(error))  # some are in color
+    said = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
     return said[0][:200].rstrip(".")
