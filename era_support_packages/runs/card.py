@@ -49,6 +49,8 @@ def opened(folder: Path, what: str, data_root: str | None = None, weights: bool 
     checkpoint = Checkpoint.load(folder / "checkpoint.pt")
     if weights and not checkpoint.model:
         raise RunError(f"{folder} has no weights any more, so that there are no heat maps to report; compare it instead.")
+    if not checkpoint.config.final_test:
+        raise RunError(f"{folder} was never tested (final_test=False): {what} is of a run that was; compare it instead.")
     prepared = prepare(finished_run=str(folder), data_root=data_root, report=_silent)
     test = prepared.test
     assert checkpoint.logits is not None  # it is complete

@@ -183,7 +183,8 @@ def _train(model: nn.Module, prepared: PreparedRun, config: ResolvedConfig, repo
     with use_resources(config):
         flipped = None
         if config.test_time_flip and config.final_test:
-            flipped = predict(model, test, resolve_device(config.device), config.precision, history.resolution, flip=True).accuracy
+            device = resolve_device(config.device)
+            flipped = predict(model, test, device, config.precision, history.resolution, flip=True).accuracy
         flops = training_flops(model, config, planned, len(train), run.range_test_batches())
         name, images = train.name, prepared.images
         run.write_summary(history.records, config, name, flops, test_accuracy_tta=flipped, images=images)

@@ -14,7 +14,7 @@ from era_support_packages.training.config import TrainingConfig
 
 MOST_COMBINATIONS = 1000
 INSTALL = 'pip install "optuna>=4"'
-_OF_NO_ACCOUNT = ("output_dir", "device", "workers", "threads", "cuda_graph", "skip_broken")
+_OF_NO_ACCOUNT = ("output_dir", "device", "workers", "threads", "cuda_graph", "skip_broken", "tracker")
 
 
 def has_optuna() -> bool:

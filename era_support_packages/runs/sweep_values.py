@@ -23,7 +23,9 @@ _NOT_VARIED = {
     "skip_broken": "accuracies on different data cannot be compared: give --skip-broken true for all trials.",
     "run_name": "a trial's name is made from its values, by which it is found again.",
     "output_dir": "all trials lie in one folder: give --output-dir.",
-    **{name: _OF_THE_MACHINE.format(name.replace("_", "-")) for name in ("device", "workers", "threads", "cuda_graph")},
+    **{
+        name: _OF_THE_MACHINE.format(name.replace("_", "-")) for name in ("device", "workers", "threads", "cuda_graph", "tracker")
+    },
 }
 PRESET = "preset"
 NAMES = (PRESET, *(name for name in _FIELDS if name not in _NOT_VARIED))
