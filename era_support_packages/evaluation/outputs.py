@@ -138,7 +138,7 @@ def classes_of_one(form: str | None) -> bool:
 
 def _is_linear(name: str) -> bool:
     """Whether an operation gives sums of products, as logits are, or combines what others gave."""
-    return name in _COMBINING or name in _LINEAR or any(part in name for part in ("convolution", "batch_norm", "avg_pool"))
+    return name in _COMBINING or name in _LINEAR or any(part in name for part in _LINEAR_PARTS)
 
 
 def found_logits(output: object, count: int) -> Tensor:
@@ -207,6 +207,7 @@ _CONSTANT = {
 _COMBINING = {"add", "sub", "rsub", "mul", "div", "neg", "mean", "sum", "max", "amax", "maximum", "logsumexp", "where"} | {
     *("pow", "sqrt", "abs", "relu", "leaky_relu", "gelu", "silu", "softplus")  # without an upper bound, as no probability is
 }
+_LINEAR_PARTS = ("convolution", "conv1d", "conv2d", "conv3d", "batch_norm", "avg_pool")  # of names
 _LINEAR = {"linear", "mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "native_layer_norm", "native_group_norm"}
 
 

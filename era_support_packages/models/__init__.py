@@ -6,6 +6,7 @@ from era_support_packages.system.lazy import public_names
 
 if TYPE_CHECKING:
     from era_support_packages.models.custom_resnet import resnet_custom as resnet_custom
+    from era_support_packages.models.heads import last_layer as last_layer, replace_head as replace_head
     from era_support_packages.models.modes import evaluation_mode as evaluation_mode
     from era_support_packages.models.resnet import (
         ResNet18 as ResNet18,

@@ -65,3 +65,27 @@ def _problem(file: BinaryIO, unpicklable: bool) -> str:
     if unpicklable and (is_archive or start[:1] == b"\x80"):  # a pickle of its own begins so
         return "holds something other than tensors and plain values, and was not executed"
     return "is cut short or is no checkpoint"
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """What a file of weights of any origin holds, on the CPU: as `torch.save` wrote it, long ago too, or `.safetensors`.
+
+    Nothing in it is executed (`weights_only=True`). Raises `TensorFileError` for what is none, and `OSError` where none is there.
+    """
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        try:
+            return dict(load_file(path))
+        except OSError:
+            raise
+        except Exception as error:
+            raise TensorFileError(f"{path} is no file of safetensors, or damaged ({str(error).splitlines()[0]})") from None
+    with open(path, "rb") as file:
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise TensorFileError(f"{path} {_problem(file, isinstance(error, pickle.UnpicklingError))}") from None
+    if not isinstance(content, dict):
+        raise TensorFileError(f"{path} holds no table of weights")
+    return content
