@@ -6,6 +6,7 @@ from era_support_packages.system.lazy import public_names
 
 if TYPE_CHECKING:
     from era_support_packages.gradcam.arguments import DEFAULT_LAYERS as DEFAULT_LAYERS
+    from era_support_packages.gradcam.candidates import Layer as Layer, Layers as Layers, layers as layers
     from era_support_packages.gradcam.explanation import (
         ALL_LAYERS as ALL_LAYERS,
         Explanation as Explanation,
