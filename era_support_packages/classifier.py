@@ -10,24 +10,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from era_support_packages.datasets.fitting import FITS, IMAGE_SIZE, Fit, Fitting
 from era_support_packages.datasets.image_dataset import Channels, ImageDataset
 from era_support_packages.datasets.loading import load as load_dataset
-from era_support_packages.datasets.normalization import STATISTICS, are_statistics, normalize, unnormalize
+from era_support_packages.datasets.normalization import STATISTICS, are_statistics, images_at_once, normalize, unnormalize
 from era_support_packages.evaluation.images import Images, pixels_and_labels, positions
 from era_support_packages.evaluation.predictions import Predictions, logits_problem, predicted_logits
 from era_support_packages.gradcam.arguments import TARGETS, checked_batch_size, checked_words
 from era_support_packages.gradcam.explanation import Explanation, explain
 from era_support_packages.gradcam.exploration import Exploration, check_index, checked_methods, explored, layers_of
-from era_support_packages.models.catalog import MODELS, build_network, differing_weight
+from era_support_packages.models.catalog import MODELS, build_network, differing_weight, is_network
+from era_support_packages.models.classifier_file import FORMAT, WITHOUT_CLASSIFIER, WITHOUT_WEIGHTS, complete, description
 from era_support_packages.system.machine import resolve_device, resolve_precision
 from era_support_packages.system.naming import nearest_names
 from era_support_packages.system.paths import expanded
 from era_support_packages.system.plain_error import PlainError
 from era_support_packages.system.tensor_file import TensorFileError, read_tensors, write_tensors
 
-FORMAT = 3  # of the files; count up when their contents change
-WITHOUT_CLASSIFIER = 2  # the format of before, which kept neither class names nor statistics
-WITHOUT_WEIGHTS = "they were removed from this run; its record is still there. Train a new one with resume=False."
 _GIVE = "give the folder of a run, or a file that Classifier.save wrote."
 
 
@@ -67,19 +66,27 @@ class Classifier:
     """the name by which `build_network` makes the network; None for one made elsewhere, which cannot be loaded by name"""
     bits: int | None = None
     """by which files of 16 bits were scaled in training (`ImageDataset.bits`), and are here; None where there were none"""
+    image_size: int = IMAGE_SIZE
+    """px of the square that photos are brought to, as the training images were, before they are brought to `resolution`"""
+    fit: Fit = "squash"
+    """how: "crop", "squash" or "pad" (`datasets.fitting.Fitting`)"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
         problems = []
         if not isinstance(self.resolution, int) or self.resolution < 1:
             problems.append(f"resolution is {self.resolution!r}; give the px that the network is used to, 1 or more.")
+        if not isinstance(self.image_size, int) or self.image_size < 1:
+            problems.append(f"image_size is {self.image_size!r}; give the px that images had in training, 1 or more.")
+        if self.fit not in FITS:
+            problems.append(f"fit is {self.fit!r}: {nearest_names(self.fit, FITS)}")
         if not are_statistics(self.mean, self.std):
             problems.append(f"mean is {self.mean} and std {self.std}; give three numbers each, {STATISTICS}.")
         if len(set(self.classes)) != len(self.classes):
             problems.append(f"classes are {self.classes}; give each class a name of its own.")
         if self.precision not in ("fp32", "bf16", "fp16"):
             problems.append(f"precision is {self.precision!r}; give 'fp32', 'bf16' or 'fp16'.")
-        if self.model is not None and self.model not in MODELS:
+        if self.model is not None and not is_network(self.model):
             problems.append(f"model is {self.model!r}, or None for a network made elsewhere: {nearest_names(self.model, MODELS)}")
         if problems:
             raise ClassifierError(" ".join(problems))
@@ -91,6 +98,11 @@ class Classifier:
         """Where the network is."""
         return next(self.network.parameters()).device
 
+    @property
+    def fitting(self) -> Fitting:
+        """How photos are brought to the size of the training images."""
+        return Fitting(self.image_size, self.fit)
+
     def predict(
         self, images: Images, indices: Sequence[int] | np.ndarray | None = None, *, flip: bool = False, batch_size: int = 250
     ) -> Predictions:
@@ -98,13 +110,13 @@ class Classifier:
 
         images: uint8 (N, H, W, 3) or (H, W, 3), RGB; a split, or predictions of one, with `indices` (K,) for some of it; or a
             file or several.
-        flip: average the logits of each image and of its mirror image.
+        flip: average the logits of each image and of its mirror image.  batch_size: of images of 32 px; of larger ones fewer.
         Labels are known for a split and its predictions only. Raises `ValueError` for anything else, `FileNotFoundError` for a
         missing file, and `DatasetError` for one that is no image.
         """
         self._check_classes(images)
         checked_batch_size(batch_size)
-        pixels, labels = pixels_and_labels(images, indices, self.bits)
+        pixels, labels = pixels_and_labels(images, indices, self.bits, self.fitting)
         return Predictions(self._logits(pixels, batch_size, flip), labels, self.classes, pixels)
 
     def _logits(self, pixels: np.ndarray, batch_size: int = 250, flip: bool = False) -> np.ndarray:
@@ -129,7 +141,7 @@ class Classifier:
         """
         self._check_classes(images)
         checked_words(targets, (*TARGETS, "contrast"), self.classes)
-        pixels, labels = pixels_and_labels(images, indices, self.bits)
+        pixels, labels = pixels_and_labels(images, indices, self.bits, self.fitting)
         said = images.take(positions(images, indices)) if isinstance(images, Predictions) else None
         if isinstance(targets, str) and targets == "contrast":
             said = said or self.predict(images, indices)
@@ -141,6 +153,7 @@ class Classifier:
         if said is None:
             self._logits(pixels[:1])  # as many outputs as classes, else no name can be trusted
         inputs = self._normalized(pixels)
+        options.setdefault("batch_size", images_at_once(64, self.resolution))
         found = explain(self.network, inputs, targets, layers, method, **options)
         shown = unnormalize(inputs, self.mean, self.std)
         predicted = found.predicted if said is None else said.predicted
@@ -172,7 +185,7 @@ class Classifier:
 
     def inputs(self, images: Images, indices: Sequence[int] | np.ndarray | None = None) -> Tensor:
         """Images as the network takes them: float32 (N, 3, r, r), resized and normalised, on the CPU."""
-        return self._normalized(pixels_and_labels(images, indices, self.bits)[0])
+        return self._normalized(pixels_and_labels(images, indices, self.bits, self.fitting)[0])
 
     def seen(self, images: Images, indices: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
         """Images as the network sees them, as pictures: uint8 (N, r, r, 3)."""
@@ -189,6 +202,7 @@ class Classifier:
         return normalize(torch.from_numpy(np.ascontiguousarray(pixels)), self.mean, self.std, self.resolution)
 
     def _batches(self, pixels: np.ndarray, batch_size: int) -> Iterator[Tensor]:
+        batch_size = images_at_once(batch_size, self.resolution)
         for start in range(0, len(pixels), batch_size):
             part = torch.from_numpy(np.ascontiguousarray(pixels[start : start + batch_size])).to(self.device)
             yield normalize(part, self.mean, self.std, self.resolution)
@@ -265,26 +279,6 @@ class Classifier:
             raise ClassifierError(f"{file} cannot be used: {error}") from None
         except (LookupError, TypeError, AttributeError, RuntimeError):
             raise ClassifierError(f"{file} holds no classifier; {_GIVE}") from None
-
-
-def description(model: str | None, source: "ImageDataset | Classifier", resolution: int) -> dict[str, Any]:
-    """`Classifier.description` of a network with the class names and statistics of a data set, at a resolution in px."""
-    return {
-        "model": model,
-        "classes": list(source.classes),
-        "mean": list(source.mean),
-        "std": list(source.std),
-        "resolution": resolution,
-        "bits": source.bits,
-    }
-
-
-def complete(file: Path, content: dict[str, Any], split: ImageDataset) -> dict[str, Any]:
-    """Add to a file of format 2 what it lacks, from a split of its data set, and say so; returns the description."""
-    described = description(content["config"]["model"], split, content["records"][-1]["resolution"])
-    write_tensors(file, {**content, "format": FORMAT, "classifier": described})
-    print(f"{file} of an earlier version was completed: class names and statistics come from the data set {split.name!r}.")
-    return described
 
 
 def _completed(file: Path, content: dict[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def run(options: dict[str, Any]) -> int:
 
     from era_support_packages import plots
     from era_support_packages.classifier import Classifier
-    from era_support_packages.datasets.scanning import resize_image
+    from era_support_packages.datasets.fitting import fitted
 
     classifier = Classifier.load(files.network_file(options["network"]))
     wanted = options["class_name"]
@@ -51,13 +51,12 @@ def run(options: dict[str, Any]) -> int:
             if photo.pixels is None:
                 rows.append({"file": files.shown(photo.file), "top": [], "problem": photo.problem, "panel": ""})
                 continue
-            seen = resize_image(photo.pixels)
+            seen = fitted(photo.pixels, classifier.fitting)
             said = classifier.predict(seen)
             explained = classifier.explain(seen, targets=target, layers=options["layers"], method=options["method"])
             top = files.top_classes(said.probabilities[0], classifier.classes)
-            figure = plots.photo_panel(
-                photo.pixels, explained, top, f"{files.shown(Path(photo.file.name))}: {options['method']}, {options['network']}"
-            )
+            title = f"{files.shown(Path(photo.file.name))}: {options['method']}, {options['network']}"
+            figure = plots.photo_panel(photo.pixels, explained, top, title, fit=classifier.fit)
             report(
                 f"{plots.save(figure, out / f'{name}.png')}: {', '.join(f'{label} {100 * sure:.1f} %' for label, sure in top)}"
             )

@@ -25,7 +25,7 @@ def run(options: dict[str, Any]) -> int:
     report = reporter(options)
     preset, data_root, resume = (values.pop(name) for name in ("preset", "data_root", "resume"))
     prepared = prepare(preset, data_root=data_root, resume=resume, report=report, **values)
-    network = build_model(prepared.config, len(prepared.train.classes), prepared.train)
+    network = build_model(prepared.config, len(prepared.train.classes), prepared.train, report=report)
     prepared, result, sentence = choose_learning_rate(network, prepared)
     if options["figures"]:
         from era_support_packages import plots

@@ -67,7 +67,7 @@ def decoded(files: Sequence[Path], bits: int | None) -> Iterator[list[Photo]]:
 
     for start in range(0, len(files), PART):
         part = files[start : start + PART]
-        scanned = scan([os.fspath(file) for file in part], small=False)
+        scanned = scan([os.fspath(file) for file in part], None)
         yield [
             Photo(file, None, found.problem)
             if found.pixels is None

@@ -24,12 +24,12 @@ def run(options: dict[str, Any]) -> int:
     import numpy as np
 
     from era_support_packages.classifier import Classifier
-    from era_support_packages.datasets.scanning import resize_image
+    from era_support_packages.datasets.fitting import fitted
 
     classifier = Classifier.load(files.network_file(options["network"]))
     report, rows = reporter(options), list[dict[str, Any]]()
     for part in files.decoded(found, classifier.bits):
-        whole = [resize_image(photo.pixels) for photo in part if photo.pixels is not None]
+        whole = [fitted(photo.pixels, classifier.fitting) for photo in part if photo.pixels is not None]
         said = classifier.predict(np.stack(whole)) if whole else None
         tops = iter(said.probabilities if said is not None else ())
         for photo in part:

@@ -16,6 +16,7 @@ ENGINES = ("auto", "device", "samples")
 
 SHIFT = SCALE = 0.05  # of the image's side
 ROTATION = 15  # degrees
+ASPECT = 4 / 3  # by which a resized crop may be wider or higher than the image
 RGB_SHIFT = 20  # of 255
 BRIGHTNESS = CONTRAST = 0.2
 
@@ -27,6 +28,8 @@ _CROP = slice(6, 8)
 _RGB, _RGB_SHIFTS = 8, slice(9, 12)
 _LIGHT, _CONTRAST, _BRIGHTNESS = 12, 13, 14
 _CUTOUT = slice(15, 17)
+_AREA, _RATIO, _CORNER = 17, 18, slice(19, 21)  # of a resized crop, drawn only where there is one
+_WITH_RESIZED_CROP = 21
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class AugmentationPolicy:
     pass (Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU"); without `horizontal_flip` it does nothing.
     `cutout_first` cuts out before the crop, as the same author does: the crop moves the square, and its reflected border may
     show a part of it again. Else the cut-out is the last operation.
+    `random_resized_crop` is the smallest share of the area that a crop keeps, which is enlarged to the whole size, as
+    torchvision's RandomResizedCrop does; 0 crops nothing.
 
     >>> from era_support_packages.datasets import AugmentationPolicy
     >>> AugmentationPolicy(horizontal_flip=0.5, crop_padding=4).cutout
@@ -51,6 +56,7 @@ class AugmentationPolicy:
     brightness_contrast: float = 0.0
     alternating_flip: bool = False
     cutout_first: bool = False
+    random_resized_crop: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +67,7 @@ class AugmentationDraws:
     rotations: float32 (N,), degrees counter-clockwise.  corners: int64 (N, 2), row and column of the crop in the padded image.
     rgb_shifts: int16 (N, 3), added to each channel.  contrasts, brightnesses: float32 (N,), each pixel becomes
     contrast * pixel + brightness.  holes: int64 (N, 2), row and column of the cut-out square's corner.
+    boxes: int64 (N, 4), top, left, height and width of the crop that is enlarged; None where there is none.
     NumPy arrays as `draw` makes them, or the same as tensors on a device.
     """
 
@@ -73,10 +80,12 @@ class AugmentationDraws:
     contrasts: Any
     brightnesses: Any
     holes: Any
+    boxes: Any = None
 
     def map(self, function: Callable[[Any], Any]) -> "AugmentationDraws":
         """The draws with a function applied to each array: a slice of it, or its copy on a device."""
-        return AugmentationDraws(*(function(getattr(self, field.name)) for field in dataclasses.fields(self)))
+        values = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return AugmentationDraws(*(None if value is None else function(value) for value in values))
 
 
 def draw(
@@ -87,7 +96,8 @@ def draw(
     The distributions are those of albumentations' HorizontalFlip, Affine, RandomCrop, RGBShift, RandomBrightnessContrast and
     CoarseDropout. A cut-out square always lies inside the image; one larger than the image covers it.
     """
-    numbers = random_numbers(seed, passes, indices, _NUMBERS)
+    resized = policy.random_resized_crop > 0
+    numbers = random_numbers(seed, passes, indices, _WITH_RESIZED_CROP if resized else _NUMBERS)
     around_zero = 2 * numbers - 1
     flipped = numbers[:, _FLIP] < policy.horizontal_flip
     if policy.alternating_flip and policy.horizontal_flip:
@@ -107,7 +117,19 @@ def draw(
         contrasts=(1 + CONTRAST * around_zero[:, _CONTRAST] * lit).astype(np.float32),
         brightnesses=(255 * BRIGHTNESS * around_zero[:, _BRIGHTNESS] * lit).astype(np.float32),
         holes=(numbers[:, _CUTOUT] * hole_places).astype(np.int64),
+        boxes=_boxes(policy.random_resized_crop, height, width, numbers) if resized else None,
     )
+
+
+def _boxes(smallest: float, height: int, width: int, numbers: np.ndarray) -> np.ndarray:
+    """The crops that are enlarged, int64 (N, 4): their areas and the logarithms of their ratios are uniform."""
+    areas = smallest + (1 - smallest) * numbers[:, _AREA]
+    ratios = ASPECT ** (2 * numbers[:, _RATIO] - 1)
+    heights = np.clip(np.rint(height * np.sqrt(areas / ratios)), 1, height)
+    widths = np.clip(np.rint(width * np.sqrt(areas * ratios)), 1, width)
+    room = np.stack([height - heights, width - widths], axis=1) + 1
+    corners = np.floor(numbers[:, _CORNER] * room)
+    return np.concatenate([corners, heights[:, None], widths[:, None]], axis=1).astype(np.int64)
 
 
 def random_numbers(seed: int, passes: np.ndarray, indices: np.ndarray, count: int) -> np.ndarray:

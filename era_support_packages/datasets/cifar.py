@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from era_support_packages.datasets.archives import addresses, second_address
-from era_support_packages.datasets.image_dataset import IMAGE_SIZE, DatasetError, ImageDataset, make_splits
+from era_support_packages.datasets.fitting import IMAGE_SIZE
+from era_support_packages.datasets.image_dataset import DatasetError, ImageDataset, make_splits
 from era_support_packages.system.atomic_file import write_atomically
 from era_support_packages.system.download import PATIENCE, Download, begin
 from era_support_packages.system.progress import progress_bar

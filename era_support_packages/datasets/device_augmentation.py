@@ -1,8 +1,8 @@
 """The device engine of the augmentation policy: a whole batch at a time, in PyTorch, on the device the images lie on.
 
 The same draws give the pixels of the per-sample engine (`sample_augmentation.Augmenter`), bit for bit, but for the interpolation
-of shift-scale-rotate (one grey level here and there with OpenCV 5; OpenCV 4 rounds places to 1/32 px). Nothing here waits for the
-device or copies from the host.
+of shift-scale-rotate and of the resized crop (one grey level here and there with OpenCV 5; OpenCV 4 rounds places to 1/32 px).
+Nothing here waits for the device or copies from the host.
 """
 
 import torch
@@ -20,6 +20,8 @@ def augment(images: Tensor, draws: AugmentationDraws, policy: AugmentationPolicy
     """
     if policy.horizontal_flip:
         images = flip(images, draws.flipped)
+    if policy.random_resized_crop:
+        images = resized_crop(images, draws.boxes)
     if policy.shift_scale_rotate:
         images = shift_scale_rotate(images, draws.translations, draws.scales, draws.rotations, fill)
     if policy.cutout and policy.cutout_first:
@@ -48,6 +50,19 @@ def crop(images: Tensor, corners: Tensor, padding: int) -> Tensor:
     columns = _reflected(corners[:, 1:] - padding + torch.arange(width, device=images.device), width)
     first_rows = height * torch.arange(len(images), device=images.device)[:, None]
     return _take_columns(images.flatten(0, 1).index_select(0, (first_rows + rows).flatten()).view_as(images), columns)
+
+
+def resized_crop(images: Tensor, boxes: Tensor) -> Tensor:
+    """The part of each image in its box, int64 (B, 4), top, left, height and width, enlarged to the whole size; bilinear."""
+    height, width = images.shape[1:3]
+    top, left, rows, columns = boxes[:, :, None].float().unbind(1)
+    y = (torch.arange(height, device=images.device) + 0.5) * rows / height - 0.5
+    x = (torch.arange(width, device=images.device) + 0.5) * columns / width - 0.5
+    y, x = top + torch.minimum(y.clamp(min=0), rows - 1), left + torch.minimum(x.clamp(min=0), columns - 1)
+    y, x = (2 * y + 1) / height - 1, (2 * x + 1) / width - 1
+    grid = torch.stack([x[:, None].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)], dim=-1)
+    planes = F.grid_sample(images.permute(0, 3, 1, 2).float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return planes.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def _reflected(positions: Tensor, size: int) -> Tensor:

@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 
 from era_support_packages.datasets.fingerprint import Fingerprint
-from era_support_packages.datasets.image_dataset import IMAGE_SIZE, ImageDataset, make_splits, stratified_split
+from era_support_packages.datasets.fitting import IMAGE_SIZE
+from era_support_packages.datasets.image_dataset import ImageDataset, make_splits, stratified_split
 
 
 def load_digits() -> tuple[ImageDataset, ImageDataset]:

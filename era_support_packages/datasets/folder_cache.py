@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from era_support_packages.datasets.image_dataset import IMAGE_SIZE
+from era_support_packages.datasets.fitting import Fitting
 from era_support_packages.datasets.scanning import ScannedFile, scan
 
 CACHE_FORMAT = 3  # count up when the same files would be read otherwise
-_SHALLOW, _DEEP = (IMAGE_SIZE, IMAGE_SIZE, 3), (IMAGE_SIZE, IMAGE_SIZE, 4)
+_WITHOUT_A_NAME = Fitting()  # of the caches of before sizes could be chosen
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,8 +23,8 @@ class FolderScan:
     """The files of a folder as they were read, N in all.
 
     problems: why a file gives no picture, "" where it does. damaged bool, sha256 uint8 (N, 32), sizes int64 (N, 2) height and
-    width, largest int64, pictures int64: as in `ScannedFile`. shallow: uint8 (S, 32, 32, 3), the pictures of 8 bits in order;
-    deep: uint16 (D, 32, 32, 4), the others, as in `decoding.Picture`.
+    width, largest int64, pictures int64: as in `ScannedFile`. shallow: uint8 (S, size, size, 3), the pictures of 8 bits in
+    order; deep: uint16 (D, size, size, 4), the others, as in `decoding.Picture`.
     """
 
     problems: list[str]
@@ -42,8 +42,8 @@ class FolderScan:
         return np.array([not problem for problem in self.problems], dtype=bool)
 
     @classmethod
-    def of(cls, found: Sequence[ScannedFile]) -> "FolderScan":
-        """From what each file brought."""
+    def of(cls, found: Sequence[ScannedFile], size: int) -> "FolderScan":
+        """From what each file brought, with pixels of that size."""
         fine = [(file.pixels, bool(file.largest)) for file in found if file.pixels is not None]
         shallow, deep = ([pixels for pixels, is_deep in fine if is_deep is kind] for kind in (False, True))
         return cls(
@@ -53,8 +53,8 @@ class FolderScan:
             sizes=np.array([file.size for file in found], dtype=np.int64).reshape(-1, 2),
             largest=np.array([file.largest for file in found], dtype=np.int64),
             pictures=np.array([file.pictures for file in found], dtype=np.int64),
-            shallow=np.stack(shallow) if shallow else np.empty((0, *_SHALLOW), np.uint8),
-            deep=np.stack(deep) if deep else np.empty((0, *_DEEP), np.uint16),
+            shallow=np.stack(shallow) if shallow else np.empty((0, size, size, 3), np.uint8),
+            deep=np.stack(deep) if deep else np.empty((0, size, size, 4), np.uint16),
         )
 
     def file(self, index: int, row: int) -> ScannedFile:
@@ -74,50 +74,56 @@ class FolderScan:
         return rows
 
 
-def cache_file(folder: Path, cache_dir: Path) -> Path:
-    """The file for what was read in a folder (an absolute path)."""
-    return cache_dir / f"{folder.name}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:10]}.npz"
+def cache_file(folder: Path, cache_dir: Path, fitting: Fitting) -> Path:
+    """The file for what was read in a folder (an absolute path), its pixels brought to one size."""
+    end = "" if fitting == _WITHOUT_A_NAME else f"-{fitting.size}-{fitting.fit}"
+    return cache_dir / f"{folder.name}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:10]}{end}.npz"
 
 
-def scan_folder(files: Sequence[str], keys: Sequence[str], cache: Path, name: str) -> tuple[FolderScan, OSError | None]:
+def scan_folder(
+    files: Sequence[str], keys: Sequence[str], cache: Path, name: str, fitting: Fitting
+) -> tuple[FolderScan, OSError | None]:
     """What the files hold: from the cache where their key is the same, else read now and kept there.
 
     keys: one a file, which changes with it. Also returns why the cache could not be written, if so.
     """
-    read = _read(cache)
+    read = _read(cache, fitting)
     if read is not None and list(keys) == read[0]:
         return read[1], None
-    known_keys, known = read or ([], FolderScan.of([]))
+    known_keys, known = read or ([], FolderScan.of([], fitting.size))
     places = {key: index for index, key in enumerate(known_keys)}
     rows = known.rows()
     new = [file for file, key in zip(files, keys, strict=True) if key not in places]
-    found = iter(scan(new, name=name)) if new else iter(())
-    result = FolderScan.of([known.file(places[key], int(rows[places[key]])) if key in places else next(found) for key in keys])
+    found = iter(scan(new, fitting=fitting, name=name)) if new else iter(())
+    every = [known.file(places[key], int(rows[places[key]])) if key in places else next(found) for key in keys]
+    result = FolderScan.of(every, fitting.size)
     try:
-        _write(cache, keys, result)
+        _write(cache, keys, result, fitting)
     except OSError as error:
         return result, error
     return result, None
 
 
-def _read(file: Path) -> tuple[list[str], FolderScan] | None:
+def _read(file: Path, fitting: Fitting) -> tuple[list[str], FolderScan] | None:
     try:
         with np.load(file, allow_pickle=False) as cache:
             texts = json.loads(cache["texts"].tobytes())
-            if texts["format"] != CACHE_FORMAT:
+            if texts["format"] != CACHE_FORMAT or texts.get("fit", _WITHOUT_A_NAME.fit) != fitting.fit:
                 return None
             names = ("damaged", "sha256", "sizes", "largest", "pictures", "shallow", "deep")
             found = FolderScan(texts["problems"], **{name: cache[name] for name in names})
         fine, deep = found.fine, found.largest > 0
         whole = len(texts["keys"]) == len(found.problems) == len(found.sha256) == len(found.damaged) == len(found.sizes)
-        shapes = (int((fine & ~deep).sum()), *_SHALLOW), (int((fine & deep).sum()), *_DEEP)
+        square = fitting.size, fitting.size
+        shapes = (int((fine & ~deep).sum()), *square, 3), (int((fine & deep).sum()), *square, 4)
         return (texts["keys"], found) if whole and (found.shallow.shape, found.deep.shape) == shapes else None
     except Exception:  # absent, cut short or changed (a zip file carries checksums): in any case it can be made again
         return None
 
 
-def _write(file: Path, keys: Sequence[str], found: FolderScan) -> None:
-    texts = json.dumps({"format": CACHE_FORMAT, "keys": list(keys), "problems": found.problems}).encode()
+def _write(file: Path, keys: Sequence[str], found: FolderScan, fitting: Fitting) -> None:
+    about = {"format": CACHE_FORMAT, "fit": fitting.fit, "keys": list(keys), "problems": found.problems}
+    texts = json.dumps(about).encode()
     arrays: dict[str, Any] = {name: value for name, value in vars(found).items() if name != "problems"}
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f"{file.stem}-", suffix=".tmp")

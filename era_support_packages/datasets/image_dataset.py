@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 
 from era_support_packages.datasets.fingerprint import DataFingerprint, Fingerprint
+from era_support_packages.datasets.fitting import IMAGE_SIZE, LARGEST, Fit
 from era_support_packages.system.plain_error import PlainError
 
-IMAGE_SIZE = 32
 SPLIT_SEED = 0
 
 Channels = tuple[float, float, float]
@@ -29,6 +29,7 @@ class ImageDataset:
     mean, std: per channel, of the pixels of the *training* split, on the scale [0, 1]; both splits carry the same.
     fingerprint: of what the split was read from, None where it was made from arrays (see `fingerprint_of`).
     bits: by which image files of 16 bits were scaled, None where there were none; both splits carry the same.
+    fit: how images of another size were brought to this one, as in `fitting.Fitting`; both splits carry the same.
     held_out: how many images `hold_out` took out of a training split; its fingerprint is still that of all that was read.
     Raises ValueError where shapes, dtypes or label values do not fit.
 
@@ -50,6 +51,7 @@ class ImageDataset:
     fingerprint: Fingerprint | None = None
     bits: int | None = None
     held_out: int = 0
+    fit: Fit = "squash"
 
     def __post_init__(self) -> None:
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[-1] != 3:
@@ -66,6 +68,11 @@ class ImageDataset:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def image_size(self) -> int:
+        """Px of the square that a photo is brought to, to be like these images: their own side, within 32 to 512."""
+        return min(max(self.images.shape[1], IMAGE_SIZE), LARGEST)
 
     @property
     def statistics(self) -> str:
@@ -161,13 +168,15 @@ def make_splits(
     title: str,
     fingerprints: Sequence[Fingerprint] | None = None,
     bits: int | None = None,
+    fit: Fit = "squash",
 ) -> tuple[ImageDataset, ImageDataset]:
     """(train, test) from (images, labels) of each, with the statistics of the training images.
 
     fingerprints: of what each was read from; None takes them from the arrays.
     """
     mean, std = channel_statistics(train[0])
-    shared: dict[str, Any] = {"classes": tuple(classes), "name": name, "title": title, "mean": mean, "std": std, "bits": bits}
+    shared: dict[str, Any] = {"classes": tuple(classes), "name": name, "title": title, "mean": mean, "std": std}
+    shared |= {"bits": bits, "fit": fit}
     own = fingerprints or [Fingerprint.of_arrays(classes, *part) for part in (train, test)]
     return (
         ImageDataset(*train, split="train", fingerprint=own[0], **shared),

@@ -16,10 +16,12 @@ import numpy as np
 
 from era_support_packages.datasets.decoding import smallest_bits, to_8_bits
 from era_support_packages.datasets.fingerprint import Fingerprint
+from era_support_packages.datasets.fitting import IMAGE_SIZE, Fit, Fitting
 from era_support_packages.datasets.folder_cache import FolderScan, cache_file, scan_folder
 from era_support_packages.datasets.folder_listing import Candidate, Listing, list_folder, only_one_class
-from era_support_packages.datasets.image_dataset import IMAGE_SIZE, DatasetError, ImageDataset, make_splits, stratified_split
+from era_support_packages.datasets.image_dataset import DatasetError, ImageDataset, make_splits, stratified_split
 from era_support_packages.datasets.scanning import scan
+from era_support_packages.datasets.sizing import check_memory
 from era_support_packages.system.paths import expanded
 
 MOST_NAMES = 10  # of files in a sentence
@@ -27,9 +29,13 @@ _Value = TypeVar("_Value")
 
 
 def load_image_folder(
-    folder: str | os.PathLike[str], cache_dir: str | os.PathLike[str] | None = None, skip_broken: bool = False
+    folder: str | os.PathLike[str],
+    cache_dir: str | os.PathLike[str] | None = None,
+    skip_broken: bool = False,
+    image_size: int = IMAGE_SIZE,
+    fit: Fit = "squash",
 ) -> tuple[ImageDataset, ImageDataset]:
-    """Load a folder of images: (train, test), each uint8 (N, 32, 32, 3).
+    """Load a folder of images: (train, test), each uint8 (N, image_size, image_size, 3).
 
     folder: `train/<class>/` and `test/<class>/`, used as they are (test/ may lack a class, train/ may not); or class
         folders alone, of whose images a stratified choice of 20 %, the same every time, becomes the test split.
@@ -38,14 +44,16 @@ def load_image_folder(
         class folder belong to its class. A file is an image where OpenCV or Pillow can read it, whatever its name.
     cache_dir: where the cache file lies; None is `default_cache_dir()`.
     skip_broken: leave out images that are damaged, and say how many, instead of raising an error.
+    image_size, fit: px of the square that each image is brought to, and how, as in `fitting.Fitting`.
 
     Gray images become RGB, transparency is composed on white, the orientation that a camera noted is applied, and of an
     animation or several pages the first picture is taken. Files with 16 bits are scaled by the smallest of 8, 10, 12, 14 and 16
-    bits that holds the largest value among the training files. Images that are not 32x32 are resized to it, without keeping the
-    aspect ratio. Printed lines say so, and what is not used, with its number and the reason.
+    bits that holds the largest value among the training files. Printed lines say how images of another size were resized, and
+    what is not used, with its number and the reason.
 
     Raises FileNotFoundError (no images, one of train/ and test/ missing), ValueError (fewer than two classes, a class in test/
-    that train/ lacks, too few images to split), DatasetError (damaged images, all of them named). Warns, and goes on without a
+    that train/ lacks, too few images to split, another fit), DatasetError (damaged images, all of them named; more than fit
+    into a third of the free memory). Warns, and goes on without a
     cache, where the cache file cannot be written.
 
     >>> import numpy as np
@@ -60,9 +68,10 @@ def load_image_folder(
     >>> len(train), len(test), test.classes
     (8, 2, ('dark', 'light'))
     """
-    folder = expanded(folder).resolve()
+    folder, fitting = expanded(folder).resolve(), Fitting(image_size, fit)
     listing = list_folder(folder)
-    found = _scanned(folder, listing, default_cache_dir() if cache_dir is None else expanded(cache_dir))
+    check_memory(folder.name, len(listing.candidates), image_size)
+    found = _scanned(folder, listing, default_cache_dir() if cache_dir is None else expanded(cache_dir), fitting)
     reasons = zip(listing.candidates, found.problems, found.damaged, strict=True)
     if broken := [(file.path, problem) for file, problem, is_broken in reasons if is_broken]:
         if not skip_broken:
@@ -81,7 +90,7 @@ def load_image_folder(
         train_size = sum(file.split == "train" for file in used)
         train, test = slice(0, train_size), slice(train_size, None)
     images, bits, notes = _pixels(found, train)
-    for note in _notes(listing, used, found, notes):
+    for note in _notes(listing, used, found, notes, fitting):
         print(textwrap.fill(f"{folder.name}: {note}", 120, break_long_words=False, break_on_hyphens=False))
     names, hashes = [file.relative for file in used], [row.tobytes() for row in found.sha256[found.fine]]
     fingerprints = [
@@ -89,7 +98,7 @@ def load_image_folder(
     ]
     title = f"{folder.name} (folder of images)"
     pairs = (images[train], labels[train]), (images[test], labels[test])
-    return make_splits(*pairs, classes, folder.name, title, fingerprints, bits)
+    return make_splits(*pairs, classes, folder.name, title, fingerprints, bits, fit)
 
 
 def default_cache_dir() -> Path:
@@ -109,11 +118,13 @@ def decode_image(file: str | os.PathLike[str], bits: int | None = None) -> np.nd
     >>> decode_image("black.png").shape
     (4, 6, 3)
     """
-    return decode_images([file], bits, small=False)[0]
+    return decode_images([file], bits)[0]
 
 
-def decode_images(files: Sequence[str | os.PathLike[str]], bits: int | None = None, small: bool = True) -> list[np.ndarray]:
-    """Decode image files as those of a folder are: uint8 (32, 32, 3) each, or (H, W, 3) where `small` is false.
+def decode_images(
+    files: Sequence[str | os.PathLike[str]], bits: int | None = None, fitting: Fitting | None = None
+) -> list[np.ndarray]:
+    """Decode image files as those of a folder are: uint8 (H, W, 3) each, of one size where `fitting` says how.
 
     bits: of the files that the network was trained on (`ImageDataset.bits`), by which files of 16 bits are scaled; None is the
     smallest number that holds the values of all these files. A line says what was done.
@@ -123,7 +134,7 @@ def decode_images(files: Sequence[str | os.PathLike[str]], bits: int | None = No
     for name in names:
         if not os.path.exists(name):
             raise FileNotFoundError(f"{name} is not there: give the path of an image file.")
-    found = scan(names, small)
+    found = scan(names, fitting)
     pictures = []
     for name, file in zip(names, found, strict=True):
         if file.pixels is None:
@@ -139,9 +150,9 @@ def decode_images(files: Sequence[str | os.PathLike[str]], bits: int | None = No
     return [to_8_bits(pixels, bits) if file.largest else pixels for file, pixels in zip(found, pictures, strict=True)]
 
 
-def _scanned(folder: Path, listing: Listing, cache_dir: Path) -> FolderScan:
+def _scanned(folder: Path, listing: Listing, cache_dir: Path, fitting: Fitting) -> FolderScan:
     files, keys = [file.path for file in listing.candidates], [file.key for file in listing.candidates]
-    found, error = scan_folder(files, keys, cache_file(folder, cache_dir), folder.name)
+    found, error = scan_folder(files, keys, cache_file(folder, cache_dir, fitting), folder.name, fitting)
     if error is not None:
         warnings.warn(
             f"The decoded images of {folder.name} cannot be kept in {cache_dir} ({error.strerror or error}): they "
@@ -210,13 +221,13 @@ def _why(passed_over: Counter[str]) -> str:
 
 
 def _pixels(found: FolderScan, train: np.ndarray | slice) -> tuple[np.ndarray, int | None, list[str]]:
-    """uint8 (N, 32, 32, 3) of the files that give a picture, the bits by which deep ones were scaled, and what to say of it."""
+    """uint8 (N, size, size, 3) of the files that give a picture, the bits of deep ones, and what to say of it."""
     largest = found.largest[found.fine]
     if not largest.any():
         return found.shallow, None, []
     in_training = int(largest[train].max())
     bits = smallest_bits(in_training or int(largest.max()))
-    images = np.empty((len(largest), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
+    images = np.empty((len(largest), *found.shallow.shape[1:]), dtype=np.uint8)
     images[largest == 0], images[largest > 0] = found.shallow, to_8_bits(found.deep, bits)
     return (
         images,
@@ -232,14 +243,14 @@ def _bits_sentence(largest: int, bits: int) -> str:
     return f"files of 16 bits hold values up to {largest}; read as {bits} bits: 0 to {2**bits - 1} become 0 to 255{above}."
 
 
-def _notes(listing: Listing, used: Sequence[Candidate], found: FolderScan, notes: Sequence[str]) -> list[str]:
+def _notes(listing: Listing, used: Sequence[Candidate], found: FolderScan, notes: Sequence[str], fitting: Fitting) -> list[str]:
     """What is to be said of the folder, a sentence each."""
     said = [*listing.notes, *notes]
     sizes = {(height, width) for height, width in np.unique(found.sizes[found.fine], axis=0).tolist()}
-    if sizes != {(IMAGE_SIZE, IMAGE_SIZE)}:
+    if sizes != {(fitting.size, fitting.size)}:
         smallest, *others = [f"{width}x{height}" for height, width in sorted(sizes)]
         given = f"{len(sizes)} sizes ({smallest} ... {others[-1]})" if others else smallest
-        said.append(f"images of {given} are resized to {IMAGE_SIZE}x{IMAGE_SIZE}.")
+        said.append(f"images of {given} are {fitting.words()}.")
     if several := int((found.pictures[found.fine] > 1).sum()):
         said.append(f"{several:,} of {len(used):,} files hold several pictures (animations, pages); the first of each is taken.")
     if deeper := sum("/" in file.name for file in used):

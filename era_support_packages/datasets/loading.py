@@ -5,14 +5,20 @@ train, test = load("cifar10")        also "cifar100", "digits", "auto", or a pat
 
 import os
 import textwrap
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
+
+import numpy as np
 
 from era_support_packages.datasets.archives import default_root
 from era_support_packages.datasets.cifar import load_cifar
 from era_support_packages.datasets.digits import load_digits
+from era_support_packages.datasets.fitting import IMAGE_SIZE, LARGEST, Fit, Fitting, fitted
 from era_support_packages.datasets.folder_listing import check_folder
-from era_support_packages.datasets.image_dataset import DatasetError, ImageDataset
+from era_support_packages.datasets.image_dataset import DatasetError, ImageDataset, channel_statistics
 from era_support_packages.datasets.image_folder import load_image_folder
+from era_support_packages.datasets.sizing import auto_image_size, check_memory
 from era_support_packages.system.naming import nearest
 from era_support_packages.system.paths import expanded, unusable
 
@@ -21,7 +27,11 @@ __all__ = ["NAMES", "DatasetError", "ImageDataset", "check", "default_root", "lo
 
 
 def load(
-    name_or_path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None, skip_broken: bool = False
+    name_or_path: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+    skip_broken: bool = False,
+    image_size: int | Literal["auto"] = IMAGE_SIZE,
+    fit: Fit = "squash",
 ) -> tuple[ImageDataset, ImageDataset]:
     """Load a data set: (train, test).
 
@@ -30,9 +40,12 @@ def load(
         images (see `image_folder.load_image_folder`), as a path or as the name of a folder in `root`.
         A string that is one of the names means the name: write "./digits" for a folder called so.
     root: where data lies; None is `default_root()`. skip_broken: of a folder, leave out damaged images, and say how many.
+    image_size: px of the square that each image is brought to, 32 to 512; "auto" is 32 for the named data sets, and for a folder
+        what its median image and this machine allow, said in a line. fit: "crop" or "pad", which keep the aspect ratio, or
+        "squash" (see `fitting.Fitting`).
 
-    Raises ValueError (unknown name), FileNotFoundError (no data, and no way to download it), DatasetError (a corrupt
-    file); for a folder of images also what `load_image_folder` raises.
+    Raises ValueError (unknown name, a size or fit that is none), FileNotFoundError (no data, and no way to download it),
+    DatasetError (a corrupt file, images that do not fit into memory); for a folder also what `load_image_folder` raises.
 
     >>> from era_support_packages import load
     >>> train, test = load("digits")
@@ -43,11 +56,42 @@ def load(
     """
     root = _root(root)
     folder = _image_folder(name_or_path, root)
+    if image_size == "auto":
+        image_size = IMAGE_SIZE if folder is None else _announced_size(folder)
+    fitting = Fitting(image_size, fit)
+    if not IMAGE_SIZE <= image_size <= LARGEST:
+        raise ValueError(f"image_size is {image_size}; give a whole number of px from {IMAGE_SIZE} to {LARGEST}, or 'auto'.")
     if folder is not None:
-        return load_image_folder(folder, skip_broken=skip_broken)
+        return load_image_folder(folder, skip_broken=skip_broken, image_size=image_size, fit=fit)
     if name_or_path == "auto":
-        return _load_auto(root)
-    return load_digits() if name_or_path == "digits" else load_cifar(os.fspath(name_or_path), root)
+        train, test = _load_auto(root)
+    else:
+        train, test = load_digits() if name_or_path == "digits" else load_cifar(os.fspath(name_or_path), root)
+    return resized(train, test, fitting)
+
+
+def resized(train: ImageDataset, test: ImageDataset, fitting: Fitting) -> tuple[ImageDataset, ImageDataset]:
+    """Two splits with their images brought to another size, and the statistics of these; as they are where they have it."""
+    if train.images.shape[1:3] != (fitting.size, fitting.size):
+        check_memory(train.name, len(train) + len(test), fitting.size)
+        images = [np.stack([fitted(image, fitting) for image in part.images]) for part in (train, test)]
+        train, test = replace(train, images=images[0]), replace(test, images=images[1])
+        mean, std = channel_statistics(train.images)
+        train, test = replace(train, mean=mean, std=std), replace(test, mean=mean, std=std)
+    return replace(train, fit=fitting.fit), replace(test, fit=fitting.fit)
+
+
+def folder_of(name_or_path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> Path | None:
+    """The folder of images that is meant, None for one of the names. Raises `ValueError` for what is neither."""
+    return _image_folder(name_or_path, _root(root))
+
+
+def _announced_size(folder: Path) -> int:
+    from era_support_packages.system.machine import resolve_device
+
+    size, sentence = auto_image_size(folder, resolve_device("auto").type)
+    print(sentence)
+    return size
 
 
 def check(name_or_path: str | os.PathLike[str], root: str | None = None) -> None:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from era_support_packages.datasets.fitting import IMAGE_SIZE
 from era_support_packages.datasets.image_dataset import Channels, ImageDataset
 
 STATISTICS = "those of mean from 0 to 1, where 1 is white, and those of std above 0 up to 1"
@@ -99,10 +100,16 @@ def random_images(dataset: ImageDataset, count: int, seed: int, resolution: int 
 def image_batches(
     dataset: ImageDataset, batch_size: int, device: torch.device, resolution: int | None = None
 ) -> Iterator[Tensor]:
-    """All images in file order, not augmented: float32 (B, 3, r, r) normalised, on the device."""
+    """All images in file order, not augmented: float32 (B, 3, r, r) normalised, on the device; larger ones in smaller batches."""
+    batch_size = images_at_once(batch_size, resolution or dataset.images.shape[1])
     for start in range(0, len(dataset), batch_size):
         pixels = torch.from_numpy(np.ascontiguousarray(dataset.images[start : start + batch_size])).to(device)
         yield normalize(pixels, dataset.mean, dataset.std, resolution)
+
+
+def images_at_once(count: int, side: int) -> int:
+    """How many images of `side` px go through a network together: `count` of up to 32 px, fewer of larger ones, at least 1."""
+    return count if side <= IMAGE_SIZE else max(1, count * IMAGE_SIZE**2 // side**2)
 
 
 def are_statistics(mean: object, std: object) -> bool:

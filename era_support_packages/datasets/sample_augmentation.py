@@ -35,6 +35,7 @@ class Augmenter:
             self.flip = A.HorizontalFlip()
             self.affine = A.Affine(interpolation=cv2.INTER_LINEAR, border_mode=cv2.BORDER_CONSTANT, fill=fill)
             self.pad = A.Pad(padding=policy.crop_padding, border_mode=cv2.BORDER_REFLECT_101)
+            self.resized_crop = A.RandomResizedCrop(size=(height, width), interpolation=cv2.INTER_LINEAR)
             self.crop = A.RandomCrop(height=height, width=width)
             self.rgb_shift = A.RGBShift()
             self.brightness_contrast = A.RandomBrightnessContrast()
@@ -51,6 +52,9 @@ class Augmenter:
         image = image.copy()
         if draws.flipped:
             image = self.flip.apply(image)
+        if policy.random_resized_crop:
+            top, left, rows, columns = draws.boxes.tolist()
+            image = self.resized_crop.apply(image, crop_coords=(left, top, left + columns, top + rows))
         if policy.shift_scale_rotate:
             image = self.affine.apply(image, matrix=self._affine_matrix(draws), output_shape=(height, width))
         if policy.cutout and policy.cutout_first:

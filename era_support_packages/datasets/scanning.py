@@ -5,6 +5,7 @@ installed here raises an error. Only a process whose stderr is nobody else's can
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -30,7 +31,8 @@ from era_support_packages.datasets.decoding import (
     decode,
     recognized,
 )
-from era_support_packages.datasets.image_dataset import IMAGE_SIZE, DatasetError
+from era_support_packages.datasets.fitting import Fitting, fitted
+from era_support_packages.datasets.image_dataset import DatasetError
 from era_support_packages.system.progress import progress_bar
 
 CHUNK = 128  # files a task: large enough to hide the cost of a task, small enough for a smooth progress bar
@@ -56,10 +58,10 @@ class ScannedFile:
     pixels: np.ndarray | None = None
 
 
-def scan(files: Sequence[str], small: bool = True, name: str | None = None) -> list[ScannedFile]:
+def scan(files: Sequence[str], fitting: Fitting | None, name: str | None = None) -> list[ScannedFile]:
     """Read files, in parallel: what was found, in their order; a bar shows progress where it has a name.
 
-    small: bring the pixels to 32 x 32 px.
+    fitting: how the pixels are brought to one size; None leaves them as they are.
     """
     found: list[ScannedFile] = []
     starts = range(0, len(files), CHUNK)
@@ -69,33 +71,24 @@ def scan(files: Sequence[str], small: bool = True, name: str | None = None) -> l
         # Threads, because OpenCV decodes without holding the interpreter's lock, and a child process works by itself.
         pool = stack.enter_context(ThreadPoolExecutor(workers))
         bar = stack.enter_context(progress_bar(len(files), f"reading {name}", " images", delay=0.5, disable=name is None))
-        for part in pool.map(lambda start: _scan_chunk(files[start : start + CHUNK], small, children), starts):
+        for part in pool.map(lambda start: _scan_chunk(files[start : start + CHUNK], fitting, children), starts):
             found += part
             bar.update(len(part))
     return found
 
 
-def resize_image(image: np.ndarray) -> np.ndarray:
-    """An image (H, W, C) brought to 32 x 32 px, as training has it."""
-    if image.shape[:2] == (IMAGE_SIZE, IMAGE_SIZE):
-        return image
-    # Area averaging shrinks without aliasing, but would enlarge into blocks.
-    interpolation = cv2.INTER_AREA if min(image.shape[:2]) >= IMAGE_SIZE else cv2.INTER_LINEAR
-    return cv2.resize(image, (IMAGE_SIZE, IMAGE_SIZE), interpolation=interpolation)
-
-
-def _scan_chunk(files: Sequence[str], small: bool, children: "_Children") -> list[ScannedFile]:
+def _scan_chunk(files: Sequence[str], fitting: Fitting | None, children: "_Children") -> list[ScannedFile]:
     found: dict[str, ScannedFile] = {}
     for file in files:
         if not file.lower().endswith(_JPEG_ENDINGS):
             with contextlib.suppress(JpegUncheckedError):  # by its content, whatever its name
-                found[file] = scan_file(file, small)
+                found[file] = scan_file(file, fitting)
     if left := [file for file in files if file not in found]:
-        found.update(zip(left, children.scan(left, small), strict=True))
+        found.update(zip(left, children.scan(left, fitting), strict=True))
     return [found[file] for file in files]
 
 
-def scan_file(file: str, small: bool, jpeg_warnings: Callable[[], str] | None = None) -> ScannedFile:
+def scan_file(file: str, fitting: Fitting | None, jpeg_warnings: Callable[[], str] | None = None) -> ScannedFile:
     """Read one file. Raises `JpegUncheckedError` for a JPEG without `jpeg_warnings` (see `decoding.decode`)."""
     ending = os.path.splitext(file)[1].lower()
     sha256 = bytes(32)
@@ -110,7 +103,7 @@ def scan_file(file: str, small: bool, jpeg_warnings: Callable[[], str] | None = 
         return ScannedFile(f"it cannot be read ({error.strerror or error})", damaged=True)
     except UndecodableError as error:
         return ScannedFile(str(error), error.damaged, sha256)
-    pixels = resize_image(picture.pixels) if small else picture.pixels
+    pixels = picture.pixels if fitting is None else fitted(picture.pixels, fitting)
     return ScannedFile("", False, sha256, picture.pixels.shape[:2], picture.largest, picture.pictures, pixels)
 
 
@@ -123,20 +116,20 @@ class _Children:
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self.stack, self.own, self.lock = stack, threading.local(), threading.Lock()
 
-    def scan(self, files: Sequence[str], small: bool) -> list[ScannedFile]:
+    def scan(self, files: Sequence[str], fitting: Fitting | None) -> list[ScannedFile]:
         """`scan_file` of each, in this thread's child."""
         with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):
-            return self._ask(files, small)
+            return self._ask(files, fitting)
         self.own.child = None  # it ended: one of the files has brought a decoder down
         if len(files) == 1:
             return [ScannedFile("the decoder breaks down over it", damaged=True)]
-        return [found for file in files for found in self.scan([file], small)]
+        return [found for file in files for found in self.scan([file], fitting)]
 
-    def _ask(self, files: Sequence[str], small: bool) -> list[ScannedFile]:
+    def _ask(self, files: Sequence[str], fitting: Fitting | None) -> list[ScannedFile]:
         child: subprocess.Popen[bytes] | None = getattr(self.own, "child", None)
         if child is None:
             child = self.own.child = self._start()
-        _pipe(child.stdin).write(json.dumps([list(files), small]).encode() + b"\n")
+        _pipe(child.stdin).write(json.dumps([list(files), fitting and dataclasses.astuple(fitting)]).encode() + b"\n")
         _pipe(child.stdin).flush()
         return pickle.load(_pipe(child.stdout))
 
@@ -173,8 +166,9 @@ def serve() -> None:
         os.dup2(log.fileno(), 2)
         said = _said(log.fileno())
         for line in sys.stdin.buffer:
-            files, small = json.loads(line)
-            pickle.dump([scan_file(file, small, said.__next__) for file in files], answers)
+            files, values = json.loads(line)
+            fitting = values and Fitting(*values)
+            pickle.dump([scan_file(file, fitting, said.__next__) for file in files], answers)
             answers.flush()
 
 

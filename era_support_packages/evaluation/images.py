@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from era_support_packages.datasets.fitting import Fitting, fitted
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.datasets.image_folder import decode_images
-from era_support_packages.datasets.scanning import resize_image
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.system.paths import expanded
 
@@ -15,9 +15,12 @@ Images = ImageDataset | Predictions | np.ndarray | str | os.PathLike[str] | Sequ
 
 
 def pixels_and_labels(
-    images: Images, indices: Sequence[int] | np.ndarray | None, bits: int | None
+    images: Images, indices: Sequence[int] | np.ndarray | None, bits: int | None, fitting: Fitting
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """uint8 (N, H, W, 3) and, for a split or its predictions, the labels; `bits` as for `decode_images`."""
+    """uint8 (N, H, W, 3) and, for a split or its predictions, the labels; `bits` as for `decode_images`.
+
+    fitting: how arrays and files are brought to the size of the training images; a split has it already.
+    """
     if isinstance(images, ImageDataset | Predictions):
         pictures = images.pictures if isinstance(images, Predictions) else images.images
         if indices is None:
@@ -33,7 +36,7 @@ def pixels_and_labels(
                 f"images are {images.dtype} of shape {images.shape}; give uint8 pixels (N, H, W, 3) or (H, W, 3), not normalised"
                 f"{_hint(images)}."
             )
-        return np.stack([resize_image(image) for image in batch]), None
+        return np.stack([fitted(image, fitting) for image in batch]), None
     files = [images] if isinstance(images, (str, os.PathLike)) else list(images) if isinstance(images, Sequence) else []
     if isinstance(images, Sequence) and not len(images):
         raise ValueError("There are no images and no files; give at least one.")
@@ -44,7 +47,7 @@ def pixels_and_labels(
     for file in files:
         if os.path.isdir(expanded(file)):
             raise ValueError(f"{os.fspath(file)} is a folder and no image; load it with datasets.load, or name the files in it.")
-    return np.stack(decode_images(files, bits)), None
+    return np.stack(decode_images(files, bits, fitting)), None
 
 
 def _hint(images: np.ndarray) -> str:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
+from era_support_packages.datasets.fitting import Fit, Fitting, unfitted
 from era_support_packages.plots.panels import check_images, fit_captions, panel_layout, panel_width
 from era_support_packages.plots.style import count_lines, percent_text, styled
 
@@ -20,13 +21,19 @@ MOST_PIXELS = 640  # of the longer side of a panel: a figure shows no more
 
 @styled
 def photo_panel(
-    photo: np.ndarray, explanation: Explanation, top: Sequence[tuple[str, float]], title: str, *, opacity: float = 0.5
+    photo: np.ndarray,
+    explanation: Explanation,
+    top: Sequence[tuple[str, float]],
+    title: str,
+    *,
+    opacity: float = 0.5,
+    fit: Fit = "squash",
 ) -> Figure:
     """A photo, what the network sees of it, and the map of each layer over the photo; below the input its likeliest classes.
 
     photo: uint8 (H, W, 3). explanation: of this one photo and one class, as `Classifier.explain` makes it of the photo brought to
-    the network's size. top: names and probabilities of classes, the likeliest first. The maps are stretched to the photo, as the
-    photo was squashed for the network. Raises `ValueError` for anything else.
+    the network's size. top: names and probabilities of classes, the likeliest first. fit: how (`Classifier.fit`); the
+    maps lie where the network saw the photo, and what was cropped away is dark. Raises `ValueError` for anything else.
 
     >>> import numpy as np
     >>> from era_support_packages import Classifier, ResNet18, load, plots
@@ -42,12 +49,12 @@ def photo_panel(
         raise ValueError(f"The maps are {explanation.maps.shape}; give the explanation of one photo and one class.")
     layers, target = explanation.layers, explanation.classes[explanation.targets[0, 0]]
     shown = _shrunk(pictures[0])
-    size = shown.shape[1], shown.shape[0]
-    seen = cv2.resize(explanation.images[0], size, interpolation=cv2.INTER_NEAREST)
+    side = explanation.images.shape[1]
+    fitting = Fitting(side, fit)
+    seen = _as_seen(explanation.images[0], shown, fit)
     ratios = [1.0] * (2 + len(layers))
     panel = panel_width(ratios, largest=2.6)
     likely = "\n".join(f"{name} {percent_text(sure)}" for name, sure in top)
-    side = explanation.images.shape[1]
     captions = [
         f"{likely}\n(uncalibrated)",
         f"as the network saw it\n{side} x {side} px",
@@ -58,10 +65,28 @@ def photo_panel(
     layout.draw(0, 0, shown, captions[0])
     layout.draw(0, 1, seen, captions[1])
     for number in range(len(layers)):
-        heat = cv2.resize(explanation.maps[0, 0, number], size, interpolation=cv2.INTER_LINEAR)
-        layout.draw_map(0, 2 + number, shown, np.clip(heat, 0, 1), opacity, captions[2 + number])
+        heat = unfitted(explanation.maps[0, 0, number], shown.shape[0], shown.shape[1], fitting)
+        layout.draw_map(0, 2 + number, _where_seen(shown, fitting), heat, opacity, captions[2 + number])
     layout.draw_color_bar(f"class activation map over the photo, {percent_text(opacity)} opaque")
     return layout.figure
+
+
+def _as_seen(square: np.ndarray, photo: np.ndarray, fit: Fit) -> np.ndarray:
+    """What the network saw as large as the photo: stretched where the photo was squashed, else square in the middle of white."""
+    height, width = photo.shape[:2]
+    place = (slice(None), slice(None)) if fit == "squash" else Fitting(len(square), "crop").place(height, width)
+    canvas = np.full_like(photo, 255)
+    rows, columns = canvas[place].shape[:2]
+    canvas[place] = cv2.resize(square, (columns, rows), interpolation=cv2.INTER_NEAREST)
+    return canvas
+
+
+def _where_seen(photo: np.ndarray, fitting: Fitting) -> np.ndarray:
+    """The photo, dark where it was cropped away."""
+    place = fitting.place(*photo.shape[:2])
+    dark = photo // 3
+    dark[place] = photo[place]
+    return dark
 
 
 def _shrunk(photo: np.ndarray) -> np.ndarray:

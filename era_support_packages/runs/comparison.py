@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from era_support_packages.datasets import loading as datasets
+from era_support_packages.datasets.fitting import Fitting
 from era_support_packages.datasets.image_dataset import DatasetError, ImageDataset, fingerprint_of
 from era_support_packages.evaluation.comparison import PairedComparison
 from era_support_packages.evaluation.intervals import Interval, share_interval
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.evaluation.tables import Column, Readable, Table
+from era_support_packages.runs.data_sets import load_fitted
 from era_support_packages.runs.entry import COMPLETE, RunEntry, read_entry, value_text, values_text
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.listing import find_runs
@@ -238,9 +239,10 @@ def _common_split(runs: tuple[ComparedRun, ...], data_root: str | None) -> tuple
             return None, "They were trained on different data, so that they cannot be compared image by image."
     elif len({data.test.digest for data in kept if data is not None}) > 1:
         return None, "They were tested on different images, so that they cannot be compared image by image."
-    for name in dict.fromkeys(run.values["dataset"] for run in runs):  # the same data may lie at several places
+    places = {run.values["dataset"]: Fitting(run.values["image_size"], run.values["fit"]) for run in runs}
+    for name, fitting in places.items():  # the same data may lie at several places
         try:
-            _, test = datasets.load(name, data_root)
+            _, test = load_fitted(name, data_root, False, fitting)
         except (ValueError, OSError, DatasetError) as error:
             problem = f"Its test images cannot be loaded, so that nothing is said image by image: {error}"
             continue

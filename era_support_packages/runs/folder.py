@@ -15,10 +15,10 @@ import torch
 from filelock import Timeout
 from torch import nn
 
-from era_support_packages.classifier import complete
 from era_support_packages.datasets.fingerprint import DataFingerprint
 from era_support_packages.datasets.image_dataset import ImageDataset, fingerprint_of
 from era_support_packages.evaluation.predictions import Predictions
+from era_support_packages.models.classifier_file import complete
 from era_support_packages.runs.finished import check_finished, is_finished, summary
 from era_support_packages.runs.metrics import as_csv
 from era_support_packages.system.atomic_file import write_atomically

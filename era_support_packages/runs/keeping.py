@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from era_support_packages.classifier import Classifier
-from era_support_packages.datasets import loading as datasets
 from era_support_packages.datasets.image_dataset import fingerprint_of
 from era_support_packages.datasets.validation import hold_out
+from era_support_packages.runs.data_sets import fitting_of, load_fitted
 from era_support_packages.runs.entry import COMPLETE, is_locked, read_entry
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.system.atomic_file import write_atomically
@@ -97,7 +97,7 @@ def _changed_predictions(run: Run, file: Path) -> int:
     tested = config.final_test
     split = "test" if tested else "training"  # of which its validation images are held out
     try:
-        train, test = datasets.load(config.dataset)
+        train, test = load_fitted(config.dataset, None, config.skip_broken, fitting_of(config))
     except (ValueError, OSError, RuntimeError) as error:
         raise RunError(f"Its {split} images, by which one sees that no prediction changes, cannot be loaded: {error}") from None
     kept, loaded = run.data(), test if tested else train

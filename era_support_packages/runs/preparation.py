@@ -7,20 +7,24 @@ from typing import Any
 
 import torch
 
-from era_support_packages.datasets import loading as datasets
 from era_support_packages.datasets.batches import batch_count
 from era_support_packages.datasets.fingerprint import DataFingerprint
+from era_support_packages.datasets.fitting import Fitting
 from era_support_packages.datasets.image_dataset import ImageDataset, data_fingerprint
 from era_support_packages.datasets.validation import hold_out
 from era_support_packages.evaluation.tables import print_wrapped
+from era_support_packages.models.pretrained import ensure
+from era_support_packages.runs.data_sets import fitting_for, fitting_of, load_fitted, of_before_sizes
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.same_data import NO_FINGERPRINT, run_of
 from era_support_packages.system.machine import overview, resolve_device, resolve_precision
 from era_support_packages.system.paths import expanded, no_folder
+from era_support_packages.training.adapting import changes
 from era_support_packages.training.config import ConfigValues, PreparedConfig, TrainingConfig
 from era_support_packages.training.config_checks import tracker_problem
 from era_support_packages.training.history import History
 from era_support_packages.training.resolution import prepare_config
+from era_support_packages.training.setup import normalized_for
 
 Report = Callable[[str], None]
 Data = tuple[ImageDataset, ImageDataset]
@@ -56,6 +60,12 @@ class PreparedRun:
         """The split that the predictions of a history are of: the test split, which one with validation keeps to its end."""
         return self.validation if self.validation is not None and history.judged == "validation" else self.test
 
+    def start(self, report: Report) -> dict[str, Any]:
+        """How `build_model` begins where there are weights to start from: without them if the run goes on from its checkpoint."""
+        if not self.config.pretrained and self.config.weights is None:
+            return {}
+        return {"from_weights": not self.run.checkpoint_file.exists(), "report": report}
+
     def __str__(self) -> str:
         """The machine, and every value of the configuration."""
         return f"{overview(resolve_device(self.config.device))}\n\n{self.config}"
@@ -82,6 +92,9 @@ def prepare(
     A folder belongs to the data that it was trained on, told by a fingerprint: the same data finds it wherever it lies, other
     data under the same name makes a new run, and a line says what changed.
 
+    The images of a folder have the `image_size` of the configuration; "auto" is that of the run which is gone on with, else what
+    the median image and the device allow, said in a line.
+
     With a `validation` share the images that `datasets.hold_out` draws by the run's seed are held out of the training images.
 
     Raises `ValueError` for a bad value and a tracker that is not installed, `RunError` where a `run_name` belongs to another
@@ -101,7 +114,7 @@ def prepare(
         run = Run.open(finished_run)
         config = _on_this_machine(run.config())
         data_set = _data_of(run, config, data_root, overrides.get("dataset"), report)
-        return PreparedRun(run, config, **_splits(*data_set, config))
+        return _with_its_statistics(run, config, _splits(*data_set, config))
     stored = _named_run(overrides) if resume else None
     if preset == "auto" and stored is not None:
         preset = stored.config().preset_name
@@ -115,7 +128,13 @@ def prepare(
         resolve_precision(requested.precision, device)
     if requested.dataset == "auto" and stored is not None:
         requested = requested.replace(dataset=stored.config().dataset)
-    data_set = _loaded(requested.dataset, data_root, requested.skip_broken) if data is None else data
+    if data is None:
+        fitting, said = fitting_for(requested, data_root, resume)
+        if said:
+            report(said)
+        data_set = load_fitted(requested.dataset, data_root, requested.skip_broken, fitting)
+    else:
+        data_set, fitting = data, Fitting(data[0].image_size, data[0].fit)
     fingerprint = data_fingerprint(*data_set)
     splits = _splits(*data_set, requested)
     train = splits["train"]
@@ -123,27 +142,41 @@ def prepare(
     name = requested.run_name or requested.default_run_name(train.name)
     run = run_of(requested, fingerprint, report) if resume else Run(expanded(requested.output_dir) / name)
     if not resume or not os.path.exists(run.folder):
-        config = prepare_config(requested, train)
+        config = _prepared(requested, train, report)
         run = Run.create(requested.replace(run_name=run.name), train.name, config, fingerprint)
         if run.name != name:
             config = config.replace(run_name=run.name)  # the name by which it is found again
             run.write_config(config)
-        return PreparedRun(run, config, **splits)
+        return _with_its_statistics(run, config, splits)
     if run.is_empty():  # made by hand, or by a process that was killed at once
-        config = prepare_config(requested, train)
+        config = _prepared(requested, train, report)
         run.write_config(config)
         run.write_data(fingerprint)
-        return PreparedRun(run, config, **splits)
+        return _with_its_statistics(run, config, splits)
     config = _adopted(run, requested, fingerprint, report)
+    if fitting_of(config) != fitting:  # found under another name
+        splits = _splits(*load_fitted(requested.dataset, data_root, requested.skip_broken, fitting_of(config)), config)
+    if of_before := of_before_sizes(run):
+        report(of_before)
     if not run.finished:
         done, planned = run.complete_epochs(), len(config.planned_epochs(len(train)))
         rows = f"{done} of {planned} epochs are done" if done else "it was stopped before its first epoch was complete"
         report(f"Going on with {run.folder}: {rows}.")
-    return PreparedRun(run, config, **splits)
+    return _with_its_statistics(run, config, splits)
 
 
-def _loaded(dataset: str, data_root: str | None, skip_broken: bool) -> tuple[ImageDataset, ImageDataset]:
-    return datasets.load(dataset, data_root, **({"skip_broken": True} if skip_broken else {}))
+def _prepared(requested: TrainingConfig, train: ImageDataset, report: Report) -> PreparedConfig:
+    """The configuration of a new run; says what the preset's values became for its images and its network."""
+    config = prepare_config(requested, train)
+    ensure(config.model, config.pretrained, config.weights)
+    if adapted := changes(requested.to_dict(), config.to_dict()):
+        report(f"For {config.model} and images of {config.image_size} px: {adapted}.")
+    return config
+
+
+def _with_its_statistics(run: Run, config: PreparedConfig, splits: dict[str, ImageDataset]) -> PreparedRun:
+    """The run with its splits, which carry the mean and standard deviation that the weights it starts with want."""
+    return PreparedRun(run, config, **dict(zip(splits, normalized_for(config, *splits.values()), strict=True)))
 
 
 def _splits(train: ImageDataset, test: ImageDataset, config: ConfigValues) -> dict[str, ImageDataset]:
@@ -159,11 +192,11 @@ def _data_of(
 ) -> tuple[ImageDataset, ImageDataset]:
     """The data of a finished run: where its configuration says, or else where the person says that it lies now."""
     try:
-        train, test = _loaded(config.dataset, data_root, config.skip_broken)
+        train, test = load_fitted(config.dataset, data_root, config.skip_broken, fitting_of(config))
     except (ValueError, FileNotFoundError):
         if given in (None, "auto", config.dataset):
             raise
-        train, test = _loaded(given, data_root, config.skip_broken)
+        train, test = load_fitted(given, data_root, config.skip_broken, fitting_of(config))
     kept = run.data()
     if kept is None:
         report(NO_FINGERPRINT.format(run.folder))

@@ -215,7 +215,7 @@ def train_prepared(prepared: PreparedRun, report: Report = print_wrapped, watch:
     (True, 8)
     """
     train = prepared.train
-    model = build_model(prepared.config, len(train.classes), train)
+    model = build_model(prepared.config, len(train.classes), train, **prepared.start(report))
     if prepared.config.max_lr == "auto":
         prepared, _, sentence = choose_learning_rate(model, prepared)
         report(sentence)

@@ -4,7 +4,7 @@ import errno
 import json
 from dataclasses import replace
 
-from era_support_packages.datasets import loading as datasets
+from era_support_packages.runs.data_sets import load_asked
 from era_support_packages.runs.preparation import Report, chosen_preset
 from era_support_packages.runs.search import run_search
 from era_support_packages.runs.sweep_locks import at_work
@@ -31,8 +31,7 @@ def run_sweep(plan: SweepPlan, data_root: str | None, report: Report) -> SweepRe
     memory: that is part of the result.
     """
     fixed = plan.fixed
-    skip_broken = {"skip_broken": True} if fixed.get("skip_broken") else {}
-    data = datasets.load(fixed.get("dataset") or "auto", data_root, **skip_broken)
+    data = load_asked(fixed, data_root, report)
     if plan.preset == "auto":
         plan = plan.with_preset(chosen_preset("auto", dict(fixed), len(data[0])))
         plan.check()

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         augmentation_policy as augmentation_policy,
         build_model as build_model,
         build_optimizer as build_optimizer,
+        normalized_for as normalized_for,
     )
 
 __all__, __getattr__, __dir__ = public_names(__name__, __file__)

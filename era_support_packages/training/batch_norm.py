@@ -14,13 +14,14 @@ from torch.optim.swa_utils import update_bn
 
 from era_support_packages.datasets.batches import batch_count, shuffled_order
 from era_support_packages.datasets.image_dataset import ImageDataset
-from era_support_packages.datasets.normalization import normalize
+from era_support_packages.datasets.normalization import images_at_once, normalize
 from era_support_packages.system.machine import autocast
 from era_support_packages.training.config import ConfigValues
 
 FEW_STEPS = 200  # of a whole run; by then the beginning weighs nothing, and the weights change slowly
 MOST_IMAGES = 2048  # more make the statistics no better
-_BATCH = 256
+_BATCH = 256  # of images of 32 px
+_FEWEST = 32  # for the variance among the images of a batch
 
 
 def statistics_images(config: ConfigValues, train_size: int) -> int:
@@ -44,7 +45,8 @@ def refresh_statistics(
     chosen = shuffled_order(len(train), seed, 0)[:images]  # mixed: the variance within a batch must be that of all classes
 
     def batches() -> Iterator[Tensor]:
-        for part in np.array_split(chosen, -(-images // _BATCH)):
+        batch = max(_FEWEST, images_at_once(_BATCH, resolution))
+        for part in np.array_split(chosen, -(-images // batch)):
             yield normalize(torch.from_numpy(train.images[part]).to(device), train.mean, train.std, resolution)
 
     devices = [device] if device.type == "cuda" else []

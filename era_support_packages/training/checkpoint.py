@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from era_support_packages.classifier import FORMAT, WITHOUT_CLASSIFIER, WITHOUT_WEIGHTS
 from era_support_packages.datasets.fingerprint import DataFingerprint
+from era_support_packages.models.classifier_file import FORMAT, WITHOUT_CLASSIFIER, WITHOUT_WEIGHTS
 from era_support_packages.system.plain_error import PlainError
 from era_support_packages.system.tensor_file import TensorFileError, read_tensors, write_tensors
 from era_support_packages.training.config import ResolvedConfig

@@ -7,22 +7,20 @@ is what training uses: no value of it is "auto". `training.resolution` leads fro
 """
 
 import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from era_support_packages.models.catalog import Network
+from era_support_packages.datasets.fitting import Fit
+from era_support_packages.models.catalog import Network, is_network
 from era_support_packages.system.naming import nearest_names
-from era_support_packages.system.settings import fields, narrowed, problems, setting
-from era_support_packages.training import config_checks as checks
+from era_support_packages.system.settings import fields, is_text, narrowed, problems, setting
+from era_support_packages.training import asked, config_checks as checks
 from era_support_packages.training.plan import PlannedEpoch, Resolutions, blocks_of_images, blocks_of_passes, planned_epochs
 from era_support_packages.training.presets import PRESETS
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_NOT_IN_THE_NAME = ("run_name", "output_dir", "device", "workers", "threads", "cuda_graph", "skip_broken", "tracker")
 Auto = Literal["auto"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Engine = Literal["device", "samples"]
@@ -41,12 +39,25 @@ class ConfigValues:
         "auto (CIFAR-10, else handwritten digits), cifar10, cifar100, digits, or a folder of images",
         group="data and network",
     )
-    model: Network = setting("ResNet18", "the network")
+    image_size: int | Auto = setting(
+        "auto", 'px of the square images; "auto" is 32, or what suits a folder', low=32, high=512, auto="what suits the data"
+    )
+    fit: Auto | Fit = setting("auto", 'how they are made square: "crop", which "auto" takes, "pad" with gray, or "squash"')
+    model: Network = setting("ResNet18", "the network", test=is_network)
+    pretrained: bool | Auto = setting(
+        "auto", 'start from the weights of torchvision or timm; "auto" does for their networks', auto="these"
+    )
+    weights: str | None = setting(
+        None, "file of weights to start from (.pth, .safetensors)", wanted="the path of a file as text, or None", test=is_text
+    )
     epochs: int | None = setting(None, "passes over the training images", low=1, high=10_000, group="length")
     train_images: int | None = setting(None, "instead of epochs: images shown in all", low=1, high=10**9)
     max_epochs: int | None = setting(None, "with train_images: no more passes than this", low=1, high=10_000)
     resolutions: Resolutions = setting(
-        ((32, 1.0),), "(pixels, share of the images) in the order they are used", wanted=checks.PLAN, test=checks.is_plan
+        ((32, 1.0),),
+        "(pixels, share of the images) in the order they are used; up to 1, pixels are a share of image_size",
+        wanted=checks.PLAN,
+        test=checks.is_plan,
     )
     batch_size: int = setting(512, "images a step", low=2, high=65_536)
     max_lr: float | Auto = setting(
@@ -83,8 +94,11 @@ class ConfigValues:
         group="augmentation of the training images",
     )
     alternating_flip: bool = setting(False, "mirror each image in every other pass instead of tossing a coin in each")
-    crop_padding: int = setting(0, "px of reflected border around the image before a random crop of the old size", low=0, high=31)
-    cutout: int = setting(0, "side in px of one square filled with the mean color", low=0, high=32)
+    crop_padding: int = setting(0, "px of reflected border around the image before a random crop of its size", low=0, high=511)
+    random_resized_crop: float = setting(
+        0.0, "smallest share of the area that a random crop keeps, enlarged to the whole; 0 for none", low=0, high=1
+    )
+    cutout: int = setting(0, "side in px of one square filled with the mean color", low=0, high=512)
     cutout_first: bool = setting(False, "cut out before the crop, which moves the square and may mirror it into its border")
     shift_scale_rotate: float = setting(
         0.0, "probability; shift and scale by up to 5 %, rotate by up to 15 degrees", low=0, high=1
@@ -186,7 +200,8 @@ class TrainingConfig(ConfigValues):
 
     The length is given by exactly one of `epochs` (passes over the training split) and `train_images` (images shown, whatever
     the size of the data set: a small one gets more passes, up to `max_epochs`). `resolutions` is a plan of (pixels, share of
-    the images).
+    the images), where pixels up to 1 are a share of `image_size`. What a preset says in px is for images of 32 px, and grows
+    with them.
     A value of "auto" is resolved once, when the run starts, and written down with it.
 
     Raises `ValueError` with one sentence for each bad value, all of them at once.
@@ -215,18 +230,7 @@ class TrainingConfig(ConfigValues):
             name = "fast" if torch.cuda.is_available() else "cpu"
         if not isinstance(name, str) or name not in PRESETS:
             raise ValueError(f"Unknown preset {name!r}: {nearest_names(name, ['auto', *PRESETS])}")
-        names = {field.name for field in dataclasses.fields(cls)}
-        given = {key: value for key, value in overrides.items() if value is not None or key not in names}
-        values = {**PRESETS[name], "preset_name": name}
-        if "epochs" in given and "train_images" not in given:
-            values.pop("train_images", None)
-        if "train_images" in given and "epochs" not in given:
-            values.pop("epochs", None)
-        if {"epochs", "train_images"} & given.keys():
-            values.pop("max_epochs", None)
-        if given.get("horizontal_flip", "auto") not in ("auto", 0, 0.5) and "alternating_flip" not in given:
-            values.pop("alternating_flip", None)
-        return cls.from_dict({**values, **given})
+        return cls.from_dict(asked.preset_values(name, overrides, {field.name for field in dataclasses.fields(cls)}))
 
     def default_run_name(self, dataset: str) -> str:
         """A name that changes with every value that decides the result: `cpu-cifar10-3f2a91`.
@@ -234,21 +238,12 @@ class TrainingConfig(ConfigValues):
         It is made from the values as they were asked for, and without those of the machine: the same request finds the same
         folder on another machine. What holds its default is left out, so that a parameter added later renames nothing.
         """
-        default = TrainingConfig(self.preset_name, epochs=self.epochs, train_images=self.train_images).to_dict()
-        values = {key: value for key, value in self.to_dict().items() if key not in _NOT_IN_THE_NAME and value != default[key]}
-        values |= {"preset_name": self.preset_name, "epochs": self.epochs, "train_images": self.train_images}
-        values = json.loads(json.dumps(values), parse_int=float)  # 1 and 1.0 are the same value
-        digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-        return f"{self.preset_name}-{dataset}-{digest[:6]}"
+        default = TrainingConfig(self.preset_name, epochs=self.epochs, train_images=self.train_images)
+        return asked.run_name(self, default, dataset)
 
     def differences(self, stored: ConfigValues) -> list[str]:
         """What a stored configuration has otherwise: "batch_size 64 (here 32)". "auto" differs from nothing."""
-        own, other = self.to_dict(), stored.to_dict()
-        return [
-            f"{name} {other[name]!r} (here {own[name]!r})"
-            for name in own
-            if name not in _NOT_IN_THE_NAME and own[name] not in ("auto", other[name])
-        ]
+        return asked.differences(self, stored)
 
 
 _OPEN = fields(ConfigValues)
@@ -269,6 +264,10 @@ class PreparedConfig(ConfigValues):
     """
 
     dataset: str = narrowed(_OPEN["dataset"], wanted="its name or its folder", test=checks.is_resolved_text)
+    image_size: int = narrowed(_OPEN["image_size"])
+    fit: Fit = narrowed(_OPEN["fit"])
+    pretrained: bool = narrowed(_OPEN["pretrained"])
+    resolutions: Resolutions = narrowed(_OPEN["resolutions"], test=checks.is_plan_in_pixels)
     horizontal_flip: float = narrowed(_OPEN["horizontal_flip"])
     precision: Precision = narrowed(_OPEN["precision"])
     device: str = narrowed(_OPEN["device"], wanted=f"one of {checks.DEVICES}", test=checks.is_device)

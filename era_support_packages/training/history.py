@@ -200,7 +200,7 @@ def trained(network: nn.Module, split: ImageDataset, history: History, precision
     """
     precision = precision or history.config.precision
     values = (split.classes, split.mean, split.std, history.resolution, precision, history.config.model, split.bits)
-    classifier = Classifier(network, *values)
+    classifier = Classifier(network, *values, image_size=split.image_size, fit=split.fit)
     return Trained(classifier, history)
 
 

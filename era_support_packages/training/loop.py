@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from era_support_packages.classifier import description
 from era_support_packages.datasets.batches import TrainingBatches, batch_count
 from era_support_packages.datasets.image_dataset import ImageDataset, data_fingerprint
 from era_support_packages.evaluation.predictions import Predictions, predict
+from era_support_packages.models.classifier_file import description
 from era_support_packages.models.learned_state import learned
 from era_support_packages.system.machine import keep_freed_memory
 from era_support_packages.system.progress import progress_bar

@@ -5,9 +5,15 @@ from typing import Any
 
 import torch
 
+from era_support_packages.datasets.fitting import IMAGE_SIZE, Fit
 from era_support_packages.datasets.image_dataset import ImageDataset
+from era_support_packages.models.libraries import check_name, check_sizes, is_library_name
 from era_support_packages.system.machine import resolve_device, resolve_precision
+from era_support_packages.training.adapting import adapted, is_pretrained
 from era_support_packages.training.config import ConfigValues, PreparedConfig, ResolvedConfig, TrainingConfig
+
+BEFORE_SIZES: dict[str, Any] = {"image_size": IMAGE_SIZE, "fit": "squash", "pretrained": False}
+"""how every run was made before these values were written down"""
 
 
 def resolve(config: TrainingConfig, train: ImageDataset) -> ResolvedConfig:
@@ -29,8 +35,9 @@ def resolve(config: TrainingConfig, train: ImageDataset) -> ResolvedConfig:
 def prepare_config(config: TrainingConfig, train: ImageDataset) -> PreparedConfig:
     """The configuration with every "auto" but `max_lr` replaced by what it means on this machine and for this data set.
 
-    Raises `ValueError` for a device or a precision that this machine lacks, and where `validation` asks for images to be held
-    out and none were held out of these (`datasets.hold_out` does it).
+    Raises `ValueError` for a device or a precision that this machine lacks, for images that are of another size than asked for or
+    that the network cannot take, and where `validation` asks for images to be held out and none were held out of these
+    (`datasets.hold_out` does it).
 
     >>> from era_support_packages import TrainingConfig, load
     >>> from era_support_packages.training import prepare_config
@@ -43,7 +50,13 @@ def prepare_config(config: TrainingConfig, train: ImageDataset) -> PreparedConfi
     if config.precision != "auto":
         resolve_precision(config.precision, device)
     require_held_out(config, train)
-    return PreparedConfig.from_dict({**config.to_dict(), **_answers(config, device, train.name)})
+    require_fitted(config, train)
+    answers = _answers(config, device, train.name, train.image_size, train.fit)
+    found = PreparedConfig.from_dict(adapted({**config.to_dict(), **answers}, train.image_size))
+    if is_library_name(found.model):
+        check_name(found.model)
+        check_sizes(found.model, sorted({pixels for pixels, _ in found.resolutions}))
+    return found
 
 
 def stored_config(values: dict[str, Any]) -> PreparedConfig:
@@ -52,12 +65,22 @@ def stored_config(values: dict[str, Any]) -> PreparedConfig:
     What an older version did not write holds its default, and is answered for this machine where that is "auto". The rest is as
     it was, a device that is not here included. Raises `ValueError` where it is no configuration.
     """
-    stored = TrainingConfig.from_dict(values)
+    stored = TrainingConfig.from_dict({**BEFORE_SIZES, **values} if isinstance(values, dict) else values)
     try:
         device = resolve_device(stored.device)
     except ValueError:  # it was trained elsewhere
         device = resolve_device("auto")
     return PreparedConfig.from_dict({**stored.to_dict(), **_answers(stored, device, stored.dataset)})
+
+
+def require_fitted(config: ConfigValues, train: ImageDataset) -> None:
+    """Raise `ValueError` where the configuration asks for images of another size, or brought to it otherwise, than these are."""
+    for name, found in (("image_size", train.image_size), ("fit", train.fit)):
+        if (asked := getattr(config, name)) not in ("auto", found):
+            raise ValueError(
+                f"{name} is {asked!r}, but these images were loaded with {name}={found!r}: load them by "
+                f"datasets.load(..., image_size={config.image_size!r}, fit={'crop' if config.fit == 'auto' else config.fit!r})."
+            )
 
 
 def require_type(config: object, kind: type[PreparedConfig]) -> None:
@@ -78,10 +101,15 @@ def require_held_out(config: ConfigValues, train: ImageDataset) -> None:
         )
 
 
-def _answers(config: ConfigValues, device: torch.device, dataset: str) -> dict[str, Any]:
+def _answers(
+    config: ConfigValues, device: torch.device, dataset: str, image_size: int = IMAGE_SIZE, fit: Fit = "squash"
+) -> dict[str, Any]:
     """What "auto" means for each value that is left open, `max_lr` aside."""
     answers: dict[str, Callable[[], Any]] = {
         "dataset": lambda: dataset,
+        "image_size": lambda: image_size,
+        "fit": lambda: fit,
+        "pretrained": lambda: is_pretrained(config.to_dict()),
         "device": lambda: str(device),
         "precision": lambda: resolve_precision("auto", device),
         "engine": lambda: "device",

@@ -1,6 +1,8 @@
 """The parts of a run that follow from its configuration: network, optimizer, schedule and batches."""
 
 import dataclasses
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,15 +13,28 @@ from era_support_packages.datasets.batches import TrainingBatches
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.models.catalog import build_network
 from era_support_packages.models.initialization import start_residual_blocks, whiten_first_convolution
+from era_support_packages.models.pretrained import own_statistics, start
 from era_support_packages.system.machine import resolve_device
+from era_support_packages.training.adapting import is_pretrained
 from era_support_packages.training.config import ConfigValues, PreparedConfig, ResolvedConfig
 from era_support_packages.training.muon import MuonWithSGD
 
 
-def build_model(config: ConfigValues, classes: int, train: ImageDataset | None = None) -> nn.Module:
+def build_model(
+    config: ConfigValues,
+    classes: int,
+    train: ImageDataset | None = None,
+    from_weights: bool = True,
+    report: Callable[[str], None] = print,
+) -> nn.Module:
     """The network of a configuration, in channels_last memory on its device; the same weights for the same seed.
 
-    Raises `ValueError` where the configuration asks for `whitening` and there are no training images to take it from.
+    from_weights: put in the weights that `pretrained` or `weights` name, and report where they are from; not needed for a run
+    that goes on from its checkpoint.
+
+    Raises `WeightsError` where these cannot be had or do not fit, and `ValueError` where `train` does not carry the mean and
+    standard deviation that they want (`normalized_for`), and where the configuration asks for `whitening` and there are no
+    training images to take it from.
 
     >>> from era_support_packages import TrainingConfig, load
     >>> from era_support_packages.training import build_model
@@ -30,6 +45,11 @@ def build_model(config: ConfigValues, classes: int, train: ImageDataset | None =
     """
     if config.whitening and train is None:
         raise ValueError("whitening starts from the training images: pass them as train=, or set whitening=False.")
+    if train is not None and normalized_for(config, train)[0].mean != train.mean:
+        raise ValueError(
+            f"{config.model} wants images normalized as those that its weights were learned from: begin with train, test = "
+            "training.normalized_for(config, train, test)."
+        )
     device = resolve_device(config.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -37,7 +57,25 @@ def build_model(config: ConfigValues, classes: int, train: ImageDataset | None =
     start_residual_blocks(model, config.residual_start)
     if config.whitening and train is not None:
         whiten_first_convolution(model, train)
+    if from_weights and (said := start(model, config.model, is_pretrained(config.to_dict()), config.weights)):
+        report(said)
     return model.to(device).to(memory_format=torch.channels_last)
+
+
+def normalized_for(config: ConfigValues, *splits: ImageDataset) -> tuple[ImageDataset, ...]:
+    """The splits with the mean and standard deviation that the weights which the network starts with want.
+
+    They stay as they are where it starts with random weights, and where nothing is known of the weights' own images.
+
+    >>> from era_support_packages import TrainingConfig, load
+    >>> from era_support_packages.training import normalized_for
+    >>> config = TrainingConfig.preset("smoke", model="torchvision/resnet18", image_size=64)
+    >>> train, test = normalized_for(config, *load("digits", image_size=64))
+    >>> test.mean
+    (0.485, 0.456, 0.406)
+    """
+    found = own_statistics(config.model, is_pretrained(config.to_dict()), config.weights)
+    return splits if found is None else tuple(replace(split, mean=found[0], std=found[1]) for split in splits)
 
 
 def build_optimizer(model: nn.Module, config: ResolvedConfig) -> torch.optim.Optimizer:

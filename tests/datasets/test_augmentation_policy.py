@@ -62,7 +62,7 @@ def test_each_image_in_a_pass_has_a_start_of_its_own(key: tuple[int, int, int]) 
 
 def test_shapes_and_types() -> None:
     draws = dataclasses.asdict(draws_of(EVERYTHING, 7))
-    assert {name: (str(values.dtype), values.shape) for name, values in draws.items()} == SHAPES
+    assert {name: (str(values.dtype), values.shape) for name, values in draws.items() if values is not None} == SHAPES
 
 
 def test_a_draw_follows_from_seed_pass_and_index_whatever_is_drawn_with_it() -> None:

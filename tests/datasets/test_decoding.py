@@ -156,7 +156,7 @@ def test_a_jpeg_with_zeros_inside_is_damaged(name: str, progressive: bool, tmp_p
 
 def test_each_warning_belongs_to_its_file(tmp_path: Path) -> None:
     files = [write(tmp_path / f"{number:03d}.jpg", with_zeros_inside(JPEG) if number % 7 == 3 else JPEG) for number in range(300)]
-    found = scanning.scan([str(file) for file in files])
+    found = scanning.scan([str(file) for file in files], None)
     assert [number for number, file in enumerate(found) if file.damaged] == list(range(3, 300, 7))
 
 
@@ -188,7 +188,7 @@ def test_a_file_that_brings_the_decoder_down_is_named_alone(tmp_path: Path, monk
     child = "import json, os, sys; sys.path[:] = json.loads(sys.argv[1]); from {module} import serve; import {module} as m; "
     child += "whole = m.scan_file; m.scan_file = lambda file, *a: os._exit(139) if '1.jpg' in file else whole(file, *a); serve()"
     monkeypatch.setattr(scanning, "_CHILD", child)
-    found = scanning.scan([str(write(tmp_path / f"{number}.jpg", JPEG)) for number in range(3)])
+    found = scanning.scan([str(write(tmp_path / f"{number}.jpg", JPEG)) for number in range(3)], None)
     assert [file.problem for file in found] == ["", "the decoder breaks down over it", ""]
 
 

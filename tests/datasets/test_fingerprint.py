@@ -76,7 +76,7 @@ def test_another_place_another_time_another_name_of_the_folder_are_no_change(fol
 def test_it_does_not_depend_on_how_the_files_are_decoded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = load(folder)
     monkeypatch.setenv("ERA_CACHE_DIR", "other")
-    monkeypatch.setattr("era_support_packages.datasets.scanning.resize_image", lambda image: image[::-1] // 2)
+    monkeypatch.setattr("era_support_packages.datasets.scanning.fitted", lambda image, fitting: image[::-1] // 2)
     assert not np.array_equal(load(folder)[0].images, before[0].images)
     assert said(folder, before) == ""
 

@@ -154,7 +154,7 @@ def test_a_file_that_may_not_be_read_is_named(letters: Path) -> None:
 def test_a_film_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "film.mp4").write_bytes(b"\0\0\0\x18ftypisom" + bytes(100))
     monkeypatch.setattr(scanning, "decode", lambda *_: pytest.fail("it was decoded"))
-    assert scanning.scan_file(str(tmp_path / "film.mp4"), small=True).problem == "no image (.mp4)"
+    assert scanning.scan_file(str(tmp_path / "film.mp4"), None).problem == "no image (.mp4)"
 
 
 def test_keys_change_with_the_file(letters: Path) -> None:

@@ -102,7 +102,8 @@ def test_a_run_from_end_to_end(tmp_path, loaded, capsys):
     given |= {"output_dir": str(tmp_path / "out"), "resolutions": [[8, 1.0]], "batch_size": 4, "crop_padding": 0}
     asked = TrainingConfig.preset("smoke", **given, device="cpu", precision="fp32", workers=0)
     assert run.name == asked.default_run_name("colours")
-    answered = {"engine": "device", "threads": torch.get_num_threads(), "horizontal_flip": 0.5}
+    answered = {"image_size": 32, "fit": "crop", "pretrained": False}
+    answered |= {"engine": "device", "threads": torch.get_num_threads(), "horizontal_flip": 0.5}
     assert config.to_dict() == {**asked.to_dict(), **answered}
     expected = {"complete": True, "dataset": "colours", "preset": "smoke", "epochs": 1, "seed": 6}
     assert {name: summary[name] for name in expected} == expected

@@ -89,6 +89,7 @@ def test_a_new_run_gets_a_folder_with_everything_resolved_in_it(tmp_path, ask):
     prepared = ask(data_root="there", **asked)
     folder, config = prepared.run.folder, prepared.config
     found = {"dataset": "colours", "device": "cpu", "precision": "bf16", "engine": "device", "workers": 0, "threads": 3}
+    found |= {"image_size": 32, "fit": "crop", "pretrained": False}
     requested = TrainingConfig.preset("smoke", **{**SMALL, **asked})
     assert config.to_dict() == {**requested.to_dict(), **found, "horizontal_flip": 0.5}
     assert config.max_lr == "auto"  # the range test needs the model
@@ -369,7 +370,7 @@ A_NAME = (
     ("values", "message"),
     [
         ({"preset": "fats"}, "Unknown preset 'fats': did you mean 'fast' or 'auto'?"),
-        ({"bach_size": 8}, "Unknown parameter 'bach_size': did you mean 'batch_size'?"),
+        ({"bach_size": 8}, "Unknown parameter 'bach_size': did you mean 'batch_size' or 'image_size'?"),
         (
             {"batch_size": 1, "seed": -1},
             "batch_size is 1; give a whole number from 2 to 65536. seed is -1; give a whole number from 0 to 4294967295.",

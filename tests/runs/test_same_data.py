@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 from tiny import asking, colored_images, plan, quiet, tiny_network
 
+from era_support_packages.datasets import loading
 from era_support_packages.datasets.fingerprint import DataFingerprint
 from era_support_packages.datasets.image_dataset import DatasetError, ImageDataset, data_fingerprint
-from era_support_packages.runs import preparation, recording
+from era_support_packages.runs import recording
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.preparation import PreparedRun, prepare
 from era_support_packages.training.checkpoint import Checkpoint, CheckpointError
@@ -147,7 +148,7 @@ def test_the_same_folder_name_under_another_root(letters, tmp_path):
 
 def test_digits_by_their_name_and_by_auto_are_one_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(preparation.datasets, "load", lambda *_: DIGITS)
+    monkeypatch.setattr(loading, "load", lambda *_: DIGITS)
     assert prepared(dataset="auto").run == prepared(dataset="digits").run
 
 

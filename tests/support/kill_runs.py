@@ -30,6 +30,7 @@ import torch
 from tiny import quiet
 from tqdm import tqdm
 
+from era_support_packages.datasets import loading
 from era_support_packages.datasets.digits import load_digits
 from era_support_packages.runs import preparation, recording
 from era_support_packages.system import atomic_file
@@ -75,7 +76,7 @@ def train(folder: Path, log: Path, moment: Moment | None) -> None:
         _watch_writing(now, moment)
     train, test = load_digits()  # as many as the run shows in an epoch, and forty to test on
     few = train.take(np.arange(BATCHES * BATCH_SIZE)), test.take(np.arange(40))
-    mock.patch.object(preparation.datasets, "load", return_value=few).start()
+    mock.patch.object(loading, "load", return_value=few).start()
     prepared = preparation.prepare(
         "smoke",
         dataset="digits",

@@ -17,6 +17,7 @@ _EACH |= {"crop_padding": 1, "cutout": 1, "cutout_first": True, "shift_scale_rot
 _EACH |= {"brightness_contrast": 0.1, "range_test_iterations": 101, "validation": 0.1, "test_images": 10, "skip_broken": True}
 _EACH |= {"test_time_flip": True, "precision": "fp32", "device": "cpu", "engine": "samples", "workers": 1, "threads": 1}
 _EACH |= {"cuda_graph": False, "compile": True, "deterministic": True, "seed": 1, "run_name": "mine"}
+_EACH |= {"random_resized_crop": 0.3, "pretrained": False, "weights": "w.pth", "image_size": 64, "fit": "pad"}
 _EACH |= {"output_dir": "elsewhere", "tracker": "wandb", "preset_name": "best"}
 OTHER_VALUES: dict[str, dict[str, Any]] = {name: {name: value} for name, value in _EACH.items()}
 OTHER_VALUES["final_test"] = {"final_test": False, "validation": 0.1}

@@ -68,7 +68,14 @@ def plan(**changes: Any) -> PreparedConfig:
 
     A `ResolvedConfig`, but for `max_lr="auto"`, which waits for a range test.
     """
-    values = {"dataset": "colours", "threads": torch.get_num_threads(), **_plain(changes)}
+    values = {
+        "dataset": "colours",
+        "image_size": 32,
+        "fit": "squash",
+        "pretrained": False,
+        "threads": torch.get_num_threads(),
+        **_plain(changes),
+    }
     return (PreparedConfig if values["max_lr"] == "auto" else ResolvedConfig)(**values)
 
 

@@ -100,7 +100,7 @@ def test_the_text_is_one_value_a_line_without_those_not_given() -> None:
     lines = str(make(max_lr=0.3, seed=7)).splitlines()
     for name, value in {"preset_name": "cpu", "max_lr": "0.3", "resolutions": "[[32, 1.0]]", "seed": "7"}.items():
         assert f"{name:<{len('decay_norms_and_biases')}}  {value}" in lines
-    missing = ("train_images", "max_epochs", "test_images", "run_name", "tracker")
+    missing = ("train_images", "max_epochs", "test_images", "run_name", "tracker", "weights")
     assert [line.split()[0] for line in lines] == [name for name in FIELDS if name not in missing]
 
 
@@ -151,6 +151,7 @@ def test_auto_differs_from_nothing_and_a_number_from_an_auto_that_is_not_resolve
     asked = make()
     resolved = {"dataset": "digits", "max_lr": 0.03, "horizontal_flip": 0.0, "precision": "bf16"}
     resolved |= {"device": "cuda:0", "engine": "device", "workers": 2, "threads": 8}
+    resolved |= {"image_size": 32, "fit": "crop", "pretrained": False}
     assert {name for name, value in asked.to_dict().items() if value == "auto"} == resolved.keys()
     assert asked.differences(make(**resolved)) == []
     assert make(max_lr=0.03).differences(asked) == ["max_lr 'auto' (here 0.03)"]

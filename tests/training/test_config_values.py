@@ -23,10 +23,12 @@ RANGES: dict[str, tuple[float, float]] = {
         "workers": (0, 64),
         "threads": (1, 1024),
     },
-    **{"seed": (0, 2**32 - 1), "crop_padding": (0, 31), "cutout": (0, 32)},
+    **{"seed": (0, 2**32 - 1), "crop_padding": (0, 511), "cutout": (0, 512)},
     **{"warmup": (0.0, 1.0), "warmup_start": (1e-4, 1.0), "muon_lr": (0.0, 1000.0), "norm_bias_lr": (0.0, 1000.0)},
     **{"momentum": (0.0, 0.9999), "weight_decay": (0.0, 1.0), "label_smoothing": (0.0, 0.99)},
-    **dict.fromkeys(("horizontal_flip", "shift_scale_rotate", "rgb_shift", "brightness_contrast"), (0.0, 1.0)),
+    **dict.fromkeys(
+        ("horizontal_flip", "shift_scale_rotate", "rgb_shift", "brightness_contrast", "random_resized_crop"), (0.0, 1.0)
+    ),
 }
 CHOICES = {
     "model": MODELS,
@@ -36,6 +38,7 @@ CHOICES = {
     "precision": ("auto", "fp32", "bf16", "fp16"),
     "engine": ("auto", "device", "samples"),
     "tracker": ("tensorboard", "trackio", "wandb"),
+    "fit": ("auto", "crop", "squash", "pad"),
 }
 SWITCHES = (
     *("decay_norms_and_biases", "whitening", "alternating_flip", "cutout_first", "test_time_flip", "final_test"),
@@ -47,6 +50,12 @@ BAD_VALUES: dict[str, tuple[list[Any], str]] = {
     "max_lr": (
         [0, -0.1, 100.5, NAN, INF, True, "0.1", None, 10**400, [], OBJECT],
         "give a number above 0 and up to 100, or 'auto' for the range test's suggestion.",
+    ),
+    "pretrained": ([0, 1, None, "yes", [True], OBJECT], "give True or False, or 'auto' for these."),
+    "weights": (["", " ", 3, True, "\0", b"x", ["w.pth"]], "give the path of a file as text, or None."),
+    "image_size": (
+        [31, 513, 0, 64.0, True, "64", None, [64], NAN, OBJECT],
+        "give a whole number from 32 to 512, or 'auto' for what suits the data.",
     ),
     "device": (
         ["gpu", "", 0, None, "cuda:x", "cuda:-1", "cuda:", "cuda:1\n", "cuda:100", "cpu:x", ["cpu"], b"cpu"],
@@ -63,18 +72,21 @@ BAD_VALUES: dict[str, tuple[list[Any], str]] = {
     "resolutions": (
         [
             *(None, "16", 32, {"16": 1.0}, (), (16, 32), ((16, 0.5, 1), (32, 0.5))),
-            *(((7, 1.0),), ((33, 1.0),), ((16.0, 1.0),), ((True, 1.0),)),
+            *(((7, 1.0),), ((513, 1.0),), ((16.0, 1.0),), ((True, 1.0),)),
             *(((16, 0.7), (32, 0.4)), ((16, 0.0), (32, 1.0)), ((16, -0.5), (32, 1.5)), ((16, NAN),), ((16, INF),), ((16, "1"),)),
             *(((16, 10**400),), OBJECT),
         ],
-        "give a list of (pixels from 8 to 32, share of the images), with shares that add up to 1, such as [(16, 0.7), "
-        "(32, 0.3)].",
+        "give a list of (pixels from 8 to 512, or a share of image_size up to 1, share of the images), with shares that add up "
+        "to 1, such as [(16, 0.7), (32, 0.3)] or [(0.5, 0.7), (1, 0.3)].",
     ),
 }
 UNUSUAL_VALUES: dict[str, list[Any]] = {
     "max_lr": [100, 1e-12],
+    "image_size": [32, 512, "auto"],
+    "pretrained": [False, "auto"],
+    "weights": ["w.pth", None],
     "device": ["cuda:15", "mps"],
-    "resolutions": [((8, 0.5), (32, 0.5)), ((16, 1 / 3), (24, 1 / 3), (32, 1 / 3))],
+    "resolutions": [((8, 0.5), (32, 0.5)), ((16, 1 / 3), (24, 1 / 3), (32, 1 / 3)), ((0.5, 0.5), (1, 0.5))],
     "run_name": ["a run.2", "auto", "x" * 200, "é" * 100],
 }
 PRESET_NAMES = "choose one of 'original', 'fast', 'best', 'cpu', 'smoke'."
@@ -205,4 +217,4 @@ def test_each_unknown_parameter_gets_the_nearest_names() -> None:
     assert found.startswith(first)
     assert all(f" Unknown parameter {name}: " in found for name in ("None", "(True, 7)"))
     found = message(TrainingConfig.from_dict, {"preset_name": "cpu", "zzz": 1})
-    assert found.startswith("Unknown parameter 'zzz': choose one of 'preset_name', 'dataset', 'model', 'epochs', ")
+    assert found.startswith("Unknown parameter 'zzz': choose one of 'preset_name', 'dataset', 'image_size', 'fit', ")

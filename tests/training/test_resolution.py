@@ -10,6 +10,7 @@ from era_support_packages.training.config import PreparedConfig, ResolvedConfig,
 from era_support_packages.training.resolution import prepare_config, resolve, stored_config
 
 TRAIN = colored_images(3)
+SIZES = {"image_size": 32, "fit": "squash", "pretrained": False}
 
 
 def test_resolve_replaces_every_auto_but_max_lr_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,7 +20,7 @@ def test_resolve_replaces_every_auto_but_max_lr_on_a_cpu(monkeypatch: pytest.Mon
     monkeypatch.setattr("torch.get_num_threads", lambda: 7)
     automatic = TrainingConfig.preset("original")
     machine = {"dataset": "colours", "device": "cpu", "precision": "bf16", "engine": "device", "workers": 0, "threads": 7}
-    assert prepare_config(automatic, TRAIN).to_dict() == {**automatic.to_dict(), **machine}
+    assert prepare_config(automatic, TRAIN).to_dict() == {**automatic.to_dict(), **machine, **SIZES}
     assert automatic.max_lr == "auto"
     monkeypatch.setattr(hardware, "_bf16_is_faster", lambda: False)
     assert prepare_config(automatic, TRAIN).precision == "fp32"
@@ -32,7 +33,7 @@ def test_resolve_on_a_gpu_takes_two_workers_for_samples(engine: str, workers: in
     automatic = TrainingConfig.preset("original", threads=1, engine=engine)
     machine = {"dataset": "colours", "device": "cuda:0", "precision": "fp16", "workers": workers}
     machine |= {"engine": "device" if engine == "auto" else engine}
-    assert prepare_config(automatic, TRAIN).to_dict() == {**automatic.to_dict(), **machine}
+    assert prepare_config(automatic, TRAIN).to_dict() == {**automatic.to_dict(), **machine, **SIZES}
 
 
 def test_resolve_mirrors_no_digits() -> None:

@@ -1,0 +1,84 @@
+"""How large the images of a folder should be, and whether they fit into memory: known from the files' headers."""
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from era_support_packages.datasets.decoding import IMAGE_ENDINGS
+from era_support_packages.datasets.fitting import IMAGE_SIZE, LARGEST
+from era_support_packages.datasets.folder_listing import list_folder
+from era_support_packages.datasets.image_dataset import DatasetError
+from era_support_packages.system.memory import free_memory, in_words
+
+SIZES = (32, 48, 64, 96, 128, 160, 192, 224)
+LARGEST_OF_DEVICE = {"cuda": 224}  # px that "auto" takes at most
+LARGEST_ELSEWHERE = 128
+SHARE = 3  # decoded images may take a third of the free memory
+_MEASURED = 1000  # files whose headers are read
+
+
+def auto_image_size(folder: Path, device: str) -> tuple[int, str]:
+    """The `image_size` of a folder of images on a kind of device ("cuda", "cpu", "mps"), and the sentence that says why.
+
+    The largest of `SIZES` that the median image's shorter side reaches, that the device is meant for, and whose decoded images
+    take no more than a third of the free memory. Raises as `folder_listing.list_folder`.
+    """
+    files = [file.path for file in list_folder(folder.resolve()).candidates if _is_named_as_image(file.path)]
+    side = median_side(files)
+    if side is None:
+        return IMAGE_SIZE, f"{folder.name}: image_size is {IMAGE_SIZE} px, as no image in it says its own size."
+    most = LARGEST_OF_DEVICE.get(device, LARGEST_ELSEWHERE)
+    suited = [size for size in SIZES if size <= min(side, most)] or [IMAGE_SIZE]
+    room = _largest_that_fits(len(files))
+    fits = [size for size in suited if room is None or size <= room] or suited[:1]
+    why = f"the median image's shorter side is {side:,} px"
+    if suited[-1] == most:
+        why += f", and more than {most} px takes long on {'a GPU' if device == 'cuda' else 'a CPU'}"
+    if fits[-1] < suited[-1]:
+        why += ", and larger ones would take more than a third of the free memory"
+    return fits[-1], f"{folder.name}: image_size is {fits[-1]} px ({why}); give image_size for another."
+
+
+def median_side(files: Sequence[str]) -> int | None:
+    """The median of the shorter sides in px, of up to a thousand files spread evenly; None where no header can be read."""
+    chosen = np.unique(np.linspace(0, max(len(files) - 1, 0), min(len(files), _MEASURED)).astype(np.int64))
+    sides = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Pillow, on metadata and very large images
+        for index in chosen:
+            try:
+                with Image.open(files[index]) as image:
+                    sides.append(min(image.size))
+            except Exception:  # no image, or one that Pillow does not know: it is named where it is decoded
+                continue
+    return int(np.median(sides)) if sides else None
+
+
+def check_memory(name: str, count: int, size: int) -> None:
+    """Raise `DatasetError` where that many decoded images of `size` px take more than a third of the free memory."""
+    free = free_memory()
+    needed = count * size * size * 3
+    if free is None or needed * SHARE <= free:
+        return
+    room = _largest_that_fits(count)
+    way_out = f"give image_size={room} or less" if room is not None and room >= IMAGE_SIZE else "give fewer images"
+    raise DatasetError(
+        f"{name}: {count:,} images of {size}x{size} px take {in_words(needed)} decoded, more than a third of the "
+        f"{in_words(free)} of memory that are free: {way_out}, or use a machine with more memory."
+    )
+
+
+def _largest_that_fits(count: int) -> int | None:
+    """The largest size in px, a multiple of 8, at which so many images fit; None where the memory is unknown."""
+    free = free_memory()
+    if free is None:
+        return None
+    return min(LARGEST, int((free / SHARE / 3 / max(count, 1)) ** 0.5) // 8 * 8)
+
+
+def _is_named_as_image(file: str) -> bool:
+    return os.path.splitext(file)[1].lower() in IMAGE_ENDINGS

@@ -1,0 +1,92 @@
+"""The data of a run, its images at the size that the run is made with."""
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from era_support_packages.datasets import loading
+from era_support_packages.datasets.fitting import IMAGE_SIZE, Fitting
+from era_support_packages.datasets.image_dataset import ImageDataset
+from era_support_packages.datasets.sizing import auto_image_size
+from era_support_packages.runs.folder import Run, RunError
+from era_support_packages.system.machine import resolve_device
+from era_support_packages.system.paths import expanded
+from era_support_packages.training.config import ConfigValues, TrainingConfig
+
+Splits = tuple[ImageDataset, ImageDataset]
+
+
+def load_fitted(dataset: str, data_root: str | None, skip_broken: bool, fitting: Fitting) -> Splits:
+    """A data set by name or path: (train, test), with images of that size."""
+    options: dict[str, Any] = {"skip_broken": True} if skip_broken else {}
+    if _folder_of(dataset, data_root) is not None:
+        options |= {"image_size": fitting.size, "fit": fitting.fit}
+    elif fitting.size != IMAGE_SIZE:
+        options["image_size"] = fitting.size
+    train, test = loading.load(dataset, data_root, **options)
+    return replace(train, fit=fitting.fit), replace(test, fit=fitting.fit)
+
+
+def load_asked(values: Mapping[str, Any], data_root: str | None, report: Callable[[str], None]) -> Splits:
+    """The data set that some values of a configuration ask for, whatever the others are."""
+    names = ("dataset", "image_size", "fit", "device", "skip_broken")
+    asked = TrainingConfig.preset("cpu", **{name: values[name] for name in names if values.get(name) is not None})
+    fitting, said = fitting_for(asked, data_root, resume=False)
+    if said:
+        report(said)
+    return load_fitted(asked.dataset, data_root, asked.skip_broken, fitting)
+
+
+def fitting_of(config: ConfigValues) -> Fitting:
+    """How the images of a stored run were brought to size."""
+    assert config.image_size != "auto"  # a run is stored as it was resolved
+    assert config.fit != "auto"
+    return Fitting(config.image_size, config.fit)
+
+
+def fitting_for(asked: TrainingConfig, data_root: str | None, resume: bool) -> tuple[Fitting, str]:
+    """How images are brought to size for a request, and a sentence where that was decided here, else "".
+
+    What is left open is as in the run that the request goes on with, where there is one; else by the data and the device.
+    """
+    folder = _folder_of(asked.dataset, data_root)
+    before = _run_before(asked, folder) if resume and "auto" in (asked.image_size, asked.fit) else None
+    size, fit = asked.image_size, asked.fit
+    if before is not None:
+        size, fit = (before.image_size if size == "auto" else size), (before.fit if fit == "auto" else fit)
+    said = ""
+    if size == "auto" and folder is not None:
+        size, said = auto_image_size(folder, resolve_device(asked.device).type)
+    return Fitting(IMAGE_SIZE if size == "auto" else size, "crop" if fit == "auto" else fit), said if size != IMAGE_SIZE else ""
+
+
+def of_before_sizes(run: Run) -> str:
+    """The sentence for a run of a folder of photos from before their size could be chosen, "" for any other."""
+    with contextlib.suppress(OSError, ValueError):
+        values = json.loads((run.folder / "config.json").read_text())
+        if "image_size" not in values and values["dataset"] not in loading.NAMES:
+            return (
+                f"{run.folder} is of an earlier version, whose images are squashed to {IMAGE_SIZE} px: give an image_size to "
+                "train a new run with larger ones."
+            )
+    return ""
+
+
+def _folder_of(dataset: str, data_root: str | None) -> Path | None:
+    with contextlib.suppress(ValueError):  # said by the loading itself
+        return loading.folder_of(dataset, data_root)
+    return None
+
+
+def _run_before(asked: TrainingConfig, folder: Path | None) -> ConfigValues | None:
+    """The stored configuration of the run that a request most likely goes on with."""
+    name = asked.run_name or (asked.default_run_name(folder.resolve().name) if folder is not None else None)
+    if name is None:
+        return None
+    run = Run(expanded(asked.output_dir) / name)
+    with contextlib.suppress(RunError, OSError, ValueError):
+        return run.config() if (run.folder / "config.json").is_file() else None
+    return None

@@ -1,0 +1,69 @@
+"""What the values of a recipe become for other images and networks than those that the presets were made for.
+
+These are images of 32 px and the CIFAR ResNets.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from era_support_packages.models.libraries import is_library_name
+from era_support_packages.training.presets import PRESETS
+
+PRESET_SIZE = 32  # px
+DEFAULT_PLAN = ((PRESET_SIZE, 1.0),)
+_PLAIN: dict[str, Any] = {"whitening": False, "residual_start": "random", "norm_bias_lr": 1.0}
+"""of networks whose start and whose norms the presets do not know"""
+_STARTED: dict[str, Any] = {"max_lr": 0.01}  # weights that have learned would be lost at a preset's rate
+_WITHOUT_MUON: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.9}
+_LENGTHS = ("crop_padding", "cutout")  # in px at the size of the images
+
+
+def adapted(values: Mapping[str, Any], image_size: int) -> dict[str, Any]:
+    """The values of a configuration for images of that size: every resolution in px, and what a preset brings grown with it.
+
+    For a network of a library, and one that starts from a file, a preset's own start, rates and optimizer become plain ones.
+    Resolutions up to 1 are shares of the size. What equals the preset's value was not asked for in other px: it grows.
+    """
+    preset = PRESETS[values["preset_name"]]
+    plan = [tuple(step) for step in values["resolutions"]]
+    grows = plan == list(preset.get("resolutions", DEFAULT_PLAN))
+    found = {**values, "resolutions": [[_pixels(first, image_size, grows), share] for first, share in plan]}
+    for name in _LENGTHS:
+        if values[name] and values[name] == preset.get(name):
+            found[name] = _grown(values[name], image_size)
+    if values["weights"] or is_library_name(values["model"]):
+        muon = values["optimizer"] == preset.get("optimizer") == "muon"
+        plain = _PLAIN | (_STARTED if values["weights"] or is_pretrained(values) else {}) | (_WITHOUT_MUON if muon else {})
+        found |= {name: value for name, value in plain.items() if name in preset and values[name] == preset[name]}
+    return found
+
+
+def is_pretrained(values: Mapping[str, Any]) -> bool:
+    """Whether a run starts with the weights of a library, where that may be left open."""
+    if values["pretrained"] != "auto":
+        return bool(values["pretrained"])
+    return is_library_name(values["model"]) and values["weights"] is None
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """Which values became others, in words: "crop_padding 8 instead of 2"; "" where none did."""
+    words = []
+    for name in ("resolutions", *_LENGTHS, *_PLAIN, *_STARTED, *_WITHOUT_MUON):
+        old, new = (values[name] for values in (before, after))
+        if name == "resolutions":
+            old, new = ([first for first, _ in plan] for plan in (old, new))
+        if old != new:
+            words.append(f"{name} {new} instead of {old}")
+    return ", ".join(words)
+
+
+def _pixels(first: float, image_size: int, grows: bool) -> int:
+    """Px of a resolution that is given as a share up to 1, or in px."""
+    if first <= 1:
+        return max(8, round(first * image_size))
+    return _grown(int(first), image_size) if grows else int(first)
+
+
+def _grown(pixels: int, image_size: int) -> int:
+    """Px at that size instead of at `PRESET_SIZE`; what was made by hand for smaller images stays."""
+    return pixels if image_size < PRESET_SIZE else round(pixels * image_size / PRESET_SIZE)
