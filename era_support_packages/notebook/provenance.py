@@ -9,6 +9,7 @@ from era_support_packages.evaluation.tables import wrapped
 from era_support_packages.notebook.parameters import Parameters
 from era_support_packages.runs.preparation import PreparedRun
 from era_support_packages.system.machine import describe, resolve_device, versions
+from era_support_packages.training.adapting import usual
 from era_support_packages.training.config import ConfigValues, TrainingConfig
 from era_support_packages.training.cost import duration
 
@@ -64,7 +65,7 @@ def changed_values(config: ConfigValues) -> dict[str, Any]:
     """The preset of a stored configuration, and the values by which it differs from that preset."""
     values = config.to_dict()
     preset = TrainingConfig.preset(values.pop("preset_name"))
-    standard = preset.to_dict()
+    standard = usual(preset.to_dict(), values)
     changed = {name: value for name, value in values.items() if value is not None and value != standard[name]}
     return {"preset": preset.preset_name, **{name: changed[name] for name in changed if name not in RESOLVED}}
 

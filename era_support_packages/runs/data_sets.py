@@ -63,16 +63,15 @@ def fitting_for(asked: TrainingConfig, data_root: str | None, resume: bool) -> t
     return Fitting(IMAGE_SIZE if size == "auto" else size, "crop" if fit == "auto" else fit), said if size != IMAGE_SIZE else ""
 
 
-def of_before_sizes(run: Run) -> str:
-    """The sentence for a run of a folder of photos from before their size could be chosen, "" for any other."""
+def tell_of_before_sizes(run: Run, report: Callable[[str], None]) -> None:
+    """Say of a run of a folder of photos from before their size could be chosen what its images are; nothing of any other."""
     with contextlib.suppress(OSError, ValueError):
         values = json.loads((run.folder / "config.json").read_text())
         if "image_size" not in values and values["dataset"] not in loading.NAMES:
-            return (
+            report(
                 f"{run.folder} is of an earlier version, whose images are squashed to {IMAGE_SIZE} px: give an image_size to "
                 "train a new run with larger ones."
             )
-    return ""
 
 
 def _folder_of(dataset: str, data_root: str | None) -> Path | None:

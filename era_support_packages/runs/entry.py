@@ -14,7 +14,7 @@ from filelock import Timeout
 from era_support_packages.runs.finished import summary
 from era_support_packages.system.locks import file_lock
 from era_support_packages.system.settings import is_number
-from era_support_packages.training.adapting import PRESET_SIZE, adapted
+from era_support_packages.training.adapting import usual
 from era_support_packages.training.config import TrainingConfig
 
 COMPLETE, STOPPED, TRAINING, UNREADABLE = "complete", "stopped", "being trained", "unreadable"
@@ -112,8 +112,7 @@ def read_entry(folder: Path) -> RunEntry:
 def changed_values(config: TrainingConfig) -> dict[str, Any]:
     """What a configuration has otherwise than its preset, without seed, data, and what only the machine decides."""
     preset, values = TrainingConfig.preset(config.preset_name).to_dict(), config.to_dict()
-    if isinstance(config.image_size, int) and config.image_size != PRESET_SIZE:
-        preset = {**adapted(preset, config.image_size), "image_size": PRESET_SIZE, "fit": "crop"}
+    preset = usual(preset, values)
     left_out = {*_OWN_COLUMNS, *_OF_THE_MACHINE}
     return {
         name: value

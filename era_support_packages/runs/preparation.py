@@ -14,7 +14,7 @@ from era_support_packages.datasets.image_dataset import ImageDataset, data_finge
 from era_support_packages.datasets.validation import hold_out
 from era_support_packages.evaluation.tables import print_wrapped
 from era_support_packages.models.pretrained import ensure
-from era_support_packages.runs.data_sets import fitting_for, fitting_of, load_fitted, of_before_sizes
+from era_support_packages.runs.data_sets import fitting_for, fitting_of, load_fitted, tell_of_before_sizes
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.same_data import NO_FINGERPRINT, run_of
 from era_support_packages.system.machine import overview, resolve_device, resolve_precision
@@ -156,8 +156,7 @@ def prepare(
     config = _adopted(run, requested, fingerprint, report)
     if fitting_of(config) != fitting:  # found under another name
         splits = _splits(*load_fitted(requested.dataset, data_root, requested.skip_broken, fitting_of(config)), config)
-    if of_before := of_before_sizes(run):
-        report(of_before)
+    tell_of_before_sizes(run, report)
     if not run.finished:
         done, planned = run.complete_epochs(), len(config.planned_epochs(len(train)))
         rows = f"{done} of {planned} epochs are done" if done else "it was stopped before its first epoch was complete"

@@ -38,6 +38,17 @@ def adapted(values: Mapping[str, Any], image_size: int) -> dict[str, Any]:
     return found
 
 
+def usual(preset: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a preset for the images and the network of a stored configuration: what differs from them was asked for."""
+    size, model, weights = values["image_size"], values["model"], values["weights"]
+    if not isinstance(size, int):  # stored before sizes could be chosen
+        return dict(preset)
+    found = adapted({**preset, **{name: values[name] for name in ("model", "weights", "pretrained")}}, size)
+    found |= {"model": preset["model"], "weights": preset["weights"], "image_size": PRESET_SIZE}
+    found |= {"fit": values["fit"] if size == PRESET_SIZE else "crop", "pretrained": is_library_name(model) and weights is None}
+    return found
+
+
 def is_pretrained(values: Mapping[str, Any]) -> bool:
     """Whether a run starts with the weights of a library, where that may be left open."""
     if values["pretrained"] != "auto":

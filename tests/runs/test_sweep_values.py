@@ -70,7 +70,7 @@ def test_a_search_draws_from_ranges_too(name, text, found):
         ("cutout", "", "has no value"),
         ("cutout", "[]", "has no value"),
         ("cutout", "0,,8", "comma without a value"),
-        ("cutout", "0,33", "cutout is 33; give a whole number from 0 to 32."),
+        ("cutout", "0,513", "cutout is 513; give a whole number from 0 to 512."),
         ("cutout", "0,8.5", "cutout is 8.5"),
         ("max_lr", "[0.1, 0.2", "no JSON list"),
         ("preset", "fast,bst", "did you mean 'best'"),
@@ -95,7 +95,7 @@ def test_what_cannot_be_varied_is_one_sentence_with_what_to_do(name, text, said)
         ("max_lr", "0.1..1:lin", "':lin'"),
         ("weight_decay", "0..0.1:log", "begin above 0"),
         ("batch_size", "32..64.5", "batch_size is 64.5"),
-        ("cutout", "0..33", "cutout is 33"),
+        ("cutout", "0..513", "cutout is 513"),
         ("whitening", "0..1", "takes no number"),
         ("model", "a..b", "model is 'a..b'"),
     ],
@@ -107,8 +107,8 @@ def test_a_range_that_is_none_is_refused(name, text, said):
 
 
 def test_all_problems_are_named_at_once():
-    with pytest.raises(SweepError, match=r"cutout is 33.* did you mean 'max_lr'"):
-        space(("cutout", "33"), ("max_lrs", "1"))
+    with pytest.raises(SweepError, match=r"cutout is 513.* did you mean 'max_lr'"):
+        space(("cutout", "513"), ("max_lrs", "1"))
     with pytest.raises(SweepError, match="cutout is given twice"):
         space(("cutout", "0"), ("cutout", "8"))
 

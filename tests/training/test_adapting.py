@@ -4,7 +4,7 @@ import pytest
 from other_values import make
 
 from era_support_packages.datasets import load
-from era_support_packages.training.adapting import adapted, changes
+from era_support_packages.training.adapting import adapted, changes, usual
 from era_support_packages.training.config import TrainingConfig
 from era_support_packages.training.resolution import BEFORE_SIZES, prepare_config, stored_config
 
@@ -76,3 +76,10 @@ def test_a_request_is_that_of_a_run_at_its_size():
     assert TrainingConfig.preset("cpu").differences(stored) == []
     assert TrainingConfig.preset("cpu", resolutions=[(0.5, 0.6), (0.75, 0.4)]).differences(stored) == []
     assert TrainingConfig.preset("cpu", image_size=32).differences(stored) != []
+
+
+def test_what_a_stored_run_has_otherwise_is_told_from_what_its_images_made_of_the_preset():
+    stored = prepare_config(TrainingConfig.preset("cpu", cutout=9), load("digits", image_size=64, fit="crop")[0]).to_dict()
+    expected = usual(TrainingConfig.preset("cpu").to_dict(), stored)
+    differing = {name for name, value in stored.items() if expected[name] not in ("auto", value)}
+    assert differing == {"cutout", "image_size"}
