@@ -17,6 +17,8 @@ from era_support_packages.system.memory import free_memory, in_words
 SIZES = (32, 48, 64, 96, 128, 160, 192, 224)
 LARGEST_OF_DEVICE = {"cuda": 224}  # px that "auto" takes at most
 LARGEST_ELSEWHERE = 128
+SHOWN, PASSES = 87_000, 10  # what the preset `cpu` shows at most: images in all, and each image
+MOST_WORK = 2 * SHOWN * IMAGE_SIZE**2  # px² in all on a CPU: about twice the time that it takes at 32 px
 SHARE = 3  # decoded images may take a third of the free memory
 _MEASURED = 1000  # files whose headers are read
 
@@ -24,20 +26,21 @@ _MEASURED = 1000  # files whose headers are read
 def auto_image_size(folder: Path, device: str) -> tuple[int, str]:
     """The `image_size` of a folder of images on a kind of device ("cuda", "cpu", "mps"), and the sentence that says why.
 
-    The largest of `SIZES` that the median image's shorter side reaches, that the device is meant for, and whose decoded images
-    take no more than a third of the free memory. Raises as `folder_listing.list_folder`.
+    The largest of `SIZES` that the median image's shorter side reaches, that the device can train so many images of in
+    reasonable time, and whose decoded images take no more than a third of the free memory. Raises as
+    `folder_listing.list_folder`.
     """
     files = [file.path for file in list_folder(folder.resolve()).candidates if _is_named_as_image(file.path)]
     side = median_side(files)
     if side is None:
         return IMAGE_SIZE, f"{folder.name}: image_size is {IMAGE_SIZE} px, as no image in it says its own size."
-    most = LARGEST_OF_DEVICE.get(device, LARGEST_ELSEWHERE)
+    most = LARGEST_OF_DEVICE.get(device) or _largest_in_time(len(files))
     suited = [size for size in SIZES if size <= min(side, most)] or [IMAGE_SIZE]
     room = _largest_that_fits(len(files))
     fits = [size for size in suited if room is None or size <= room] or suited[:1]
     why = f"the median image's shorter side is {side:,} px"
     if suited[-1] == most:
-        why += f", and more than {most} px takes long on {'a GPU' if device == 'cuda' else 'a CPU'}"
+        why += f", and more than {most} px takes long on {'a GPU' if device == 'cuda' else 'a CPU'} for {len(files):,} images"
     if fits[-1] < suited[-1]:
         why += ", and larger ones would take more than a third of the free memory"
     return fits[-1], f"{folder.name}: image_size is {fits[-1]} px ({why}); give image_size for another."
@@ -70,6 +73,12 @@ def check_memory(name: str, count: int, size: int) -> None:
         f"{name}: {count:,} images of {size}x{size} px take {in_words(needed)} decoded, more than a third of the "
         f"{in_words(free)} of memory that are free: {way_out}, or use a machine with more memory."
     )
+
+
+def _largest_in_time(count: int) -> int:
+    """The largest size at which a CPU trains so many images in about twice the time that CIFAR takes it."""
+    shown = min(PASSES * count, SHOWN)
+    return max(size for size in SIZES if size <= LARGEST_ELSEWHERE and (size == IMAGE_SIZE or shown * size**2 <= MOST_WORK))
 
 
 def _largest_that_fits(count: int) -> int | None:

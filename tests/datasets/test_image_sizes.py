@@ -11,6 +11,7 @@ from era_support_packages.datasets.image_dataset import DatasetError
 from era_support_packages.datasets.image_folder import load_image_folder
 from era_support_packages.datasets.loading import load
 from era_support_packages.datasets.sizing import auto_image_size
+from era_support_packages.training.presets import PRESETS
 
 
 @pytest.fixture
@@ -48,6 +49,15 @@ def test_each_size_and_fit_has_a_cache_of_its_own(photos, monkeypatch):
     monkeypatch.setattr(folder_cache, "scan", lambda *_, **__: pytest.fail("decoded again"))
     for pair, images in first.items():
         assert np.array_equal(load_image_folder(photos, "cache", False, *pair)[0].images, images)
+
+
+@pytest.mark.parametrize(
+    ("count", "most"), [(200, 128), (1087, 128), (1088, 96), (1933, 96), (1934, 64), (4350, 64), (8700, 32), (10**6, 32)]
+)
+def test_on_a_cpu_many_photos_are_small_ones(count, most):
+    # 2 * 87,000 * 32^2 px^2 in all: of 1,087 photos, shown ten times, each may have 128^2
+    assert sizing._largest_in_time(count) == most
+    assert (PRESETS["cpu"]["train_images"], PRESETS["cpu"]["max_epochs"]) == (sizing.SHOWN, sizing.PASSES)
 
 
 @pytest.mark.parametrize(
