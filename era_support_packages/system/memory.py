@@ -3,22 +3,21 @@
 import contextlib
 from pathlib import Path
 
-_CONTAINER = (  # limit and use, of both generations of control groups
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+_CONTAINER = (  # limit, use, and the line of memory.stat with cached files that make room: of both generations of control groups
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
 )
 
 
-def free_memory() -> int | None:
+def free_memory(root: Path = Path("/")) -> int | None:
     """Bytes that a process can still take: of the machine, or of the container it runs in; None where nobody says."""
-    found = [value for value in (_of_machine(), _of_container()) if value is not None]
+    found = [value for value in (_of_machine(root), _of_container(root)) if value is not None]
     return max(0, min(found)) if found else None
 
 
-def _of_machine() -> int | None:
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+def _of_machine(root: Path) -> int | None:
+    with contextlib.suppress(OSError, ValueError):
+        return 1024 * _line(root / "proc/meminfo", "MemAvailable:")
     with contextlib.suppress(ImportError):
         import psutil
 
@@ -26,11 +25,23 @@ def _of_machine() -> int | None:
     return None
 
 
-def _of_container() -> int | None:
-    for limit, used in _CONTAINER:
+def _of_container(root: Path) -> int | None:
+    folder = root / "sys/fs/cgroup"
+    for limit, used, cached in _CONTAINER:
         with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
-            return int(Path(limit).read_text()) - int(Path(used).read_text())
+            free = int((folder / limit).read_text()) - int((folder / used).read_text())
+            with contextlib.suppress(OSError, ValueError):
+                free += _line((folder / used).with_name("memory.stat"), cached)
+            return free
     return None
+
+
+def _line(file: Path, name: str) -> int:
+    """The number behind a name in a file of lines. Raises `OSError` or `ValueError` where it is not there."""
+    for line in file.read_text().splitlines():
+        if line.startswith(f"{name} "):
+            return int(line.split()[1])
+    raise ValueError(f"{file} has no line {name!r}.")
 
 
 def in_words(count: float) -> str:

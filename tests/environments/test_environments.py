@@ -22,7 +22,11 @@ EXTRAS = {  # what requirements-dev.txt declares: `make run` installs it too, an
 }
 OPTIONAL = {  # used where they are installed, and named where they are not
     "datasets/decoding.py": {"pillow_heif"},
+    "models/libraries.py": {"timm"},
+    "models/pretrained.py": {"timm"},
     "runs/exporting.py": {"onnx", "onnxruntime", "safetensors"},
+    "system/memory.py": {"psutil"},
+    "system/tensor_file.py": {"safetensors"},
 }
 MODULES = {  # distributions that are called otherwise than what they bring
     "cv2": "opencv-python-headless",
