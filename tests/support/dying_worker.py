@@ -15,8 +15,8 @@ import numpy as np
 from kill_runs import BATCH_SIZE, BATCHES, Moment, _step, _watch, _watch_writing
 
 from era_support_packages.commands.command_line import main
+from era_support_packages.datasets import loading
 from era_support_packages.datasets.digits import load_digits
-from era_support_packages.runs import preparation
 from era_support_packages.training import loop
 from era_support_packages.training.step import TrainingStep
 
@@ -45,5 +45,5 @@ if __name__ == "__main__":
         die_at(Moment(*moments[start][1:]), file.with_suffix(".log"))
     train, test = load_digits()
     few = train.take(np.arange(BATCHES * BATCH_SIZE)), test.take(np.arange(40))
-    with mock.patch.object(preparation.datasets, "load", return_value=few):
+    with mock.patch.object(loading, "load", return_value=few):
         sys.exit(main(sys.argv[2:]))

@@ -12,8 +12,9 @@ import torch
 from tiny import colored_images, plan, quiet, tiny_network
 from torch import nn
 
+from era_support_packages.datasets import loading
 from era_support_packages.evaluation.predictions import predict
-from era_support_packages.runs import preparation, recording
+from era_support_packages.runs import recording
 from era_support_packages.runs.together import prepare_together
 from era_support_packages.system import machine
 from era_support_packages.system.processes import ALONE, Processes, is_lost
@@ -85,7 +86,7 @@ def disagree(processes: Processes, folder: Path) -> dict[str, Any]:
     with (
         mock.patch.object(machine, "_bf16_is_faster", return_value=rank == 1),
         mock.patch.object(lr_finder, "seconds_per_image", seconds),
-        mock.patch.object(preparation.datasets, "load", return_value=(TRAIN, TEST)),
+        mock.patch.object(loading, "load", return_value=(TRAIN, TEST)),
     ):
         values = {"epochs": 20, "batch_size": 8, "resolutions": ((8, 1.0),), "max_lr": "auto", "preset": "smoke", "resume": True}
         values |= {"device": "cpu", "dataset": "digits", "output_dir": str(folder), "range_test_iterations": 16}
