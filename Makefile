@@ -48,6 +48,9 @@ browser: $(VENV)/.browser  ## The notebook in JupyterLab in a headless Chromium;
 faults: $(VENV)/.installed  ## Kill a training process again and again; nothing may be lost (ARGS="--kills 40 --seed 0")
 	$(PY) tests/support/kill_runs.py $(ARGS)
 
+faults-several: $(VENV)/.installed  ## The same with one of two processes under torchrun (ARGS="--kills 40 --seed 0")
+	$(PY) tests/support/kill_several.py $(ARGS)
+
 colab:  ## The notebook alone and the unit tests with the versions that Colab has (COLAB_PYTHON=PATH ARGS="-k gradcam")
 	$(PYTHON) tests/environments/check.py colab $(ARGS)
 
@@ -63,4 +66,4 @@ $(VENV)/.browser: $(VENV)/.installed tests/browser/requirements.txt
 	$(PY) -m pip install --quiet --requirement tests/browser/requirements.txt
 	@touch $@
 
-.PHONY: help run sweep lab test quick lint render bench faults browser colab lowest
+.PHONY: help run sweep lab test quick lint render bench faults faults-several browser colab lowest

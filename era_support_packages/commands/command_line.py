@@ -3,15 +3,15 @@
 import importlib
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from era_support_packages import __version__
-from era_support_packages.datasets.image_dataset import DatasetError
-from era_support_packages.notebook.parameters import as_typed
+from era_support_packages.commands.output import problem_of
 from era_support_packages.system.command_values import CommandLineError, CommandParser
 from era_support_packages.system.naming import nearest_names
-from era_support_packages.system.plain_error import PlainError
+from era_support_packages.system.torchrun import started_by_torchrun
 
 PROGRAM = "python -m era_support_packages"
 COMMANDS = {  # module of this room, and what the command does
@@ -56,24 +56,26 @@ def _run(given: list[str]) -> int:
         return 0
     named = bool(given) and not given[0].startswith("-")
     name = given[0] if named else "train"
+    started = started_by_torchrun()
     try:
         if name not in COMMANDS:
             raise CommandLineError(f"Unknown command {name!r}: {nearest_names(name, COMMANDS)}")
+        if started is not None and name != "train":
+            raise CommandLineError(f"{name} runs in one process: start it without torchrun, which is for train alone.")
         options = build_parser(name).read(given[1:] if named else given)
         return _module(name).run(options)
     except BrokenPipeError:
         raise
-    except (CommandLineError, DatasetError, ValueError, OSError) as error:
-        problem = str(error)
-        if isinstance(error, OSError) and error.filename:  # of the system, in its words
-            problem = f"{error.filename} cannot be used ({error.strerror}): give another place."
-        print(f"error: {as_typed(problem, 'options')}", file=sys.stderr)
-        return 2
     except Exception as error:
-        if not isinstance(error, PlainError):
+        found = problem_of(error)
+        if found is None:
             raise
-        print(f"error: {as_typed(str(error), 'options')}", file=sys.stderr)
-        return 1
+        problem, code = found
+        if started is not None and started.rank:
+            time.sleep(10)  # the first process says it, and torchrun ends the others as soon as it sees that one end
+        else:
+            print(f"error: {problem}", file=sys.stderr)
+        return code
 
 
 def build_parser(name: str = "train") -> CommandParser:

@@ -6,8 +6,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from era_support_packages.datasets.image_dataset import DatasetError
 from era_support_packages.notebook.parameters import as_typed
 from era_support_packages.system.command_values import CommandParser
+from era_support_packages.system.plain_error import PlainError
 
 
 def add_output_options(parser: CommandParser, record: str) -> None:
@@ -37,6 +39,16 @@ def reporter(options: dict[str, Any]) -> Callable[[str], None]:
             print(said, file=stream, flush=True)
 
     return report
+
+
+def problem_of(error: BaseException) -> tuple[str, int] | None:
+    """The sentence for an error that is a person's to mend, and its exit code; None for any other."""
+    problem = str(error)
+    if isinstance(error, DatasetError | ValueError | OSError):
+        if isinstance(error, OSError) and error.filename:  # of the system, in its words
+            problem = f"{error.filename} cannot be used ({error.strerror}): give another place."
+        return as_typed(problem, "options"), 2
+    return (as_typed(problem, "options"), 1) if isinstance(error, PlainError) else None
 
 
 def print_result(value: Any, options: dict[str, Any], text: Callable[[], str]) -> None:

@@ -1,15 +1,20 @@
 """train: the notebook's run without a notebook."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from era_support_packages.commands.output import add_output_options, print_result, reporter
 from era_support_packages.notebook.parameters import Knobs, Parameters
 from era_support_packages.system.command_values import CommandParser, read_value
 from era_support_packages.system.settings import fields, is_text_field, option_help, setting_of, takes
+from era_support_packages.system.torchrun import started_by_torchrun
 from era_support_packages.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from era_support_packages.runs.preparation import PreparedRun
+    from era_support_packages.training.history import Trained
 
 _NOTE = (
     "A preset sets the values that make it; every other value is the default below. "
@@ -64,16 +69,26 @@ def checked(options: dict[str, Any]) -> dict[str, Any]:
 def run(options: dict[str, Any]) -> int:
     """Train as the values say and write the run's folder; go on with a run of the same values that was stopped."""
     values = checked(options)
+    if (started := started_by_torchrun()) is not None:
+        from era_support_packages.commands.workers import train_with_others
+
+        return train_with_others(started, options, values, _show)
     from era_support_packages.runs.preparation import prepare
     from era_support_packages.runs.recording import train_prepared
-    from era_support_packages.runs.tracking import track_figures
 
     report = reporter(options)
     preset, data_root, resume = (values.pop(name) for name in ("preset", "data_root", "resume"))
     prepared = prepare(preset, data_root=data_root, resume=resume, report=report, **values)
     trained = train_prepared(prepared, report)
+    _show(prepared, trained, options, report)
+    return 0
+
+
+def _show(prepared: "PreparedRun", trained: "Trained", options: dict[str, Any], report: Callable[[str], None]) -> None:
+    """The figures that were asked for, and the result."""
     if options["figures"]:
         from era_support_packages.commands.figures import draw
+        from era_support_packages.runs.tracking import track_figures
 
         for file in draw(prepared, trained):
             report(f"Figure {file}")
@@ -81,7 +96,6 @@ def run(options: dict[str, Any]) -> int:
     accuracy, judged = trained.history.final_predictions.accuracy, trained.history.judged
     folder = prepared.run.folder
     print_result(record(folder), options, lambda: f"{accuracy:.2f} % of the {judged} split; written to {folder}")
-    return 0
 
 
 def record(folder: Path) -> dict[str, Any]:

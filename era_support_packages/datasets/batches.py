@@ -16,6 +16,7 @@ from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.datasets.normalization import mean_color, scale_and_shift, scaled_pixels
 from era_support_packages.datasets.sample_augmentation import Augmenter
 from era_support_packages.system.naming import nearest_names
+from era_support_packages.system.processes import ALONE, Processes
 
 _DRAWN_AT_ONCE = 2**16  # images whose draws go to the device together: 7 MB, and in most runs a whole pass
 
@@ -65,6 +66,8 @@ class TrainingBatches:
     image goes through albumentations in `workers` processes, or in this one for 0. Both show the same images in the same order
     with the same draws. Raises `ValueError` for another engine.
 
+    One of several `processes` gets its consecutive slice of each batch, which their number must divide.
+
     >>> import torch
     >>> from era_support_packages import load
     >>> from era_support_packages.datasets import AugmentationPolicy, TrainingBatches
@@ -84,10 +87,12 @@ class TrainingBatches:
         seed: int = 0,
         workers: int = 0,
         engine: str = "auto",
+        processes: Processes = ALONE,
     ) -> None:
         if engine not in ENGINES:
             raise ValueError(f"engine is {engine!r}: {nearest_names(engine, ENGINES)}")
         self.dataset, self.policy, self.batch_size, self.device = dataset, policy, batch_size, device
+        self.processes = processes
         self.seed, self.workers, self.engine = seed, workers, "device" if engine == "auto" else engine
         self.scale, self.shift = scale_and_shift(dataset.mean, dataset.std, device)
         if self.engine == "device":
@@ -106,11 +111,12 @@ class TrainingBatches:
     def _on_the_device(self, start: int, count: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         step = max(_DRAWN_AT_ONCE // size, 1) * size
         for first in range(start, start + count, step):
-            indices, draws = self._drawn(first, min(step, start + count - first))
+            indices, draws = self._drawn(first, min(step, start + count - first), size)
             chosen = torch.from_numpy(indices).to(self.device)
             draws = draws.map(lambda values: torch.from_numpy(values).to(self.device))
-            for place in range(0, len(indices), size):
-                batch = slice(place, place + size)
+            share = size // self.processes.count
+            for place in range(0, len(indices), share):
+                batch = slice(place, place + share)
                 pixels = self.images.index_select(0, chosen[batch])
                 pixels = augment(pixels, draws.map(operator.itemgetter(batch)), self.policy, self.fill)
                 yield pixels, self.labels.index_select(0, chosen[batch])
@@ -119,8 +125,8 @@ class TrainingBatches:
         height, width = self.dataset.images.shape[1:3]
         augmenter = Augmenter(self.policy, height, width, mean_color(self.dataset), self.seed)
         loader = DataLoader(
-            _AugmentedImages(self.dataset, augmenter, *self._drawn(start, count)),
-            batch_size=size,
+            _AugmentedImages(self.dataset, augmenter, *self._drawn(start, count, size)),
+            batch_size=size // self.processes.count,
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
             worker_init_fn=_start_worker if self.workers else None,
@@ -129,10 +135,14 @@ class TrainingBatches:
         for pixels, labels in loader:
             yield pixels.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
 
-    def _drawn(self, start: int, count: int) -> tuple[np.ndarray, AugmentationDraws]:
-        """The indices of images number `start` to `start + count` of the run, and what happens to each."""
+    def _drawn(self, start: int, count: int, size: int) -> tuple[np.ndarray, AugmentationDraws]:
+        """The indices of images number `start` to `start + count` of the run, in batches of `size`, and what happens to each.
+
+        Of each batch only the images of this process.
+        """
         height, width = self.dataset.images.shape[1:3]
-        passes, indices = _shown(len(self.dataset), self.seed, start, count)
+        shown = _shown(len(self.dataset), self.seed, start, count)
+        passes, indices = (self.processes.share(values, size) for values in shown)
         return indices, draw(self.policy, height, width, self.seed, passes, indices)
 
 

@@ -13,9 +13,11 @@ from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.datasets.normalization import image_batches
 from era_support_packages.evaluation.intervals import Interval, percent, share_interval
 from era_support_packages.evaluation.outputs import LogitReader
+from era_support_packages.evaluation.sharing import shared_logits
 from era_support_packages.evaluation.tables import Column, Readable, Table
 from era_support_packages.models.modes import evaluation_mode
 from era_support_packages.system.machine import autocast
+from era_support_packages.system.processes import ALONE, Processes
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,11 +238,12 @@ def predict(
     resolution: int | None = None,
     batch_size: int = 250,
     flip: bool = False,
+    processes: Processes = ALONE,
 ) -> Predictions:
     """The model's predictions of every image of a data set, in evaluation mode, in file order.
 
     `flip` averages the logits of each image and of its mirror image (test-time augmentation). The training flag of each
-    module is as before afterwards.
+    module is as before afterwards. Several `processes` share out the batches; each has all predictions afterwards.
 
     >>> import torch
     >>> from era_support_packages import ResNet18, load
@@ -250,8 +253,15 @@ def predict(
     >>> said.logits.shape
     (8, 10)
     """
-    batches = image_batches(dataset, batch_size, device, resolution)
-    return Predictions(predicted_logits(model, batches, device, precision, flip), dataset.labels, dataset.classes, dataset.images)
+
+    def logits(part: ImageDataset) -> np.ndarray:
+        return predicted_logits(model, image_batches(part, batch_size, device, resolution), device, precision, flip)
+
+    if processes.count == 1:
+        said = logits(dataset)
+    else:
+        said = shared_logits(len(dataset), batch_size, processes, lambda own: logits(dataset.take(own)))
+    return Predictions(said, dataset.labels, dataset.classes, dataset.images)
 
 
 def predicted_logits(

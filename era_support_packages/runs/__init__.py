@@ -13,15 +13,17 @@ if TYPE_CHECKING:
     from era_support_packages.runs.listing import ListingError as ListingError, RunList as RunList, list_runs as list_runs
     from era_support_packages.runs.preparation import PreparedRun as PreparedRun, prepare as prepare
     from era_support_packages.runs.recording import (
-        NotTrainedError as NotTrainedError,
         RunStopped as RunStopped,
-        Untrained as Untrained,
         choose_learning_rate as choose_learning_rate,
-        require_complete as require_complete,
         train_in_folder as train_in_folder,
         train_or_stop as train_or_stop,
         train_prepared as train_prepared,
     )
     from era_support_packages.runs.tracking import Tracker as Tracker, track_figures as track_figures
+    from era_support_packages.runs.untrained import (
+        NotTrainedError as NotTrainedError,
+        Untrained as Untrained,
+        require_complete as require_complete,
+    )
 
 __all__, __getattr__, __dir__ = public_names(__name__, __file__)

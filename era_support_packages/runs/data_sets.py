@@ -11,6 +11,7 @@ from era_support_packages.datasets import loading
 from era_support_packages.datasets.fitting import IMAGE_SIZE, Fitting
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.datasets.sizing import auto_image_size
+from era_support_packages.datasets.validation import hold_out
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.system.machine import resolve_device
 from era_support_packages.system.paths import expanded
@@ -89,3 +90,11 @@ def _run_before(asked: TrainingConfig, folder: Path | None) -> ConfigValues | No
     with contextlib.suppress(RunError, OSError, ValueError):
         return run.config() if (run.folder / "config.json").is_file() else None
     return None
+
+
+def split_data(train: ImageDataset, test: ImageDataset, config: ConfigValues) -> dict[str, ImageDataset]:
+    """The splits by name, with that for validation where a share is held out."""
+    if not config.validation:
+        return {"train": train, "test": test}
+    train, validation, test = hold_out(train, test, config.validation, config.seed)
+    return {"train": train, "validation": validation, "test": test}

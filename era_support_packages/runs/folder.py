@@ -205,9 +205,8 @@ class Run:
     def range_test_batches(self) -> int:
         """Training steps of the range test that `max_lr` came from, its trials included; 0 where it was given."""
         result, used = self.range_test() or (None, False)
-        if result is None or not used:
-            return 0
-        return len(result.losses) + (result.trials.steps if result.trials is not None else 0)
+        trials = None if result is None else result.trials
+        return 0 if result is None or not used else len(result.losses) + (0 if trials is None else trials.steps)
 
     def write_metrics(self, records: Sequence[EpochRecord]) -> None:
         """metrics.csv: one row an epoch, accuracies in percent."""
@@ -222,12 +221,12 @@ class Run:
         complete: bool = True,
         test_accuracy_tta: float | None = None,
         images: Mapping[str, int] | None = None,
+        processes: int = 1,
     ) -> dict[str, Any]:
         """summary.json: what was run, where, and what came out; accuracies in percent at the last epoch, time in seconds.
 
-        A run that is not complete has no test accuracy: between epochs only part of the test split may have been looked at.
-        One that holds images out for validation also has their share, the number of images of each split, by its name, and what
-        came out on the validation split.
+        A run that is not complete has no test accuracy: only part of the test split may have been looked at. One with images held
+        out for validation also has their share, how many images each split has, and what came out on that one.
         """
         values = {
             "dataset": dataset,
@@ -241,6 +240,7 @@ class Run:
             "seed": config.seed,
             "versions": versions(),
             "hardware": describe(torch.device(config.device)),
+            "processes": processes,
             "data": data.digest if (data := self.data()) is not None else None,
         }
         if images is not None:

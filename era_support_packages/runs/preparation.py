@@ -11,20 +11,21 @@ from era_support_packages.datasets.batches import batch_count
 from era_support_packages.datasets.fingerprint import DataFingerprint
 from era_support_packages.datasets.fitting import Fitting
 from era_support_packages.datasets.image_dataset import ImageDataset, data_fingerprint
-from era_support_packages.datasets.validation import hold_out
 from era_support_packages.evaluation.tables import print_wrapped
 from era_support_packages.models.pretrained import ensure
-from era_support_packages.runs.data_sets import fitting_for, fitting_of, load_fitted, tell_of_before_sizes
+from era_support_packages.runs.data_sets import fitting_for, fitting_of, load_fitted, split_data, tell_of_before_sizes
 from era_support_packages.runs.folder import Run, RunError
-from era_support_packages.runs.same_data import NO_FINGERPRINT, run_of
+from era_support_packages.runs.same_data import NO_FINGERPRINT, named_run, run_of
 from era_support_packages.system.machine import overview, resolve_device, resolve_precision
 from era_support_packages.system.paths import expanded, no_folder
+from era_support_packages.system.processes import ALONE, Processes
 from era_support_packages.training.adapting import changes
-from era_support_packages.training.config import ConfigValues, PreparedConfig, TrainingConfig
+from era_support_packages.training.config import PreparedConfig, TrainingConfig
 from era_support_packages.training.config_checks import tracker_problem
 from era_support_packages.training.history import History
 from era_support_packages.training.resolution import prepare_config
 from era_support_packages.training.setup import normalized_for
+from era_support_packages.training.sharing import require_shares
 
 Report = Callable[[str], None]
 Data = tuple[ImageDataset, ImageDataset]
@@ -35,7 +36,8 @@ FEWEST_STEPS = 200  # of a preset with large batches; the handwritten digits wou
 class PreparedRun:
     """What a run starts from: its folder, its configuration with everything but `max_lr` resolved, and its data.
 
-    validation: the training images held out, where the configuration has a share; `train` is then without them.
+    validation: the training images held out, where the configuration has a share; `train` is then without them. processes: what
+    trains it, this process alone or several together.
 
     >>> from era_support_packages.runs import prepare
     >>> prepared = prepare("smoke", dataset="digits")
@@ -48,6 +50,7 @@ class PreparedRun:
     train: ImageDataset
     test: ImageDataset
     validation: ImageDataset | None = None
+    processes: Processes = ALONE
 
     @property
     def images(self) -> dict[str, int] | None:
@@ -79,6 +82,7 @@ def prepare(
     finished_run: str | None = None,
     data: Data | None = None,
     report: Report = print_wrapped,
+    processes: Processes = ALONE,
     **overrides: Any,
 ) -> PreparedRun:
     """Configuration, data and folder of a run. If the same configuration has a folder, it is that one, as it was resolved then.
@@ -97,6 +101,8 @@ def prepare(
 
     With a `validation` share the images that `datasets.hold_out` draws by the run's seed are held out of the training images.
 
+    processes: those that will train it together. The first alone prepares it; `runs.together.prepare_together` tells the others.
+
     Raises `ValueError` for a bad value and a tracker that is not installed, `RunError` where a `run_name` belongs to another
     configuration, `FileNotFoundError` or `DatasetError` where the data cannot be used; nothing is made or changed then.
 
@@ -114,8 +120,8 @@ def prepare(
         run = Run.open(finished_run)
         config = _on_this_machine(run.config())
         data_set = _data_of(run, config, data_root, overrides.get("dataset"), report)
-        return _with_its_statistics(run, config, _splits(*data_set, config))
-    stored = _named_run(overrides) if resume else None
+        return with_its_statistics(run, config, split_data(*data_set, config))
+    stored = named_run(overrides) if resume else None
     if preset == "auto" and stored is not None:
         preset = stored.config().preset_name
     requested = TrainingConfig.preset(preset, **overrides)
@@ -136,9 +142,11 @@ def prepare(
     else:
         data_set, fitting = data, Fitting(data[0].image_size, data[0].fit)
     fingerprint = data_fingerprint(*data_set)
-    splits = _splits(*data_set, requested)
+    splits = split_data(*data_set, requested)
     train = splits["train"]
     requested = _suited(requested, preset, overrides, len(train), report)
+    if processes.count > 1:
+        require_shares(requested.replace(device=processes.device(str(device))), len(train), processes)
     name = requested.run_name or requested.default_run_name(train.name)
     run = run_of(requested, fingerprint, report) if resume else Run(expanded(requested.output_dir) / name)
     if not resume or not os.path.exists(run.folder):
@@ -147,21 +155,21 @@ def prepare(
         if run.name != name:
             config = config.replace(run_name=run.name)  # the name by which it is found again
             run.write_config(config)
-        return _with_its_statistics(run, config, splits)
+        return with_its_statistics(run, config, splits, processes)
     if run.is_empty():  # made by hand, or by a process that was killed at once
         config = _prepared(requested, train, report)
         run.write_config(config)
         run.write_data(fingerprint)
-        return _with_its_statistics(run, config, splits)
+        return with_its_statistics(run, config, splits, processes)
     config = _adopted(run, requested, fingerprint, report)
     if fitting_of(config) != fitting:  # found under another name
-        splits = _splits(*load_fitted(requested.dataset, data_root, requested.skip_broken, fitting_of(config)), config)
+        splits = split_data(*load_fitted(requested.dataset, data_root, requested.skip_broken, fitting_of(config)), config)
     tell_of_before_sizes(run, report)
     if not run.finished:
         done, planned = run.complete_epochs(), len(config.planned_epochs(len(train)))
         rows = f"{done} of {planned} epochs are done" if done else "it was stopped before its first epoch was complete"
         report(f"Going on with {run.folder}: {rows}.")
-    return _with_its_statistics(run, config, splits)
+    return with_its_statistics(run, config, splits, processes)
 
 
 def _prepared(requested: TrainingConfig, train: ImageDataset, report: Report) -> PreparedConfig:
@@ -173,17 +181,12 @@ def _prepared(requested: TrainingConfig, train: ImageDataset, report: Report) ->
     return config
 
 
-def _with_its_statistics(run: Run, config: PreparedConfig, splits: dict[str, ImageDataset]) -> PreparedRun:
+def with_its_statistics(
+    run: Run, config: PreparedConfig, splits: dict[str, ImageDataset], processes: Processes = ALONE
+) -> PreparedRun:
     """The run with its splits, which carry the mean and standard deviation that the weights it starts with want."""
-    return PreparedRun(run, config, **dict(zip(splits, normalized_for(config, *splits.values()), strict=True)))
-
-
-def _splits(train: ImageDataset, test: ImageDataset, config: ConfigValues) -> dict[str, ImageDataset]:
-    """The splits by name, with that for validation where a share is held out."""
-    if not config.validation:
-        return {"train": train, "test": test}
-    train, validation, test = hold_out(train, test, config.validation, config.seed)
-    return {"train": train, "validation": validation, "test": test}
+    adjusted: dict[str, Any] = dict(zip(splits, normalized_for(config, *splits.values()), strict=True))
+    return PreparedRun(run, config, **adjusted, processes=processes)
 
 
 def _data_of(
@@ -226,18 +229,6 @@ def chosen_preset(preset: str, overrides: dict[str, Any], count: int) -> str:
 
 def _silent(_: str) -> None:
     """A report that goes nowhere."""
-
-
-def _named_run(overrides: dict[str, Any]) -> Run | None:
-    """The run that a name given by hand belongs to, if it is there."""
-    name, root = overrides.get("run_name"), overrides.get("output_dir") or "runs"
-    if not isinstance(name, str) or not isinstance(root, str):
-        return None
-    run = Run(expanded(root) / name)
-    try:
-        return run if (run.folder / "config.json").is_file() else None
-    except (OSError, ValueError):  # no name of a folder; the configuration says so in its own words
-        return None
 
 
 def _adopted(run: Run, requested: TrainingConfig, data: DataFingerprint, report: Report) -> PreparedConfig:

@@ -1,7 +1,9 @@
 """A recorded run, which is never lost: train into its folder, go on where it stopped, stop so that it can go on."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -11,9 +13,10 @@ from era_support_packages.evaluation.predictions import predict
 from era_support_packages.evaluation.tables import print_wrapped
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.preparation import PreparedRun, Report
+from era_support_packages.runs.together import train_together
 from era_support_packages.runs.tracking import Tracker
+from era_support_packages.runs.untrained import NOTHING_YET
 from era_support_packages.system.atomic_file import remove_leftovers
-from era_support_packages.system.front_end import is_interactive
 from era_support_packages.system.interrupts import Terminated, sigterm_interrupts
 from era_support_packages.system.machine import resolve_device
 from era_support_packages.system.plain_error import PlainError
@@ -26,9 +29,9 @@ from era_support_packages.training.loop import fit
 from era_support_packages.training.lr_finder import RangeTest, choose_max_lr, range_test
 from era_support_packages.training.resources import use_resources
 from era_support_packages.training.setup import build_model
+from era_support_packages.training.sharing import going_on_with
 
 Watch = Callable[[EpochRecord], None]
-NOTHING_YET = "There is nothing to show before the first epoch is complete: run the training cell again, then those after it."
 
 
 class RunStopped(PlainError, KeyboardInterrupt):
@@ -54,13 +57,13 @@ def choose_learning_rate(network: nn.Module, prepared: PreparedRun) -> tuple[Pre
     >>> prepared.config.max_lr, sentence.split(",")[0]
     (0.01, 'max_lr = 0.01 is given')
     """
-    run, config = prepared.run, prepared.config
-    kept = run.range_test()
+    run, config, processes = prepared.run, prepared.config, prepared.processes
+    kept = processes.settled(run.range_test)
     if kept is not None:
         result, used = kept
     else:
         result, used = _range_test(network, prepared), config.max_lr == "auto"
-        run.write_range_test(result, used)
+        processes.settled(lambda: run.write_range_test(result, used))
     if used:  # also where its suggestion is in the configuration already
         config = PreparedConfig.from_dict({**config.to_dict(), "max_lr": "auto"})
     resolved, sentence = choose_max_lr(config, result)
@@ -69,8 +72,9 @@ def choose_learning_rate(network: nn.Module, prepared: PreparedRun) -> tuple[Pre
 
 def _range_test(network: nn.Module, prepared: PreparedRun) -> RangeTest:
     train, config = prepared.train, prepared.config
+    shared: dict[str, Any] = {"processes": prepared.processes} if prepared.processes.count > 1 else {}
     try:
-        return range_test(network, train, len(prepared.test), config)
+        return range_test(network, train, len(prepared.test), config, **shared)
     except (RuntimeError, MemoryError) as error:
         if is_device_failure(error):
             raise device_failed(error, config, 0, len(config.planned_epochs(len(train)))) from None
@@ -87,9 +91,10 @@ def train_in_folder(
 ) -> Trained:
     """`training.fit`, with a checkpoint in the run's folder after each epoch; goes on from the one that is there.
 
-    A finished run is loaded into the model and its log reported. Ctrl-C and SIGTERM stop within a batch or two and raise
-    `RunStopped`, with the model and the files as after the last complete epoch. The configuration's tracker and `watch` get each
-    new row once it is on the disk; what `watch` raises ends the training there.
+    Several processes train it together, and the first alone writes. A finished run is loaded into the model and its log reported.
+    Ctrl-C and SIGTERM stop within a batch or two and raise `RunStopped`, with the model and the files as after the last complete
+    epoch. The configuration's tracker and `watch` get each new row once it is on the disk; what `watch` raises ends the training
+    there.
 
     Raises `CheckpointError` for a checkpoint that cannot be used, `RunError` where another process trains into the folder,
     `DeviceFailedError` where a GPU stopped working, and whatever `fit` raises; the last checkpoint stays in each case.
@@ -103,6 +108,9 @@ def train_in_folder(
     (True, True)
     """
     run, config, train, test = prepared.run, prepared.config, prepared.train, prepared.test
+    if prepared.processes.count > 1:
+        train_it = partial(_train, model, prepared, config.resolved(), report, watch)
+        return train_together(prepared, train_it, partial(_stop, model, prepared, report))
     _check_data(run, train, test)
     if run.finished:
         remove_leftovers(run.folder)
@@ -127,13 +135,21 @@ def train_in_folder(
             model.load_state_dict(before if checkpoint is None else checkpoint.model)
             if not isinstance(error, KeyboardInterrupt):
                 raise
-            history = _stopped(model, prepared, checkpoint, config)
-            name = f" and run_name={config.run_name!r}" if config.run_name else ""
-            report(
-                f"Stopped after epoch {len(history.records)} of {history.planned}. Run again with the same values{name} to go on "
-                f"from there ({run.folder})."
-            )
-            raise RunStopped(history, 143 if isinstance(error, Terminated) else 130) from None
+            raise _stop(model, prepared, report, checkpoint, error) from None
+
+
+def _stop(
+    model: nn.Module, prepared: PreparedRun, report: Report, checkpoint: Checkpoint | None, error: KeyboardInterrupt
+) -> RunStopped:
+    """Write down and report that the run was stopped; what then ends it."""
+    config = prepared.config.resolved()
+    history = _stopped(model, prepared, checkpoint, config)
+    name = f" and run_name={config.run_name!r}" if config.run_name else ""
+    report(
+        f"Stopped after epoch {len(history.records)} of {history.planned}. Run again with the same values{name} to go on "
+        f"from there ({prepared.run.folder})."
+    )
+    return RunStopped(history, 143 if isinstance(error, Terminated) else 130)
 
 
 def _check_data(run: Run, train: ImageDataset, test: ImageDataset) -> None:
@@ -146,8 +162,8 @@ def _check_data(run: Run, train: ImageDataset, test: ImageDataset) -> None:
         )
 
 
-def _train(model: nn.Module, prepared: PreparedRun, config: ResolvedConfig, report: Report, watch: Watch | None) -> Trained:
-    """From the checkpoint, if there is one, to the summary."""
+def _begun(model: nn.Module, prepared: PreparedRun, config: ResolvedConfig, report: Report) -> Checkpoint | None:
+    """The checkpoint to go on from, with the folder as it was then; None at the start of a run."""
     run, train, test = prepared.run, prepared.train, prepared.test
     planned = config.planned_epochs(len(train))
     remove_leftovers(run.folder)
@@ -162,6 +178,15 @@ def _train(model: nn.Module, prepared: PreparedRun, config: ResolvedConfig, repo
         run.write_data(data_fingerprint(train, test))
     if checkpoint is not None:  # it is the truth: the table is made again from it
         run.write_metrics(checkpoint.records)
+        if sentence := going_on_with(prepared.processes.count, checkpoint.processes):
+            report(sentence)
+    return checkpoint
+
+
+def _train(model: nn.Module, prepared: PreparedRun, config: ResolvedConfig, report: Report, watch: Watch | None) -> Trained:
+    """From the checkpoint, if there is one, to the summary."""
+    run, train, test, processes = prepared.run, prepared.train, prepared.test, prepared.processes
+    checkpoint = processes.settled(lambda: _begun(model, prepared, config, report))
 
     def keep(state: Checkpoint) -> None:
         try:
@@ -172,22 +197,27 @@ def _train(model: nn.Module, prepared: PreparedRun, config: ResolvedConfig, repo
                 f"The checkpoint cannot be written into {run.folder} ({error.strerror or error}): the previous one is still "
                 "there. Make room, and run again with the same values to go on from it."
             ) from None
-        tracker.rows(state.records)
+        if tracker is not None:
+            tracker.rows(state.records)
         if watch is not None:
             watch(state.records[-1])
 
-    with Tracker(run, config, report) as tracker:
-        tracker.rows(() if checkpoint is None else checkpoint.records)
-        result = fit(model, train, test, config, report, keep, checkpoint, prepared.validation)
+    with Tracker(run, config, report) if processes.first else nullcontext() as tracker:
+        if tracker is not None:
+            tracker.rows(() if checkpoint is None else checkpoint.records)
+        result = fit(model, train, test, config, report, keep, checkpoint, prepared.validation, processes)
     history = result.history
     with use_resources(config):
         flipped = None
         if config.test_time_flip and config.final_test:
             device = resolve_device(config.device)
-            flipped = predict(model, test, device, config.precision, history.resolution, flip=True).accuracy
-        flops = training_flops(model, config, planned, len(train), run.range_test_batches())
-        name, images = train.name, prepared.images
-        run.write_summary(history.records, config, name, flops, test_accuracy_tta=flipped, images=images)
+            said = predict(model, test, device, config.precision, history.resolution, flip=True, processes=processes)
+            flipped = said.accuracy
+        if processes.first:
+            planned = config.planned_epochs(len(train))
+            flops = training_flops(model, config, planned, len(train), run.range_test_batches())
+            more: dict[str, Any] = {"images": prepared.images, "processes": processes.count}
+            run.write_summary(history.records, config, train.name, flops, test_accuracy_tta=flipped, **more)
     return result
 
 
@@ -199,7 +229,8 @@ def _stopped(model: nn.Module, prepared: PreparedRun, checkpoint: Checkpoint | N
     run.write_metrics(records)
     with use_resources(config):
         flops = training_flops(model, config, planned[: len(records)], len(train), run.range_test_batches())
-        run.write_summary(records, config, train.name, flops, complete=False, images=prepared.images)
+        more: dict[str, Any] = {"images": prepared.images, "processes": prepared.processes.count}
+        run.write_summary(records, config, train.name, flops, complete=False, **more)
     return History(records, config, None, len(planned))
 
 
@@ -249,52 +280,3 @@ def train_or_stop(model: nn.Module, prepared: PreparedRun, report: Report = prin
     report("What follows shows the run as it was then.")
     result = trained(model, prepared.test, history)
     return Trained(result.classifier, replace(history, predictions=result.classifier.predict(prepared.judged(history))))
-
-
-class NotTrainedError(PlainError, RuntimeError):
-    """A cell needs what only training brings."""
-
-
-class Untrained:
-    """Stands in a notebook for the results of training until they are there.
-
-    A cell that needs it then says so in one sentence, instead of failing in its own words or showing an earlier run.
-
-    >>> from era_support_packages.runs import NotTrainedError, Untrained
-    >>> history = Untrained()
-    >>> try:
-    ...     history.table()
-    ... except NotTrainedError as error:
-    ...     print(error)
-    This cell shows a trained network. There is nothing to show before ...
-    """
-
-    def _refuse(self, *_: object) -> Any:
-        raise NotTrainedError(f"This cell shows a trained network. {NOTHING_YET}")
-
-    __len__ = __iter__ = __getitem__ = __bool__ = _refuse
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # what Python, IPython and completion look for
-            raise AttributeError(name)
-        self._refuse()
-
-
-def require_complete(run: Run, history: History) -> None:
-    """Say that a run was stopped: as a sentence to a person, as a `RunError` where nobody sits at the notebook.
-
-    >>> from era_support_packages.runs import RunError, prepare, require_complete
-    >>> from era_support_packages.training import History
-    >>> prepared = prepare("smoke", dataset="digits")
-    >>> try:
-    ...     require_complete(prepared.run, History((), prepared.config, None, planned=5))
-    ... except RunError as error:
-    ...     print(error)
-    The run was stopped after epoch 0 of 5: run again to go on.
-    """
-    if run.finished:
-        return
-    sentence = f"The run was stopped after epoch {len(history.records)} of {history.planned}: run again to go on."
-    if not is_interactive():
-        raise RunError(sentence)
-    print(sentence)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 from era_support_packages.datasets.fingerprint import DataFingerprint
 from era_support_packages.runs.folder import Run
@@ -58,3 +59,15 @@ def _elsewhere(requested: TrainingConfig, data: DataFingerprint) -> Run | None:
             if run.name in (name, _with_data(name, data)):
                 return run
     return None
+
+
+def named_run(overrides: dict[str, Any]) -> Run | None:
+    """The run that a name given by hand belongs to, if it is there."""
+    name, root = overrides.get("run_name"), overrides.get("output_dir") or "runs"
+    if not isinstance(name, str) or not isinstance(root, str):
+        return None
+    run = Run(expanded(root) / name)
+    try:
+        return run if (run.folder / "config.json").is_file() else None
+    except (OSError, ValueError):  # no name of a folder; the configuration says so in its own words
+        return None

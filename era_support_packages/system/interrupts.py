@@ -28,4 +28,12 @@ def sigterm_interrupts() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+        if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:  # else `ignore_signals` was called meanwhile
+            signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+def ignore_signals() -> None:
+    """From now on Ctrl-C and SIGTERM do nothing: the process ends by itself, and has something to write or to say before."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)

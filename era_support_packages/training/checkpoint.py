@@ -27,10 +27,11 @@ class Checkpoint:
 
     model: the network's state_dict. optimizer, scheduler, scaler: their state_dicts, None once the run is complete.
     records: the rows so far. logits: float32 (N, C) of the whole test split, or with `final_test=False` of the validation split;
-    None before the last epoch. random_state: the global generators by name ("cpu", "cuda"), uint8; order and augmentation need
-    none, they follow from the seed, the pass and the image's index. classifier: what its network needs to be used, as
-    `Classifier.description` has it; None in a file of format 2, which did not keep it. data: the fingerprint of what the run is
-    trained and tested on, as `DataFingerprint.to_dict` has it; None in a file that was written before it was kept.
+    None before the last epoch. random_state: the global generators by name ("cpu", "cuda"; "cpu 1" is that of a second process),
+    uint8; order and augmentation need none, they follow from the seed, the pass and the image's index. classifier: what its
+    network needs to be used, as `Classifier.description` has it; None in a file of format 2, which did not keep it. data: the
+    fingerprint of what the run is trained and tested on, as `DataFingerprint.to_dict` has it; None in a file that was written
+    before it was kept. processes: how many trained it together.
 
     >>> from pathlib import Path
     >>> from torch import nn
@@ -56,6 +57,7 @@ class Checkpoint:
     logits: Tensor | None
     classifier: dict[str, Any] | None = None
     data: dict[str, Any] | None = None
+    processes: int = 1
 
     @property
     def complete(self) -> bool:
@@ -92,13 +94,16 @@ class Checkpoint:
                 field.name: content[field.name] for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING
             }
             values |= {name: content.get(name) for name in ("classifier", "data")}
+            values["processes"] = content.get("processes", 1)
             if values["data"] is not None:
                 DataFingerprint.from_dict(values["data"])
             values["config"] = stored_config(values["config"]).resolved()
             values["records"] = tuple(EpochRecord(**record) for record in values["records"])
             if not all(isinstance(value, Tensor) for value in values["model"].values()):
                 raise TypeError
-            if not isinstance(values["planned"], int) or not isinstance(values["logits"], Tensor | None):
+            if not all(isinstance(values[name], int) for name in ("planned", "processes")):
+                raise TypeError
+            if not isinstance(values["logits"], Tensor | None):
                 raise TypeError
         except CheckpointError:
             raise
@@ -125,6 +130,7 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
 
 def restore_random_state(state: dict[str, Tensor], device: torch.device) -> None:
     """Set the global generators to what `random_state` found; a generator that is not there is left alone."""
-    torch.set_rng_state(state["cpu"])
+    if "cpu" in state:
+        torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)

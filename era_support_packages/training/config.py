@@ -126,6 +126,7 @@ class ConfigValues:
         True, "on a GPU, launch a step's forward and backward pass as one recorded graph, to the same numbers"
     )
     compile: bool = setting(False, "train the network compiled by torch.compile, which takes time before the first step")
+    sync_batch_norm: bool = setting(False, "several processes on GPUs share the statistics of batch norm at every step")
     deterministic: bool = setting(
         False, "on a GPU, only algorithms that give the same bits each time (slower); a CPU's always do"
     )

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from era_support_packages.datasets.batches import batch_count
 from era_support_packages.system.machine import resolve_device
+from era_support_packages.system.processes import ALONE, Processes
 from era_support_packages.training.batch_norm import has_batch_norm, statistics_images
 from era_support_packages.training.config import ConfigValues, ResolvedConfig
 from era_support_packages.training.cuda_graph import GraphedPass
@@ -20,15 +21,19 @@ from era_support_packages.training.step import TrainingStep
 
 
 @torch.random.fork_rng(devices=[])  # dropout draws from it
-def seconds_per_image(model: nn.Module, config: ResolvedConfig, timed_steps: int = 2) -> float:
-    """Seconds of training per image at the plan's first resolution, from a few timed steps of a copy of the model."""
+def seconds_per_image(model: nn.Module, config: ResolvedConfig, processes: Processes = ALONE, timed_steps: int = 2) -> float:
+    """Seconds of training per image at the plan's first resolution, from a few timed steps of a copy of the model.
+
+    With several processes those of all together; each measures its own, and they differ.
+    """
     resolution = config.resolutions[0][0]
     device = resolve_device(config.device)
     twin = copy.deepcopy(model).train()
-    step = TrainingStep(twin, build_optimizer(twin, config), config)
-    images = torch.zeros(config.batch_size, 3, resolution, resolution, device=device)
+    step = TrainingStep(twin, build_optimizer(twin, config), config, processes=processes)
+    share = config.batch_size // processes.count
+    images = torch.zeros(share, 3, resolution, resolution, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
-    labels = torch.zeros(config.batch_size, dtype=torch.int64, device=device)
+    labels = torch.zeros(share, dtype=torch.int64, device=device)
     for _ in range(GraphedPass.WARM_UP + 1 if device.type == "cuda" else 1):  # these also allocate, choose kernels and record
         step(images, labels)[0].item()
     start = time.perf_counter()

@@ -16,6 +16,7 @@ from era_support_packages.evaluation.predictions import Predictions, predict
 from era_support_packages.models.classifier_file import description
 from era_support_packages.models.learned_state import learned
 from era_support_packages.system.machine import keep_freed_memory
+from era_support_packages.system.processes import ALONE, Processes
 from era_support_packages.system.progress import progress_bar
 from era_support_packages.training.batch_norm import has_batch_norm, refresh_statistics, statistics_images
 from era_support_packages.training.checkpoint import Checkpoint, random_state, restore_random_state
@@ -24,9 +25,17 @@ from era_support_packages.training.cost import announce_duration, duration, pred
 from era_support_packages.training.failures import TrainingDivergedError, diverged, is_out_of_memory, out_of_memory
 from era_support_packages.training.history import EpochRecord, History, Scores, Trained, log_lines, log_row, result_line, trained
 from era_support_packages.training.plan import PlannedEpoch
-from era_support_packages.training.resolution import require_held_out, require_type
+from era_support_packages.training.resolution import require_splits, require_type
 from era_support_packages.training.resources import use_resources
 from era_support_packages.training.setup import build_batches, build_optimizer, build_scheduler
+from era_support_packages.training.sharing import (
+    LOOK_EVERY,
+    own_random_state,
+    random_states,
+    require_shares,
+    settled_config,
+    share_statistics,
+)
 from era_support_packages.training.step import TrainingStep
 
 
@@ -39,6 +48,7 @@ def fit(
     keep: Callable[[Checkpoint], None] | None = None,
     resume: Checkpoint | None = None,
     validation: ImageDataset | None = None,
+    processes: Processes = ALONE,
 ) -> Trained:
     """Train the model as a resolved configuration says; returns it as a `Classifier`, with the `History` of the run.
 
@@ -51,9 +61,11 @@ def fit(
     Where the configuration has a `validation` share, `validation` is the split that `datasets.hold_out` held out: what is looked
     at after each epoch. The test split is then predicted once, after the last, or with `final_test=False` not at all.
 
-    Raises `TypeError` for a configuration that is not resolved, `ValueError` where `resume` is a finished run of fewer epochs
-    and where validation split and configuration do not go together, `TrainingDivergedError` when the loss is no longer a
-    number, and `OutOfMemoryError` where a batch does not fit.
+    With several `processes` each calls it with the same values; they share out every batch, and the first reports and keeps.
+
+    Raises `TypeError` for a configuration that is not resolved, `ValueError` where `resume` is a finished run of fewer epochs,
+    where validation split and configuration do not go together, and where the processes cannot share out the batches,
+    `TrainingDivergedError` when the loss is no longer a number, and `OutOfMemoryError` where a batch does not fit.
 
     >>> from era_support_packages import TrainingConfig, load
     >>> from era_support_packages.training import build_model, fit, resolve
@@ -64,30 +76,19 @@ def fit(
     (16, [(1, 8)])
     """
     require_type(config, ResolvedConfig)
-    _check_validation(config, train, test, validation)
+    require_splits(config, train, test, validation)
+    require_shares(config, len(train), processes)
+    config = settled_config(config, processes)
+    if not processes.first:
+        report, keep = (lambda _: None), None
     try:
         with use_resources(config):
-            history = _fit(model, train, test, config, report, keep, resume, validation)
+            history = _fit(model, train, test, config, report, keep, resume, validation, processes)
         return trained(model, test, history)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
     raise out_of_memory(model, config)  # outside of the handler, where no traceback holds on to the tensors any more
-
-
-def _check_validation(config: ResolvedConfig, train: ImageDataset, test: ImageDataset, validation: ImageDataset | None) -> None:
-    """Raise `ValueError` where the splits are not those that the configuration speaks of."""
-    require_held_out(config, train)
-    if (validation is None) == bool(config.validation):
-        raise ValueError(
-            f"validation is {config.validation} in the configuration, and {'no' if validation is None else 'a'} validation split "
-            "is given: a share takes the split that datasets.hold_out held out, and 0 takes none."
-        )
-    if validation is not None and len({(split.mean, split.std) for split in (train, validation, test)}) > 1:
-        raise ValueError(
-            "The training, validation and test images carry different means or standard deviations: take all three from one "
-            "datasets.hold_out."
-        )
 
 
 def _fit(
@@ -99,6 +100,7 @@ def _fit(
     keep: Callable[[Checkpoint], None] | None,
     resume: Checkpoint | None,
     validation: ImageDataset | None,
+    processes: Processes,
 ) -> History:
     planned = config.planned_epochs(len(train))
     records = list(resume.records) if resume is not None else []
@@ -115,12 +117,12 @@ def _fit(
         keep_freed_memory()
     held_out = 0 if validation is None else len(validation)
     tested = len(test) if config.final_test else 0
-    seconds = predicted_seconds(config, left, tested, seconds_per_image(model, config), held_out)
+    seconds = predicted_seconds(config, left, tested, seconds_per_image(model, config, processes), held_out)
     report(announce_duration(config, seconds))
     optimizer = build_optimizer(model, config)
     steps = sum(batch_count(epoch.images, config.batch_size) for epoch in planned)
-    step = TrainingStep(model, optimizer, config, build_scheduler(optimizer, config, steps))
-    torch.manual_seed(config.seed)  # dropout, where the network has it
+    step = TrainingStep(model, optimizer, config, build_scheduler(optimizer, config, steps), processes)
+    torch.manual_seed(config.seed + processes.rank)  # dropout, where the network has it
     if resume is not None:
         _restore(step, resume)
     predictions = _train_epochs(step, train, validation, test, planned, records, report, keep)
@@ -140,7 +142,7 @@ def _restore(step: TrainingStep, checkpoint: Checkpoint) -> None:
     step.scheduler.load_state_dict(checkpoint.scheduler)
     if checkpoint.scaler:  # empty in a precision that needs none
         step.scaler.load_state_dict(checkpoint.scaler)
-    restore_random_state(checkpoint.random_state, step.device)
+    restore_random_state(own_random_state(checkpoint.random_state, step.processes), step.device)
 
 
 def _train_epochs(
@@ -154,8 +156,8 @@ def _train_epochs(
     keep: Callable[[Checkpoint], None] | None,
 ) -> Predictions:
     """The epochs that `records` lacks, each appended to it; the predictions of the whole split that the run is judged on."""
-    config = step.config
-    batches = build_batches(train, config)
+    config, processes = step.config, step.processes
+    batches = build_batches(train, config, processes)
     watched = test if validation is None else validation
     some_of_it = _evenly_spread(watched, config.test_images)
     largest_class = 100 * np.bincount(train.labels).max() / len(train)
@@ -164,7 +166,7 @@ def _train_epochs(
     left = planned[len(records) :]
     data = data_fingerprint(train, test).to_dict() if keep is not None else None
     report("\n".join(log_lines(records, "test" if validation is None else "validation")))
-    with progress_bar(sum(epoch.images * epoch.resolution**2 for epoch in left), unit="px²") as bar:
+    with progress_bar(sum(epoch.images * epoch.resolution**2 for epoch in left), unit="px²", **processes.bar) as bar:
         for epoch in left:
             start = time.perf_counter()
             loss, accuracy, lr = _train_epoch(step, batches, epoch, len(planned), bar)
@@ -172,10 +174,12 @@ def _train_epochs(
             bar.set_postfix_str("testing" if validation is None else "validating")
             if again:
                 refresh_statistics(step.model, train, again, epoch.resolution, config.seed, step.device, config.precision)
-            seen = predict(step.model, watched if last else some_of_it, step.device, config.precision, epoch.resolution)
+            share_statistics(step.model, processes, refreshed=bool(again))
+            values = (step.device, config.precision, epoch.resolution)
+            seen = predict(step.model, watched if last else some_of_it, *values, processes=processes)
             of_test = seen if validation is None else None
             if last and validation is not None and config.final_test:
-                of_test = predict(step.model, test, step.device, config.precision, epoch.resolution)
+                of_test = predict(step.model, test, *values, processes=processes)
             predictions = seen if of_test is None else of_test
             record = EpochRecord(
                 epoch=epoch.epoch,
@@ -189,8 +193,9 @@ def _train_epochs(
                 **_scores("validation", None if validation is None else seen),
             )
             records.append(record)
+            random = random_states(random_state(step.device), processes)
             if keep is not None:
-                keep(_checkpoint(step, train, data, len(planned), records, predictions if last else None))
+                keep(_checkpoint(step, train, data, len(planned), records, predictions if last else None, random))
             bar.clear()
             report(log_row(record))
             if end := result_line(records):
@@ -220,6 +225,7 @@ def _checkpoint(
     planned: int,
     records: list[EpochRecord],
     final: Predictions | None,
+    random: dict[str, Tensor],
 ) -> Checkpoint:
     """The state of the run as it is now; with its final predictions there is nothing left that needs the optimizer."""
     return Checkpoint(
@@ -230,10 +236,11 @@ def _checkpoint(
         optimizer=step.optimizer.state_dict() if final is None else None,
         scheduler=step.scheduler.state_dict() if final is None and step.scheduler is not None else None,
         scaler=step.scaler.state_dict() if final is None else None,
-        random_state=random_state(step.device),
+        random_state=random,
         logits=None if final is None else torch.from_numpy(final.logits),
         classifier=description(step.config.model, train, records[-1].resolution),
         data=data,
+        processes=step.processes.count,
     )
 
 
@@ -242,6 +249,7 @@ def _train_epoch(
 ) -> tuple[float, float, float]:
     """One epoch: its mean training loss, training accuracy in percent, and the last step's learning rate."""
     step.model.train()
+    processes = step.processes
     correct = torch.zeros((), dtype=torch.int64, device=step.device)
     losses: list[Tensor] = []  # they stay on the device until the bar refreshes
     rates: list[float] = []
@@ -251,27 +259,28 @@ def _train_epoch(
         loss, hits = step(images, labels)
         losses.append(loss)
         correct += hits
-        shown = len(losses) * len(labels)
+        shown = len(losses) * len(labels) * processes.count
         now = time.perf_counter()
-        if now - refreshed > 1:  # the only place in an epoch that waits for the device
+        due = now - refreshed > 1 if processes.count == 1 else len(losses) % LOOK_EVERY == 0  # clocks differ
+        if due:  # the only place in an epoch that waits for the device
             refreshed = now
-            mean_loss = _mean_loss(losses, rates, epoch)
+            mean_loss, right = _mean_loss(losses, rates, epoch, processes), processes.total(correct)
             left = (now - start) / shown * (epoch.images - shown)
             bar.set_description_str(f"epoch {epoch.epoch}/{epochs}", refresh=False)
             bar.set_postfix_str(
-                f"loss {mean_loss:.3f}, accuracy {100 * correct.item() / shown:.1f} %, epoch done in {duration(left)}",
+                f"loss {mean_loss:.3f}, accuracy {100 * right.item() / shown:.1f} %, epoch done in {duration(left)}",
                 refresh=False,
             )
-        bar.update(len(labels) * epoch.resolution**2)
-    mean_loss = _mean_loss(losses, rates, epoch)
-    if not all(bool(weights.isfinite().all()) for _, weights in learned(step.model)):
+        bar.update(len(labels) * processes.count * epoch.resolution**2)
+    mean_loss, correct = _mean_loss(losses, rates, epoch, processes), processes.total(correct)
+    if processes.any(not all(bool(weights.isfinite().all()) for _, weights in learned(step.model))):
         raise TrainingDivergedError(diverged("The weights are no longer finite", len(rates), rates[-1], epoch))
     return mean_loss, 100 * correct.item() / shown, rates[-1]
 
 
-def _mean_loss(losses: list[Tensor], rates: list[float], epoch: PlannedEpoch) -> float:
+def _mean_loss(losses: list[Tensor], rates: list[float], epoch: PlannedEpoch, processes: Processes) -> float:
     """The mean of the step losses. Raises `TrainingDivergedError` with the first step whose loss is not finite."""
-    values = torch.stack(losses)
+    values = processes.mean(torch.stack(losses))
     mean = values.double().mean().item() if values.device.type != "mps" else values.mean().item()
     if not math.isfinite(mean):
         number = int((~values.isfinite()).nonzero()[0])

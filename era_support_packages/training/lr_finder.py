@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.evaluation.tables import Column, Readable, Table
 from era_support_packages.system.machine import keep_freed_memory, resolve_device
+from era_support_packages.system.processes import ALONE, Processes
 from era_support_packages.system.progress import progress_bar
 from era_support_packages.training.config import PreparedConfig, ResolvedConfig
 from era_support_packages.training.cost import predicted_seconds, seconds_per_image
@@ -25,6 +26,7 @@ from era_support_packages.training.presets import PRESETS
 from era_support_packages.training.resolution import require_type
 from era_support_packages.training.resources import use_resources
 from era_support_packages.training.setup import build_batches, build_optimizer
+from era_support_packages.training.sharing import parallel_network, settled_config, share_size
 
 SUGGESTIONS = ("steepest", "valley", "minimum/10")
 MINIMUM_ITERATIONS = 20
@@ -128,6 +130,7 @@ def range_test(
     config: PreparedConfig,
     start_lr: float = 1e-4,
     end_lr: float = 10.0,
+    processes: Processes = ALONE,
 ) -> RangeTest:
     """Train for some steps while the learning rate grows exponentially from `start_lr` to `end_lr`, and record the loss.
 
@@ -138,6 +141,7 @@ def range_test(
     Batch size, resolution (the plan's first), augmentation, precision and optimizer are those of the run. On a CPU the
     iterations are cut to a fifth of the predicted time of the run (of `test_size` test images), but not below 20. It works on
     a copy of the model and leaves the random state as it was, so nothing of the caller's changes, whatever happens midway.
+    Several `processes` make it together on their shares of each batch; its losses are their mean, and all get the first's result.
 
     Raises `ValueError` where not 0 < start_lr < end_lr.
 
@@ -154,21 +158,22 @@ def range_test(
     require_type(config, PreparedConfig)
     if not 0 < start_lr < end_lr:
         raise ValueError(f"The range is {start_lr!r} to {end_lr!r}; give 0 < start_lr < end_lr.")
+    config = settled_config(config, processes)
     device = resolve_device(config.device)
-    # the test sets the rates itself, in the proportions that they have here
-    at_any_rate = config.resolved(0.01 if config.max_lr == "auto" else config.max_lr)
+    at_any_rate = config.resolved(0.01 if config.max_lr == "auto" else config.max_lr)  # their proportions are what counts
     with use_resources(config), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         iterations = config.range_test_iterations
         if device.type == "cpu":
             keep_freed_memory()
-            image_seconds = seconds_per_image(model, at_any_rate)
+            image_seconds = processes.from_first(seconds_per_image(model, at_any_rate, processes))
             fifth = predicted_seconds(config, config.planned_epochs(len(train)), test_size, image_seconds) / 5
             iterations = min(iterations, max(MINIMUM_ITERATIONS, int(fifth / (image_seconds * config.batch_size))))
         batch_size, allowed = min(config.batch_size, len(train)), trial_images(config, len(train))
         if config.max_lr == "auto" and allowed:
             iterations = min(iterations, max(MINIMUM_ITERATIONS, allowed // 4 // batch_size))
         twin = copy.deepcopy(model)
-        lrs, losses = _library_range_test(twin, train, at_any_rate, device, start_lr, end_lr, iterations)
+        curve_of = (twin, train, at_any_rate, device, start_lr, end_lr, iterations, processes)
+        lrs, losses = processes.from_first(_library_range_test(*curve_of))
     smoothed = smooth(losses)
     curve = RangeTest(lrs, losses, smoothed, suggest(lrs, smoothed))
     if config.max_lr != "auto" or not curve.suggestions:
@@ -176,7 +181,8 @@ def range_test(
     if not allowed:
         return replace(curve, too_short=True, preset_rate=PRESETS.get(config.preset_name, {}).get("max_lr"))
     lowest = float(lrs[smoothed.argmin()])
-    return replace(curve, trials=try_rates(model, train, at_any_rate, lowest, allowed - len(losses) * batch_size))
+    left = allowed - len(losses) * batch_size
+    return replace(curve, trials=try_rates(model, train, at_any_rate, lowest, left, processes))
 
 
 def _library_range_test(
@@ -187,6 +193,7 @@ def _library_range_test(
     start_lr: float,
     end_lr: float,
     iterations: int,
+    processes: Processes,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Learning rates and raw losses up to the last finite one, float64."""
     with warnings.catch_warnings():  # without ipywidgets its import warns into the notebook
@@ -195,11 +202,14 @@ def _library_range_test(
 
     def criterion(logits: Tensor, labels: Tensor) -> Tensor:
         loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+        if processes.count > 1:  # the gradient of its own images, the value of all
+            loss = processes.mean(loss.detach()) + (loss - loss.detach())
         if not math.isfinite(loss.item()):
             raise _NotFiniteError
         return loss
 
-    batches = build_batches(train, config.replace(batch_size=max(2, min(config.batch_size, len(train)))))
+    size = share_size(max(2, min(config.batch_size, len(train))), processes)
+    batches = build_batches(train, config.replace(batch_size=size), processes)
     epoch = batches.epoch(config.resolutions[0][0], 0, iterations * batches.batch_size)
     precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.precision)
     amp = {}
@@ -211,7 +221,7 @@ def _library_range_test(
         }
     optimizer = build_optimizer(model, config)
     _raise_together(optimizer)
-    finder = LRFinder(model, optimizer, criterion, device=device, **amp)
+    finder = LRFinder(parallel_network(model, config, processes), optimizer, criterion, device=device, **amp)
     run = _with_our_bar(finder.range_test)
     with contextlib.suppress(_NotFiniteError):
         run(TrainDataLoaderIter(epoch), start_lr=start_lr, end_lr=end_lr, num_iter=iterations, smooth_f=0)

@@ -15,10 +15,12 @@ from era_support_packages.datasets.normalization import normalize_images
 from era_support_packages.evaluation.tables import Column, Readable, Table
 from era_support_packages.models.modes import evaluation_mode
 from era_support_packages.system.machine import autocast, resolve_device
+from era_support_packages.system.processes import ALONE, Processes
 from era_support_packages.system.progress import progress_bar
 from era_support_packages.training.config import ConfigValues, ResolvedConfig
 from era_support_packages.training.resources import use_resources
 from era_support_packages.training.setup import build_batches, build_optimizer, build_scheduler
+from era_support_packages.training.sharing import share_size
 from era_support_packages.training.step import TrainingStep
 
 FACTOR = 4.0  # between neighbouring rates: shorter trials do not tell closer ones apart
@@ -99,15 +101,18 @@ def trial_images(config: ConfigValues, train_size: int) -> int:
     return allowed if allowed >= FEWEST_STEPS * min(config.batch_size, train_size) else 0
 
 
-def try_rates(model: nn.Module, train: ImageDataset, config: ResolvedConfig, start: float, images: int) -> Trials:
+def try_rates(
+    model: nn.Module, train: ImageDataset, config: ResolvedConfig, start: float, images: int, processes: Processes = ALONE
+) -> Trials:
     """Climb from the rate `start` in steps of a factor of four to the lowest loss, by trials of `images` images in all.
 
     Each trial trains a copy of the model with the run's recipe and a whole schedule of its own on the training images but for
     those held out, at the plan's first resolution; all see the same images in the same order. Nothing of the caller's changes.
+    Several `processes` train together, and go by what the first measures.
     """
     kept, judging = stratified_split(train.labels, min(0.1, HELD_OUT / len(train)))
     part, judges = train.take(kept), train.take(judging)
-    batch_size = min(config.batch_size, len(part))
+    batch_size = share_size(min(config.batch_size, len(part)), processes)
     config = config.replace(batch_size=batch_size)
     count = MOST_TRIALS if images >= MOST_TRIALS * FEWEST_STEPS * batch_size else 4 if images >= LEAST_IMAGES else FEWEST_TRIALS
     steps = max(images // count // batch_size, 2)
@@ -116,14 +121,15 @@ def try_rates(model: nn.Module, train: ImageDataset, config: ResolvedConfig, sta
 
     def loss(rate: float) -> float:
         if rate not in found:
-            found[rate] = _trial(copy.deepcopy(model), part, judges, config.replace(max_lr=rate), steps)
+            losses = _trial(copy.deepcopy(model), part, judges, config.replace(max_lr=rate), steps, processes)
+            found[rate] = processes.from_first(losses)
             bar.update()
         return float(found[rate].mean())
 
     with (
         use_resources(config),
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-        progress_bar(count, "trying learning rates", "rate") as bar,
+        progress_bar(count, "trying learning rates", "rate", **processes.bar) as bar,
     ):
         best, at_start = start, loss(start)
         factor = FACTOR if loss(start * FACTOR) < at_start else 1 / FACTOR
@@ -148,13 +154,15 @@ def _told(found: dict[float, np.ndarray], images: int, held_out: int, steps: flo
     return Trials(losses, margin, error, images, held_out, math.ceil(len(found) * steps))
 
 
-def _trial(model: nn.Module, train: ImageDataset, judges: ImageDataset, config: ResolvedConfig, steps: int) -> np.ndarray:
+def _trial(
+    model: nn.Module, train: ImageDataset, judges: ImageDataset, config: ResolvedConfig, steps: int, processes: Processes
+) -> np.ndarray:
     """The held-out losses after a whole small run at `max_lr`, float64 (H,)."""
     optimizer = build_optimizer(model, config)
-    step = TrainingStep(model, optimizer, config, build_scheduler(optimizer, config, steps))
+    step = TrainingStep(model, optimizer, config, build_scheduler(optimizer, config, steps), processes)
     resolution = config.resolutions[0][0]
     model.train()
-    for batch, labels in build_batches(train, config).epoch(resolution, 0, steps * config.batch_size):
+    for batch, labels in build_batches(train, config, processes).epoch(resolution, 0, steps * config.batch_size):
         step(batch, labels)
     return _losses(model, judges, config, resolution)
 

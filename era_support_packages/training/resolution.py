@@ -101,6 +101,21 @@ def require_held_out(config: ConfigValues, train: ImageDataset) -> None:
         )
 
 
+def require_splits(config: ConfigValues, train: ImageDataset, test: ImageDataset, validation: ImageDataset | None) -> None:
+    """Raise `ValueError` where the splits are not those that the configuration speaks of."""
+    require_held_out(config, train)
+    if (validation is None) == bool(config.validation):
+        raise ValueError(
+            f"validation is {config.validation} in the configuration, and {'no' if validation is None else 'a'} validation split "
+            "is given: a share takes the split that datasets.hold_out held out, and 0 takes none."
+        )
+    if validation is not None and len({(split.mean, split.std) for split in (train, validation, test)}) > 1:
+        raise ValueError(
+            "The training, validation and test images carry different means or standard deviations: take all three from one "
+            "datasets.hold_out."
+        )
+
+
 def _answers(
     config: ConfigValues, device: torch.device, dataset: str, image_size: int = IMAGE_SIZE, fit: Fit = "squash"
 ) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from era_support_packages.models.catalog import build_network
 from era_support_packages.models.initialization import start_residual_blocks, whiten_first_convolution
 from era_support_packages.models.pretrained import own_statistics, start
 from era_support_packages.system.machine import resolve_device
+from era_support_packages.system.processes import ALONE, Processes
 from era_support_packages.training.adapting import is_pretrained
 from era_support_packages.training.config import ConfigValues, PreparedConfig, ResolvedConfig
 from era_support_packages.training.muon import MuonWithSGD
@@ -158,7 +159,7 @@ def augmentation_policy(config: PreparedConfig) -> AugmentationPolicy:
     return AugmentationPolicy(**{field.name: getattr(config, field.name) for field in dataclasses.fields(AugmentationPolicy)})
 
 
-def build_batches(train: ImageDataset, config: PreparedConfig) -> TrainingBatches:
-    """The augmented training batches of a configuration."""
+def build_batches(train: ImageDataset, config: PreparedConfig, processes: Processes = ALONE) -> TrainingBatches:
+    """The augmented training batches of a configuration, or one process's share of each."""
     device, policy = resolve_device(config.device), augmentation_policy(config)
-    return TrainingBatches(train, policy, config.batch_size, device, config.seed, config.workers, config.engine)
+    return TrainingBatches(train, policy, config.batch_size, device, config.seed, config.workers, config.engine, processes)

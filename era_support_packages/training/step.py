@@ -1,4 +1,4 @@
-"""One optimizer step on one batch."""
+"""One optimizer step on one batch, or on one process's share of it."""
 
 from collections.abc import Callable
 
@@ -8,15 +8,20 @@ from torch import Tensor, nn
 
 from era_support_packages.models.weight_gradients import fast_weight_gradients
 from era_support_packages.system.machine import autocast, resolve_device
+from era_support_packages.system.processes import ALONE, Processes
 from era_support_packages.training.config import ResolvedConfig
 from era_support_packages.training.cuda_graph import GraphedPass
+from era_support_packages.training.sharing import parallel_network
 
 # what draws random numbers on the device, which a recorded step must not
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 class TrainingStep:
-    """One optimizer step on one batch: forward in the run's precision, backward, update, schedule."""
+    """One optimizer step on one batch: forward in the run's precision, backward, update, schedule.
+
+    One of several `processes` gives it its share of the batch; the gradients are averaged over all, and the weights stay equal.
+    """
 
     def __init__(
         self,
@@ -24,18 +29,21 @@ class TrainingStep:
         optimizer: torch.optim.Optimizer,
         config: ResolvedConfig,
         scheduler: torch.optim.lr_scheduler.OneCycleLR | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self.model, self.optimizer, self.config, self.scheduler = model, optimizer, config, scheduler
+        self.processes = processes
         self.device = resolve_device(config.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
-        forward = torch.compile(model) if config.compile else model  # the same weights; the model itself stays as it is
+        parallel = parallel_network(model, config, processes)  # the same weights; the model itself stays as it is
+        forward = torch.compile(parallel) if config.compile else parallel
         single = ForwardBackward(forward, optimizer, self.scaler, self.device, config)
         drops = any(isinstance(module, _DROPOUT) and module.p > 0 for module in model.modules())
-        graphed = config.cuda_graph and self.device.type == "cuda" and not config.compile and not drops
+        graphed = config.cuda_graph and self.device.type == "cuda" and not config.compile and not drops and processes.count == 1
         self.forward_backward = GraphedPass(single) if graphed else single
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The batch's mean loss and its number of correct predictions, both still on the device."""
+        """The mean loss of these images and their number of correct predictions, both still on the device."""
         loss, correct = self.forward_backward(images, labels)
         self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -8,7 +8,7 @@ import pytest
 from era_support_packages.commands.command_line import COMMANDS, build_parser
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("docs/command-line.md", "README.md")
+PAGES = ("docs/command-line.md", "docs/scaling.md", "README.md")
 TYPED = [
     (page, line.strip())
     for page in PAGES

@@ -119,6 +119,7 @@ def test_summary_json(run):
         "seed": 3,
         "versions": versions(),
         "hardware": describe(torch.device("cpu")),
+        "processes": 1,
         "data": None,
     }
     values = run.write_summary(RECORDS, CONFIG, "colours", flops=167 * 10**12, test_accuracy_tta=67.5)

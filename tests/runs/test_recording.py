@@ -17,18 +17,16 @@ from torch import Tensor, nn
 
 from era_support_packages.datasets.image_dataset import data_fingerprint
 from era_support_packages.datasets.normalization import normalize
-from era_support_packages.runs import recording
+from era_support_packages.runs import recording, untrained
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.preparation import PreparedRun
 from era_support_packages.runs.recording import (
-    NotTrainedError,
     RunStopped,
-    Untrained,
     choose_learning_rate,
-    require_complete,
     train_in_folder,
     train_or_stop,
 )
+from era_support_packages.runs.untrained import NotTrainedError, Untrained, require_complete
 from era_support_packages.training import batch_norm
 from era_support_packages.training.checkpoint import Checkpoint, CheckpointError
 from era_support_packages.training.failures import DeviceFailedError, OutOfMemoryError, TrainingDivergedError, is_device_failure
@@ -640,7 +638,7 @@ def test_a_run_that_was_stopped_fails_or_says_so_at_the_end_of_the_notebook(tmp_
         require_complete(run, stopped)
     assert raised.value._render_traceback_() == [str(raised.value)] == [sentence]
     with monkeypatch.context() as patch:
-        patch.setattr(recording, "is_interactive", lambda: True)  # a person is told, and nothing fails
+        patch.setattr(untrained, "is_interactive", lambda: True)  # a person is told, and nothing fails
         require_complete(run, stopped)
     assert capsys.readouterr().out == f"{sentence}\n"
     run.checkpoint_file.write_bytes(b"x")

@@ -15,4 +15,4 @@ def long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
 def instant(monkeypatch: pytest.MonkeyPatch) -> None:
     """No steps are timed beforehand: an image costs two seconds."""
     for module in (loop, lr_finder):
-        monkeypatch.setattr(module, "seconds_per_image", lambda model, config: 2.0)
+        monkeypatch.setattr(module, "seconds_per_image", lambda model, config, *_: 2.0)

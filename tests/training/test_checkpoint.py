@@ -205,7 +205,7 @@ def having(values: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {name: value for name, value in {**values, **changes}.items() if value is not ...}
 
 
-NEEDED = [field.name for field in dataclasses.fields(Checkpoint) if field.name not in ("classifier", "data")]
+NEEDED = [field.name for field in dataclasses.fields(Checkpoint) if field.name not in ("classifier", "data", "processes")]
 OTHER_CONTENTS: list[Callable[[dict[str, Any]], Any]] = [
     lambda content: content["model"],
     lambda content: {"state_dict": content["model"], "epoch": 3},
@@ -216,6 +216,7 @@ OTHER_VALUES: list[dict[str, Any]] = [
     *({name: ...} for name in NEEDED),
     *({"format": torch.tensor([2, 2])}, {"config": [1, 2]}, {"config": None}, {"records": [1, 2]}, {"records": None}),
     *({"model": {"conv.weight": 1.5}}, {"model": [torch.zeros(3)]}, {"logits": [[0.0, 1.0]]}, {"planned": "three"}),
+    {"processes": "two"},
     *({"data": {"name": "x"}}, {"config": having(CONFIG.to_dict(), model=torch.tensor([1, 2]))}),
     *({"config": having(CONFIG.to_dict(), **change)} for change in ({"epochs": 0}, {"epoch": 3}, {"preset_name": ...})),
 ]

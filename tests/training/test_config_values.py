@@ -42,7 +42,7 @@ CHOICES = {
 }
 SWITCHES = (
     *("decay_norms_and_biases", "whitening", "alternating_flip", "cutout_first", "test_time_flip", "final_test"),
-    *("cuda_graph", "compile", "deterministic", "skip_broken"),
+    *("cuda_graph", "compile", "sync_batch_norm", "deterministic", "skip_broken"),
 )
 BAD_VALUES: dict[str, tuple[list[Any], str]] = {
     "dataset": (["", " ", 10, None, "\0", True, b"x", [], OBJECT], "give it as text."),

@@ -33,7 +33,7 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> Tried:
     """What was tried: the rate and the images. The loss is the distance to 0.1 in factors of four, above 2 infinite."""
     tried: Tried = []
 
-    def trial(model, train, judges, config, steps):
+    def trial(model, train, judges, config, *_):
         tried.append((config.max_lr, train, judges))
         return losses(abs(math.log(config.max_lr / 0.1, 4)) if config.max_lr <= 2 else math.inf)
 
