@@ -38,7 +38,7 @@ def prepare_together(processes: Processes, preset: str, data_root: str | None, r
         data_set = load_fitted(found.dataset, data_root, found.skip_broken, fitting_of(found))
         changes = data_fingerprint(*data_set).changes(DataFingerprint.from_dict(data)) if data else ""
         if changes:
-            raise DatasetError(f"the data here is not that of the first process: {changes}. Give all of them the same.")
+            raise DatasetError(f"The data here is not that of the first process: {changes}. Give all of them the same.")
         return with_its_statistics(run, found, split_data(*data_set, found), processes)
 
     return processes.together(lambda: own[0] if own else load())
