@@ -12,12 +12,12 @@ from era_support_packages.evaluation.intervals import share_interval
 from era_support_packages.evaluation.mistakes import class_scores, most_confused, suspicious_labels
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.evaluation.tables import text_markdown
-from era_support_packages.runs.entry import COMPLETE, changed_values, read_entry, values_text
+from era_support_packages.runs.entry import COMPLETE, read_entry, values_text
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.preparation import PreparedRun, prepare
 from era_support_packages.runs.readings import kept_readings
+from era_support_packages.runs.repeating import repeating
 from era_support_packages.training.checkpoint import Checkpoint
-from era_support_packages.training.config import TrainingConfig
 from era_support_packages.training.cost import duration
 from era_support_packages.training.history import History
 
@@ -60,12 +60,12 @@ def opened(folder: Path, what: str, data_root: str | None = None, weights: bool 
 
 def recipe(run: Run) -> tuple[str, tuple[str, ...]]:
     """The command that repeats a finished run, and sentences on its values, its cost, and the versions it was made with."""
-    values = TrainingConfig.from_dict(json.loads((run.folder / "config.json").read_text(encoding="utf-8")))
-    said, changed = run.summary(), changed_values(values)
-    words = [f"--preset {values.preset_name} --dataset {_word(values.dataset)} --seed {values.seed}"]
-    words += [f"--{name.replace('_', '-')} {_word(value)}" for name, value in changed.items()]
+    config, said = run.config(), run.summary()
+    given = repeating(config)
+    words = [f"--preset {config.preset_name} --dataset {_word(config.dataset)} --seed {config.seed}"]
+    words += [f"--{name.replace('_', '-')} {_word(value)}" for name, value in given.items()]
     return " ".join(["python -m era_support_packages train", *words]), (
-        f"Beside the preset's values: {values_text(changed) or 'none'}.",
+        f"Values that are given, or that another machine might choose otherwise: {values_text(given)}.",
         f"It took {duration(said['seconds'])} on {said['hardware']}, for {said['pflops']:.4g} PFLOP.",
         f"Versions: {', '.join(f'{name} {version}' for name, version in said['versions'].items())}.",
     )

@@ -88,7 +88,7 @@ def read_entry(folder: Path) -> RunEntry:
         preset=config.preset_name,
         dataset=_data_name(folder, config),
         seed=config.seed,
-        changed=changed_values(config),
+        changed=changed_values(config, folder),
         epochs=_rows(folder),
     )
     try:
@@ -109,10 +109,17 @@ def read_entry(folder: Path) -> RunEntry:
     return replace(found, state=state, data=data if isinstance(data, str) else None, **numbers)
 
 
-def changed_values(config: TrainingConfig) -> dict[str, Any]:
-    """What a configuration has otherwise than its preset, without seed, data, and what only the machine decides."""
+def changed_values(config: TrainingConfig, folder: Path) -> dict[str, Any]:
+    """What a run has otherwise than its preset, without seed, data, what only the machine decides, and what "auto" became.
+
+    Of a folder of images nobody can tell whether "auto" chose the image size: it is named.
+    """
     preset, values = TrainingConfig.preset(config.preset_name).to_dict(), config.to_dict()
     preset = usual(preset, values)
+    if values["fit"] != "auto":  # what wrote the file knew of it, so that "squash" was asked for
+        preset["fit"] = "crop"
+    if preset["max_lr"] == "auto" and values["max_lr"] != "auto" and not _range_test_was_used(folder):
+        preset["max_lr"] = None
     left_out = {*_OWN_COLUMNS, *_OF_THE_MACHINE}
     return {
         name: value
@@ -154,6 +161,13 @@ def _data_name(folder: Path, config: TrainingConfig) -> str:
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         return str(json.loads((folder / "data.json").read_text(encoding="utf-8"))["name"])
     return Path(config.dataset).name
+
+
+def _range_test_was_used(folder: Path) -> bool:
+    """Whether the range test of a run gave its peak rate."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        return bool(json.loads((folder / "range_test.json").read_text(encoding="utf-8"))["used"])
+    return False
 
 
 def _rows(folder: Path) -> int:

@@ -16,6 +16,7 @@ _PLAIN: dict[str, Any] = {"whitening": False, "residual_start": "random", "norm_
 _STARTED: dict[str, Any] = {"max_lr": 0.01}  # weights that have learned would be lost at a preset's rate
 _WITHOUT_MUON: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.9}
 _LENGTHS = ("crop_padding", "cutout")  # in px at the size of the images
+_BUILT_IN = ("cifar10", "cifar100", "digits")  # whose images are of `PRESET_SIZE` where nothing else is asked for
 
 
 def adapted(values: Mapping[str, Any], image_size: int) -> dict[str, Any]:
@@ -44,9 +45,23 @@ def usual(preset: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any
     if not isinstance(size, int):  # stored before sizes could be chosen
         return dict(preset)
     found = adapted({**preset, **{name: values[name] for name in ("model", "weights", "pretrained")}}, size)
-    found |= {"model": preset["model"], "weights": preset["weights"], "image_size": PRESET_SIZE}
-    found |= {"fit": values["fit"] if size == PRESET_SIZE else "crop", "pretrained": is_library_name(model) and weights is None}
+    # of a folder nobody can tell whether its size was asked for
+    found |= {"model": preset["model"], "weights": preset["weights"], "image_size": PRESET_SIZE if is_built_in(values) else None}
+    before_sizes = size == PRESET_SIZE and values["fit"] == "squash"
+    found |= {"fit": "squash" if before_sizes else "crop", "pretrained": is_library_name(model) and weights is None}
+    if found["horizontal_flip"] == "auto":
+        found["horizontal_flip"] = usual_flip(values["dataset"])
     return found
+
+
+def usual_flip(dataset: str) -> float:
+    """What a `horizontal_flip` that is left open becomes: digits have no mirror image."""
+    return 0.0 if dataset == "digits" else 0.5
+
+
+def is_built_in(values: Mapping[str, Any]) -> bool:
+    """Whether the data of a stored configuration is a data set by name, and no folder."""
+    return values["dataset"] in _BUILT_IN
 
 
 def is_pretrained(values: Mapping[str, Any]) -> bool:

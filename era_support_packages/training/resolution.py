@@ -9,7 +9,7 @@ from era_support_packages.datasets.fitting import IMAGE_SIZE, Fit
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.models.libraries import check_name, check_sizes, is_library_name
 from era_support_packages.system.machine import resolve_device, resolve_precision
-from era_support_packages.training.adapting import adapted, is_pretrained
+from era_support_packages.training.adapting import adapted, is_pretrained, usual_flip
 from era_support_packages.training.config import ConfigValues, PreparedConfig, ResolvedConfig, TrainingConfig
 
 BEFORE_SIZES: dict[str, Any] = {"image_size": IMAGE_SIZE, "fit": "squash", "pretrained": False}
@@ -130,6 +130,6 @@ def _answers(
         "engine": lambda: "device",
         "workers": lambda: 2 if device.type == "cuda" and config.engine == "samples" else 0,
         "threads": torch.get_num_threads,
-        "horizontal_flip": lambda: 0.0 if dataset == "digits" else 0.5,
+        "horizontal_flip": lambda: usual_flip(dataset),
     }
     return {name: answer() for name, answer in answers.items() if getattr(config, name) == "auto"}
