@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,8 @@ from era_support_packages.datasets.image_dataset import DatasetError
 from era_support_packages.notebook.parameters import as_typed
 from era_support_packages.system.command_values import CommandParser
 from era_support_packages.system.plain_error import PlainError
+
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # all but tab and line end; names that are no UTF-8
 
 
 def add_output_options(parser: CommandParser, record: str) -> None:
@@ -36,7 +39,7 @@ def reporter(options: dict[str, Any]) -> Callable[[str], None]:
     def report(line: str) -> None:
         if not options["quiet"]:
             said = line if "\n" in line else as_typed(line, "options")  # tables name values as config.json does
-            print(said, file=stream, flush=True)
+            print(printable(said), file=stream, flush=True)
 
     return report
 
@@ -47,10 +50,15 @@ def problem_of(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, DatasetError | ValueError | OSError):
         if isinstance(error, OSError) and error.filename:  # of the system, in its words
             problem = f"{error.filename} cannot be used ({error.strerror}): give another place."
-        return as_typed(problem, "options"), 2
-    return (as_typed(problem, "options"), 1) if isinstance(error, PlainError) else None
+        return printable(as_typed(problem, "options")), 2
+    return (printable(as_typed(problem, "options")), 1) if isinstance(error, PlainError) else None
 
 
 def print_result(value: Any, options: dict[str, Any], text: Callable[[], str]) -> None:
     """The result: `value` as JSON where that was asked for, else the text."""
-    print(json.dumps(value, indent=2) if options["json"] else text())
+    print(json.dumps(value, indent=2) if options["json"] else printable(text()))
+
+
+def printable(text: str) -> str:
+    """A text with what would steer the terminal written out, as in the name of a folder: \\x1b for an escape."""
+    return _STEERING.sub(lambda found: ascii(found.group())[1:-1], text)

@@ -4,14 +4,18 @@ import sys
 from typing import Any
 
 from era_support_packages.commands.output import add_output_options, add_run_options, print_result, reporter
-from era_support_packages.runs.listing import SORT_KEYS, find_runs, list_runs
+from era_support_packages.runs.listing import SORT_KEYS, RunList, find_runs, list_runs
 from era_support_packages.system.command_values import CommandLineError, CommandParser, read_value
 
 _USAGE = """{0} [list] [--sort COLUMN] [--where NAME=VALUE ...]
-       {0} best [--dataset NAME]
+       {0} best [--dataset NAME] [--where NAME=VALUE ...]
        {0} rename RUN NEW_NAME
        {0} delete RUN [RUN ...] [--yes]
        {0} prune [RUN ...] [--weights half|none] [--yes]"""
+_LUCK = (
+    "Of runs that differ little, the highest is the luckiest too: to choose between values, give each several seeds and compare "
+    "their means."
+)
 _ACTIONS = ("list", "best", "rename", "delete", "prune")
 
 
@@ -42,9 +46,7 @@ def run(options: dict[str, Any]) -> int:
     if action == "list":
         return _list(options)
     if action == "best":
-        best = list_runs(options["output_dir"]).best(options["dataset"])
-        print_result(best.to_dict(), options, lambda: str(best.folder))
-        return 0
+        return _best(options)
     if action == "rename" and len(names) != 2:
         raise CommandLineError("rename takes the name of a run and the new name.")
     if action == "delete" and not names:
@@ -52,15 +54,29 @@ def run(options: dict[str, Any]) -> int:
     return {"rename": _rename, "delete": _delete, "prune": _prune}[action](options)
 
 
-def _list(options: dict[str, Any]) -> int:
-    found = list_runs(options["output_dir"])
+def _chosen(options: dict[str, Any]) -> RunList:
+    """The runs of the folder that --where leaves."""
     wanted = {}
     for pair in options["where"]:
         name, equals, value = pair.partition("=")
         if not equals:
             raise CommandLineError(f"--where {pair!r} has no value: write NAME=VALUE, such as preset=cpu.")
         wanted[name.replace("-", "_")] = value if name in ("name", "run_name", "dataset") else read_value(value)
-    found = found.where(**wanted)
+    found = list_runs(options["output_dir"])
+    return found.where(**wanted) if wanted else found
+
+
+def _best(options: dict[str, Any]) -> int:
+    found = _chosen(options).best(options["dataset"])
+    accuracy = found.validation_accuracy if found.judged_by == "validation" else found.test_accuracy
+    if not options["quiet"]:
+        print(f"The highest accuracy on the {found.judged_by} split, {accuracy:.2f} %. {_LUCK}", file=sys.stderr)
+    print_result({**found.to_dict(), "judged_by": found.judged_by}, options, lambda: str(found.folder))
+    return 0
+
+
+def _list(options: dict[str, Any]) -> int:
+    found = _chosen(options)
     if options["sort"]:
         found = found.sorted_by(options["sort"].removeprefix("-"), descending=options["sort"].startswith("-"))
     value = {"folder": str(found.root), "runs": [entry.to_dict() for entry in found.entries], "no_runs": list(found.strangers)}
@@ -113,7 +129,9 @@ def _prune(options: dict[str, Any]) -> int:
         try:
             size = prune(folder, options["weights"])
         except ValueError as error:
-            report(f"{folder} is left as it is: {error}")
+            problem = str(error)  # which may name the folder itself
+            own = f"{folder} "
+            report(f"{own}is left as it is: {f'it {problem.removeprefix(own)}' if problem.startswith(own) else problem}")
             failed = True
             continue
         pruned.append(str(folder))

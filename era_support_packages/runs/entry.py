@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -14,7 +15,7 @@ from filelock import Timeout
 from era_support_packages.runs.finished import summary
 from era_support_packages.system.locks import file_lock
 from era_support_packages.system.settings import is_number
-from era_support_packages.training.adapting import usual
+from era_support_packages.training.adapting import PRESET_SIZE, is_built_in, usual
 from era_support_packages.training.config import TrainingConfig
 
 COMPLETE, STOPPED, TRAINING, UNREADABLE = "complete", "stopped", "being trained", "unreadable"
@@ -57,6 +58,15 @@ class RunEntry:
     pflops: float | None = None
     data: str | None = None
     """digest of its data's fingerprint, None where nobody kept one"""
+    path: str = ""
+    """its data as it was asked for: a name or a folder"""
+    validation: float = 0.0
+    """share of the training images held out, by the run's seed"""
+
+    @property
+    def judged_by(self) -> str:
+        """The split whose accuracy it is judged by: "validation" where images were held out for that, else "test"."""
+        return "test" if self.validation_accuracy is None else "validation"
 
     @property
     def name(self) -> str:
@@ -75,7 +85,7 @@ class RunEntry:
 def read_entry(folder: Path) -> RunEntry:
     """The run in a folder with a config.json; broken files make it unreadable, they raise nothing."""
     modified = max(_time(folder / name) for name in ("config.json", "metrics.csv", "summary.json"))
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    size = sum(_size(os.path.join(inside, name)) for inside, _, names in os.walk(folder) for name in names)
     try:
         config = TrainingConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -90,6 +100,8 @@ def read_entry(folder: Path) -> RunEntry:
         seed=config.seed,
         changed=changed_values(config, folder),
         epochs=_rows(folder),
+        path=config.dataset,
+        validation=config.validation,
     )
     try:
         said = summary(folder)
@@ -117,7 +129,7 @@ def changed_values(config: TrainingConfig, folder: Path) -> dict[str, Any]:
     preset, values = TrainingConfig.preset(config.preset_name).to_dict(), config.to_dict()
     preset = usual(preset, values)
     if values["fit"] != "auto":  # what wrote the file knew of it, so that "squash" was asked for
-        preset["fit"] = "crop"
+        preset |= {"fit": "crop", "image_size": PRESET_SIZE if is_built_in(values) else None}
     if preset["max_lr"] == "auto" and values["max_lr"] != "auto" and not _range_test_was_used(folder):
         preset["max_lr"] = None
     left_out = {*_OWN_COLUMNS, *_OF_THE_MACHINE}
@@ -178,6 +190,13 @@ def _rows(folder: Path) -> int:
 
 def _number(value: Any) -> float | None:
     return float(value) if is_number(value, whole=False) else None
+
+
+def _size(file: str) -> int:
+    """Bytes of a file; 0 for a temporary one that is gone by now, as the run is being written."""
+    with contextlib.suppress(OSError):
+        return os.stat(file).st_size
+    return 0
 
 
 def _time(file: Path) -> float:

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -12,11 +14,14 @@ from era_support_packages.datasets.image_dataset import fingerprint_of
 from era_support_packages.datasets.validation import hold_out
 from era_support_packages.runs.data_sets import fitting_of, load_fitted
 from era_support_packages.runs.entry import COMPLETE, is_locked, read_entry
-from era_support_packages.runs.folder import Run, RunError
+from era_support_packages.runs.folder import Run, RunBusyError, RunError
+from era_support_packages.runs.listing import holds_run
 from era_support_packages.system.atomic_file import write_atomically
 from era_support_packages.system.tensor_file import read_tensors, write_tensors
 from era_support_packages.training.config import TrainingConfig
 from era_support_packages.training.config_checks import FOLDER_NAME, is_folder_name
+
+_NOT_WRITABLE = "{} cannot be {} ({}): see that it and the folder around it can be written, and that there is room on the disk."
 
 
 def rename(folder: Path, name: str) -> Path:
@@ -31,10 +36,16 @@ def rename(folder: Path, name: str) -> Path:
     target = folder.parent / name
     if os.path.lexists(target):
         raise RunError(f"{target} is there already: give another name.")
-    with run.locked():
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        write_atomically(folder / "config.json", (json.dumps({**values, "run_name": name}, indent=2) + "\n").encode())
-        os.rename(folder, target)
+    _require_movable(folder, "renamed")
+    with _changing(run, "renamed"):
+        before = (folder / "config.json").read_bytes()
+        values = {**json.loads(before.decode("utf-8")), "run_name": name}
+        write_atomically(folder / "config.json", (json.dumps(values, indent=2) + "\n").encode())
+        try:
+            os.rename(folder, target)
+        except OSError:
+            write_atomically(folder / "config.json", before)
+            raise
     (target / ".lock").unlink(missing_ok=True)
     return target
 
@@ -42,9 +53,15 @@ def rename(folder: Path, name: str) -> Path:
 def delete(folder: Path) -> None:
     """Delete a run's folder for good. Raises `RunError` for a folder that holds no run, and while the run is being trained."""
     check_run(folder)
-    with Run(folder).locked():
+    _require_movable(folder, "deleted")
+    with _changing(Run(folder), "deleted"):
         pass
-    shutil.rmtree(folder)
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise RunError(
+            f"{folder} could not be deleted as a whole ({error.strerror or error}): delete the rest yourself."
+        ) from None
 
 
 def prunable(folder: Path) -> str:
@@ -52,7 +69,7 @@ def prunable(folder: Path) -> str:
     found = read_entry(folder)
     if found.state != COMPLETE:
         return f"it is {found.state}"
-    if not (folder / "checkpoint.pt").is_file():
+    if not os.path.isfile(folder / "checkpoint.pt"):
         return "it has no checkpoint.pt"
     return ""
 
@@ -67,7 +84,7 @@ def prune(folder: Path, weights: str = "half") -> int:
     if problem := prunable(folder):
         raise RunError(f"{folder} cannot be pruned: {problem}.")
     run = Run(folder)
-    with run.locked():
+    with _changing(run, "pruned"):
         file = run.checkpoint_file
         content, before = read_tensors(file), file.stat().st_size
         if not content["model"]:
@@ -108,11 +125,34 @@ def _changed_predictions(run: Run, file: Path) -> int:
     return int((before != after).sum())
 
 
+@contextmanager
+def _changing(run: Run, done: str) -> Iterator[None]:
+    """While no other process trains the run; what hinders a change to its files is a `RunError` that says what to do."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(run.locked())
+        except RunBusyError:
+            raise RunError(f"{run.folder} is being trained by another process: wait until it is done.") from None
+        except RunError as error:
+            reason = getattr(error.__context__, "strerror", None) or "no permission"
+            raise RunError(_NOT_WRITABLE.format(run.folder, done, reason)) from None
+        try:
+            yield
+        except OSError as error:
+            raise RunError(_NOT_WRITABLE.format(run.folder, done, error.strerror or error)) from None
+
+
+def _require_movable(folder: Path, done: str) -> None:
+    """Raise `RunError` where the folder around a run may not be changed, before any of its files is."""
+    if not os.access(folder.absolute().parent, os.W_OK | os.X_OK):
+        raise RunError(_NOT_WRITABLE.format(folder, done, f"{folder.absolute().parent} is read-only"))
+
+
 def check_run(folder: Path) -> None:
     """Raise `RunError` for what may not be moved or deleted: what is no run, holds other runs, is a link, or is being trained."""
     if folder.is_symlink():
         raise RunError(f"{folder} is a link to a folder: give the folder that it leads to, or remove the link yourself.")
-    if not (folder / "config.json").is_file():
+    if not holds_run(folder):
         raise RunError(f"{folder} holds no run: it has no config.json.")
     try:
         TrainingConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -55,6 +55,10 @@ class RunList(Readable):
     root: Path
     entries: tuple[RunEntry, ...]
     strangers: tuple[str, ...] = ()
+    asked: str = ""
+    """the values of `where`, in words"""
+    total: int = 0
+    """with `asked`: how many runs there were to choose from"""
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -103,6 +107,10 @@ class RunList(Readable):
         said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
         count = f"{len(self)} run{'s' * (len(self) != 1)}"
         text = f"{count} in the folder {self.root}: {said}." if self.entries else f"There are no runs in the folder {self.root}."
+        if self.asked and self.total:
+            of = f"of the {self.total} runs" if self.total > 1 else "of the one run"
+            has = "have" if len(self) > 1 else "has"
+            text = f"{len(self) or 'None'} {of} in the folder {self.root} {has} {self.asked}{f': {said}' if said else ''}."
         if not self.strangers:
             return text
         more = len(self.strangers) - _MOST_NAMED
@@ -129,7 +137,9 @@ class RunList(Readable):
         for name in wanted:
             if name not in names:
                 raise ListingError(f"Runs have no value {name!r}: {nearest_names(name, names)}")
-        return replace(self, entries=tuple(run for run in self.entries if all(_has(run, *item) for item in wanted.items())))
+        found = tuple(run for run in self.entries if all(_has(run, *item) for item in wanted.items()))
+        asked = ", ".join(part for part in (self.asked, values_text(wanted)) if part)
+        return replace(self, entries=found, asked=asked, total=self.total if self.asked else len(self))
 
     def beside(self, folder: Path, count: int = 5) -> "RunList":
         """The run in `folder` and the last `count` others on the same data, the oldest first."""
@@ -138,7 +148,7 @@ class RunList(Readable):
             raise ListingError(f"There is no run {folder.name!r} in {self.root}: {nearest_names(folder.name, [*self._names])}")
         others = [run for run in self.entries if run is not own and run.data is not None and run.data == own.data]
         chosen = sorted([*others[max(0, len(others) - count) :], own], key=lambda run: (run.modified, run.name))
-        return replace(self, entries=tuple(chosen), strangers=())
+        return replace(self, entries=tuple(chosen), strangers=(), asked="")
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -147,11 +157,12 @@ class RunList(Readable):
     def best(self, dataset: str | None = None) -> RunEntry:
         """The complete run with the highest accuracy: on the validation split where a run has one, else on the test split.
 
-        Runs that were judged on different splits are not compared; of a sweep's trials, which were never tested, none is taken
-        where others were. Raises `ListingError` where there is no run, and where the
-        runs are on different data and `dataset` does not say which is meant.
+        `dataset`: the name of its data, or its folder. Runs that were judged on different splits are not compared, nor those
+        that held out other images; of a sweep's trials, which were never tested, none is taken where others were. Raises
+        `ListingError` for such runs, where there is no run, and where the runs are on different data and `dataset` does not say
+        which is meant.
         """
-        runs = [run for run in self.entries if run.state == COMPLETE and dataset in (None, run.dataset)]
+        runs = [run for run in self.entries if run.state == COMPLETE and (dataset is None or _is_on(run, dataset))]
         if not runs:
             of = "" if dataset is None else f" on {dataset!r}"
             raise ListingError(f"There is no complete run{of} in {self.root}: train one first.")
@@ -166,6 +177,12 @@ class RunList(Readable):
                 f"{len(validated)} of {len(runs)} runs were judged on a validation split and the others on the test split: these "
                 "accuracies cannot be compared; train them all with the same validation."
             )
+        if len(drawn := sorted({(run.validation, run.seed) for run in validated})) > 1:
+            held_out = " and ".join(f"a share of {share:g} by the seed {seed}" for share, seed in drawn[:2])
+            raise ListingError(
+                f"The runs were judged on different validation images ({held_out}): these accuracies cannot be compared; choose "
+                "the runs of one validation share and one seed with where, which is --where on a command line."
+            )
         return max(runs, key=lambda run: (_judged(run), -run.modified))
 
 
@@ -173,7 +190,7 @@ def list_runs(folder: str | os.PathLike[str] = "runs") -> RunList:
     """The runs in a folder, the oldest first; nothing is changed. A folder that is not there holds none.
 
     A run that another process trains is marked as such; one whose files are broken or of another version is listed with the
-    reason. Raises `ListingError` for a file, and for a folder that cannot be read.
+    reason; a link to another of the folders is left out. Raises `ListingError` for a file, and for a folder that cannot be read.
 
     >>> from era_support_packages.runs import list_runs
     >>> print(list_runs("nothing-yet").reading())
@@ -181,14 +198,21 @@ def list_runs(folder: str | os.PathLike[str] = "runs") -> RunList:
     """
     root = expanded(folder)
     try:
-        inside = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        inside = sorted(path for path in root.iterdir() if os.path.isdir(path) and not path.name.startswith("."))
     except FileNotFoundError:
         inside = []
     except OSError as error:
         raise ListingError(f"{root} cannot be listed ({error.strerror or error}): give the folder that holds the runs.") from None
-    runs = [path for path in inside if (path / "config.json").is_file()]
+    runs = [path for path in inside if holds_run(path)]
     strangers = tuple(path.name for path in inside if path not in runs)
-    return RunList(root, tuple(sorted((read_entry(path) for path in runs), key=lambda run: (run.modified, run.name))), strangers)
+    once = {path.resolve(): path for path in sorted(runs, key=lambda path: not path.is_symlink())}  # a link, else the folder
+    entries = sorted(map(read_entry, once.values()), key=lambda run: (run.modified, run.name))
+    return RunList(root, tuple(entries), strangers)
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether there is a config.json in a folder; a folder that may not be looked into holds none."""
+    return os.path.isfile(folder / "config.json")
 
 
 def find_runs(names: Iterable[str], folder: str | os.PathLike[str] = "runs") -> tuple[Path, ...]:
@@ -196,7 +220,7 @@ def find_runs(names: Iterable[str], folder: str | os.PathLike[str] = "runs") -> 
     root, found = expanded(folder), []
     for name in names:
         places = [root / name, expanded(name)]
-        path = next((place for place in places if (place / "config.json").is_file()), None)
+        path = next((place for place in places if holds_run(place)), None)
         if path is None:
             there = [run.name for run in list_runs(root).entries]
             hint = nearest_names(name, there) if there else "there is none at all."
@@ -211,10 +235,24 @@ def _judged(run: RunEntry) -> float:
     return 0.0 if by is None else by
 
 
+def _is_on(run: RunEntry, dataset: Any) -> bool:
+    """Whether that is the data of a run: by its name, or by its folder."""
+    if dataset in (run.dataset, run.path):
+        return True
+    return isinstance(dataset, str) and os.path.sep in dataset and expanded(dataset).resolve() == expanded(run.path).resolve()
+
+
 def _has(run: RunEntry, name: str, wanted: Any) -> bool:
-    if name in ("name", "state", "preset", "dataset", "seed"):
-        return getattr(run, name) == wanted
-    with contextlib.suppress(OSError, ValueError, AttributeError):
+    if name == "dataset":
+        return _is_on(run, wanted)
+    if name in ("name", "state", "preset", "seed"):
+        return _is_same(getattr(run, name), wanted)
+    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
         value = json.loads((run.folder / "config.json").read_text(encoding="utf-8")).get(name)
-        return value == (list(wanted) if isinstance(wanted, Sequence) and not isinstance(wanted, str) else wanted)
+        return _is_same(value, json.loads(json.dumps(wanted)))  # tuples become lists
     return False
+
+
+def _is_same(value: Any, wanted: Any) -> bool:
+    """Equal, and both or neither of them true or false: to Python 1 is True."""
+    return isinstance(value, bool) == isinstance(wanted, bool) and bool(value == wanted)

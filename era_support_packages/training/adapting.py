@@ -45,8 +45,7 @@ def usual(preset: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any
     if not isinstance(size, int):  # stored before sizes could be chosen
         return dict(preset)
     found = adapted({**preset, **{name: values[name] for name in ("model", "weights", "pretrained")}}, size)
-    # of a folder nobody can tell whether its size was asked for
-    found |= {"model": preset["model"], "weights": preset["weights"], "image_size": PRESET_SIZE if is_built_in(values) else None}
+    found |= {"model": preset["model"], "weights": preset["weights"], "image_size": PRESET_SIZE}
     before_sizes = size == PRESET_SIZE and values["fit"] == "squash"
     found |= {"fit": "squash" if before_sizes else "crop", "pretrained": is_library_name(model) and weights is None}
     if found["horizontal_flip"] == "auto":
