@@ -11,9 +11,10 @@ from era_support_packages.commands import output
 from era_support_packages.commands.command_line import main
 from era_support_packages.runs import ListingError, entry, keeping, list_runs
 from era_support_packages.runs.folder import RunBusyError
+from era_support_packages.runs.listing import find_runs
 
 
-def changed(folder, name, **values):
+def changed(folder, name, /, **values):
     """Some values of a file of a run, written."""
     before = json.loads((folder / name).read_text())
     (folder / name).write_text(json.dumps({**before, **values}))
@@ -50,8 +51,8 @@ def test_accuracies_on_other_validation_images_are_not_compared(here, capsys):
         changed(here / "runs" / name, "summary.json", validation_accuracy=30.0 + 10 * len(name))
     assert main(["runs", "best"]) == 2
     error = capsys.readouterr().err
-    assert "validation=0.1 seed=0 and validation=0.4 seed=1" in error
-    assert "--where validation=0.1 seed=0" in error
+    assert "a share of 0.1 by the seed 0 and a share of 0.4 by the seed 1" in error
+    assert "--where" in error
     assert main(["runs", "best", "--where", "validation=0.1", "seed=0"]) == 0
     said = capsys.readouterr()
     assert said.out == "runs/second-again\n"
@@ -89,14 +90,7 @@ def test_a_folder_without_permission_is_left_out(here, monkeypatch):
     found = list_runs("runs")
     assert (len(found), found.strangers) == (3, ("lost+found",))
     with pytest.raises(ListingError, match="'lost\\+found'"):
-        keeping_of("lost+found")
-
-
-def keeping_of(name):
-    """The folder that a name is looked up as."""
-    from era_support_packages.runs.listing import find_runs
-
-    return find_runs([name])
+        find_runs(["lost+found"])
 
 
 def test_a_link_to_a_run_is_no_second_one(here):
