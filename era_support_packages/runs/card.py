@@ -16,7 +16,7 @@ from era_support_packages.runs.entry import COMPLETE, read_entry, values_text
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.preparation import PreparedRun, prepare
 from era_support_packages.runs.readings import kept_readings
-from era_support_packages.runs.repeating import repeating
+from era_support_packages.runs.repeating import needed_values
 from era_support_packages.training.checkpoint import Checkpoint
 from era_support_packages.training.cost import duration
 from era_support_packages.training.history import History
@@ -61,7 +61,7 @@ def opened(folder: Path, what: str, data_root: str | None = None, weights: bool 
 def recipe(run: Run) -> tuple[str, tuple[str, ...]]:
     """The command that repeats a finished run, and sentences on its values, its cost, and the versions it was made with."""
     config, said = run.config(), run.summary()
-    given = repeating(config)
+    given = needed_values(config)
     words = [f"--preset {config.preset_name} --dataset {_word(config.dataset)} --seed {config.seed}"]
     words += [f"--{name.replace('_', '-')} {_word(value)}" for name, value in given.items()]
     return " ".join(["python -m era_support_packages train", *words]), (

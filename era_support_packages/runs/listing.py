@@ -14,6 +14,7 @@ from era_support_packages.runs.entry import COMPLETE, PRUNED, STOPPED, TRAINING,
 from era_support_packages.system.naming import nearest_names
 from era_support_packages.system.paths import expanded
 from era_support_packages.system.plain_error import PlainError
+from era_support_packages.training.adapting import is_built_in
 from era_support_packages.training.config import TrainingConfig
 
 _MOST_NAMED = 5  # folders left out, in a sentence
@@ -237,9 +238,12 @@ def _judged(run: RunEntry) -> float:
 
 def _is_on(run: RunEntry, dataset: Any) -> bool:
     """Whether that is the data of a run: by its name, or by its folder."""
-    if dataset in (run.dataset, run.path):
+    if dataset == run.dataset:
         return True
-    return isinstance(dataset, str) and os.path.sep in dataset and expanded(dataset).resolve() == expanded(run.path).resolve()
+    folders = [name for name in (dataset, run.path) if isinstance(name, str) and name and not is_built_in({"dataset": name})]
+    if len(folders) < 2:
+        return False
+    return os.path.realpath(expanded(folders[0])) == os.path.realpath(expanded(folders[1]))
 
 
 def _has(run: RunEntry, name: str, wanted: Any) -> bool:

@@ -11,7 +11,7 @@ _ELSEWHERE = ("preset_name", "dataset", "seed")  # given beside these values
 _SAME_RESULT = ("device", "workers", "threads", "cuda_graph", "run_name", "output_dir", "tracker")
 
 
-def repeating(config: PreparedConfig) -> dict[str, Any]:
+def needed_values(config: PreparedConfig) -> dict[str, Any]:
     """The values beside preset, data and seed that a request needs to become this configuration, wherever it is made.
 
     What "auto" would choose otherwise on another machine, or for a folder of images, is among them, whoever chose it. `device`

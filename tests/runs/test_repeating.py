@@ -11,7 +11,7 @@ from era_support_packages.datasets.fitting import Fitting
 from era_support_packages.datasets.loading import NAMES
 from era_support_packages.runs.card import recipe
 from era_support_packages.runs.entry import changed_values
-from era_support_packages.runs.repeating import repeating
+from era_support_packages.runs.repeating import needed_values
 from era_support_packages.training.adapting import adapted, is_built_in, is_pretrained
 from era_support_packages.training.config import PreparedConfig, TrainingConfig
 
@@ -63,8 +63,8 @@ def test_the_command_trains_the_same(preset, dataset, fitting, values):
 
 
 def test_nothing_is_named_that_the_preset_brings():
-    assert repeating(stored(*CASES[0])) == {"max_lr": 0.01, "precision": "bf16"}
-    assert repeating(stored(*CASES[9])).keys() == {"image_size", "fit", "max_lr", "horizontal_flip", "precision"}
+    assert needed_values(stored(*CASES[0])) == {"max_lr": 0.01, "precision": "bf16"}
+    assert needed_values(stored(*CASES[9])).keys() == {"image_size", "fit", "max_lr", "horizontal_flip", "precision"}
     assert [name for name in NAMES if not is_built_in({"dataset": name})] == ["auto"]
 
 
