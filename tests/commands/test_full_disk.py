@@ -4,6 +4,8 @@ import errno
 import os
 
 import pytest
+from PIL import Image
+from tiny_run import TINY
 
 from era_support_packages.commands.command_line import main
 from era_support_packages.commands.output import problem_of
@@ -26,9 +28,12 @@ def fail(number):
         (["compare", "first", "second", "second-again", "--figures", "new/cmp"], "new/cmp/curves.png"),
         (["report", "first", "--out", "new/page.html"], "new/page.html"),
         (["report", "first"], "runs/first/report.html"),
+        (["predict", "first", "photo.png", "--out", "new"], "new/predictions.csv"),
+        (["explain", "first", "photo.png", "--out", "new", "--maps"], "new/photo.png"),
     ],
 )
 def test_a_full_disk_is_named_with_its_place_and_nothing_is_left(arguments, file, here, capsys, monkeypatch):
+    Image.new("RGB", (40, 30), "white").save("photo.png")
     before = sorted(here.rglob("*"))
     monkeypatch.setattr(os, "fsync", fail(errno.ENOSPC))
     assert main(arguments) == 1
@@ -85,11 +90,10 @@ def test_the_machine_failed_or_a_value_cannot_be_used(number, code):
     assert problem_of(found.value) == ("The checkpoint cannot be written.", code)
 
 
-def test_training_on_a_full_disk_has_failed(here, capsys, monkeypatch):
-    from tiny_run import TINY
-
+@pytest.mark.parametrize("command", [["train", "--max-lr", "0.01", "--run-name", "new"], ["sweep", "-p", "max_lr", "0.01,0.02"]])
+def test_training_on_a_full_disk_has_failed(command, here, capsys, monkeypatch):
     monkeypatch.setattr(os, "fsync", fail(errno.ENOSPC))
-    assert main(["train", *TINY, "--max-lr", "0.01", "--run-name", "new", "--quiet"]) == 1
+    assert main([*command, *TINY, "--quiet"]) == 1
     assert "No space left on device" in capsys.readouterr().err
 
 
