@@ -1,5 +1,6 @@
 """explain: what the network of a run looks at in photos."""
 
+import io
 import itertools
 import sys
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import Any
 from era_support_packages.commands import photos as files
 from era_support_packages.commands.output import add_output_options, print_result, reporter
 from era_support_packages.gradcam.method_names import METHOD_NAMES
+from era_support_packages.system.atomic_file import write_atomically
 from era_support_packages.system.command_values import CommandLineError, CommandParser
 from era_support_packages.system.naming import nearest_names
 from era_support_packages.system.paths import expanded
@@ -57,14 +59,15 @@ def run(options: dict[str, Any]) -> int:
             top = files.top_classes(said.probabilities[0], classifier.classes)
             title = f"{files.shown(Path(photo.file.name))}: {options['method']}, {options['network']}"
             figure = plots.photo_panel(photo.pixels, explained, top, title, fit=classifier.fit)
-            report(
-                f"{plots.save(figure, out / f'{name}.png')}: {', '.join(f'{label} {100 * sure:.1f} %' for label, sure in top)}"
-            )
-            if options["maps"]:
-                np.save(out / f"{name}.npy", explained.maps[0, 0])
+            with files.folder_for(out):
+                saved = plots.save(figure, out / f"{name}.png")
+                if options["maps"]:
+                    np.save(content := io.BytesIO(), explained.maps[0, 0])
+                    write_atomically(out / f"{name}.npy", content.getbuffer())
+            report(f"{saved}: {', '.join(f'{label} {100 * sure:.1f} %' for label, sure in top)}")
             rows.append({"file": files.shown(photo.file), "top": top, "problem": "", "panel": f"{name}.png"})
-    out.mkdir(parents=True, exist_ok=True)
-    files.write_table(out / "predictions.csv", rows, len(classifier.classes))
+    with files.folder_for(out):
+        files.write_table(out / "predictions.csv", rows, len(classifier.classes))
     broken = files.named_broken(rows)
     done = sum(not row["problem"] for row in rows)
     print_result(rows, options, lambda: f"{done} panel{'s' * (done != 1)} and predictions.csv in {out}.")

@@ -3,7 +3,7 @@
 from typing import Any
 
 from era_support_packages.commands.output import add_output_options, add_run_options, print_result
-from era_support_packages.commands.photos import check_free
+from era_support_packages.commands.photos import check_free, folder_for
 from era_support_packages.runs.export_formats import FORMATS
 from era_support_packages.runs.listing import find_runs
 from era_support_packages.system.command_values import CommandLineError, CommandParser
@@ -32,14 +32,14 @@ def run(options: dict[str, Any]) -> int:
         raise CommandLineError(f"{file} is no name for this format: give one that ends in {suffix}.")
     if to != CARD and (lacking := FORMATS[to].missing):
         raise CommandLineError(f"--to {to} {lacking}")
-    check_free([file], options["force"])
+    check_free([file], options["force"], give="file with --out")
     if to == CARD:
         from era_support_packages.runs.card import model_card
         from era_support_packages.system.atomic_file import write_atomically
 
         text = model_card(folder, file, options["data_root"])
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, text.encode())
+        with folder_for(file.parent):
+            write_atomically(file, text.encode())
     else:
         from era_support_packages.runs.exporting import export
 

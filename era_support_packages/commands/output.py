@@ -1,5 +1,6 @@
 """What a command says: lines for a person, or one JSON value for a program."""
 
+import errno
 import json
 import os
 import re
@@ -13,6 +14,8 @@ from era_support_packages.system.command_values import CommandParser
 from era_support_packages.system.plain_error import PlainError
 
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # all but tab and line end; names that are no UTF-8
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FAILED = (*_FULL, errno.EIO, errno.EFBIG, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
 def add_output_options(parser: CommandParser, record: str) -> None:
@@ -48,10 +51,22 @@ def problem_of(error: BaseException) -> tuple[str, int] | None:
     """The sentence for an error that is a person's to mend, and its exit code; None for any other."""
     problem = str(error)
     if isinstance(error, DatasetError | ValueError | OSError):
-        if isinstance(error, OSError) and error.filename:  # of the system, in its words
+        if isinstance(error, OSError) and error.errno in _FULL:
+            where = f"{error.filename} cannot be written" if error.filename else "A file cannot be written"
+            problem = f"{where} ({error.strerror}): make room there, or give another place."
+        elif isinstance(error, OSError) and error.filename:  # of the system, in its words
             problem = f"{error.filename} cannot be used ({error.strerror}): give another place."
-        return printable(as_typed(problem, "options")), 2
+        return printable(as_typed(problem, "options")), 1 if _of_the_machine(error) else 2
     return (printable(as_typed(problem, "options")), 1) if isinstance(error, PlainError) else None
+
+
+def _of_the_machine(error: BaseException | None) -> bool:
+    """Whether the machine failed, and no value is to blame; also behind an error that says it in other words."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FAILED:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def print_result(value: Any, options: dict[str, Any], text: Callable[[], str]) -> None:

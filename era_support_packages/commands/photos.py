@@ -1,5 +1,6 @@
 """Photos that somebody names on a command line: found, decoded in parts, and what cannot be read named."""
 
+import contextlib
 import csv
 import io
 import os
@@ -87,17 +88,34 @@ def shown(file: Path) -> str:
     return str(file).encode("utf-8", "backslashreplace").decode()
 
 
-def check_free(targets: Sequence[Path], force: bool, inputs: Sequence[Path] = ()) -> None:
-    """Raise `CommandLineError` where a file would be overwritten, before anything is computed; an input never may be."""
+def check_free(targets: Sequence[Path], force: bool, inputs: Sequence[Path] = (), give: str = "folder with --out") -> None:
+    """Raise `CommandLineError` where a file would be overwritten, before anything is computed; an input never may be.
+
+    give: what can be given instead, and by which option.
+    """
     given = {file.resolve() for file in inputs}
     if own := next((target for target in targets if target.resolve() in given), None):
-        raise CommandLineError(f"{shown(own)} is one of the photos and would be overwritten: give another folder with --out.")
+        raise CommandLineError(f"{shown(own)} is one of the photos and would be overwritten: give another {give}.")
     if problem := next((problem for target in targets if (problem := no_folder(target.parent))), ""):
-        raise CommandLineError(f"Nothing can be written there ({problem}): give a folder with --out.")
+        raise CommandLineError(f"Nothing can be written there ({problem}): give another {give}.")
     there = [] if force else [target for target in targets if os.path.lexists(target)]
     if there:
         more = f" and {len(there) - 1} more are" if len(there) > 1 else " is"
-        raise CommandLineError(f"{there[0]}{more} there already: give another folder with --out, or --force to overwrite.")
+        raise CommandLineError(f"{there[0]}{more} there already: give another {give}, or --force to overwrite.")
+
+
+@contextlib.contextmanager
+def folder_for(folder: Path) -> Iterator[None]:
+    """Make a folder; where writing into it fails, what was made and is still empty goes again."""
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for place in made:
+            with contextlib.suppress(OSError):  # something is in it
+                place.rmdir()
+        raise
 
 
 def top_classes(probabilities: np.ndarray, classes: Sequence[str]) -> list[tuple[str, float]]:

@@ -38,8 +38,8 @@ def run(options: dict[str, Any]) -> int:
             if top and not options["json"]:
                 print(f"{files.shown(photo.file)}: " + ", ".join(f"{name} {100 * sure:.1f} %" for name, sure in top), flush=True)
     if table is not None:
-        table.parent.mkdir(parents=True, exist_ok=True)
-        files.write_table(table, rows, len(classifier.classes))
+        with files.folder_for(table.parent):
+            files.write_table(table, rows, len(classifier.classes))
         report(f"Written to {table}")
     if options["json"]:
         print_result(rows, options, str)

@@ -93,8 +93,23 @@ class PairedComparison(Readable):
         points = f"{100 * found.estimate:+.2f} points [{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
         said = f"{self.second} against {self.first} on the same {len(self.of_first):,} test images: {points}, p = {p:.2g}."
         if p >= SIGNIFICANT:
-            return f"{said} The difference is no larger than chance makes it."
+            return f"{said} {self._by_chance()}"
         return f"{said} That is more than chance; other seeds may still part as far, so train more than one of each."
+
+    def _by_chance(self) -> str:
+        """Why nothing can be said, also where the interval looks as if it could: it is a normal approximation, p is exact."""
+        apart = len(self.only_first) + len(self.only_second)
+        if apart == 0:
+            return (
+                "Both get the same images right, so that nothing tells them apart. The interval is an approximation, which has "
+                "no width here; other images may still part them."
+            )
+        if self.difference.low <= 0 <= self.difference.high:
+            return "They cannot be told apart from chance."
+        return (
+            "They cannot be told apart from chance. The interval leaves out 0, but it is an approximation, too narrow for the "
+            f"{apart:,} images that only one of them gets right: believe p, which is exact."
+        )
 
 
 def _surest(indices: np.ndarray, of: Predictions) -> np.ndarray:

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from era_support_packages.datasets.fingerprint import DataFingerprint
 from era_support_packages.datasets.fitting import Fitting
 from era_support_packages.datasets.image_dataset import DatasetError, ImageDataset, fingerprint_of
 from era_support_packages.evaluation.comparison import PairedComparison
 from era_support_packages.evaluation.intervals import Interval, share_interval
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.evaluation.tables import Column, Readable, Table
+from era_support_packages.runs.compared_images import TRAINING, other_images
 from era_support_packages.runs.data_sets import load_fitted
 from era_support_packages.runs.entry import COMPLETE, RunEntry, read_entry, value_text, values_text
 from era_support_packages.runs.folder import Run, RunError
@@ -40,6 +42,8 @@ class ComparedRun:
     logits: np.ndarray | None
     pruned: bool = False
     """whether its weights were removed"""
+    data: DataFingerprint | None = None
+    """what it was trained and tested on; None where an earlier version trained it, which kept no fingerprint"""
 
     @property
     def name(self) -> str:
@@ -78,10 +82,15 @@ class Comparison(Readable):
 
     @cached_property
     def differing(self) -> dict[str, tuple[Any, ...]]:
-        """The values that not all runs have in common, by name: one for each run. What only names a run is left out."""
+        """The values that not all runs have in common, by name: one for each run. What only names a run is left out.
+
+        Where runs have the same `dataset`, and it held other images for one than for another, "training images" or "test images"
+        is among the names, with the number of images and the start of their fingerprint.
+        """
         names = [name for name in self.runs[0].values if name not in _NO_VALUES]
         values = {name: tuple(run.values.get(name) for run in self.runs) for name in names}
-        return {name: found for name, found in values.items() if any(value != found[0] for value in found)}
+        found = {name: given for name, given in values.items() if any(value != given[0] for value in given)}
+        return {**found, **other_images([run.values["dataset"] for run in self.runs], [run.data for run in self.runs])}
 
     def values_of(self, run: ComparedRun) -> str:
         """What a run has otherwise than the others, in a line."""
@@ -160,6 +169,8 @@ class Comparison(Readable):
     def reading(self) -> str:
         """What differs; for two runs the paired difference on the same test images, or why there is none."""
         said = [f"They differ in {', '.join(self.differing)}." if self.differing else "They were given the same values."]
+        if TRAINING in self.differing:
+            said.append("The same data set held other training images for some of them: a difference may come from these images.")
         without = [run for run in self.runs if run.logits is None]
         untested = [run.name for run in without if run.entry.state == COMPLETE]
         stopped = [run.name for run in without if run.entry.state != COMPLETE]
@@ -169,9 +180,26 @@ class Comparison(Readable):
             said.append(f"Never tested, as final_test is False: {', '.join(untested)}.")
         if self.missing:
             said.append(self.missing)
-        if len(self.runs) == 2 and not without and self.test is not None:
+        if len(self.groups) == 1:
+            said += self._spread()
+        elif len(self.runs) == 2 and not without and self.test is not None:
             said.append(self.paired().reading())
         return " ".join(said)
+
+    def _spread(self) -> list[str]:
+        """Of runs that differ in nothing but the seed: mean and standard deviation, as no one of them is the better choice."""
+        known = {
+            "test": [run.entry.test_accuracy for run in self.runs],
+            "validation": [run.entry.validation_accuracy for run in self.runs],
+        }
+        of = "the seeds" if "seed" in self.differing else "the repeats"
+        for split, given in known.items():
+            if len(found := [value for value in given if value is not None]) == len(self.runs):
+                return [
+                    f"Over {of}, the {split} accuracy is {np.mean(found):.2f} % on average, with a standard deviation of "
+                    f"{np.std(found, ddof=1):.2f} points ({len(found)} runs)."
+                ]
+        return []
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON keeps: what differs, each run, and for two the paired comparison."""
@@ -228,12 +256,12 @@ def _compared(folder: Path) -> ComparedRun:
     checkpoint = Checkpoint.load(folder / "checkpoint.pt")
     tested = checkpoint.logits is not None and entry.state == COMPLETE and checkpoint.config.final_test
     logits = checkpoint.logits.numpy() if tested and checkpoint.logits is not None else None
-    return ComparedRun(entry, checkpoint.config.to_dict(), checkpoint.records, logits, pruned=not checkpoint.model)
+    return ComparedRun(entry, checkpoint.config.to_dict(), checkpoint.records, logits, not checkpoint.model, Run(folder).data())
 
 
 def _common_split(runs: tuple[ComparedRun, ...], data_root: str | None) -> tuple[ImageDataset | None, str]:
     """The test split of all the runs, or None and why not."""
-    kept = [run.run.data() for run in runs]
+    kept = [run.data for run in runs]
     if any(data is None for data in kept):
         if len({run.values["dataset"] for run in runs}) > 1:
             return None, "They were trained on different data, so that they cannot be compared image by image."

@@ -9,7 +9,8 @@ from pathlib import Path
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Replace a file as a whole: a reader or a crash sees the old content or the new, never a part.
 
-    The new content goes to a temporary file in the same folder, which is removed where writing fails.
+    The new content goes to a temporary file in the same folder, which is removed where writing fails. Raises `OSError`, which
+    names the file itself: a full disk would name none, a folder that may not be written the temporary file.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
@@ -18,6 +19,9 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

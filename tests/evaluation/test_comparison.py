@@ -33,7 +33,32 @@ def test_networks_that_agree_everywhere_part_by_chance_alone():
     right = np.array([True, False, True])
     found = paired(right, right)
     assert (found.p_value, found.difference.estimate, found.difference.low, found.difference.high) == (1.0, 0, 0, 0)
-    assert "no larger than chance" in found.reading()
+    assert "[+0.00, +0.00], p = 1. Both get the same images right" in found.reading()
+    assert "an approximation, which has no width here" in found.reading()
+
+
+@pytest.mark.parametrize(
+    ("only_first", "only_second", "points", "said"),
+    [
+        (
+            0,
+            5,
+            "+1.39 points [+0.18, +2.60], p = 0.062. They cannot be told apart from chance.",
+            "for the 5 images that only one",
+        ),
+        (5, 0, "-1.39 points [-2.60, -0.18], p = 0.062. They cannot be told apart from chance.", "believe p"),
+        (2, 4, "+0.56 points [-0.78, +1.89], p = 0.69. They cannot be told apart from chance.", ""),
+        (0, 6, "+1.67 points [+0.34, +2.99], p = 0.031. That is more than chance;", ""),
+    ],
+)
+def test_interval_and_p_never_contradict_each_other_without_a_word(only_first, only_second, points, said):
+    first, second = np.ones(360, bool), np.ones(360, bool)
+    second[:only_first] = False
+    first[only_first : only_first + only_second] = False
+    reading = paired(first, second).reading()
+    assert f"two against one on the same 360 test images: {points}" in reading
+    assert said in reading
+    assert ("approximation" in reading) == bool(said)
 
 
 def test_the_surest_mistake_of_the_other_comes_first():
