@@ -234,7 +234,3 @@ def test_the_highest_mean_is_chosen_and_of_equal_ones_the_lowest_loss():
     assert "it may be chance" in said
     assert "a mean of 91.00 % (standard deviation 1.41) in 2 runs of the test split (a, b)" in said
     assert found.to_dict()["final"]["test_accuracy"] == 91
-
-
-def test_a_clear_winner_is_not_called_chance():
-    assert "behind." in result(combination(0, (80, 80.5)), combination(8, (90, 90.5))).reading()
