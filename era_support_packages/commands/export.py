@@ -35,11 +35,9 @@ def run(options: dict[str, Any]) -> int:
     check_free([file], options["force"])
     if to == CARD:
         from era_support_packages.runs.card import model_card
-        from era_support_packages.system.atomic_file import write_atomically
+        from era_support_packages.runs.exporting import keep
 
-        text = model_card(folder, file, options["data_root"])
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, text.encode())
+        keep(file, model_card(folder, file, options["data_root"]).encode())
     else:
         from era_support_packages.runs.exporting import export
 
