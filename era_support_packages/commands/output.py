@@ -43,12 +43,12 @@ def reporter(options: dict[str, Any]) -> Callable[[str], None]:
 
 def problem_of(error: BaseException) -> tuple[str, int] | None:
     """The sentence for an error that is a person's to mend, and its exit code; None for any other."""
-    problem = str(error)
+    problem, place = str(error), getattr(error, "place", "options")  # where the parameters that it names are typed
     if isinstance(error, DatasetError | ValueError | OSError):
         if isinstance(error, OSError) and error.filename:  # of the system, in its words
             problem = f"{error.filename} cannot be used ({error.strerror}): give another place."
-        return as_typed(problem, "options"), 2
-    return (as_typed(problem, "options"), 1) if isinstance(error, PlainError) else None
+        return as_typed(problem, place), 2
+    return (as_typed(problem, place), 1) if isinstance(error, PlainError) else None
 
 
 def print_result(value: Any, options: dict[str, Any], text: Callable[[], str]) -> None:

@@ -1,5 +1,6 @@
 """What came of a sweep: a row for each combination of values, the one that was chosen, and what the test split says of it."""
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from scipy.stats import t
 
 from era_support_packages.evaluation.intervals import CONFIDENCE, Interval
 from era_support_packages.evaluation.tables import Column, Readable, Table
-from era_support_packages.runs.entry import value_text, values_text
+from era_support_packages.runs.entry import value_text
 
 COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
 
@@ -27,6 +28,11 @@ class TrialRun:
     validation_loss: float | None = None
     test_accuracy: float | None = None
     problem: str = ""
+
+
+def _shown(value: Any) -> str:
+    """A value as it is typed: a list as JSON."""
+    return json.dumps(value) if isinstance(value, tuple | list) else value_text(value)
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class Combination:
     @property
     def text(self) -> str:
         """The values in a line."""
-        return values_text(self.values)
+        return ", ".join(f"{name} {_shown(value)}" for name, value in self.values.items())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON keeps."""
@@ -131,7 +137,7 @@ class SweepResult(Readable):
     def _row(self, one: Combination, names: list[str]) -> tuple[Any, ...]:
         known, accuracies = one.state == COMPLETE, one.accuracies
         return (
-            *(value_text(one.values[name]) if name in one.values else None for name in names),
+            *(_shown(one.values[name]) if name in one.values else None for name in names),
             one.accuracy if known else None,
             stdev(accuracies) if known and len(accuracies) > 1 else None,
             one.loss if known else None,

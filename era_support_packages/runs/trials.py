@@ -1,6 +1,7 @@
 """The trials of a sweep: ordinary runs, each found again by its values, trained once, and shared with other processes."""
 
 import itertools
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,7 +45,8 @@ class Task:
 
 def as_given(values: Mapping[str, Any]) -> str:
     """Values in a line of a report, which turns them into options where options are typed."""
-    return " ".join(f"{name}={value}" for name, value in values.items())
+    texts = {name: f"'{json.dumps(value)}'" if isinstance(value, tuple | list) else value for name, value in values.items()}
+    return " ".join(f"{name}={text}" for name, text in texts.items())
 
 
 @dataclass(frozen=True, eq=False)

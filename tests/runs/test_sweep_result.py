@@ -5,7 +5,9 @@ import math
 import pytest
 from scipy.stats import ttest_rel
 
+from era_support_packages.notebook.parameters import as_typed
 from era_support_packages.runs.sweep_result import Combination, SweepResult, TrialRun
+from era_support_packages.runs.trials import Task
 
 
 def result(*accuracies):
@@ -55,3 +57,14 @@ def test_without_an_interval_nothing_is_called_more_than_chance(best, second, sa
 
 def test_what_has_no_next_one_has_no_lead():
     assert (result((90.0, 91.0)).lead, result((90.0, 91.0)).to_dict()["lead"]) == (None, None)
+
+
+def test_lists_are_shown_as_they_are_typed():
+    values = {"resolutions": ((16, 0.5), (32, 0.5)), "max_lr": 0.1}
+    one = Combination(values, (TrialRun("r", 0, 1.0, 90.0, 1.0),))
+    found = SweepResult("sweep", None, 0.1, (0,), (one,))
+    assert found.table().rows[0][:2] == ("[[16, 0.5], [32, 0.5]]", "0.1")
+    assert "validation accuracy: resolutions [[16, 0.5], [32, 0.5]], max_lr 0.1, with 90.00 %." in found.reading()
+    assert str(Task(values, 0)) == "resolutions='[[16, 0.5], [32, 0.5]]' max_lr=0.1 seed=0"
+    typed = "--resolutions '[[16, 0.5], [32, 0.5]]' --max-lr 0.1 --seed 0"
+    assert as_typed(f"Trial 1 of 4: {Task(values, 0)}", "options") == f"Trial 1 of 4: {typed}"
