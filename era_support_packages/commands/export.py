@@ -35,11 +35,11 @@ def run(options: dict[str, Any]) -> int:
     check_free([file], options["force"], give="file with --out")
     if to == CARD:
         from era_support_packages.runs.card import model_card
-        from era_support_packages.system.atomic_file import write_atomically
+        from era_support_packages.runs.exporting import keep
 
         text = model_card(folder, file, options["data_root"])
         with folder_for(file.parent):
-            write_atomically(file, text.encode())
+            keep(file, text.encode())
     else:
         from era_support_packages.runs.exporting import export
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from era_support_packages.datasets.image_dataset import DatasetError
 from era_support_packages.notebook.parameters import as_typed
+from era_support_packages.notebook.wording import Place
 from era_support_packages.system.command_values import CommandParser
 from era_support_packages.system.plain_error import PlainError
 
@@ -50,14 +51,15 @@ def reporter(options: dict[str, Any]) -> Callable[[str], None]:
 def problem_of(error: BaseException) -> tuple[str, int] | None:
     """The sentence for an error that is a person's to mend, and its exit code; None for any other."""
     problem = str(error)
+    place: Place = getattr(error, "place", "options")  # where the parameters that it names are typed
     if isinstance(error, DatasetError | ValueError | OSError):
         if isinstance(error, OSError) and error.errno in _FULL:
             where = f"{error.filename} cannot be written" if error.filename else "A file cannot be written"
             problem = f"{where} ({error.strerror}): make room there, or give another place."
         elif isinstance(error, OSError) and error.filename:  # of the system, in its words
             problem = f"{error.filename} cannot be used ({error.strerror}): give another place."
-        return printable(as_typed(problem, "options")), 1 if _of_the_machine(error) else 2
-    return (printable(as_typed(problem, "options")), 1) if isinstance(error, PlainError) else None
+        return printable(as_typed(problem, place)), 1 if _of_the_machine(error) else 2
+    return (printable(as_typed(problem, place)), 1) if isinstance(error, PlainError) else None
 
 
 def _of_the_machine(error: BaseException | None) -> bool:

@@ -1,9 +1,10 @@
 """A trained network as a file for other programs: ONNX, a program of torch.export, or its weights as safetensors."""
 
+import errno
+import io
 import json
 import os
 import re
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from era_support_packages.datasets.normalization import normalize, scale_and_shi
 from era_support_packages.models.copies import detached_copy
 from era_support_packages.runs.export_formats import FORMATS
 from era_support_packages.runs.folder import RunError
+from era_support_packages.system.atomic_file import write_atomically
 from era_support_packages.system.naming import nearest_names
 from era_support_packages.system.paths import expanded
 from era_support_packages.system.plain_error import PlainError
@@ -30,7 +32,7 @@ Said = Callable[[Tensor], np.ndarray]
 
 
 class ExportError(PlainError, RuntimeError):
-    """A network that cannot be exported, or a file that says something else than its network; nothing was written."""
+    """A network that cannot be exported, or a file that is wrong or cannot be written; what was there stays as it was."""
 
 
 class _Deployed(nn.Module):
@@ -66,8 +68,8 @@ def export(
     force: overwrite what is there.
 
     Before the file is kept it must give the network's own logits for a batch of 1 and of 32, to within 1e-4 of the largest.
-    Raises `RunError` for a bad value and for packages that are not installed, `ExportError` where the network cannot be exported
-    or the file says something else, and what `Classifier.load` raises.
+    Raises `RunError` for a bad value and for packages that are not installed, `ExportError` where the network cannot be exported,
+    the file says something else, or the disk is full or may not be written, and what `Classifier.load` raises.
 
     >>> from era_support_packages import Classifier
     >>> from era_support_packages.models import resnet_custom
@@ -86,17 +88,30 @@ def export(
     classifier = source if isinstance(source, Classifier) else Classifier.load(source, device="cpu")
     network = detached_copy(classifier.network).cpu().float().eval().to(memory_format=torch.contiguous_format)
     images, expected = _asked(network, classifier)
-    write = {"onnx": _write_onnx, "torch": _write_program, "safetensors": _write_weights}[to]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, so that it can be moved there whole, and in a folder, as an exporter may write more than one file.
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as folder:
-        made = Path(folder) / f"network{FORMATS[to].suffix}"
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            said = write(_Deployed(network, classifier).eval(), made, metadata(classifier, to))
-            _check(said, images, expected)
-        os.replace(made, target)
+    make = {"onnx": _as_onnx, "torch": _as_program, "safetensors": _as_weights}[to]
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        content, said = make(_Deployed(network, classifier).eval(), metadata(classifier, to))
+        _check(said, images, expected)
+    keep(target, content)
     return target
+
+
+def keep(file: Path, content: bytes) -> None:
+    """Write an exported file whole, and its folder where it is not there. Raises `ExportError` where that cannot be done.
+
+    The exporters give their bytes to be written here: PyTorch's own writer ends the process where the disk is full.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, content)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            size = f"{len(content) / 2**20:.1f} MiB"
+            problem = f"There is no room for {file}, which takes {size} ({error.strerror}): make some, or give a file elsewhere."
+        else:
+            problem = f"{file} cannot be written ({error.strerror or error}): give a file elsewhere."
+        raise ExportError(problem) from None
 
 
 def metadata(classifier: Classifier, to: str) -> dict[str, str]:
@@ -138,33 +153,35 @@ def _program(deployed: _Deployed, pixels: int) -> Any:
         ) from None
 
 
-def _write_program(deployed: _Deployed, file: Path, texts: dict[str, str]) -> Said:
-    torch.export.save(_program(deployed, int(texts["resolution"])), str(file), extra_files=texts)
-    loaded = torch.export.load(str(file)).module()
-    return lambda images: loaded(images).numpy()
+def _as_program(deployed: _Deployed, texts: dict[str, str]) -> tuple[bytes, Said]:
+    made = io.BytesIO()
+    torch.export.save(_program(deployed, int(texts["resolution"])), made, extra_files=texts)
+    content = made.getvalue()
+    loaded = torch.export.load(io.BytesIO(content)).module()
+    return content, lambda images: loaded(images).numpy()
 
 
-def _write_onnx(deployed: _Deployed, file: Path, texts: dict[str, str]) -> Said:
+def _as_onnx(deployed: _Deployed, texts: dict[str, str]) -> tuple[bytes, Said]:
     import onnx
     import onnxruntime
 
     pixels = int(texts["resolution"])
     program, names = _program(deployed, pixels), (["images"], ["logits"])
 
-    def write(network: Any, example: tuple[Tensor, ...], **how: Any) -> None:
-        torch.onnx.export(
-            network, example, str(file), input_names=names[0], output_names=names[1], opset_version=_OPSET, verbose=False, **how
+    def made(network: Any, example: tuple[Tensor, ...], file: Any, **how: Any) -> Any:
+        return torch.onnx.export(
+            network, example, file, input_names=names[0], output_names=names[1], opset_version=_OPSET, verbose=False, **how
         )
 
     try:
-        write(program, (), dynamo=True, external_data=False)
+        model = made(program, (), None, dynamo=True, external_data=False).model_proto
     except Exception as error:  # the exporter of PyTorch 2.6 does not go with every onnxscript: there is an older one beside it
         try:
             sizes = {name: {0: "batch"} for (name,) in names}
-            write(deployed, (torch.zeros(2, 3, pixels, pixels),), dynamo=False, dynamic_axes=sizes)
+            made(deployed, (torch.zeros(2, 3, pixels, pixels),), buffer := io.BytesIO(), dynamo=False, dynamic_axes=sizes)
+            model = onnx.load_from_string(buffer.getvalue())
         except Exception:
             raise ExportError(f"PyTorch cannot write this network as ONNX ({_first_line(error)}); try to='torch'.") from None
-    model = onnx.load(str(file))  # with the weights, also where they were written beside it
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
         for size in value.type.tensor_type.shape.dim:
             if size.dim_param:  # the only one that is free
@@ -172,19 +189,19 @@ def _write_onnx(deployed: _Deployed, file: Path, texts: dict[str, str]) -> Said:
     for name, text in texts.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = name, text
-    onnx.save_model(model, str(file))
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    return lambda images: session.run(["logits"], {"images": images.numpy()})[0]
+    content = model.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return content, lambda images: session.run(["logits"], {"images": images.numpy()})[0]
 
 
-def _write_weights(deployed: _Deployed, file: Path, texts: dict[str, str]) -> Said:
-    from safetensors.torch import load_file, save_file
+def _as_weights(deployed: _Deployed, texts: dict[str, str]) -> tuple[bytes, Said]:
+    from safetensors.torch import load, save
 
     weights = {name: value.detach().clone().contiguous() for name, value in deployed.network.state_dict().items()}
-    save_file(weights, str(file), metadata=texts)
+    content = save(weights, metadata=texts)
     again = detached_copy(deployed)
-    again.network.load_state_dict(load_file(str(file)))
-    return lambda images: again(images).numpy()
+    again.network.load_state_dict(load(content))
+    return content, lambda images: again(images).numpy()
 
 
 def _asked(network: nn.Module, classifier: Classifier) -> tuple[Tensor, np.ndarray]:

@@ -1,5 +1,6 @@
 """What came of a sweep: a row for each combination of values, the one that was chosen, and what the test split says of it."""
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,8 +8,11 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from scipy.stats import t
+
+from era_support_packages.evaluation.intervals import CONFIDENCE, Interval
 from era_support_packages.evaluation.tables import Column, Readable, Table
-from era_support_packages.runs.entry import value_text, values_text
+from era_support_packages.runs.entry import value_text
 
 COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
 
@@ -24,6 +28,11 @@ class TrialRun:
     validation_loss: float | None = None
     test_accuracy: float | None = None
     problem: str = ""
+
+
+def _shown(value: Any) -> str:
+    """A value as it is typed: a list as JSON."""
+    return json.dumps(value) if isinstance(value, tuple | list) else value_text(value)
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,7 @@ class Combination:
     @property
     def text(self) -> str:
         """The values in a line."""
-        return values_text(self.values)
+        return ", ".join(f"{name} {_shown(value)}" for name, value in self.values.items())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON keeps."""
@@ -92,6 +101,27 @@ class SweepResult(Readable):
         """The first of `ranked`."""
         return self.ranked[0]
 
+    @property
+    def lead(self) -> Interval | None:
+        """By how many points the chosen one is ahead of the next, with the 95 % interval of Student's t over their common seeds.
+
+        A seed also draws the images held out, so that the two are compared seed by seed. The ends are NaN where no interval can
+        be computed: with one seed, and where the difference is the same with each. None where there is no next one.
+        """
+        if len(self.ranked) < 2:
+            return None
+        best, second = ({run.seed: run.validation_accuracy for run in one.runs} for one in self.ranked[:2])
+        pairs = [(best[seed], second.get(seed)) for seed in best]
+        apart = [one - other for one, other in pairs if one is not None and other is not None]
+        if not apart:
+            return None
+        points = mean(apart)
+        error = stdev(apart) / math.sqrt(len(apart)) if len(apart) > 1 else 0.0
+        if error < 1e-9:  # they are equal, but for the last digits of a float
+            return Interval(points, math.nan, math.nan)
+        reach = float(t.ppf((1 + CONFIDENCE) / 2, len(apart) - 1)) * error
+        return Interval(points, points - reach, points + reach)
+
     def table(self) -> Table:
         """A row for each combination, the best first."""
         names = list(dict.fromkeys(name for one in self.tried for name in one.values))
@@ -107,7 +137,7 @@ class SweepResult(Readable):
     def _row(self, one: Combination, names: list[str]) -> tuple[Any, ...]:
         known, accuracies = one.state == COMPLETE, one.accuracies
         return (
-            *(value_text(one.values[name]) if name in one.values else None for name in names),
+            *(_shown(one.values[name]) if name in one.values else None for name in names),
             one.accuracy if known else None,
             stdev(accuracies) if known and len(accuracies) > 1 else None,
             one.loss if known else None,
@@ -134,20 +164,24 @@ class SweepResult(Readable):
         return " ".join(said)
 
     def _runner_up(self) -> list[str]:
-        if len(self.ranked) < 2:
+        if (lead := self.lead) is None:
             return []
-        best, second = self.ranked[:2]
-        points = best.accuracy - second.accuracy
-        said = f"The next, {second.text}, is {points:.2f} points behind"
-        spreads = [stdev(one.accuracies) for one in (best, second) if len(one.accuracies) > 1]
-        if not spreads:
+        said = f"The next, {self.ranked[1].text}, is {lead.estimate:.2f} points behind"
+        if len(self.seeds) < 2:
             return [f"{said}; with one seed nothing tells whether that is chance (--seeds 0,1,2 would)."]
-        if points <= max(spreads):
-            return [f"{said}, no more than the seeds differ: it may be chance."]
-        return [f"{said}."]
+        if math.isnan(lead.low):
+            return [f"{said} with each seed, which gives no interval: more seeds would tell whether that is chance."]
+        interval = f"{said}, with a 95 % interval of {lead.low:+.2f} to {lead.high:+.2f} over the seeds"
+        return [f"{interval}: {'more than chance' if lead.excludes(0) else 'it may be chance'}."]
+
+    def _lead(self) -> dict[str, Any] | None:
+        if (lead := self.lead) is None:
+            return None
+        low, high = (None if math.isnan(end) else end for end in (lead.low, lead.high))
+        return {"next": dict(self.ranked[1].values), "points": lead.estimate, "low": low, "high": high}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values that JSON keeps; accuracies in percent."""
+        """Plain values that JSON keeps; accuracies in percent, and in points `lead`, with its interval."""
         tested = [run.test_accuracy for run in self.finals if run.test_accuracy is not None]
         final = {
             "runs": [vars(run) for run in self.finals],
@@ -160,6 +194,7 @@ class SweepResult(Readable):
             "validation": self.share,
             "seeds": list(self.seeds),
             "chosen": self.chosen.to_dict(),
+            "lead": self._lead(),
             "tried": [one.to_dict() for one in self.tried],
             "final": final,
         }

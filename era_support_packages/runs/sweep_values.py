@@ -35,6 +35,12 @@ class SweepError(PlainError, ValueError):
     """A sweep that cannot be made as asked; the message says why and what to do."""
 
 
+class SpaceError(SweepError):
+    """What stands behind -p cannot be used: the message names parameters as they are typed there."""
+
+    place = "-p"
+
+
 @dataclass(frozen=True)
 class Choice:
     """Values to choose from, each once, in the order they were given."""
@@ -68,7 +74,7 @@ Space = dict[str, Choice | Range]
 def read_space(pairs: Iterable[Sequence[str]], search: bool) -> Space:
     """What is varied, by name, from names and texts: "0.05,0.1", a JSON list, and for a search also "0.01..1" and "0.01..1:log".
 
-    Raises `SweepError` with one sentence for each unknown name, each that cannot be varied or is given twice, each empty list,
+    Raises `SpaceError` with one sentence for each unknown name, each that cannot be varied or is given twice, each empty list,
     each value that its field does not take, and each range that is none or is given without a search.
     """
     space: Space = {}
@@ -87,13 +93,13 @@ def read_space(pairs: Iterable[Sequence[str]], search: bool) -> Space:
             except SweepError as error:
                 problems.append(str(error))
     if problems:
-        raise SweepError(" ".join(dict.fromkeys(problems)))
+        raise SpaceError(" ".join(dict.fromkeys(problems)))
     return space
 
 
 def read_seeds(text: str) -> tuple[int, ...]:
     """Seeds, as a list is typed, each once. Raises `SweepError` as `read_space` does."""
-    return _read_list("seed", text).values
+    return _read_list("seed", text, "--seeds").values
 
 
 def _read(name: str, text: str, search: bool) -> Choice | Range:
@@ -106,35 +112,45 @@ def _read(name: str, text: str, search: bool) -> Choice | Range:
     return _read_list(name, text)
 
 
-def _read_list(name: str, text: str) -> Choice:
-    values = _values(name, text)
+def _read_list(name: str, text: str, typed: str | None = None) -> Choice:
+    """typed: what the list is given by, where that is not `name`."""
+    values = _values(name, text, typed or name)
     if not values:
-        raise SweepError(f"{name} has no value: give one or more, such as {name} 1,2.")
+        raise SweepError(f"{typed or name} has no value: give one or more, such as {typed or name} 1,2.")
     found: list[Any] = []
     for value in values:
         if (sentence := _problem(name, value)) is not None:
-            nested = name == "resolutions" and text.lstrip().startswith("[")
-            raise SweepError(f"{sentence} The JSON is a list of values: write a single one as [{text}]." if nested else sentence)
+            if typed:
+                sentence = sentence.replace(f"{name} is", f"{typed} has", 1)
+            if isinstance(value, tuple):
+                sentence = sentence.replace(repr(value), json.dumps(value), 1)
+            alone = name == "resolutions" and _problem(name, _nested(values)) is None
+            raise SweepError(f"{sentence} The JSON is a list of values: write a single one as [{text}]." if alone else sentence)
         if not any(_same(value, other) for other in found):
             found.append(value)
     return Choice(tuple(found))
 
 
-def _values(name: str, text: str) -> list[Any]:
+def _values(name: str, text: str, typed: str) -> list[Any]:
     """The values in a text, not checked: a JSON list where it begins like one, else what stands between the commas."""
     if text.lstrip().startswith("["):
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise SweepError(f"{name} {text} is no JSON list ({error}): give one such as [1, 2], or 1,2.") from None
-        return [tuple(map(_as_tuple, value)) if isinstance(value, list) else value for value in values]
+            raise SweepError(f"{typed} {text} is no JSON list ({error}): give one such as [1, 2], or 1,2.") from None
+        return [_nested(value) if isinstance(value, list) else value for value in values]
     parts = [part.strip() for part in text.split(",")]
     if parts == [""]:
         return []
     if "" in parts:
-        raise SweepError(f"{name} {text} has a comma without a value: give values such as 1,2.")
+        raise SweepError(f"{typed} {text} has a comma without a value: give values such as 1,2.")
     as_text = name == PRESET or is_text_field(_FIELDS[name])
     return [part if as_text and part != "None" else read_value(part) for part in parts]
+
+
+def _nested(values: list[Any]) -> tuple[Any, ...]:
+    """The value of a list of lists, as the configuration has it."""
+    return tuple(map(_as_tuple, values))
 
 
 def _as_tuple(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """The trials of a sweep: ordinary runs, each found again by its values, trained once, and shared with other processes."""
 
 import itertools
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from era_support_packages.runs.entry import PRUNED_FILE, is_locked
 from era_support_packages.runs.folder import Run, RunBusyError
 from era_support_packages.runs.preparation import Data, PreparedRun, Report, prepare
 from era_support_packages.runs.recording import Watch, train_prepared
-from era_support_packages.runs.sweep_locks import claim
+from era_support_packages.runs.sweep_locks import claim, give_back, own_trial
 from era_support_packages.runs.sweep_plan import MOST_COMBINATIONS, SweepPlan
 from era_support_packages.runs.sweep_result import TrialRun
 from era_support_packages.runs.sweep_values import PRESET
@@ -44,7 +45,8 @@ class Task:
 
 def as_given(values: Mapping[str, Any]) -> str:
     """Values in a line of a report, which turns them into options where options are typed."""
-    return " ".join(f"{name}={value}" for name, value in values.items())
+    texts = {name: f"'{json.dumps(value)}'" if isinstance(value, tuple | list) else value for name, value in values.items()}
+    return " ".join(f"{name}={text}" for name, text in texts.items())
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,14 +92,27 @@ class Trainer:
                 report=lines.append,
                 **self.plan.overrides(task.values, task.seed, task.final),
             )
-        run = prepared.run
-        if not run.finished and is_locked(run.folder):
+            run = prepared.run
+            if run.finished:
+                if begin is not None:
+                    begin(run)
+                return _outcome(run, task.seed)
+            # From here on: the folder itself is locked only after the range test, and until then would look like a stopped run.
+            lock = own_trial(self.root, run.name)
+        if lock is None:
             return None
-        if begin is not None:
-            begin(run)
-        if run.finished:
-            return _outcome(run, task.seed)
-        self.tell_once(*lines)
+        try:
+            if is_locked(run.folder):
+                return None
+            if begin is not None:
+                begin(run)
+            self.tell_once(*lines)
+            return self._trained(task, prepared, watcher)
+        finally:
+            give_back(lock)
+
+    def _trained(self, task: Task, prepared: PreparedRun, watcher: Watcher | None) -> TrialRun | None:
+        run = prepared.run
         if watcher is None:  # what a search gave up is trained to its end
             (run.folder / PRUNED_FILE).unlink(missing_ok=True)
         try:

@@ -102,13 +102,13 @@ def test_a_network_without_a_logit_for_each_class_is_refused(tmp_path):
 
 @pytest.mark.parametrize("wrong", [lambda logits: logits + 0.01, lambda logits: logits * np.nan, lambda logits: logits[:, :2]])
 def test_a_file_that_says_something_else_is_not_kept(wrong, tmp_path, monkeypatch):
-    real = exporting._write_program
+    real = exporting._as_program
 
-    def write(*arguments: Any) -> Any:
-        said = real(*arguments)
-        return lambda images: wrong(said(images))
+    def made(*arguments: Any) -> Any:
+        content, said = real(*arguments)
+        return content, lambda images: wrong(said(images))
 
-    monkeypatch.setattr(exporting, "_write_program", write)
+    monkeypatch.setattr(exporting, "_as_program", made)
     with pytest.raises(ExportError, match="something else than the network"):
         export(Classifier(tiny_network().eval(), CLASSES, MEAN, STD, resolution=8), "torch", tmp_path / "it.pt2")
     assert list(tmp_path.iterdir()) == []

@@ -136,6 +136,24 @@ def test_a_trial_that_another_process_trains_is_left_to_it(tmp_path, seen, monke
     assert [name for name, split in seen if split == "validation"][-1] == other.run.name
 
 
+def test_a_trial_that_another_sweep_has_just_begun_is_not_called_stopped(tmp_path, monkeypatch):
+    asked, lines = plan(tmp_path), []
+    other = prepare("smoke", report=lambda line: None, **asked.overrides({"max_lr": 0.05}, 0))
+    lock = sweep_locks.own_trial(tmp_path, other.run.name)  # it makes its range test, before it locks the folder
+    before = []
+
+    def wait(seconds):
+        before.extend(lines)
+        sweep_locks.give_back(lock)
+
+    monkeypatch.setattr(trials.time, "sleep", wait)
+    run_sweep(asked, None, lines.append)
+    assert before[1] == "Trial 1 of 4: max_lr=0.05 seed=0 is being trained by another process: left to that one."
+    assert not [line for line in before if line.startswith("Going on") or line == "Trial 1 of 4: max_lr=0.05 seed=0"]
+    assert [line for line in lines if line.startswith(f"Going on with {other.run.folder}")]  # it was killed
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
+
+
 def test_a_trial_that_fails_is_part_of_the_result(tmp_path, monkeypatch):
     train = trials.train_prepared
 
@@ -234,7 +252,3 @@ def test_the_highest_mean_is_chosen_and_of_equal_ones_the_lowest_loss():
     assert "it may be chance" in said
     assert "a mean of 91.00 % (standard deviation 1.41) in 2 runs of the test split (a, b)" in said
     assert found.to_dict()["final"]["test_accuracy"] == 91
-
-
-def test_a_clear_winner_is_not_called_chance():
-    assert "behind." in result(combination(0, (80, 80.5)), combination(8, (90, 90.5))).reading()

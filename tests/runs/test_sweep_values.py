@@ -74,7 +74,8 @@ def test_a_search_draws_from_ranges_too(name, text, found):
         ("cutout", "0,8.5", "cutout is 8.5"),
         ("max_lr", "[0.1, 0.2", "no JSON list"),
         ("preset", "fast,bst", "did you mean 'best'"),
-        ("resolutions", "[[16, 0.5], [32, 0.5]]", "write a single one as [[[16, 0.5], [32, 0.5]]]"),
+        ("resolutions", "[[16, 0.5], [32, 0.5]]", "write a single one as [[[16, 0.5], [32, 0.5]]]."),
+        ("resolutions", "[[[32, 1.0]], [[16, 0.5], [32, 0.6]]]", "resolutions is [[16, 0.5], [32, 0.6]]; "),
         ("max_lr", "0.01..1", "--search N"),
     ],
 )
@@ -82,6 +83,13 @@ def test_what_cannot_be_varied_is_one_sentence_with_what_to_do(name, text, said)
     with pytest.raises(SweepError) as refused:
         space((name, text))
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["[[[32, 1.0]], [[16, 0.5], [32, 0.6]]]", "[[16, 0.5], [32, 0.6]]", "[1, 2]", "[[[]]]"])
+def test_what_would_not_do_as_a_single_value_either_is_not_advised(text):
+    with pytest.raises(SweepError) as refused:
+        space(("resolutions", text))
+    assert "single one" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +124,14 @@ def test_all_problems_are_named_at_once():
 def test_seeds():
     assert read_seeds("0,1,2,1") == (0, 1, 2)
     assert read_seeds("[3]") == (3,)
-    for text, said in (("", "has no value"), ("0,-1", "seed is -1"), ("0,x", "seed is 'x'"), ("None", "seed is None")):
+    for text, said in (
+        ("", r"^--seeds has no value: give one or more, such as --seeds 1,2\.$"),
+        ("0,,1", "^--seeds 0,,1 has a comma"),
+        ("[0", r"^--seeds \[0 is no JSON list"),
+        ("0,-1", "^--seeds has -1; give a whole number from 0"),
+        ("0,x", "^--seeds has 'x'; "),
+        ("None", "^--seeds has None; "),
+    ):
         with pytest.raises(SweepError, match=said):
             read_seeds(text)
 
