@@ -92,7 +92,7 @@ class Download(threading.Thread):
         except Stopped:
             self.problem = f"fetching {self.file.name} was stopped"
         except OSError as error:  # of the disk; those of the network are caught where they arise
-            self.problem = f"fetching {self.file.name} failed ({error})"
+            self.problem = f"fetching {self.file.name} failed ({error.strerror or error})"
         except Exception as error:
             self._fault = error
         for parent in made:

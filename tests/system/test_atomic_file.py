@@ -58,7 +58,10 @@ def test_a_write_that_fails_midway_leaves_the_old_content_and_no_other_file(func
     for path in (file, file.with_name("another.txt")):
         with pytest.raises(type(error)) as raised:
             write_atomically(path, b"new")
-        assert raised.value is error
+        if isinstance(error, OSError):  # it names the file itself, which a full disk does not
+            assert str(raised.value) == f"[Errno {errno.ENOSPC}] No space left on device: '{path}'"
+        else:
+            assert raised.value is error
     assert file.read_bytes() == b"old and long"
     assert files(file.parent) == ["file.txt"]
 

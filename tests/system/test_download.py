@@ -203,11 +203,11 @@ def test_a_full_disk_keeps_no_part(written_before, file, serve, monkeypatch):
         synchronize(descriptor)
 
     monkeypatch.setattr(os, "fsync", refuse)
-    assert fetch(file, serve(), second) == "fetching archive.tar.gz failed ([Errno 28] No space left on device)"
+    assert fetch(file, serve(), second) == "fetching archive.tar.gz failed (No space left on device)"
     assert second.seen == []  # another address would not help
     assert not file.parent.exists()
     file.parent.write_text("a file in the place of the folder")
-    assert fetch(file, serve()).startswith("fetching archive.tar.gz failed ([Errno ")
+    assert fetch(file, serve()).startswith("fetching archive.tar.gz failed (")
 
 
 def test_a_fault_of_ours_is_raised_where_it_is_waited_for(file, serve, monkeypatch):
