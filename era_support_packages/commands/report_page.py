@@ -33,6 +33,7 @@ nav ul{padding-left:1.2rem}a{color:#0072b2}p{max-width:44rem;overflow-wrap:anywh
 .warnings{border-left:4px solid #d55e00;padding:.1rem 1rem;background:#fdf3ec}
 pre{overflow-x:auto;background:#f5f5f5;padding:.6rem;font-size:.85rem}
 @media screen and (max-width:46rem){figure{overflow-x:auto}img{max-width:none;width:44rem}}
+@media screen and (max-width:30rem){td,th{padding:.2em .35em!important}td{font-size:.92em}}
 @media print{body{max-width:none;font-size:11pt}nav{display:none}h2{break-after:avoid}figure,table{break-inside:avoid}}
 """
 
