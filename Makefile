@@ -57,7 +57,7 @@ colab:  ## The notebook alone and the unit tests with the versions that Colab ha
 lowest:  ## The same with the lowest versions and the lowest Python that are declared (LOWEST_PYTHON=PATH)
 	$(PYTHON) tests/environments/check.py lowest $(ARGS)
 
-$(VENV)/.installed: requirements.txt requirements-dev.txt requirements-sweep.txt pyproject.toml
+$(VENV)/.installed: requirements.txt requirements-dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --editable '.[dev]'
 	@touch $@

@@ -20,17 +20,9 @@ from era_support_packages.runs.sweep_result import Combination, SweepResult, Tri
 from era_support_packages.runs.sweep_values import SweepError, read_space
 from era_support_packages.training import loop
 
+pytestmark = pytest.mark.usefixtures("small_sweeps")
 SMALL = {"epochs": 2, "resolutions": ((8, 1.0),), "batch_size": 8, "crop_padding": 0, "device": "cpu", "precision": "fp32"}
 SMALL |= {"validation": 0.25, "test_images": 4, "test_time_flip": True}
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
-    """24 and 10 images in place of every data set, and a network of a few channels."""
-    data = colored_images(24), colored_images(10, split="test", seed=1)
-    monkeypatch.setattr(loading, "load", lambda *_, **__: data)
-    monkeypatch.setattr(recording, "build_model", lambda *_: tiny_network())
-    monkeypatch.setattr(trials, "PAUSE", 0.01)
 
 
 @pytest.fixture

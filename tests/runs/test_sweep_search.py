@@ -7,26 +7,16 @@ import pytest
 
 optuna = pytest.importorskip("optuna", reason='Optuna is not installed: pip install "optuna>=4"')
 
-from tiny import colored_images, tiny_network  # noqa: E402 (they come after the skip)
 
-from era_support_packages.datasets import loading  # noqa: E402
 from era_support_packages.runs import Run, list_runs, recording, search, trials  # noqa: E402
 from era_support_packages.runs.entry import PRUNED  # noqa: E402
 from era_support_packages.runs.sweep import run_sweep  # noqa: E402
 from era_support_packages.runs.sweep_plan import SweepPlan  # noqa: E402
 from era_support_packages.runs.sweep_values import SweepError, read_space  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("small_sweeps")
 SMALL = {"epochs": 3, "resolutions": ((8, 1.0),), "batch_size": 8, "crop_padding": 0, "device": "cpu", "precision": "fp32"}
 SPACE = (("max_lr", "0.01..0.5:log"), ("cutout", "0,2"), ("resolutions", "[[[8, 1.0]], [[8, 0.5], [9, 0.5]]]"))
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
-    """24 and 10 images in place of every data set, and a network of a few channels."""
-    data = colored_images(24), colored_images(10, split="test", seed=1)
-    monkeypatch.setattr(loading, "load", lambda *_, **__: data)
-    monkeypatch.setattr(recording, "build_model", lambda *_: tiny_network())
-    monkeypatch.setattr(search, "PAUSE", 0.01)
 
 
 def plan(root, count, seeds=(0,), pairs=SPACE):

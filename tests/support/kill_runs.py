@@ -260,14 +260,16 @@ def kill_runs(kills: int, seed: int) -> str:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code: 0, or 1 for any difference."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(
+    arguments: Sequence[str] | None = None, run: Callable[[int, int], str] = kill_runs, description: str = str(__doc__)
+) -> int:
+    """The command line; returns the exit code: 0, or 1 for any difference. run: takes the number of kills and the seed."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--kills", type=int, default=40, help="how often to kill (default: 40)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     options = parser.parse_args(arguments)
     try:
-        print(kill_runs(options.kills, options.seed))
+        print(run(options.kills, options.seed))
     except WrongResultError as error:
         print(f"FAILED: {error}", file=sys.stderr)
         return 1

@@ -4,7 +4,6 @@ torchrun starts both again after each kill (`--max-restarts`). Weights, rows (wi
 those of two processes that nobody disturbed, bit by bit, and each epoch must be recorded once.
 """
 
-import argparse
 import json
 import os
 import random
@@ -14,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from kill_runs import EPOCHS, KILLS_A_RUN, WrongResultError, check, differences, draw_moments, next_moment
+from kill_runs import EPOCHS, KILLS_A_RUN, check, differences, draw_moments, main, next_moment
 
 from era_support_packages.training.checkpoint import Checkpoint
 
@@ -81,19 +80,5 @@ def kill_several(kills: int, seed: int) -> str:
     return f"{done} kills of one of two processes in {runs} runs of {EPOCHS} epochs (seed {seed}): all equal the undisturbed run."
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code: 0, or 1 for any difference."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=40, help="how often to kill (default: 40)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
-    options = parser.parse_args(arguments)
-    try:
-        print(kill_several(options.kills, options.seed))
-    except WrongResultError as error:
-        print(f"FAILED: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(run=kill_several, description=__doc__))
