@@ -17,7 +17,10 @@ from era_support_packages.system.download import begin
 from era_support_packages.system.download_attempt import Patience
 
 CONTENT, OTHER = (np.random.default_rng(seed).bytes(300_000) for seed in range(2))
-QUICK = Patience(answer=10, silence=1, slow_rate=100_000, slow_window=0.3, attempts=3, pause=0.01)
+# A machine that is busy stands still for a second now and then: only who asks for it takes silence or slowness for a fault.
+CALM = Patience(answer=60, silence=60, slow_window=600, pause=0.01)
+SILENT = Patience(answer=60, silence=1.5, slow_window=600, pause=0.01)
+SLOW = Patience(answer=60, silence=60, slow_rate=30_000, slow_window=0.3, pause=0.01)
 
 
 @dataclass
@@ -112,7 +115,7 @@ def wait_until(condition: object, seconds: float = 10.0) -> None:
         time.sleep(0.005)
 
 
-def fetch(file: Path, *servers: FileServer | str, md5: str | None = None, patience: Patience = QUICK) -> str | None:
+def fetch(file: Path, *servers: FileServer | str, md5: str | None = None, patience: Patience = CALM) -> str | None:
     """The problem of a download of CONTENT, or of what has that md5."""
     urls = [server if isinstance(server, str) else server.url for server in servers]
     return begin(file, urls, md5 or hashlib.md5(CONTENT).hexdigest(), patience).wait()
