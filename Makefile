@@ -23,8 +23,8 @@ test: lint  ## Lint, unit tests, and the notebook under nbmake (ARGS="-k gradcam
 	$(UNIT_TESTS) $(ARGS)
 	$(PY) -m pytest --nbmake --nbmake-timeout=600 notebooks/gradcam_cifar10.ipynb
 
-quick: $(VENV)/.installed  ## Unit tests without those that take over ten seconds (ARGS="-k gradcam")
-	$(UNIT_TESTS) -m "not slow" $(ARGS)
+quick: $(VENV)/.installed  ## Unit tests without those that take over two seconds (ARGS="-k gradcam")
+	$(UNIT_TESTS) -m "not slow and not unhurried" $(ARGS)
 
 lint: $(VENV)/.installed  ## Check style and types
 	$(PY) -m ruff check .

@@ -155,6 +155,7 @@ def test_a_run_of_before_that_is_shown_completes_itself_too(classifier, prepared
     assert Checkpoint.load(folder / "checkpoint.pt").classifier == classifier.description()
 
 
+@pytest.mark.unhurried
 def test_a_run_of_before_goes_on_and_is_complete_then(prepared, tmp_path):
     """Stopped after its first epoch by an earlier version: the next epoch writes what is missing."""
     config = prepared.config.resolved().replace(output_dir=str(tmp_path))
@@ -208,6 +209,7 @@ def test_a_photo_nobody_labeled_is_set_beside_the_runner_up(classifier, split):
     assert plots.gradcam_panels(found, "A photo").axes[0].get_title() == f"predicted {split.classes[found.predicted[0]]}"
 
 
+@pytest.mark.unhurried
 def test_the_checks_of_the_maps_take_the_classifier(classifier, split):
     """They see the images that their seed draws, normalised as the classifier does it."""
     options = {"layers": ["layer4"], "methods": ["hirescam"], "percentiles": [50], "steps": 2, "seed": 2}

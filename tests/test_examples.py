@@ -19,10 +19,17 @@ def public() -> dict[str, object]:
     return {f"{value.__module__}.{name}".removeprefix("era_support_packages."): value for name, value in classes + functions}
 
 
-SLOW = ("runs.recording.train_prepared", "training.loop.fit")  # they train a ResNet18
+MARKS = {  # they train
+    "runs.recording.train_prepared": pytest.mark.slow,
+    "training.loop.fit": pytest.mark.slow,
+    "runs.comparison.compare": pytest.mark.unhurried,
+    "runs.comparison.Comparison": pytest.mark.unhurried,
+    "runs.card.model_card": pytest.mark.unhurried,
+    "plots.comparison.run_curves": pytest.mark.unhurried,
+}
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in sorted(public())])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in sorted(public())])
 def test_a_public_name_has_an_example_that_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tests = doctest.DocTestFinder(recurse=False).find(public()[name], name, globs={"__name__": "__main__"})

@@ -493,6 +493,7 @@ def test_resnet_custom_gives_log_probabilities_as_it_did():
         network.load_state_dict({"convblock1.0.weight": torch.zeros(64, 3, 3, 3)})
 
 
+@pytest.mark.unhurried
 def test_from_a_bare_clone_in_the_folder_above(tmp_path, run_code):
     """Nothing is installed: `-S -I` would hide torch too, so the folder of this checkout is all that is taken away."""
     root = Path(utils.__file__).parents[1]

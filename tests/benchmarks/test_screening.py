@@ -17,6 +17,7 @@ def screening(bench, tmp_path, monkeypatch):
     return screening
 
 
+@pytest.mark.unhurried
 def test_a_change_is_screened_on_held_out_training_images_with_paired_seeds(screening, call, monkeypatch, capsys):
     seen: list[tuple[int, int, float, int]] = []
     fit = screening.training.fit

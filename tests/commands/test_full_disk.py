@@ -22,6 +22,7 @@ def fail(number):
     return failing
 
 
+@pytest.mark.unhurried
 @pytest.mark.parametrize(
     ("arguments", "file"),
     [

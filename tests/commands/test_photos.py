@@ -24,6 +24,7 @@ def photos(here):
     return folder
 
 
+@pytest.mark.unhurried
 def test_the_broken_are_named_and_the_others_explained(photos, here, capsys):
     assert main(["explain", "runs/first", "photos", "--out", "out", "--layers", "layer3", "--maps"]) == 1
     said = capsys.readouterr()

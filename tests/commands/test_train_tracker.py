@@ -24,6 +24,7 @@ def test_a_package_that_is_missing_is_named_before_anything_is_made(tmp_path, mo
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.unhurried
 def test_a_run_with_event_files_is_renamed_pruned_and_deleted_as_any_other(tmp_path, monkeypatch, capsys):
     pytest.importorskip("tensorboard", reason="needs TensorBoard: pip install tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -278,6 +278,7 @@ def test_a_folder_that_cannot_be_used(
         check(folder.name, str(folder.parent))
 
 
+@pytest.mark.unhurried
 @pytest.mark.skipif(not REAL_FOLDER.is_dir(), reason="the JPEG copy of CIFAR-10 is not unpacked in data/cifar10-jpeg")
 def test_the_real_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ERA_CACHE_DIR", str(REPOSITORY / "runs" / ".cache"))  # decoded once, for every run of the tests

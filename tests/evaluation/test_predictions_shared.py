@@ -6,6 +6,7 @@ import several_jobs as jobs
 from several import in_processes
 
 
+@pytest.mark.unhurried
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("count", [2, 3])
 def test_predictions_are_those_of_one_process_in_file_order(count, flip):

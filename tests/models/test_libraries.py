@@ -72,6 +72,7 @@ def test_timm_says_its_own_statistics():
     assert libraries.statistics("timm/vit_tiny_patch16_224") == ((0.5,) * 3, (0.5,) * 3)
 
 
+@pytest.mark.unhurried
 @pytest.mark.parametrize(
     ("name", "size", "way_out"),
     [

@@ -272,6 +272,7 @@ def check_every_mistake_gets_a_panel(plot: Callable, count: int) -> None:
     assert captions(plot(mistakes, count, CLASSES)) == expected
 
 
+@pytest.mark.unhurried
 @pytest.mark.parametrize("count", [1, 11, 23])
 def test_fault_05(count):
     """Asking for more than ten mistakes raised an error: the grid was fixed at 2x5."""
@@ -708,6 +709,7 @@ def bootstrap_cell() -> str:
     return f"{parameters}\ndataset = 'digits'\n{bootstrap}"
 
 
+@pytest.mark.unhurried
 def test_fault_16_clone_cell(local_clone, tmp_path):
     """A second run of the clone cell failed."""
     check_clone_cell(bootstrap_cell(), tmp_path / "ours", local_clone)

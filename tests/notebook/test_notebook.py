@@ -288,6 +288,7 @@ SAYS = "from IPython.display import Markdown, display; display(Markdown('These o
 REFUSES = "from era_support_packages.runs.folder import RunError; raise RunError('{}')"
 
 
+@pytest.mark.unhurried
 def test_a_run_that_the_notebook_refuses_ends_like_a_bad_value(small, tmp_path, capsys):
     """A name that belongs to other values, for example, which is known only when the data is there."""
     sentence = "It is the run of another configuration: give another name."
@@ -300,6 +301,7 @@ def test_a_run_that_the_notebook_refuses_ends_like_a_bad_value(small, tmp_path, 
     assert error.traceback == [sentence]
 
 
+@pytest.mark.unhurried
 def test_a_run_that_was_stopped_is_no_bad_value(small, tmp_path, capsys):
     sentence = "The run was stopped after epoch 1 of 4: run again to go on."
     small(configuration=SAYS, files=REFUSES.format(sentence))
@@ -330,6 +332,7 @@ def run_and_stop(*arguments):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.unhurried
 @pytest.mark.parametrize(("name", "exit_code"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_the_runner_itself_can_be_stopped(name, exit_code, small, tmp_path):
     small(configuration=SAYS, later=f"import os, signal, time; os.kill(os.getppid(), signal.{name}); time.sleep(60)")
@@ -342,6 +345,7 @@ def test_the_runner_itself_can_be_stopped(name, exit_code, small, tmp_path):
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["failed.ipynb"]
 
 
+@pytest.mark.unhurried
 @pytest.mark.parametrize(
     ("place", "kept", "sentence"),
     [
@@ -375,6 +379,7 @@ class Page(HTMLParser):
         self.text += "" if self.hidden else data
 
 
+@pytest.mark.unhurried
 def test_the_html_of_a_users_run_names_its_values_and_machine_in_its_first_screen(small, committed, mine, capsys):
     configuration = (
         "from era_support_packages.notebook.provenance import Provenance\n"

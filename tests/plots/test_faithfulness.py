@@ -59,6 +59,7 @@ def test_the_last_layer_is_the_default_and_another_name_is_refused(result: Faith
         perturbation_curves(result, "t", layer="cnov")
 
 
+@pytest.mark.unhurried
 def test_every_advantage_is_drawn_with_its_interval_and_filled_where_it_excludes_zero(
     result: Faithfulness, check_figure: Check
 ) -> None:

@@ -44,6 +44,7 @@ def test_save_asks_for_a_png() -> None:
         plots.save(Figure(), "figure.jpg")
 
 
+@pytest.mark.unhurried
 def test_show_displays_a_png_in_a_kernel_that_has_no_inline_backend_and_nothing_elsewhere(request, capsys) -> None:
     plots.show(a_figure())
     assert capsys.readouterr() == ("", "")

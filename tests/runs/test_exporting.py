@@ -60,6 +60,7 @@ def said_by(to: str, file: Any) -> tuple[Any, dict[str, str]]:
     return lambda images: network.eval()(torch.from_numpy((images - mean) / std)).detach().numpy(), texts
 
 
+@pytest.mark.unhurried
 @pytest.mark.parametrize("to", FORMATS)
 def test_a_file_agrees_with_the_network_on_100_images_one_by_one_and_in_batches(to, classifier, tmp_path):
     needs(to)

@@ -160,6 +160,7 @@ def shown(tool, tmp_path, monkeypatch):
     return repository, run, executed
 
 
+@pytest.mark.unhurried
 def test_the_notebook_and_its_pictures_are_written(tool, shown, capsys):
     repository, run, executed = shown
     assert tool.main(["-p", "preset", "smoke", "-p", "seed", "3"]) == 0

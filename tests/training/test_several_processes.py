@@ -15,6 +15,8 @@ from era_support_packages.training.checkpoint import Checkpoint
 from era_support_packages.training.setup import build_batches, build_optimizer, build_scheduler
 from era_support_packages.training.sharing import going_on_with, require_shares
 
+pytestmark = pytest.mark.unhurried
+
 
 def in_parts(norm: bool, optimizer: str, parts: int) -> tuple[list[float], dict[str, torch.Tensor]]:
     """20 steps of one process that computes each in parts, all from the same batch-norm statistics; losses and state."""

@@ -116,6 +116,7 @@ def test_few_images_name_no_winner() -> None:
     )
 
 
+@pytest.mark.unhurried
 def test_no_winner_is_named_where_the_methods_are_the_same_map_or_the_network_sees_nothing() -> None:
     values = {"methods": ["gradcam", "hirescam"], "layers": "conv", "percentiles": [50], "steps": 8}
     same = judge(Pooled(0.2, -6.4), red_noise(20), [0] * 20, **values).reading("deletion")

@@ -131,6 +131,7 @@ PLANTED = {
 }
 
 
+@pytest.mark.unhurried
 def test_verdicts_on_methods_that_are_known_are_those_that_the_page_shows() -> None:
     text = READING.read_text(encoding="utf-8").split("| the map is of |")[1].split("\n\n")[0]
     rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines()[2:]]
