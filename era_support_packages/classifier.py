@@ -14,6 +14,7 @@ from era_support_packages.datasets.fitting import FITS, IMAGE_SIZE, Fit, Fitting
 from era_support_packages.datasets.image_dataset import Channels, ImageDataset
 from era_support_packages.datasets.loading import load as load_dataset
 from era_support_packages.datasets.normalization import STATISTICS, are_statistics, images_at_once, normalize, unnormalize
+from era_support_packages.datasets.streaming import Pixels, in_parts
 from era_support_packages.evaluation.images import Images, pixels_and_labels, positions
 from era_support_packages.evaluation.predictions import Predictions, logits_problem, predicted_logits
 from era_support_packages.gradcam.arguments import TARGETS, checked_batch_size, checked_words
@@ -119,7 +120,7 @@ class Classifier:
         pixels, labels = pixels_and_labels(images, indices, self.bits, self.fitting)
         return Predictions(self._logits(pixels, batch_size, flip), labels, self.classes, pixels)
 
-    def _logits(self, pixels: np.ndarray, batch_size: int = 250, flip: bool = False) -> np.ndarray:
+    def _logits(self, pixels: Pixels, batch_size: int = 250, flip: bool = False) -> np.ndarray:
         logits = predicted_logits(self.network, self._batches(pixels, batch_size), self.device, self.precision, flip)
         if problem := logits_problem(logits, len(self.classes)):
             raise ClassifierError(problem)
@@ -198,14 +199,12 @@ class Classifier:
             different = f"the images' classes are {theirs} and the classifier's {ours}, so that its labels mean something else"
             raise ClassifierError(f"{different}; give a split of the same classes, or its images alone (split.images).")
 
-    def _normalized(self, pixels: np.ndarray) -> Tensor:
-        return normalize(torch.from_numpy(np.ascontiguousarray(pixels)), self.mean, self.std, self.resolution)
+    def _normalized(self, pixels: Pixels) -> Tensor:
+        return normalize(torch.from_numpy(np.ascontiguousarray(pixels[:])), self.mean, self.std, self.resolution)
 
-    def _batches(self, pixels: np.ndarray, batch_size: int) -> Iterator[Tensor]:
-        batch_size = images_at_once(batch_size, self.resolution)
-        for start in range(0, len(pixels), batch_size):
-            part = torch.from_numpy(np.ascontiguousarray(pixels[start : start + batch_size])).to(self.device)
-            yield normalize(part, self.mean, self.std, self.resolution)
+    def _batches(self, pixels: Pixels, batch_size: int) -> Iterator[Tensor]:
+        for part in in_parts(pixels, images_at_once(batch_size, self.resolution)):
+            yield normalize(torch.from_numpy(part).to(self.device), self.mean, self.std, self.resolution)
 
     # ---- files -------------------------------------------------------------------------------------------------------
 

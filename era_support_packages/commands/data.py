@@ -21,8 +21,11 @@ def run(options: dict[str, Any]) -> int:
 
     from era_support_packages.datasets import loading
     from era_support_packages.datasets.image_dataset import data_fingerprint, summary
+    from era_support_packages.datasets.sizing import auto_image_size, holding
+    from era_support_packages.system.machine import resolve_device
 
     loading.check(options["dataset"], options["data_root"])
+    folder = loading.folder_of(options["dataset"], options["data_root"])
     with contextlib.redirect_stdout(sys.stderr if options["json"] else sys.stdout):
         train, test = loading.load(options["dataset"], options["data_root"], options["skip_broken"])
     found = {
@@ -37,5 +40,11 @@ def run(options: dict[str, Any]) -> int:
         "std": list(train.std),
         "digest": data_fingerprint(train, test).digest,
     }
-    print_result(found, options, lambda: f"{summary(train, test)}\n{train.statistics}")
+    lines = [summary(train, test), train.statistics]
+    if folder is not None:
+        size, said = auto_image_size(folder, resolve_device().type)
+        held = holding(len(train) + len(test), size)
+        lines += ["", f"In training: {said}", str(held)]
+        found["training"] = {"image_size": size, "streamed": held.streamed, "decoded_bytes": held.needed, "free_bytes": held.free}
+    print_result(found, options, lambda: "\n".join(lines))
     return 0

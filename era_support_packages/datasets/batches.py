@@ -1,46 +1,41 @@
 """Shuffled, augmented, normalised batches on the training device."""
 
 import operator
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from era_support_packages.datasets.augmentation_policy import ENGINES, AugmentationDraws, AugmentationPolicy, draw
 from era_support_packages.datasets.device_augmentation import augment
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.datasets.normalization import mean_color, scale_and_shift, scaled_pixels
 from era_support_packages.datasets.sample_augmentation import Augmenter
+from era_support_packages.datasets.streaming import StreamedImages
+from era_support_packages.datasets.workers import in_workers
 from era_support_packages.system.naming import nearest_names
 from era_support_packages.system.processes import ALONE, Processes
 
 _DRAWN_AT_ONCE = 2**16  # images whose draws go to the device together: 7 MB, and in most runs a whole pass
 
 
+STREAMED_ON_DEVICE = (
+    "engine is 'device', which holds all images in the memory of the device, but those of {} are streamed: give engine='samples' or "
+    "'auto', or load them with stream=False."
+)
+
+
+def engine_for(dataset: ImageDataset) -> str:
+    """The engine that "auto" means for a data set."""
+    return "samples" if dataset.streamed else "device"
+
+
 def shuffled_order(size: int, seed: int, pass_number: int) -> np.ndarray:
     """The order of one pass over a training split: a permutation of range(size) that depends on (seed, pass) alone."""
     key = (seed << 64) | (pass_number << 32) | 0xFFFF_FFFF  # an index no image has
     return np.random.Generator(np.random.Philox(key=key)).permutation(size)
-
-
-class _AugmentedImages(Dataset[tuple[Tensor, int]]):
-    """Map-style data set of the images shown in an epoch, in their order."""
-
-    def __init__(self, dataset: ImageDataset, augmenter: Augmenter, indices: np.ndarray, draws: AugmentationDraws) -> None:
-        self.images, self.labels, self.augmenter = dataset.images, dataset.labels, augmenter
-        self.indices, self.draws = indices, draws
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, place: int) -> tuple[Tensor, int]:
-        index = self.indices[place]
-        image = self.augmenter.apply(self.images[index], self.draws.map(lambda values: values[place]))
-        return torch.from_numpy(np.ascontiguousarray(image)), int(self.labels[index])
 
 
 def _shown(size: int, seed: int, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -61,10 +56,11 @@ class TrainingBatches:
 
     A batch that would not be full is left out at the end of an epoch (which images these are changes with each pass).
 
-    With the engine "device" ("auto") the images lie on the device as uint8 and are augmented there by the batch; an epoch neither
+    With the engine "device" the images lie on the device as uint8 and are augmented there by the batch; an epoch neither
     waits for the device nor copies anything to it but the next draws, once for tens of thousands of images. With "samples" each
-    image goes through albumentations in `workers` processes, or in this one for 0. Both show the same images in the same order
-    with the same draws. Raises `ValueError` for another engine.
+    image goes through albumentations in `workers` processes, or in this one for 0; streamed images are decoded there too. Both
+    show the same images in the same order with the same draws. "auto" is "samples" for streamed images, else "device". Raises
+    `ValueError` for another engine, and for "device" with streamed images.
 
     One of several `processes` gets its consecutive slice of each batch, which their number must divide.
 
@@ -93,9 +89,12 @@ class TrainingBatches:
             raise ValueError(f"engine is {engine!r}: {nearest_names(engine, ENGINES)}")
         self.dataset, self.policy, self.batch_size, self.device = dataset, policy, batch_size, device
         self.processes = processes
-        self.seed, self.workers, self.engine = seed, workers, "device" if engine == "auto" else engine
+        self.seed, self.workers = seed, workers
+        self.engine = engine_for(dataset) if engine == "auto" else engine
         self.scale, self.shift = scale_and_shift(dataset.mean, dataset.std, device)
         if self.engine == "device":
+            if isinstance(dataset.images, StreamedImages):
+                raise ValueError(STREAMED_ON_DEVICE.format(dataset.name))
             self.images = torch.from_numpy(np.ascontiguousarray(dataset.images)).to(device)
             self.labels = torch.from_numpy(np.ascontiguousarray(dataset.labels)).to(device)
             self.fill = torch.tensor(mean_color(dataset), dtype=torch.uint8, device=device)
@@ -124,15 +123,9 @@ class TrainingBatches:
     def _by_the_sample(self, start: int, count: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         height, width = self.dataset.images.shape[1:3]
         augmenter = Augmenter(self.policy, height, width, mean_color(self.dataset), self.seed)
-        loader = DataLoader(
-            _AugmentedImages(self.dataset, augmenter, *self._drawn(start, count, size)),
-            batch_size=size // self.processes.count,
-            num_workers=self.workers,
-            pin_memory=self.device.type == "cuda",
-            worker_init_fn=_start_worker if self.workers else None,
-            generator=torch.Generator(),  # it would otherwise draw a seed for its workers from the global random state
-        )
-        for pixels, labels in loader:
+        indices, draws = self._drawn(start, count, size)
+        share, pinned = size // self.processes.count, self.device.type == "cuda"
+        for pixels, labels in in_workers(self.dataset, augmenter, indices, draws, share, self.workers, pinned):
             yield pixels.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
 
     def _drawn(self, start: int, count: int, size: int) -> tuple[np.ndarray, AugmentationDraws]:
@@ -144,14 +137,6 @@ class TrainingBatches:
         shown = _shown(len(self.dataset), self.seed, start, count)
         passes, indices = (self.processes.share(values, size) for values in shown)
         return indices, draw(self.policy, height, width, self.seed, passes, indices)
-
-
-def _start_worker(_worker: int) -> None:
-    """One thread a worker: OpenCV would otherwise start one for each core in each. SIGTERM ends it, whatever the parent does."""
-    import cv2
-
-    cv2.setNumThreads(0)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from era_support_packages.datasets.streaming import AT_ONCE, Pixels, StreamedImages, in_parts, taken
+
 _MOST_CHANGES = 4  # named in a sentence
 
 
@@ -40,11 +42,11 @@ class Fingerprint:
         return cls._of(classes, lines, parts)
 
     @classmethod
-    def of_arrays(cls, classes: Sequence[str], images: np.ndarray, labels: np.ndarray) -> "Fingerprint":
-        """From images (N, ...) of one dtype and their labels int64 (N,)."""
+    def of_arrays(cls, classes: Sequence[str], images: Pixels, labels: np.ndarray) -> "Fingerprint":
+        """From images (N, ...) of one dtype, or streamed, and their labels int64 (N,)."""
         about = f"{images.dtype.str} {images.shape[1:]}".encode()
-        whole = [about, np.ascontiguousarray(labels, dtype="<i8").tobytes(), np.ascontiguousarray(images)]
-        parts = {label: [about, np.ascontiguousarray(images[labels == label])] for label in range(len(classes))}
+        whole = [about, np.ascontiguousarray(labels, dtype="<i8").tobytes(), images]
+        parts = {label: [about, taken(images, labels == label)] for label in range(len(classes))}
         counts = np.bincount(labels, minlength=len(classes)).tolist()
         return cls._of(classes, whole, parts, counts)
 
@@ -119,7 +121,9 @@ class DataFingerprint:
 def _digest(parts: Iterable[Any]) -> str:
     digest = hashlib.sha256()
     for part in parts:
-        view = memoryview(part)
-        digest.update(view.nbytes.to_bytes(8, "little"))
-        digest.update(view if view.contiguous else view.tobytes())
+        streamed = isinstance(part, StreamedImages)
+        digest.update((part.nbytes if streamed else memoryview(part).nbytes).to_bytes(8, "little"))
+        for block in in_parts(part, AT_ONCE) if streamed else [part]:
+            view = memoryview(block)
+            digest.update(view if view.contiguous else view.tobytes())
     return digest.hexdigest()

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from era_support_packages.datasets.decoding import BITS
 from era_support_packages.datasets.fitting import Fitting
 from era_support_packages.datasets.scanning import ScannedFile, scan
 
@@ -24,7 +25,8 @@ class FolderScan:
 
     problems: why a file gives no picture, "" where it does. damaged bool, sha256 uint8 (N, 32), sizes int64 (N, 2) height and
     width, largest int64, pictures int64: as in `ScannedFile`. shallow: uint8 (S, size, size, 3), the pictures of 8 bits in
-    order; deep: uint16 (D, size, size, 4), the others, as in `decoding.Picture`.
+    order; deep: uint16 (D, size, size, 4), the others, as in `decoding.Picture`. Where only sums were kept, these are int64
+    (S, 3, 2) and (D, 5, 3, 2), as in `ScannedFile`.
     """
 
     problems: list[str]
@@ -42,8 +44,8 @@ class FolderScan:
         return np.array([not problem for problem in self.problems], dtype=bool)
 
     @classmethod
-    def of(cls, found: Sequence[ScannedFile], size: int) -> "FolderScan":
-        """From what each file brought, with pixels of that size."""
+    def of(cls, found: Sequence[ScannedFile], size: int, sums: bool = False) -> "FolderScan":
+        """From what each file brought, with pixels of that size, or the sums of them."""
         fine = [(file.pixels, bool(file.largest)) for file in found if file.pixels is not None]
         shallow, deep = ([pixels for pixels, is_deep in fine if is_deep is kind] for kind in (False, True))
         return cls(
@@ -53,8 +55,8 @@ class FolderScan:
             sizes=np.array([file.size for file in found], dtype=np.int64).reshape(-1, 2),
             largest=np.array([file.largest for file in found], dtype=np.int64),
             pictures=np.array([file.pictures for file in found], dtype=np.int64),
-            shallow=np.stack(shallow) if shallow else np.empty((0, size, size, 3), np.uint8),
-            deep=np.stack(deep) if deep else np.empty((0, size, size, 4), np.uint16),
+            shallow=np.stack(shallow) if shallow else np.empty((0, *_shapes(size, sums)[0]), np.int64 if sums else np.uint8),
+            deep=np.stack(deep) if deep else np.empty((0, *_shapes(size, sums)[1]), np.int64 if sums else np.uint16),
         )
 
     def file(self, index: int, row: int) -> ScannedFile:
@@ -74,29 +76,35 @@ class FolderScan:
         return rows
 
 
-def cache_file(folder: Path, cache_dir: Path, fitting: Fitting) -> Path:
-    """The file for what was read in a folder (an absolute path), its pixels brought to one size."""
-    end = "" if fitting == _WITHOUT_A_NAME else f"-{fitting.size}-{fitting.fit}"
+def _shapes(size: int, sums: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Of what is kept of a shallow file and of a deep one."""
+    return ((3, 2), (len(BITS), 3, 2)) if sums else ((size, size, 3), (size, size, 4))
+
+
+def cache_file(folder: Path, cache_dir: Path, fitting: Fitting, sums: bool = False) -> Path:
+    """The file for what was read in a folder (an absolute path), its pixels brought to one size, or their sums."""
+    end = ("" if fitting == _WITHOUT_A_NAME else f"-{fitting.size}-{fitting.fit}") + "-sums" * sums
     return cache_dir / f"{folder.name}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:10]}{end}.npz"
 
 
 def scan_folder(
-    files: Sequence[str], keys: Sequence[str], cache: Path, name: str, fitting: Fitting
+    files: Sequence[str], keys: Sequence[str], cache: Path, name: str, fitting: Fitting, sums: bool = False
 ) -> tuple[FolderScan, OSError | None]:
     """What the files hold: from the cache where their key is the same, else read now and kept there.
 
-    keys: one a file, which changes with it. Also returns why the cache could not be written, if so.
+    keys: one a file, which changes with it. sums: keep the sums of the pixels alone. Also returns why the cache could not be
+    written, if so.
     """
-    read = _read(cache, fitting)
+    read = _read(cache, fitting, sums)
     if read is not None and list(keys) == read[0]:
         return read[1], None
-    known_keys, known = read or ([], FolderScan.of([], fitting.size))
+    known_keys, known = read or ([], FolderScan.of([], fitting.size, sums))
     places = {key: index for index, key in enumerate(known_keys)}
     rows = known.rows()
     new = [file for file, key in zip(files, keys, strict=True) if key not in places]
-    found = iter(scan(new, fitting=fitting, name=name)) if new else iter(())
+    found = iter(scan(new, fitting=fitting, name=name, sums=sums)) if new else iter(())
     every = [known.file(places[key], int(rows[places[key]])) if key in places else next(found) for key in keys]
-    result = FolderScan.of(every, fitting.size)
+    result = FolderScan.of(every, fitting.size, sums)
     try:
         _write(cache, keys, result, fitting)
     except OSError as error:
@@ -104,7 +112,7 @@ def scan_folder(
     return result, None
 
 
-def _read(file: Path, fitting: Fitting) -> tuple[list[str], FolderScan] | None:
+def _read(file: Path, fitting: Fitting, sums: bool) -> tuple[list[str], FolderScan] | None:
     try:
         with np.load(file, allow_pickle=False) as cache:
             texts = json.loads(cache["texts"].tobytes())
@@ -114,8 +122,8 @@ def _read(file: Path, fitting: Fitting) -> tuple[list[str], FolderScan] | None:
             found = FolderScan(texts["problems"], **{name: cache[name] for name in names})
         fine, deep = found.fine, found.largest > 0
         whole = len(texts["keys"]) == len(found.problems) == len(found.sha256) == len(found.damaged) == len(found.sizes)
-        square = fitting.size, fitting.size
-        shapes = (int((fine & ~deep).sum()), *square, 3), (int((fine & deep).sum()), *square, 4)
+        counts = int((fine & ~deep).sum()), int((fine & deep).sum())
+        shapes = tuple((count, *shape) for count, shape in zip(counts, _shapes(fitting.size, sums), strict=True))
         return (texts["keys"], found) if whole and (found.shallow.shape, found.deep.shape) == shapes else None
     except Exception:  # absent, cut short or changed (a zip file carries checksums): in any case it can be made again
         return None

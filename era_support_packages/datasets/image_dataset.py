@@ -1,30 +1,26 @@
-"""The value that all data sets are: every image of a split as one uint8 array, with labels, class names and statistics."""
+"""The value that all data sets are: the images of a split, in memory or as files, with labels, class names and statistics."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import cv2
 import numpy as np
 
+from era_support_packages.datasets.errors import DatasetError as DatasetError
 from era_support_packages.datasets.fingerprint import DataFingerprint, Fingerprint
 from era_support_packages.datasets.fitting import IMAGE_SIZE, LARGEST, Fit
-from era_support_packages.system.plain_error import PlainError
+from era_support_packages.datasets.statistics import Channels as Channels
+from era_support_packages.datasets.streaming import Pixels, StreamedImages, channel_statistics as channel_statistics, taken
 
 SPLIT_SEED = 0
-
-Channels = tuple[float, float, float]
-
-
-class DatasetError(PlainError, RuntimeError):
-    """The data is there but cannot be used, e.g. a corrupt file; the message names the file and the remedy."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageDataset:
-    """One split of a data set of colour images, in memory.
+    """One split of a data set of colour images.
 
-    images: uint8 (N, H, W, 3), RGB.  labels: int64 (N,), indices into `classes`.  split: "train", "test" or "validation".
+    images: uint8 (N, H, W, 3), RGB: an array, or `streaming.StreamedImages`, which are decoded when they are asked for.
+    labels: int64 (N,), indices into `classes`.  split: "train", "test" or "validation".
     name: short, for file names, e.g. "cifar10".  title: for figures, e.g. "CIFAR-10".
     mean, std: per channel, of the pixels of the *training* split, on the scale [0, 1]; both splits carry the same.
     fingerprint: of what the split was read from, None where it was made from arrays (see `fingerprint_of`).
@@ -40,7 +36,7 @@ class ImageDataset:
     (3, array([4, 5, 6]))
     """
 
-    images: np.ndarray
+    images: Pixels
     labels: np.ndarray
     classes: tuple[str, ...]
     name: str
@@ -70,6 +66,11 @@ class ImageDataset:
         return len(self.labels)
 
     @property
+    def streamed(self) -> bool:
+        """Whether the images are decoded when they are asked for, and not held in memory."""
+        return isinstance(self.images, StreamedImages)
+
+    @property
     def image_size(self) -> int:
         """Px of the square that a photo is brought to, to be like these images: their own side, within 32 to 512."""
         return min(max(self.images.shape[1], IMAGE_SIZE), LARGEST)
@@ -88,7 +89,7 @@ class ImageDataset:
         chosen = np.asarray(indices)
         if not chosen.size:
             chosen = chosen.astype(np.int64)  # numpy takes an empty list for floats
-        return replace(self, images=self.images[chosen], labels=self.labels[chosen], fingerprint=None)
+        return replace(self, images=taken(self.images, chosen), labels=self.labels[chosen], fingerprint=None)
 
 
 def fingerprint_of(split: ImageDataset) -> Fingerprint:
@@ -120,27 +121,6 @@ def data_fingerprint(train: ImageDataset, test: ImageDataset) -> DataFingerprint
     return DataFingerprint(train.name, fingerprint_of(train), fingerprint_of(test))
 
 
-def channel_statistics(images: np.ndarray) -> tuple[Channels, Channels]:
-    """Mean and standard deviation of each channel over all pixels of uint8 (N, H, W, 3), on the scale [0, 1].
-
-    Exact: computed in float64 from histograms of the 256 values. A channel that is constant gets standard deviation 1,
-    so that normalising by it is harmless.
-    """
-    if not images.size:
-        raise ValueError(f"images are empty, of shape {images.shape}: statistics need at least one image.")
-    pixels = images.reshape(-1, 1, 3)
-    counts = np.zeros((3, 256), dtype=np.int64)
-    for start in range(0, len(pixels), 2**22):  # OpenCV counts in float32, which is exact up to 2^24
-        block = pixels[start : start + 2**22]
-        for channel in range(3):
-            counts[channel] += cv2.calcHist([block], [channel], None, [256], [0, 256]).ravel().astype(np.int64)
-    values = np.arange(256) / 255
-    mean = counts @ values / counts.sum(axis=1)
-    std = np.sqrt((counts * (values - mean[:, None]) ** 2).sum(axis=1) / counts.sum(axis=1))
-    std[(counts > 0).sum(axis=1) == 1] = 1.0
-    return tuple(mean.tolist()), tuple(std.tolist())
-
-
 def stratified_split(labels: np.ndarray, test_fraction: float = 0.2, seed: int = SPLIT_SEED) -> tuple[np.ndarray, np.ndarray]:
     """Split indices of int64 labels (N,) into train and test, each sorted, with every class in proportion.
 
@@ -161,8 +141,8 @@ def stratified_split(labels: np.ndarray, test_fraction: float = 0.2, seed: int =
 
 
 def make_splits(
-    train: tuple[np.ndarray, np.ndarray],
-    test: tuple[np.ndarray, np.ndarray],
+    train: tuple[Pixels, np.ndarray],
+    test: tuple[Pixels, np.ndarray],
     classes: Sequence[str],
     name: str,
     title: str,

@@ -1,4 +1,4 @@
-"""A folder of images as a data set: each file read once, in parallel, and kept decoded in a cache file.
+"""A folder of images as a data set: each file read once, in parallel, and kept decoded in a cache file, or streamed.
 
 A folder holds `train/<class>/` and `test/<class>/`, or only `<class>/`, with image files in each class folder, at any depth. Its
 cache file is written beside the runs.
@@ -14,14 +14,15 @@ from typing import TypeVar
 
 import numpy as np
 
-from era_support_packages.datasets.decoding import smallest_bits, to_8_bits
+from era_support_packages.datasets.decoding import BITS, smallest_bits, to_8_bits
 from era_support_packages.datasets.fingerprint import Fingerprint
 from era_support_packages.datasets.fitting import IMAGE_SIZE, Fit, Fitting
 from era_support_packages.datasets.folder_cache import FolderScan, cache_file, scan_folder
 from era_support_packages.datasets.folder_listing import Candidate, Listing, list_folder, only_one_class
 from era_support_packages.datasets.image_dataset import DatasetError, ImageDataset, make_splits, stratified_split
 from era_support_packages.datasets.scanning import scan
-from era_support_packages.datasets.sizing import check_memory
+from era_support_packages.datasets.sizing import Stream, check_memory, holding
+from era_support_packages.datasets.streaming import ImageFiles, Pixels, StreamedImages, taken
 from era_support_packages.system.paths import expanded
 
 MOST_NAMES = 10  # of files in a sentence
@@ -34,6 +35,7 @@ def load_image_folder(
     skip_broken: bool = False,
     image_size: int = IMAGE_SIZE,
     fit: Fit = "squash",
+    stream: Stream = "auto",
 ) -> tuple[ImageDataset, ImageDataset]:
     """Load a folder of images: (train, test), each uint8 (N, image_size, image_size, 3).
 
@@ -45,6 +47,8 @@ def load_image_folder(
     cache_dir: where the cache file lies; None is `default_cache_dir()`.
     skip_broken: leave out images that are damaged, and say how many, instead of raising an error.
     image_size, fit: px of the square that each image is brought to, and how, as in `fitting.Fitting`.
+    stream: decode each image when it is used (`streaming.StreamedImages`) instead of holding all in memory; "auto" does where
+        they would take more than a third of the free memory. A line says so, with the numbers. All are read once beforehand.
 
     Gray images become RGB, transparency is composed on white, the orientation that a camera noted is applied, and of an
     animation or several pages the first picture is taken. Files with 16 bits are scaled by the smallest of 8, 10, 12, 14 and 16
@@ -53,8 +57,8 @@ def load_image_folder(
 
     Raises FileNotFoundError (no images, one of train/ and test/ missing), ValueError (fewer than two classes, a class in test/
     that train/ lacks, too few images to split, another fit), DatasetError (damaged images, all of them named; more than fit
-    into a third of the free memory). Warns, and goes on without a
-    cache, where the cache file cannot be written.
+    into a third of the free memory, with `stream=False`). Warns, and goes on without a cache, where the cache file cannot be
+    written.
 
     >>> import numpy as np
     >>> from pathlib import Path
@@ -70,8 +74,12 @@ def load_image_folder(
     """
     folder, fitting = expanded(folder).resolve(), Fitting(image_size, fit)
     listing = list_folder(folder)
-    check_memory(folder.name, len(listing.candidates), image_size)
-    found = _scanned(folder, listing, default_cache_dir() if cache_dir is None else expanded(cache_dir), fitting)
+    held = holding(len(listing.candidates), image_size, stream)
+    if not held.streamed:
+        check_memory(folder.name, len(listing.candidates), image_size, may_stream=True)
+    else:
+        listing.notes.append(str(held))
+    found = _scanned(folder, listing, default_cache_dir() if cache_dir is None else expanded(cache_dir), fitting, held.streamed)
     reasons = zip(listing.candidates, found.problems, found.damaged, strict=True)
     if broken := [(file.path, problem) for file, problem, is_broken in reasons if is_broken]:
         if not skip_broken:
@@ -89,7 +97,8 @@ def load_image_folder(
     else:
         train_size = sum(file.split == "train" for file in used)
         train, test = slice(0, train_size), slice(train_size, None)
-    images, bits, notes = _pixels(found, train)
+    bits, notes = _bits(found, train)
+    images: Pixels = _streamed(found, used, fitting, bits) if held.streamed else _pixels(found, bits)
     for note in _notes(listing, used, found, notes, fitting):
         print(textwrap.fill(f"{folder.name}: {note}", 120, break_long_words=False, break_on_hyphens=False))
     names, hashes = [file.relative for file in used], [row.tobytes() for row in found.sha256[found.fine]]
@@ -97,7 +106,7 @@ def load_image_folder(
         Fingerprint.of_files(classes, _taken(names, part), labels[part], _taken(hashes, part)) for part in (train, test)
     ]
     title = f"{folder.name} (folder of images)"
-    pairs = (images[train], labels[train]), (images[test], labels[test])
+    pairs = (taken(images, train), labels[train]), (taken(images, test), labels[test])
     return make_splits(*pairs, classes, folder.name, title, fingerprints, bits, fit)
 
 
@@ -150,13 +159,14 @@ def decode_images(
     return [to_8_bits(pixels, bits) if file.largest else pixels for file, pixels in zip(found, pictures, strict=True)]
 
 
-def _scanned(folder: Path, listing: Listing, cache_dir: Path, fitting: Fitting) -> FolderScan:
+def _scanned(folder: Path, listing: Listing, cache_dir: Path, fitting: Fitting, sums: bool) -> FolderScan:
     files, keys = [file.path for file in listing.candidates], [file.key for file in listing.candidates]
-    found, error = scan_folder(files, keys, cache_file(folder, cache_dir, fitting), folder.name, fitting)
+    found, error = scan_folder(files, keys, cache_file(folder, cache_dir, fitting, sums), folder.name, fitting, sums)
     if error is not None:
         warnings.warn(
-            f"The decoded images of {folder.name} cannot be kept in {cache_dir} ({error.strerror or error}): they "
-            "are decoded again every time, unless ERA_CACHE_DIR names a folder that can be written.",
+            f"The {'sums of the' if sums else 'decoded'} images of {folder.name} cannot be kept in {cache_dir} "
+            f"({error.strerror or error}): they are {'read' if sums else 'decoded'} again every time, unless ERA_CACHE_DIR names "
+            "a folder that can be written.",
             stacklevel=4,
         )
     for problem, is_broken in zip(found.problems, found.damaged, strict=True):
@@ -220,22 +230,37 @@ def _why(passed_over: Counter[str]) -> str:
     return f" ({', '.join(reasons)})" if reasons else ""
 
 
-def _pixels(found: FolderScan, train: np.ndarray | slice) -> tuple[np.ndarray, int | None, list[str]]:
-    """uint8 (N, size, size, 3) of the files that give a picture, the bits of deep ones, and what to say of it."""
+def _bits(found: FolderScan, train: np.ndarray | slice) -> tuple[int | None, list[str]]:
+    """The bits that files of 16 are read as, by those for training, None where there are none; and what to say of it."""
     largest = found.largest[found.fine]
     if not largest.any():
-        return found.shallow, None, []
-    in_training = int(largest[train].max())
-    bits = smallest_bits(in_training or int(largest.max()))
-    images = np.empty((len(largest), *found.shallow.shape[1:]), dtype=np.uint8)
-    images[largest == 0], images[largest > 0] = found.shallow, to_8_bits(found.deep, bits)
-    return (
-        images,
-        bits,
-        [_bits_sentence(in_training or int(largest.max()), bits)]
-        + [f"{int((largest >= 2**bits).sum()):,} test images hold larger values, which become white."]
-        * bool((largest >= 2**bits).any()),
-    )
+        return None, []
+    seen = int(largest[train].max()) or int(largest.max())
+    bits = smallest_bits(seen)
+    white = int((largest >= 2**bits).sum())
+    notes = [f"{white:,} test images hold larger values, which become white."] if white else []
+    return bits, [_bits_sentence(seen, bits), *notes]
+
+
+def _pixels(found: FolderScan, bits: int | None) -> np.ndarray:
+    """uint8 (N, size, size, 3) of the files that give a picture."""
+    if bits is None:
+        return found.shallow
+    deep = found.largest[found.fine] > 0
+    images = np.empty((len(deep), *found.shallow.shape[1:]), dtype=np.uint8)
+    images[~deep], images[deep] = found.shallow, to_8_bits(found.deep, bits)
+    return images
+
+
+def _streamed(found: FolderScan, used: Sequence[Candidate], fitting: Fitting, bits: int | None) -> StreamedImages:
+    """The same, decoded when they are asked for."""
+    deep = found.largest[found.fine] > 0
+    sums = np.empty((len(deep), 3, 2), dtype=np.int64)
+    sums[~deep] = found.shallow
+    if bits is not None:
+        sums[deep] = found.deep[:, BITS.index(bits)]
+    files = ImageFiles.of([file.path for file in used], found.sha256[found.fine], sums, fitting, bits)
+    return StreamedImages(files, np.arange(len(used)))
 
 
 def _bits_sentence(largest: int, bits: int) -> str:

@@ -18,7 +18,7 @@ from era_support_packages.datasets.fitting import IMAGE_SIZE, LARGEST, Fit, Fitt
 from era_support_packages.datasets.folder_listing import check_folder
 from era_support_packages.datasets.image_dataset import DatasetError, ImageDataset, channel_statistics
 from era_support_packages.datasets.image_folder import load_image_folder
-from era_support_packages.datasets.sizing import auto_image_size, check_memory
+from era_support_packages.datasets.sizing import Stream, auto_image_size, check_memory
 from era_support_packages.system.naming import nearest
 from era_support_packages.system.paths import expanded, unusable
 
@@ -32,6 +32,7 @@ def load(
     skip_broken: bool = False,
     image_size: int | Literal["auto"] = IMAGE_SIZE,
     fit: Fit = "squash",
+    stream: Stream = "auto",
 ) -> tuple[ImageDataset, ImageDataset]:
     """Load a data set: (train, test).
 
@@ -43,9 +44,11 @@ def load(
     image_size: px of the square that each image is brought to, 32 to 512; "auto" is 32 for the named data sets, and for a folder
         what its median image and this machine allow, said in a line. fit: "crop" or "pad", which keep the aspect ratio, or
         "squash" (see `fitting.Fitting`).
+    stream: of a folder, decode each image when it is used instead of holding all in memory; "auto" does where they would take
+        more than a third of the free memory.
 
     Raises ValueError (unknown name, a size or fit that is none), FileNotFoundError (no data, and no way to download it),
-    DatasetError (a corrupt file, images that do not fit into memory); for a folder also what `load_image_folder` raises.
+    DatasetError (a corrupt file, images that do not fit into memory and are not to be streamed); for a folder also what `load_image_folder` raises.
 
     >>> from era_support_packages import load
     >>> train, test = load("digits")
@@ -56,13 +59,17 @@ def load(
     """
     root = _root(root)
     folder = _image_folder(name_or_path, root)
+    if stream not in (True, False, "auto"):
+        raise ValueError(f"stream is {stream!r}; give True, False or 'auto'.")
+    if stream is True and folder is None:
+        raise ValueError(f"stream is True, but {name_or_path!r} is no folder of images and lies in memory: leave stream out.")
     if image_size == "auto":
-        image_size = IMAGE_SIZE if folder is None else _announced_size(folder)
+        image_size = IMAGE_SIZE if folder is None else _announced_size(folder, stream)
     fitting = Fitting(image_size, fit)
     if not IMAGE_SIZE <= image_size <= LARGEST:
         raise ValueError(f"image_size is {image_size}; give a whole number of px from {IMAGE_SIZE} to {LARGEST}, or 'auto'.")
     if folder is not None:
-        return load_image_folder(folder, skip_broken=skip_broken, image_size=image_size, fit=fit)
+        return load_image_folder(folder, skip_broken=skip_broken, image_size=image_size, fit=fit, stream=stream)
     if name_or_path == "auto":
         train, test = _load_auto(root)
     else:
@@ -86,10 +93,10 @@ def folder_of(name_or_path: str | os.PathLike[str], root: str | os.PathLike[str]
     return _image_folder(name_or_path, _root(root))
 
 
-def _announced_size(folder: Path) -> int:
+def _announced_size(folder: Path, stream: Stream) -> int:
     from era_support_packages.system.machine import resolve_device
 
-    size, sentence = auto_image_size(folder, resolve_device("auto").type)
+    size, sentence = auto_image_size(folder, resolve_device("auto").type, stream)
     print(sentence)
     return size
 

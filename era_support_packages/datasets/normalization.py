@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from era_support_packages.datasets.fitting import IMAGE_SIZE
-from era_support_packages.datasets.image_dataset import Channels, ImageDataset
+from era_support_packages.datasets.image_dataset import ImageDataset
+from era_support_packages.datasets.statistics import Channels
+from era_support_packages.datasets.streaming import in_parts
 
 STATISTICS = "those of mean from 0 to 1, where 1 is white, and those of std above 0 up to 1"
 
@@ -102,9 +104,8 @@ def image_batches(
 ) -> Iterator[Tensor]:
     """All images in file order, not augmented: float32 (B, 3, r, r) normalised, on the device; larger ones in smaller batches."""
     batch_size = images_at_once(batch_size, resolution or dataset.images.shape[1])
-    for start in range(0, len(dataset), batch_size):
-        pixels = torch.from_numpy(np.ascontiguousarray(dataset.images[start : start + batch_size])).to(device)
-        yield normalize(pixels, dataset.mean, dataset.std, resolution)
+    for pixels in in_parts(dataset.images, batch_size):
+        yield normalize(torch.from_numpy(pixels).to(device), dataset.mean, dataset.std, resolution)
 
 
 def images_at_once(count: int, side: int) -> int:

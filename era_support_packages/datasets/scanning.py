@@ -24,15 +24,18 @@ import cv2
 import numpy as np
 
 from era_support_packages.datasets.decoding import (
+    BITS,
     IMAGE_ENDINGS,
     JpegUncheckedError,
     Picture,
     UndecodableError,
     decode,
     recognized,
+    to_8_bits,
 )
+from era_support_packages.datasets.errors import DatasetError
 from era_support_packages.datasets.fitting import Fitting, fitted
-from era_support_packages.datasets.image_dataset import DatasetError
+from era_support_packages.datasets.statistics import pixel_sums
 from era_support_packages.system.progress import progress_bar
 
 CHUNK = 128  # files a task: large enough to hide the cost of a task, small enough for a smooth progress bar
@@ -46,7 +49,8 @@ class ScannedFile:
     """What one reading of a file has brought.
 
     problem: why it gives no picture, "" where it does, with what helps behind "; "; damaged: whether it should have given one.
-    pixels: as in `decoding.Picture`, resized where that was asked for. size: (height, width) in the file.
+    pixels: as in `decoding.Picture`, resized where that was asked for; or their sums alone, int64 (3, 2) as of `pixel_sums`, and
+        (5, 3, 2) of a deep picture, one for each of `BITS` that it may be read as. size: (height, width) in the file.
     """
 
     problem: str = ""
@@ -58,10 +62,10 @@ class ScannedFile:
     pixels: np.ndarray | None = None
 
 
-def scan(files: Sequence[str], fitting: Fitting | None, name: str | None = None) -> list[ScannedFile]:
+def scan(files: Sequence[str], fitting: Fitting | None, name: str | None = None, sums: bool = False) -> list[ScannedFile]:
     """Read files, in parallel: what was found, in their order; a bar shows progress where it has a name.
 
-    fitting: how the pixels are brought to one size; None leaves them as they are.
+    fitting: how the pixels are brought to one size; None leaves them as they are. sums: keep the sums of the pixels alone.
     """
     found: list[ScannedFile] = []
     starts = range(0, len(files), CHUNK)
@@ -71,24 +75,26 @@ def scan(files: Sequence[str], fitting: Fitting | None, name: str | None = None)
         # Threads, because OpenCV decodes without holding the interpreter's lock, and a child process works by itself.
         pool = stack.enter_context(ThreadPoolExecutor(workers))
         bar = stack.enter_context(progress_bar(len(files), f"reading {name}", " images", delay=0.5, disable=name is None))
-        for part in pool.map(lambda start: _scan_chunk(files[start : start + CHUNK], fitting, children), starts):
+        for part in pool.map(lambda start: _scan_chunk(files[start : start + CHUNK], fitting, sums, children), starts):
             found += part
             bar.update(len(part))
     return found
 
 
-def _scan_chunk(files: Sequence[str], fitting: Fitting | None, children: "_Children") -> list[ScannedFile]:
+def _scan_chunk(files: Sequence[str], fitting: Fitting | None, sums: bool, children: "_Children") -> list[ScannedFile]:
     found: dict[str, ScannedFile] = {}
     for file in files:
         if not file.lower().endswith(_JPEG_ENDINGS):
             with contextlib.suppress(JpegUncheckedError):  # by its content, whatever its name
-                found[file] = scan_file(file, fitting)
+                found[file] = scan_file(file, fitting, sums)
     if left := [file for file in files if file not in found]:
-        found.update(zip(left, children.scan(left, fitting), strict=True))
+        found.update(zip(left, children.scan(left, fitting, sums), strict=True))
     return [found[file] for file in files]
 
 
-def scan_file(file: str, fitting: Fitting | None, jpeg_warnings: Callable[[], str] | None = None) -> ScannedFile:
+def scan_file(
+    file: str, fitting: Fitting | None, sums: bool = False, jpeg_warnings: Callable[[], str] | None = None
+) -> ScannedFile:
     """Read one file. Raises `JpegUncheckedError` for a JPEG without `jpeg_warnings` (see `decoding.decode`)."""
     ending = os.path.splitext(file)[1].lower()
     sha256 = bytes(32)
@@ -104,6 +110,9 @@ def scan_file(file: str, fitting: Fitting | None, jpeg_warnings: Callable[[], st
     except UndecodableError as error:
         return ScannedFile(str(error), error.damaged, sha256)
     pixels = picture.pixels if fitting is None else fitted(picture.pixels, fitting)
+    if sums:
+        deep = bool(picture.largest)
+        pixels = np.stack([pixel_sums(to_8_bits(pixels, bits)) for bits in BITS]) if deep else pixel_sums(pixels)
     return ScannedFile("", False, sha256, picture.pixels.shape[:2], picture.largest, picture.pictures, pixels)
 
 
@@ -116,20 +125,21 @@ class _Children:
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self.stack, self.own, self.lock = stack, threading.local(), threading.Lock()
 
-    def scan(self, files: Sequence[str], fitting: Fitting | None) -> list[ScannedFile]:
+    def scan(self, files: Sequence[str], fitting: Fitting | None, sums: bool) -> list[ScannedFile]:
         """`scan_file` of each, in this thread's child."""
         with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):
-            return self._ask(files, fitting)
+            return self._ask(files, fitting, sums)
         self.own.child = None  # it ended: one of the files has brought a decoder down
         if len(files) == 1:
             return [ScannedFile("the decoder breaks down over it", damaged=True)]
-        return [found for file in files for found in self.scan([file], fitting)]
+        return [found for file in files for found in self.scan([file], fitting, sums)]
 
-    def _ask(self, files: Sequence[str], fitting: Fitting | None) -> list[ScannedFile]:
+    def _ask(self, files: Sequence[str], fitting: Fitting | None, sums: bool) -> list[ScannedFile]:
         child: subprocess.Popen[bytes] | None = getattr(self.own, "child", None)
         if child is None:
             child = self.own.child = self._start()
-        _pipe(child.stdin).write(json.dumps([list(files), fitting and dataclasses.astuple(fitting)]).encode() + b"\n")
+        asked = [list(files), fitting and dataclasses.astuple(fitting), sums]
+        _pipe(child.stdin).write(json.dumps(asked).encode() + b"\n")
         _pipe(child.stdin).flush()
         return pickle.load(_pipe(child.stdout))
 
@@ -166,9 +176,9 @@ def serve() -> None:
         os.dup2(log.fileno(), 2)
         said = _said(log.fileno())
         for line in sys.stdin.buffer:
-            files, values = json.loads(line)
+            files, values, sums = json.loads(line)
             fitting = values and Fitting(*values)
-            pickle.dump([scan_file(file, fitting, said.__next__) for file in files], answers)
+            pickle.dump([scan_file(file, fitting, sums, said.__next__) for file in files], answers)
             answers.flush()
 
 

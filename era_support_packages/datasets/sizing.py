@@ -1,34 +1,38 @@
-"""How large the images of a folder should be, and whether they fit into memory: known from the files' headers."""
+"""How large the images of a folder should be, and whether they are held in memory: known from the files' headers."""
 
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from era_support_packages.datasets.decoding import IMAGE_ENDINGS
+from era_support_packages.datasets.errors import DatasetError
 from era_support_packages.datasets.fitting import IMAGE_SIZE, LARGEST
 from era_support_packages.datasets.folder_listing import list_folder
-from era_support_packages.datasets.image_dataset import DatasetError
+from era_support_packages.datasets.streaming import SHARE
 from era_support_packages.system.memory import free_memory, in_words
+from era_support_packages.system.torchrun import local_processes
 
 SIZES = (32, 48, 64, 96, 128, 160, 192, 224)
 LARGEST_OF_DEVICE = {"cuda": 224}  # px that "auto" takes at most
 LARGEST_ELSEWHERE = 128
 SHOWN, PASSES = 87_000, 10  # what the preset `cpu` shows at most: images in all, and each image
 MOST_WORK = 2 * SHOWN * IMAGE_SIZE**2  # px² in all on a CPU: about twice the time that it takes at 32 px
-SHARE = 3  # decoded images may take a third of the free memory
+Stream = bool | Literal["auto"]
 _MEASURED = 1000  # files whose headers are read
 
 
-def auto_image_size(folder: Path, device: str) -> tuple[int, str]:
+def auto_image_size(folder: Path, device: str, stream: Stream = "auto") -> tuple[int, str]:
     """The `image_size` of a folder of images on a kind of device ("cuda", "cpu", "mps"), and the sentence that says why.
 
-    The largest of `SIZES` that the median image's shorter side reaches, that the device can train so many images of in
-    reasonable time, and whose decoded images take no more than a third of the free memory. Raises as
-    `folder_listing.list_folder`.
+    The largest of `SIZES` that the median image's shorter side reaches and that the device can train so many images of in
+    reasonable time; where they must not be streamed, also one whose decoded images take no more than a third of the free
+    memory. Raises as `folder_listing.list_folder`.
     """
     files = [file.path for file in list_folder(folder.resolve()).candidates if _is_named_as_image(file.path)]
     side = median_side(files)
@@ -36,7 +40,7 @@ def auto_image_size(folder: Path, device: str) -> tuple[int, str]:
         return IMAGE_SIZE, f"{folder.name}: image_size is {IMAGE_SIZE} px, as no image in it says its own size."
     most = LARGEST_OF_DEVICE.get(device) or _largest_in_time(len(files))
     suited = [size for size in SIZES if size <= min(side, most)] or [IMAGE_SIZE]
-    room = _largest_that_fits(len(files))
+    room = _largest_that_fits(len(files)) if stream is False else None
     fits = [size for size in suited if room is None or size <= room] or suited[:1]
     why = f"the median image's shorter side is {side:,} px"
     if suited[-1] == most:
@@ -61,17 +65,58 @@ def median_side(files: Sequence[str]) -> int | None:
     return int(np.median(sides)) if sides else None
 
 
-def check_memory(name: str, count: int, size: int) -> None:
-    """Raise `DatasetError` where that many decoded images of `size` px take more than a third of the free memory."""
+@dataclass(frozen=True)
+class Holding:
+    """Whether the images of a folder are streamed, that is decoded when they are used, or held in memory, and the numbers.
+
+    needed, free: bytes of all images decoded, and of free memory, None where that is unknown. processes: on this machine, each
+    of which would hold them.
+    """
+
+    streamed: bool
+    asked: Stream
+    count: int
+    size: int
+    needed: int
+    free: int | None
+    processes: int = 1
+
+    def __str__(self) -> str:
+        pixels = f"{self.count * self.size**2 / 1e6:,.0f} megapixels"
+        said = f"{self.count:,} images of {self.size}x{self.size} px ({pixels}) take {in_words(self.needed)} decoded"
+        if self.processes > 1:
+            said += f" in each of {self.processes} processes"
+        if self.free is not None:
+            more = self.needed * self.processes * SHARE > self.free
+            said += f", {'more' if more else 'no more'} than a third of the {in_words(self.free)} of memory that are free"
+        if self.asked != "auto":
+            said += f"; stream is {self.asked}"
+        return f"{said}: {'each is decoded when it is used, by workers' if self.streamed else 'they are held in memory'}."
+
+
+def holding(count: int, size: int, stream: Stream = "auto") -> Holding:
+    """How so many images of `size` px are held: by choice, or with "auto" in memory up to a third of what is free."""
+    free, needed = free_memory(), count * size * size * 3
+    processes = local_processes()
+    too_large = free is not None and needed * processes * SHARE > free
+    return Holding(too_large if stream == "auto" else stream, stream, count, size, needed, free, processes)
+
+
+def check_memory(name: str, count: int, size: int, may_stream: bool = False) -> None:
+    """Raise `DatasetError` where that many decoded images of `size` px take more than a third of the free memory.
+
+    may_stream: whether they could be streamed instead, which the sentence then offers.
+    """
     free = free_memory()
     needed = count * size * size * 3
     if free is None or needed * SHARE <= free:
         return
     room = _largest_that_fits(count)
     way_out = f"give image_size={room} or less" if room is not None and room >= IMAGE_SIZE else "give fewer images"
+    stream = ", stream='auto' with engine='auto', which decodes each when it is used" * may_stream
     raise DatasetError(
         f"{name}: {count:,} images of {size}x{size} px take {in_words(needed)} decoded, more than a third of the "
-        f"{in_words(free)} of memory that are free: {way_out}, or use a machine with more memory."
+        f"{in_words(free)} of memory that are free: {way_out}{stream}, or use a machine with more memory."
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from era_support_packages.datasets.image_dataset import ImageDataset, channel_statistics, fingerprint_of, stratified_split
+from era_support_packages.datasets.streaming import taken
 from era_support_packages.system.settings import is_number
 
 MOST = 0.5  # of the training images
@@ -43,7 +44,7 @@ def hold_out(
             "both trained on and held out; add images, or set validation=0."
         )
     kept, held = stratified_split(train.labels, share, int(seed))
-    mean, std = channel_statistics(train.images[kept])
+    mean, std = channel_statistics(taken(train.images, kept))
     statistics: dict[str, Any] = {"mean": mean, "std": std}
     rest = replace(train.take(kept), held_out=train.held_out + len(held), fingerprint=fingerprint_of(train), **statistics)
     return rest, replace(train.take(held), split="validation", **statistics), replace(test, **statistics)

@@ -8,6 +8,7 @@ import numpy as np
 from era_support_packages.datasets.fitting import Fitting, fitted
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.datasets.image_folder import decode_images
+from era_support_packages.datasets.streaming import Pixels, taken
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.system.paths import expanded
 
@@ -16,17 +17,18 @@ Images = ImageDataset | Predictions | np.ndarray | str | os.PathLike[str] | Sequ
 
 def pixels_and_labels(
     images: Images, indices: Sequence[int] | np.ndarray | None, bits: int | None, fitting: Fitting
-) -> tuple[np.ndarray, np.ndarray | None]:
+) -> tuple[Pixels, np.ndarray | None]:
     """uint8 (N, H, W, 3) and, for a split or its predictions, the labels; `bits` as for `decode_images`.
 
-    fitting: how arrays and files are brought to the size of the training images; a split has it already.
+    fitting: how arrays and files are brought to the size of the training images; a split has it already. Those of a streamed
+    split stay so.
     """
     if isinstance(images, ImageDataset | Predictions):
         pictures = images.pictures if isinstance(images, Predictions) else images.images
         if indices is None:
             return pictures, images.labels
         chosen = positions(images, indices)
-        return pictures[chosen], None if images.labels is None else images.labels[chosen]
+        return taken(pictures, chosen), None if images.labels is None else images.labels[chosen]
     if indices is not None:
         raise ValueError("indices go with a split of a data set; select the images themselves instead.")
     if isinstance(images, np.ndarray):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.datasets.normalization import image_batches
+from era_support_packages.datasets.streaming import Pixels, taken
 from era_support_packages.evaluation.intervals import Interval, percent, share_interval
 from era_support_packages.evaluation.outputs import LogitReader
 from era_support_packages.evaluation.sharing import shared_logits
@@ -46,7 +47,7 @@ class Predictions(Readable):
     logits: np.ndarray
     labels: np.ndarray | None
     classes: tuple[str, ...]
-    images: np.ndarray | None = None
+    images: Pixels | None = None
     """uint8 (N, H, W, 3): the images themselves, not normalised, which figures show; None where only numbers are wanted"""
 
     def __len__(self) -> int:
@@ -60,7 +61,7 @@ class Predictions(Readable):
         return self.labels
 
     @property
-    def pictures(self) -> np.ndarray:
+    def pictures(self) -> Pixels:
         """The images. Raises `ValueError` where these predictions came without them."""
         if self.images is None:
             raise ValueError("These predictions hold no images to show; take those that Classifier.predict made.")
@@ -96,7 +97,8 @@ class Predictions(Readable):
 
     def take(self, indices: np.ndarray) -> "Predictions":
         """The predictions of the images at `indices` (K,), in that order."""
-        labels, images = (None if values is None else values[indices] for values in (self.labels, self.images))
+        labels = None if self.labels is None else self.labels[indices]
+        images = None if self.images is None else taken(self.images, indices)
         return Predictions(self.logits[indices], labels, self.classes, images)
 
     def check(self) -> None:

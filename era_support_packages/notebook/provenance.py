@@ -14,7 +14,7 @@ from era_support_packages.training.config import ConfigValues, TrainingConfig
 from era_support_packages.training.cost import duration
 
 # "auto" in every preset: what the machine and the data make of it is no choice of the person
-RESOLVED = ("device", "precision", "engine", "workers", "threads")
+RESOLVED = ("device", "precision", "engine", "stream", "workers", "threads")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 from era_support_packages.datasets import loading
 from era_support_packages.datasets.fitting import IMAGE_SIZE, Fitting
 from era_support_packages.datasets.image_dataset import ImageDataset
-from era_support_packages.datasets.sizing import auto_image_size
+from era_support_packages.datasets.sizing import Stream, auto_image_size
 from era_support_packages.datasets.validation import hold_out
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.system.machine import resolve_device
@@ -20,9 +20,13 @@ from era_support_packages.training.config import ConfigValues, TrainingConfig
 Splits = tuple[ImageDataset, ImageDataset]
 
 
-def load_fitted(dataset: str, data_root: str | None, skip_broken: bool, fitting: Fitting) -> Splits:
+def load_fitted(
+    dataset: str, data_root: str | None, skip_broken: bool, fitting: Fitting, stream: Stream = "auto"
+) -> Splits:
     """A data set by name or path: (train, test), with images of that size."""
     options: dict[str, Any] = {"skip_broken": True} if skip_broken else {}
+    if stream is True or (stream is False and _folder_of(dataset, data_root) is not None):
+        options["stream"] = stream
     if _folder_of(dataset, data_root) is not None:
         options |= {"image_size": fitting.size, "fit": fitting.fit}
     elif fitting.size != IMAGE_SIZE:
@@ -33,12 +37,17 @@ def load_fitted(dataset: str, data_root: str | None, skip_broken: bool, fitting:
 
 def load_asked(values: Mapping[str, Any], data_root: str | None, report: Callable[[str], None]) -> Splits:
     """The data set that some values of a configuration ask for, whatever the others are."""
-    names = ("dataset", "image_size", "fit", "device", "skip_broken")
+    names = ("dataset", "image_size", "fit", "device", "skip_broken", "engine", "stream")
     asked = TrainingConfig.preset("cpu", **{name: values[name] for name in names if values.get(name) is not None})
     fitting, said = fitting_for(asked, data_root, resume=False)
     if said:
         report(said)
-    return load_fitted(asked.dataset, data_root, asked.skip_broken, fitting)
+    return load_fitted(asked.dataset, data_root, asked.skip_broken, fitting, stream_of(asked))
+
+
+def stream_of(config: ConfigValues) -> Stream:
+    """Whether the images of a folder are streamed: not where an engine is asked for that holds them all."""
+    return False if config.engine == "device" else config.stream
 
 
 def fitting_of(config: ConfigValues) -> Fitting:
@@ -60,7 +69,7 @@ def fitting_for(asked: TrainingConfig, data_root: str | None, resume: bool) -> t
         size, fit = (before.image_size if size == "auto" else size), (before.fit if fit == "auto" else fit)
     said = ""
     if size == "auto" and folder is not None:
-        size, said = auto_image_size(folder, resolve_device(asked.device).type)
+        size, said = auto_image_size(folder, resolve_device(asked.device).type, stream_of(asked))
     return Fitting(IMAGE_SIZE if size == "auto" else size, "crop" if fit == "auto" else fit), said if size != IMAGE_SIZE else ""
 
 

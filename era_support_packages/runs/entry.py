@@ -23,7 +23,8 @@ PRUNED = "pruned by a search"
 PRUNED_FILE = "pruned.json"  # in the folder of a run that a search gave up
 _OWN_COLUMNS = ("preset_name", "dataset", "seed")
 _OF_THE_MACHINE = (
-    *("run_name", "output_dir", "device", "precision", "engine", "workers", "threads", "cuda_graph", "skip_broken", "tracker"),
+    *("run_name", "output_dir", "device", "precision", "engine", "stream", "workers", "threads", "cuda_graph"),
+    *("skip_broken", "tracker"),
 )
 
 

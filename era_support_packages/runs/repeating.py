@@ -8,7 +8,7 @@ from era_support_packages.training.presets import PRESETS
 
 _IN_ANY_CASE = ("max_lr", "precision")  # where they are left open, the machine chooses
 _ELSEWHERE = ("preset_name", "dataset", "seed")  # given beside these values
-_SAME_RESULT = ("device", "workers", "threads", "cuda_graph", "run_name", "output_dir", "tracker")
+_SAME_RESULT = ("device", "stream", "workers", "threads", "cuda_graph", "run_name", "output_dir", "tracker")
 
 
 def needed_values(config: PreparedConfig) -> dict[str, Any]:

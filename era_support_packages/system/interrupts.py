@@ -1,5 +1,7 @@
-"""SIGTERM as an exception, so that a run can tidy up before it ends."""
+"""SIGTERM as an exception, so that a run can tidy up before it ends; and children that end with it, however it ends."""
 
+import contextlib
+import ctypes
 import signal
 import threading
 from collections.abc import Iterator
@@ -37,3 +39,12 @@ def ignore_signals() -> None:
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
+
+
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
+
+
+def end_with_parent() -> None:
+    """Let the system kill this process when the one that started it ends, however that ends; only Linux does."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

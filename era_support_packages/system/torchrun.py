@@ -22,3 +22,8 @@ def started_by_torchrun() -> Started | None:
         return None
     rank, count, local_rank = (int(os.environ[name]) for name in _NEEDED[:3])
     return Started(rank, count, local_rank, int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")))
+
+
+def local_processes() -> int:
+    """How many processes torchrun started on this machine; 1 where it started none."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if started_by_torchrun() and "LOCAL_WORLD_SIZE" in os.environ else 1

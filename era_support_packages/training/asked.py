@@ -11,7 +11,7 @@ from era_support_packages.training.presets import PRESETS
 if TYPE_CHECKING:
     from era_support_packages.training.config import ConfigValues, TrainingConfig
 
-NOT_IN_THE_NAME = ("run_name", "output_dir", "device", "workers", "threads", "cuda_graph", "skip_broken", "tracker")
+NOT_IN_THE_NAME = ("run_name", "output_dir", "device", "stream", "workers", "threads", "cuda_graph", "skip_broken", "tracker")
 
 
 def preset_values(name: str, overrides: Mapping[str, Any], fields: Collection[str]) -> dict[str, Any]:

@@ -118,9 +118,10 @@ class ConfigValues:
         "auto", "where to train: auto, cpu, cuda, cuda:1, mps", wanted=checks.ASKED_DEVICES, test=checks.is_asked_device
     )
     engine: Auto | Engine = setting(
-        "auto", 'augment by the batch on the "device", which "auto" takes, or "samples" one by one in workers'
+        "auto", 'augment by the batch on the "device", or "samples" one by one in workers; "auto": the device, unless streamed'
     )
-    workers: int | Auto = setting("auto", 'processes of the engine "samples"; "auto" is 2 with a GPU, 0 on a CPU', low=0, high=64)
+    stream: bool | Auto = setting("auto", "decode a folder's images when they are used", auto="what memory asks for")
+    workers: int | Auto = setting("auto", 'processes of the engine "samples"; "auto": by what they do', low=0, high=64)
     threads: int | Auto = setting("auto", 'of PyTorch on the CPU; "auto" is what PyTorch finds', low=1, high=1024)
     cuda_graph: bool = setting(
         True, "on a GPU, launch a step's forward and backward pass as one recorded graph, to the same numbers"
@@ -273,6 +274,7 @@ class PreparedConfig(ConfigValues):
     precision: Precision = narrowed(_OPEN["precision"])
     device: str = narrowed(_OPEN["device"], wanted=f"one of {checks.DEVICES}", test=checks.is_device)
     engine: Engine = narrowed(_OPEN["engine"])
+    stream: bool = narrowed(_OPEN["stream"])
     workers: int = narrowed(_OPEN["workers"])
     threads: int = narrowed(_OPEN["threads"])
 

@@ -110,6 +110,11 @@ def problems_together(config: "ConfigValues") -> Iterator[str]:
             "validation=0.1, or leave final_test out."
         )
     yield from _problems_with_size(config)
+    if config.stream is True and config.engine == "device":
+        yield (
+            "stream is True and engine is 'device', which holds all images in the memory of the device: set engine to 'samples' or "
+            "'auto', or stream to False."
+        )
     if config.pretrained is True and not is_library_name(config.model):
         yield (
             f"pretrained is True, but there are no weights of {config.model!r}: set model to one of torchvision's or timm's, "

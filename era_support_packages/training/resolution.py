@@ -5,9 +5,11 @@ from typing import Any
 
 import torch
 
+from era_support_packages.datasets.batches import STREAMED_ON_DEVICE
 from era_support_packages.datasets.fitting import IMAGE_SIZE, Fit
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.models.libraries import check_name, check_sizes, is_library_name
+from era_support_packages.system.cores import usable_cores
 from era_support_packages.system.machine import resolve_device, resolve_precision
 from era_support_packages.training.adapting import adapted, is_pretrained, usual_flip
 from era_support_packages.training.config import ConfigValues, PreparedConfig, ResolvedConfig, TrainingConfig
@@ -36,7 +38,7 @@ def prepare_config(config: TrainingConfig, train: ImageDataset) -> PreparedConfi
     """The configuration with every "auto" but `max_lr` replaced by what it means on this machine and for this data set.
 
     Raises `ValueError` for a device or a precision that this machine lacks, for images that are of another size than asked for or
-    that the network cannot take, and where `validation` asks for images to be held out and none were held out of these
+    that the network cannot take, for streamed images with an engine that holds them, and where `validation` asks for images to be held out and none were held out of these
     (`datasets.hold_out` does it).
 
     >>> from era_support_packages import TrainingConfig, load
@@ -51,7 +53,8 @@ def prepare_config(config: TrainingConfig, train: ImageDataset) -> PreparedConfi
         resolve_precision(config.precision, device)
     require_held_out(config, train)
     require_fitted(config, train)
-    answers = _answers(config, device, train.name, train.image_size, train.fit)
+    require_held(config, train)
+    answers = _answers(config, device, train.name, train.image_size, train.fit, train.streamed)
     found = PreparedConfig.from_dict(adapted({**config.to_dict(), **answers}, train.image_size))
     if is_library_name(found.model):
         check_name(found.model)
@@ -81,6 +84,18 @@ def require_fitted(config: ConfigValues, train: ImageDataset) -> None:
                 f"{name} is {asked!r}, but these images were loaded with {name}={found!r}: load them by "
                 f"datasets.load(..., image_size={config.image_size!r}, fit={'crop' if config.fit == 'auto' else config.fit!r})."
             )
+
+
+def require_held(config: ConfigValues, train: ImageDataset) -> None:
+    """Raise `ValueError` where the images are streamed, or in memory, and the configuration asks for the other."""
+    if config.stream not in ("auto", train.streamed):
+        held = "streamed" if train.streamed else "held in memory"
+        raise ValueError(
+            f"stream is {config.stream}, but these images are {held}: load them by datasets.load(..., stream={config.stream}), or "
+            "set stream to 'auto'."
+        )
+    if train.streamed and config.engine == "device":
+        raise ValueError(STREAMED_ON_DEVICE.format(train.name))
 
 
 def require_type(config: object, kind: type[PreparedConfig]) -> None:
@@ -117,7 +132,12 @@ def require_splits(config: ConfigValues, train: ImageDataset, test: ImageDataset
 
 
 def _answers(
-    config: ConfigValues, device: torch.device, dataset: str, image_size: int = IMAGE_SIZE, fit: Fit = "squash"
+    config: ConfigValues,
+    device: torch.device,
+    dataset: str,
+    image_size: int = IMAGE_SIZE,
+    fit: Fit = "squash",
+    streamed: bool = False,
 ) -> dict[str, Any]:
     """What "auto" means for each value that is left open, `max_lr` aside."""
     answers: dict[str, Callable[[], Any]] = {
@@ -127,9 +147,19 @@ def _answers(
         "pretrained": lambda: is_pretrained(config.to_dict()),
         "device": lambda: str(device),
         "precision": lambda: resolve_precision("auto", device),
-        "engine": lambda: "device",
-        "workers": lambda: 2 if device.type == "cuda" and config.engine == "samples" else 0,
+        "engine": lambda: "samples" if streamed else "device",
+        "stream": lambda: streamed,
+        "workers": lambda: usual_workers(device.type, streamed, config.engine),
         "threads": torch.get_num_threads,
         "horizontal_flip": lambda: usual_flip(dataset),
     }
     return {name: answer() for name, answer in answers.items() if getattr(config, name) == "auto"}
+
+
+def usual_workers(device: str, streamed: bool, engine: str) -> int:
+    """What `workers` becomes where it is left open: streamed images keep every core of a machine with a GPU busy, up to 8; on a
+    CPU, where training itself does, one decodes ahead.
+    """
+    if streamed:
+        return min(8, usable_cores()) if device == "cuda" else 1
+    return 2 if device == "cuda" and engine == "samples" else 0

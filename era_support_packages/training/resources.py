@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
+from era_support_packages.datasets.workers import lost_workers
 from era_support_packages.training.config import PreparedConfig
 
 
@@ -13,7 +14,8 @@ from era_support_packages.training.config import PreparedConfig
 def use_resources(config: PreparedConfig) -> Iterator[None]:
     """While it lasts, PyTorch computes with the threads and the algorithms that the configuration asks for.
 
-    On a GPU cuDNN tries its algorithms and takes the fastest, or with `deterministic` only those that give the same bits.
+    On a GPU cuDNN tries its algorithms and takes the fastest, or with `deterministic` only those that give the same bits. Raises
+    `WorkerLostError` where one of its workers ends meanwhile.
     """
     threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
     deterministic = torch.are_deterministic_algorithms_enabled()
@@ -25,7 +27,8 @@ def use_resources(config: PreparedConfig) -> Iterator[None]:
         if config.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it before its first product
             torch.use_deterministic_algorithms(True)
-        yield
+        with lost_workers(config.workers):
+            yield
     finally:
         if config.threads != threads:
             torch.set_num_threads(threads)
