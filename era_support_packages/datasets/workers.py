@@ -64,7 +64,7 @@ def in_workers(
     """Batches of the images at `indices` (K,), each augmented by its draws: uint8 (B, H, W, 3) and int64 labels (B,).
 
     workers: processes that make them, 0 for this one. pinned: in memory from which a GPU copies while it computes.
-    Raises `DatasetError` for a file that is gone or another one by now; what `lost_workers` says where a worker ended.
+    Raises `DatasetError` for a file that is gone or another one by now; where a worker ended, what `lost_workers` has a name for.
     """
     size = batch_size * int(np.prod(dataset.images.shape[1:]))
     options: dict[str, Any] = {}
@@ -79,10 +79,19 @@ def in_workers(
         generator=torch.Generator(),  # it would otherwise draw a seed for its workers from the global random state
         **options,
     )
-    for batch in loader:
-        if isinstance(batch, DatasetError):
-            raise batch
-        yield batch
+    batches, lost = iter(loader), False
+    try:
+        while (batch := next(batches, None)) is not None:
+            if isinstance(batch, DatasetError):
+                raise batch
+            yield batch
+    except (ConnectionError, EOFError, FileNotFoundError):  # a worker ended before its batch was taken from it
+        lost = True
+    finally:
+        if workers:  # at once: a traceback may hold on to them, and PyTorch names a dead one at the end of any later child
+            batches._shutdown_workers()  # type: ignore[attr-defined]
+    if lost:
+        raise WorkerLostError(_lost_worker("Killed", workers))
 
 
 def prefetch(size: int, workers: int) -> int:

@@ -2,9 +2,7 @@
 
 import dataclasses
 import random
-import signal
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -150,15 +148,3 @@ def test_the_global_random_states_stay_as_they_are(engine: str, workers: int) ->
     assert len(epoch(4, 0, 16, engine=engine, workers=workers)) == 4
     list(image_batches(noisy(8), 4, CPU))
     assert states() == before
-
-
-def test_a_worker_has_one_thread_and_ends_on_sigterm_whatever_its_parent_does() -> None:
-    threads, handler = cv2.getNumThreads(), signal.signal(signal.SIGTERM, lambda number, frame: None)
-    try:
-        cv2.setNumThreads(2)
-        batches_module._start_worker(0)
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-        assert cv2.getNumThreads() == 1  # what OpenCV calls no threads of its own
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-        cv2.setNumThreads(threads)
