@@ -16,6 +16,7 @@ _EACH |= {"residual_start": "dirac", "max_epochs": 2, "whitening": True, "horizo
 _EACH |= {"crop_padding": 1, "cutout": 1, "cutout_first": True, "shift_scale_rotate": 0.1, "rgb_shift": 0.1}
 _EACH |= {"brightness_contrast": 0.1, "range_test_iterations": 101, "validation": 0.1, "test_images": 10, "skip_broken": True}
 _EACH |= {"test_time_flip": True, "precision": "fp32", "device": "cpu", "engine": "samples", "workers": 1, "threads": 1}
+_EACH |= {"stream": True}
 _EACH |= {"cuda_graph": False, "compile": True, "sync_batch_norm": True, "deterministic": True, "seed": 1, "run_name": "mine"}
 _EACH |= {"random_resized_crop": 0.3, "pretrained": False, "weights": "w.pth", "image_size": 64, "fit": "pad"}
 _EACH |= {"output_dir": "elsewhere", "tracker": "wandb", "preset_name": "best"}

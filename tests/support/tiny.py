@@ -53,6 +53,7 @@ def _plain(changes: dict[str, Any]) -> dict[str, Any]:
         "device": "cpu",
         "precision": "fp32",
         "engine": "device",
+        "stream": False,
         "workers": 0,
     }
     return {**values, **changes}

@@ -18,7 +18,7 @@ FIELDS = [field.name for field in dataclasses.fields(TrainingConfig)]
 THREE_SIZES = ((16, 0.5), (24, 0.3), (32, 0.2))
 MOSTLY_SMALL = ((16, 0.75), (24, 0.2), (32, 0.05))
 PLACE_AND_MACHINE = {  # they decide nothing about the result; of the data its fingerprint does
-    *("run_name", "output_dir", "device", "workers", "threads", "skip_broken", "cuda_graph", "tracker")
+    *("run_name", "output_dir", "device", "stream", "workers", "threads", "skip_broken", "cuda_graph", "tracker")
 }
 
 
@@ -150,7 +150,7 @@ def test_differences_name_each_value_of_the_other_and_its_own() -> None:
 def test_auto_differs_from_nothing_and_a_number_from_an_auto_that_is_not_resolved_yet() -> None:
     asked = make()
     resolved = {"dataset": "digits", "max_lr": 0.03, "horizontal_flip": 0.0, "precision": "bf16"}
-    resolved |= {"device": "cuda:0", "engine": "device", "workers": 2, "threads": 8}
+    resolved |= {"device": "cuda:0", "engine": "device", "stream": False, "workers": 2, "threads": 8}
     resolved |= {"image_size": 32, "fit": "crop", "pretrained": False}
     assert {name for name, value in asked.to_dict().items() if value == "auto"} == resolved.keys()
     assert asked.differences(make(**resolved)) == []

@@ -52,6 +52,7 @@ BAD_VALUES: dict[str, tuple[list[Any], str]] = {
         "give a number above 0 and up to 100, or 'auto' for the range test's suggestion.",
     ),
     "pretrained": ([0, 1, None, "yes", [True], OBJECT], "give True or False, or 'auto' for these."),
+    "stream": ([0, 1, None, "yes", [True], OBJECT], "give True or False, or 'auto' for what memory asks for."),
     "weights": (["", " ", 3, True, "\0", b"x", ["w.pth"]], "give the path of a file as text, or None."),
     "image_size": (
         [31, 513, 0, 64.0, True, "64", None, [64], NAN, OBJECT],
@@ -84,6 +85,7 @@ UNUSUAL_VALUES: dict[str, list[Any]] = {
     "max_lr": [100, 1e-12],
     "image_size": [32, 512, "auto"],
     "pretrained": [False, "auto"],
+    "stream": [True, False, "auto"],
     "weights": ["w.pth", None],
     "device": ["cuda:15", "mps"],
     "resolutions": [((8, 0.5), (32, 0.5)), ((16, 1 / 3), (24, 1 / 3), (32, 1 / 3)), ((0.5, 0.5), (1, 0.5))],

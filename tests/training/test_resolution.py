@@ -20,6 +20,7 @@ def test_resolve_replaces_every_auto_but_max_lr_on_a_cpu(monkeypatch: pytest.Mon
     monkeypatch.setattr("torch.get_num_threads", lambda: 7)
     automatic = TrainingConfig.preset("original")
     machine = {"dataset": "colours", "device": "cpu", "precision": "bf16", "engine": "device", "workers": 0, "threads": 7}
+    machine |= {"stream": False}
     assert prepare_config(automatic, TRAIN).to_dict() == {**automatic.to_dict(), **machine, **SIZES}
     assert automatic.max_lr == "auto"
     monkeypatch.setattr(hardware, "_bf16_is_faster", lambda: False)
@@ -31,7 +32,7 @@ def test_resolve_on_a_gpu_takes_two_workers_for_samples(engine: str, workers: in
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (7, 5))
     automatic = TrainingConfig.preset("original", threads=1, engine=engine)
-    machine = {"dataset": "colours", "device": "cuda:0", "precision": "fp16", "workers": workers}
+    machine = {"dataset": "colours", "device": "cuda:0", "precision": "fp16", "stream": False, "workers": workers}
     machine |= {"engine": "device" if engine == "auto" else engine}
     assert prepare_config(automatic, TRAIN).to_dict() == {**automatic.to_dict(), **machine, **SIZES}
 
@@ -54,7 +55,7 @@ def test_resolve_needs_a_number_for_max_lr() -> None:
     assert type(resolve(asking(), TRAIN)) is ResolvedConfig
 
 
-@pytest.mark.parametrize("name", ["dataset", "horizontal_flip", "precision", "device", "engine", "workers", "threads", "max_lr"])
+@pytest.mark.parametrize("name", ["dataset", "horizontal_flip", "precision", "device", "engine", "stream", "workers", "threads", "max_lr"])
 def test_a_resolved_configuration_leaves_nothing_open(name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name} is "):
         plan().replace(**{name: "auto"})
