@@ -22,8 +22,8 @@ _DRAWN_AT_ONCE = 2**16  # images whose draws go to the device together: 7 MB, an
 
 
 STREAMED_ON_DEVICE = (
-    "engine is 'device', which holds all images in the memory of the device, but those of {} are streamed: give engine='samples' or "
-    "'auto', or load them with stream=False."
+    "engine is 'device', which holds all images in the memory of the device, but those of {} are streamed: give engine='samples' "
+    "or 'auto', or load them with stream=False."
 )
 
 

@@ -48,7 +48,8 @@ def load(
         more than a third of the free memory.
 
     Raises ValueError (unknown name, a size or fit that is none), FileNotFoundError (no data, and no way to download it),
-    DatasetError (a corrupt file, images that do not fit into memory and are not to be streamed); for a folder also what `load_image_folder` raises.
+    DatasetError (a corrupt file, images that do not fit into memory and are not to be streamed); for a folder also what
+    `load_image_folder` raises.
 
     >>> from era_support_packages import load
     >>> train, test = load("digits")

@@ -89,7 +89,7 @@ def in_workers(
         lost = True
     finally:
         if workers:  # at once: a traceback may hold on to them, and PyTorch names a dead one at the end of any later child
-            batches._shutdown_workers()  # type: ignore[attr-defined]
+            batches._shutdown_workers()  # type: ignore[attr-defined]  # noqa: SLF001
     if lost:
         raise WorkerLostError(_lost_worker("Killed", workers))
 
@@ -102,7 +102,7 @@ def prefetch(size: int, workers: int) -> int:
 
 @contextmanager
 def lost_workers(workers: int) -> Iterator[None]:
-    """Raise `WorkerLostError` where one of so many workers ended meanwhile: PyTorch says so anywhere, not to the batches alone."""
+    """Raise `WorkerLostError` where one of so many workers ended meanwhile, which PyTorch says wherever the caller is."""
     try:
         yield
     except RuntimeError as error:
@@ -122,7 +122,7 @@ def _lost_worker(said: str, workers: int) -> str:
     if "Bus error" in said:
         return f"A worker that prepares images ended, as the shared memory (/dev/shm) is too small for its batches: {way_out}"
     if "Killed" in said or "exited unexpectedly" in said:
-        return f"A worker that prepares images was killed, most likely by the system because the machine's memory is full: {way_out}"
+        return f"A worker that prepares images was killed, most likely because the memory of the machine is full: {way_out}"
     return f"A worker that prepares images broke down ({said.splitlines()[0].rstrip('. ')}): {way_out}"
 
 

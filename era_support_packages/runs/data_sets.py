@@ -20,9 +20,7 @@ from era_support_packages.training.config import ConfigValues, TrainingConfig
 Splits = tuple[ImageDataset, ImageDataset]
 
 
-def load_fitted(
-    dataset: str, data_root: str | None, skip_broken: bool, fitting: Fitting, stream: Stream = "auto"
-) -> Splits:
+def load_fitted(dataset: str, data_root: str | None, skip_broken: bool, fitting: Fitting, stream: Stream = "auto") -> Splits:
     """A data set by name or path: (train, test), with images of that size."""
     options: dict[str, Any] = {"skip_broken": True} if skip_broken else {}
     if stream is True or (stream is False and _folder_of(dataset, data_root) is not None):

@@ -262,15 +262,17 @@ def _adopted(run: Run, requested: TrainingConfig, data: DataFingerprint, report:
 
 
 def _held(run: Run, config: PreparedConfig, train: ImageDataset) -> PreparedConfig:
-    """The configuration of a run with its images as they are held here: streamed or not, the result is the same.
+    """The configuration of a run that goes on with its images as they are held here: streamed or not, the result is the same.
 
-    Raises `RunError` where they are streamed and the run goes on with the engine that holds them all, which is part of the result.
+    Raises `RunError` where they are streamed and the run has the engine that holds them all, which is part of the result.
     """
-    if train.streamed and config.engine == "device" and not run.finished:
+    if run.finished:
+        return config
+    if train.streamed and config.engine == "device":
         raise RunError(
-            f"{run.folder} was begun with engine 'device', which holds all images in memory, but those of {train.name} are streamed "
-            "here: go on where they take less than a third of the free memory, without stream=True, or set resume=False to train "
-            "in a new folder."
+            f"{run.folder} was begun with engine 'device', which holds all images in memory, but those of {train.name} are "
+            "streamed here: go on where they take less than a third of the free memory, without stream=True, or set resume=False "
+            "to train in a new folder."
         )
     return config.replace(stream=train.streamed)
 

@@ -112,8 +112,8 @@ def problems_together(config: "ConfigValues") -> Iterator[str]:
     yield from _problems_with_size(config)
     if config.stream is True and config.engine == "device":
         yield (
-            "stream is True and engine is 'device', which holds all images in the memory of the device: set engine to 'samples' or "
-            "'auto', or stream to False."
+            "stream is True and engine is 'device', which holds all images in the memory of the device: set engine to 'samples' "
+            "or 'auto', or stream to False."
         )
     if config.pretrained is True and not is_library_name(config.model):
         yield (

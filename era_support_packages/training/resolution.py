@@ -38,8 +38,8 @@ def prepare_config(config: TrainingConfig, train: ImageDataset) -> PreparedConfi
     """The configuration with every "auto" but `max_lr` replaced by what it means on this machine and for this data set.
 
     Raises `ValueError` for a device or a precision that this machine lacks, for images that are of another size than asked for or
-    that the network cannot take, for streamed images with an engine that holds them, and where `validation` asks for images to be held out and none were held out of these
-    (`datasets.hold_out` does it).
+    that the network cannot take, for streamed images with an engine that holds them, and where `validation` asks for images to be
+    held out and none were held out of these (`datasets.hold_out` does it).
 
     >>> from era_support_packages import TrainingConfig, load
     >>> from era_support_packages.training import prepare_config
@@ -91,8 +91,8 @@ def require_held(config: ConfigValues, train: ImageDataset) -> None:
     if config.stream not in ("auto", train.streamed):
         held = "streamed" if train.streamed else "held in memory"
         raise ValueError(
-            f"stream is {config.stream}, but these images are {held}: load them by datasets.load(..., stream={config.stream}), or "
-            "set stream to 'auto'."
+            f"stream is {config.stream}, but these images are {held}: load them by datasets.load(..., stream={config.stream}), "
+            "or set stream to 'auto'."
         )
     if train.streamed and config.engine == "device":
         raise ValueError(STREAMED_ON_DEVICE.format(train.name))

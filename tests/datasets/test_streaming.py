@@ -142,7 +142,7 @@ def test_a_file_that_is_gone_or_another_one_is_named_and_serves_again_once_it_is
     index = next(index for index in range(len(train)) if train.images.path(index) == str(file))
     before, content = train.images[index], file.read_bytes()
     file.unlink()
-    with pytest.raises(DatasetError, match=rf"^{file} cannot be read any more \(No such file or directory\): put it back and run"):
+    with pytest.raises(DatasetError, match=rf"^{file} cannot be read any more \(No such file or directory\): put it back"):
         train.images[index]
     file.write_bytes((photos / "train" / "cat" / "1.jpg").read_bytes())
     with pytest.raises(DatasetError, match=rf"^{file} was changed since the folder was read: put it back"):
@@ -178,8 +178,8 @@ def test_the_numbers_are_said(monkeypatch):
         "free: each is decoded when it is used, by workers."
     )
     assert str(sizing.holding(1_000, 128, False)) == (
-        "1,000 images of 128x128 px (16 megapixels) take 49 MB decoded, no more than a third of the 9.0 GB of memory that are free; "
-        "stream is False: they are held in memory."
+        "1,000 images of 128x128 px (16 megapixels) take 49 MB decoded, no more than a third of the 9.0 GB of memory that are "
+        "free; stream is False: they are held in memory."
     )
     monkeypatch.setattr(sizing, "free_memory", lambda: None)
     assert not sizing.holding(10**9, 512).streamed

@@ -2,10 +2,11 @@
 
 python tests/support/kill_runs.py --kills 40 --seed 0
 
-ResNet18 learns a few handwritten digits for some epochs. The process is killed with SIGKILL at moments drawn by the seed, between
-steps and inside the writing of checkpoints, and started again until the run is done. Weights, rows (without seconds) and
-predictions must then equal those of a run that nobody disturbed, bit by bit; and no epoch whose checkpoint was complete may have
-been trained again. The faults come from outside: this file wraps functions of the package in the process that is to die.
+ResNet18 learns a few handwritten digits for some epochs, and in every second run a few photos, which two workers decode as they
+are needed. The process is killed with SIGKILL at moments drawn by the seed, between steps and inside the writing of checkpoints,
+and started again until the run is done; its workers must end with it. Weights, rows (without seconds) and predictions must then
+equal those of a run that nobody disturbed and that held its images in memory, bit by bit; and no epoch whose checkpoint was
+complete may have been trained again. The faults come from outside: this file wraps functions of the package in the process that is to die.
 """
 
 import argparse
@@ -27,10 +28,12 @@ from unittest import mock
 
 import numpy as np
 import torch
+from left_behind import left_behind
+from photo_folder import write_photos
 from tiny import quiet
 from tqdm import tqdm
 
-from era_support_packages.datasets import loading
+from era_support_packages.datasets import loading, workers
 from era_support_packages.datasets.digits import load_digits
 from era_support_packages.runs import preparation, recording
 from era_support_packages.system import atomic_file
@@ -41,6 +44,7 @@ from era_support_packages.training.step import TrainingStep
 
 EPOCHS, BATCHES, BATCH_SIZE = 5, 4, 16
 KILLS_A_RUN = 5
+WORKERS = "workers.log"
 # of a checkpoint: some bytes are in the temporary file; all are; they are on the disk; it has its name; the table is next
 WRITE_POINTS = ("first bytes", "all bytes", "flushed to disk", "before its name", "after its name")
 
@@ -66,20 +70,28 @@ class WrongResultError(AssertionError):
     """A resumed run differs from the undisturbed one."""
 
 
-def train(folder: Path, log: Path, moment: Moment | None) -> None:
-    """Train, or go on, until the moment or the end; appends the number of each epoch to `log` as it begins."""
+def train(folder: Path, log: Path, moment: Moment | None, photos: Path | None = None, stream: bool = False) -> None:
+    """Train, or go on, until the moment or the end; appends the number of each epoch to `log` as it begins.
+
+    photos: a folder to learn instead of digits, streamed or in memory; the workers append their process ids to `workers.log`.
+    """
     tqdm.set_lock(threading.RLock())  # its own one is shared with other processes and would be left behind
     now = {"epoch": 0, "step": 0}
     _watch(training, "_train_epoch", lambda step, batches, epoch, *_: _begin(now, epoch.epoch, log))
     _watch(TrainingStep, "__call__", lambda *_: _step(now, moment))
     if moment is not None and moment.point is not None:
         _watch_writing(now, moment)
-    train, test = load_digits()  # as many as the run shows in an epoch, and forty to test on
-    few = train.take(np.arange(BATCHES * BATCH_SIZE)), test.take(np.arange(40))
-    mock.patch.object(loading, "load", return_value=few).start()
+    if photos is None:
+        train, test = load_digits()  # as many as the run shows in an epoch, and forty to test on
+        few = train.take(np.arange(BATCHES * BATCH_SIZE)), test.take(np.arange(40))
+        mock.patch.object(loading, "load", return_value=few).start()
+        data: dict[str, Any] = {"dataset": "digits"}
+    else:
+        _watch(workers, "_start_worker", lambda _: _note(folder / WORKERS, os.getpid()))
+        data = {"dataset": str(photos), "image_size": 32, "engine": "samples", "stream": stream, "workers": 2 if stream else 0}
     prepared = preparation.prepare(
         "smoke",
-        dataset="digits",
+        **data,
         epochs=EPOCHS,
         resolutions=[(8, 1.0)],
         batch_size=BATCH_SIZE,
@@ -108,8 +120,12 @@ def _watch(owner: Any, name: str, before: Callable[..., None]) -> None:
 
 def _begin(now: dict[str, int], epoch: int, log: Path) -> None:
     now.update(epoch=epoch, step=0)
+    _note(log, epoch)
+
+
+def _note(log: Path, number: int) -> None:
     with open(log, "a") as file:
-        file.write(f"{epoch}\n")
+        file.write(f"{number}\n")
 
 
 def _step(now: dict[str, int], moment: Moment | None) -> None:
@@ -177,9 +193,9 @@ def next_moment(kind: str, complete: int, generator: random.Random) -> Moment:
     return Moment(epoch, step=generator.randint(2 if epoch == complete + 1 else 1, BATCHES))
 
 
-def start(folder: Path, log: Path, moment: Moment | None) -> int:
-    """Train in a process of its own; its exit code, -9 where it was killed."""
-    process = multiprocessing.get_context("forkserver").Process(target=train, args=(folder, log, moment))
+def start(*arguments: Any) -> int:
+    """`train` in a process of its own; its exit code, -9 where it was killed."""
+    process = multiprocessing.get_context("forkserver").Process(target=train, args=arguments)
     process.start()
     process.join()
     return process.exitcode
@@ -191,7 +207,9 @@ def check(condition: bool, sentence: str) -> None:
         raise WrongResultError(sentence)
 
 
-def run_with_kills(folder: Path, kinds: Sequence[str], generator: random.Random) -> tuple[Checkpoint, int]:
+def run_with_kills(
+    folder: Path, kinds: Sequence[str], generator: random.Random, photos: Path | None = None, stream: bool = False
+) -> tuple[Checkpoint, int]:
     """One run, killed at a moment of each kind and started again until it is done; its checkpoint, and the kills there were.
 
     Where the run is done before all kinds had their turn, the rest is left for the next run.
@@ -202,7 +220,9 @@ def run_with_kills(folder: Path, kinds: Sequence[str], generator: random.Random)
             continue
         moment = None if kind is None else next_moment(kind, complete, generator)
         log.write_text("")
-        code = start(folder, log, moment)
+        code = start(folder, log, moment, photos, stream)
+        started = (folder / WORKERS).read_text().split() if stream else []
+        check(not (orphans := left_behind(map(int, started))), f"at {moment} the workers {orphans} were left behind")
         trained = [int(line) for line in log.read_text().split()]
         check(code == (0 if moment is None else -signal.SIGKILL), f"at {moment} the process ended with {code}")
         last = EPOCHS if moment is None else moment.epoch
@@ -243,20 +263,25 @@ def kill_runs(kills: int, seed: int) -> str:
     kinds, done, runs = draw_moments(kills, generator), 0, 0
     inside = sum(kind in WRITE_POINTS[:-1] for kind in kinds)
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {"TQDM_DISABLE": "1"}):
-        undisturbed = Path(folder) / "undisturbed"
-        undisturbed.mkdir()
-        reference, _ = run_with_kills(undisturbed, [], generator)
+        photos = write_photos(Path(folder) / "photos", train=-(-BATCHES * BATCH_SIZE // 3), test=8)
+        places = (Path(folder) / f"run-{number}" for number in range(kills + 2))
+        references = []
+        for data in ((), (photos, False)):
+            (place := next(places)).mkdir()
+            references.append(run_with_kills(place, [], generator, *data)[0])
         while done < kills:
+            streams = runs % 2 == 1
             runs += 1
-            place = Path(folder) / f"run-{runs}"
-            place.mkdir()
-            result, killed = run_with_kills(place, kinds[done : done + KILLS_A_RUN], generator)
+            (place := next(places)).mkdir()
+            data = (photos, True) if streams else ()
+            result, killed = run_with_kills(place, kinds[done : done + KILLS_A_RUN], generator, *data)
             done += killed
-            different = differences(reference, result)
+            different = differences(references[streams], result)
             check(not different, f"run {runs} differs from the undisturbed one in {', '.join(different)}")
     return (
-        f"{done} kills in {runs} runs of {EPOCHS} epochs, {inside} of them inside the writing of a checkpoint (seed {seed}): "
-        "weights, rows and predictions equal the undisturbed run bit by bit, and no complete epoch was trained again."
+        f"{done} kills in {runs} runs of {EPOCHS} epochs, by turns from memory and from a stream, {inside} of them inside the "
+        f"writing of a checkpoint (seed {seed}): weights, rows and predictions equal the undisturbed run from memory bit by bit, "
+        "no complete epoch was trained again, and no worker was left behind."
     )
 
 

@@ -27,8 +27,9 @@ def test_six_kills_lose_nothing(capfd):
     assert sum(line.startswith("  killed at ") for line in out) == 6
     assert sum("checkpoint: " in line for line in out) == 2
     assert out[-1] == (
-        "6 kills in 2 runs of 5 epochs, 2 of them inside the writing of a checkpoint (seed 1): weights, rows and predictions "
-        "equal the undisturbed run bit by bit, and no complete epoch was trained again."
+        "6 kills in 2 runs of 5 epochs, by turns from memory and from a stream, 2 of them inside the writing of a checkpoint "
+        "(seed 1): weights, rows and predictions equal the undisturbed run from memory bit by bit, no complete epoch was trained "
+        "again, and no worker was left behind."
     )
 
 
@@ -62,7 +63,7 @@ def test_every_bit_counts_but_the_seconds(changes, found):
 
 
 def test_an_epoch_that_is_trained_again_is_noticed(tmp_path, monkeypatch, capsys):
-    def trains_all(folder, log, moment) -> int:
+    def trains_all(folder, log, moment, *_) -> int:
         log.write_text("1\n2\n3\n4\n5\n")
         return 0 if moment is None else -9
 

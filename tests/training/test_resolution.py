@@ -55,7 +55,9 @@ def test_resolve_needs_a_number_for_max_lr() -> None:
     assert type(resolve(asking(), TRAIN)) is ResolvedConfig
 
 
-@pytest.mark.parametrize("name", ["dataset", "horizontal_flip", "precision", "device", "engine", "stream", "workers", "threads", "max_lr"])
+@pytest.mark.parametrize(
+    "name", ["dataset", "horizontal_flip", "precision", "device", "engine", "stream", "workers", "threads", "max_lr"]
+)
 def test_a_resolved_configuration_leaves_nothing_open(name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name} is "):
         plan().replace(**{name: "auto"})
