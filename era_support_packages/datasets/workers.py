@@ -2,6 +2,7 @@
 
 import os
 import signal
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -70,16 +71,15 @@ def in_workers(
     options: dict[str, Any] = {}
     if workers:
         options = {"worker_init_fn": _start_worker, "prefetch_factor": prefetch(size, workers)}
-    loader = DataLoader(
-        _AugmentedImages(dataset, augmenter, indices, draws),
-        batch_size=batch_size,
-        num_workers=workers,
-        pin_memory=pinned,
-        collate_fn=_batch,
-        generator=torch.Generator(),  # it would otherwise draw a seed for its workers from the global random state
-        **options,
-    )
-    batches, lost = iter(loader), False
+    images, lost = _AugmentedImages(dataset, augmenter, indices, draws), False
+    generator = torch.Generator()  # else a seed for the workers would be drawn from the global random state
+    with warnings.catch_warnings():  # that there are more workers than cores, in every epoch
+        warnings.filterwarnings("ignore", "This DataLoader will create")
+        batches = iter(
+            DataLoader(
+                images, batch_size, num_workers=workers, pin_memory=pinned, collate_fn=_batch, generator=generator, **options
+            )
+        )
     try:
         while (batch := next(batches, None)) is not None:
             if isinstance(batch, DatasetError):

@@ -29,7 +29,6 @@ from era_support_packages.system.processes import Processes
 CPU = torch.device("cpu")
 POLICY = AugmentationPolicy(horizontal_flip=0.5, crop_padding=4, cutout=6, rgb_shift=0.5, brightness_contrast=0.5)
 ROTATED = dataclasses.replace(POLICY, shift_scale_rotate=0.5)
-pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
 
 @pytest.fixture

@@ -113,7 +113,6 @@ def test_a_run_begun_with_the_device_engine_is_not_streamed(photos, monkeypatch)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_a_photo_that_vanishes_in_the_middle_is_named_and_the_run_goes_on_once_it_is_back(photos, workers, monkeypatch):
     whole = train(ask(photos, stream=True, output_dir="whole"))
     prepared, file = ask(photos, stream=True, workers=workers), photos / "train" / "fox" / "3.jpg"
