@@ -9,15 +9,18 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from era_support_packages.datasets.batches import batch_count
+from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.system.machine import resolve_device
 from era_support_packages.system.processes import ALONE, Processes
 from era_support_packages.training.batch_norm import has_batch_norm, statistics_images
-from era_support_packages.training.config import ConfigValues, ResolvedConfig
+from era_support_packages.training.config import ConfigValues, PreparedConfig, ResolvedConfig
 from era_support_packages.training.cuda_graph import GraphedPass
 from era_support_packages.training.muon import orthogonalized
 from era_support_packages.training.plan import PlannedEpoch
 from era_support_packages.training.setup import build_optimizer, muon_filters
 from era_support_packages.training.step import TrainingStep
+
+_DECODED = 16  # streamed images that are decoded to see how long it takes
 
 
 @torch.random.fork_rng(devices=[])  # dropout draws from it
@@ -60,6 +63,23 @@ def predicted_seconds(
         seen += test_size if last and validation_size else 0
         work += epoch.images * epoch.resolution**2 + seen * epoch.resolution**2 / 3
     return work / first**2 * image_seconds
+
+
+def with_decoding(
+    seconds: float, train: ImageDataset, planned: Sequence[PlannedEpoch], config: PreparedConfig, processes: Processes = ALONE
+) -> float:
+    """The duration of these epochs of so many seconds with the decoding of their images, where they are streamed.
+
+    A few are decoded for it. Workers decode while a GPU computes, and whatever takes longer counts; on a CPU they take turns.
+    """
+    if not train.streamed:
+        return seconds
+    few, start = train.evenly_spread(min(_DECODED, len(train))), time.perf_counter()
+    for index in few:
+        train.images[index]
+    one = (time.perf_counter() - start) / len(few) / max(config.workers, 1) / processes.count
+    decoding = one * sum(epoch.images for epoch in planned)
+    return max(seconds, decoding) if config.workers and config.device != "cpu" else seconds + decoding
 
 
 def training_flops(

@@ -21,7 +21,7 @@ from era_support_packages.system.progress import progress_bar
 from era_support_packages.training.batch_norm import has_batch_norm, refresh_statistics, statistics_images
 from era_support_packages.training.checkpoint import Checkpoint, random_state, restore_random_state
 from era_support_packages.training.config import ResolvedConfig
-from era_support_packages.training.cost import announce_duration, duration, predicted_seconds, seconds_per_image
+from era_support_packages.training.cost import announce_duration, duration, predicted_seconds, seconds_per_image, with_decoding
 from era_support_packages.training.failures import TrainingDivergedError, diverged, is_out_of_memory, out_of_memory
 from era_support_packages.training.history import EpochRecord, History, Scores, Trained, log_lines, log_row, result_line, trained
 from era_support_packages.training.plan import PlannedEpoch
@@ -118,6 +118,7 @@ def _fit(
     held_out = 0 if validation is None else len(validation)
     tested = len(test) if config.final_test else 0
     seconds = predicted_seconds(config, left, tested, seconds_per_image(model, config, processes), held_out)
+    seconds = with_decoding(seconds, train, left, config, processes)
     report(announce_duration(config, seconds))
     optimizer = build_optimizer(model, config)
     steps = sum(batch_count(epoch.images, config.batch_size) for epoch in planned)

@@ -74,18 +74,19 @@ def test_auto_follows_the_median_photo_and_the_device(tmp_path, device, side, si
     assert (found, f"shorter side is {side} px" in sentence) == (size, True)
 
 
-def test_auto_takes_a_smaller_size_where_memory_is_small_and_says_so(photos, monkeypatch):
+def test_auto_takes_a_smaller_size_where_memory_is_small_and_must_hold_them_and_says_so(photos, monkeypatch):
     monkeypatch.setattr(sizing, "free_memory", lambda: 3 * 10 * 3 * 40 * 40)
-    size, sentence = auto_image_size(photos, "cpu")
+    size, sentence = auto_image_size(photos, "cpu", stream=False)
     assert size == 32
     assert "more than a third of the free memory" in sentence
+    assert auto_image_size(photos, "cpu")[0] == 48  # they are streamed
 
 
 def test_what_does_not_fit_is_refused_with_the_numbers_and_a_size_that_does(photos, monkeypatch):
     monkeypatch.setattr(sizing, "free_memory", lambda: 3 * 10 * 3 * 100 * 100)
     with pytest.raises(DatasetError, match=r"10 images of 128x128 px take 0 MB .* 1 MB .*: give image_size=96 or less"):
-        load(photos, image_size=128)
-    assert load(photos, image_size=96)[0].image_size == 96
+        load(photos, image_size=128, stream=False)
+    assert load(photos, image_size=96, stream=False)[0].image_size == 96
     assert not [file for file in Path("runs/.cache").iterdir() if "128" in file.name]
 
 

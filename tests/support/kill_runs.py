@@ -6,11 +6,11 @@ ResNet18 learns a few handwritten digits for some epochs, and in every second ru
 are needed. The process is killed with SIGKILL at moments drawn by the seed, between steps and inside the writing of checkpoints,
 and started again until the run is done; its workers must end with it. Weights, rows (without seconds) and predictions must then
 equal those of a run that nobody disturbed and that held its images in memory, bit by bit; and no epoch whose checkpoint was
-complete may have been trained again. The faults come from outside: this file wraps functions of the package in the process that is to die.
+complete may have been trained again. The faults come from outside: this file wraps functions of the package in the process that
+is to die.
 """
 
 import argparse
-import dataclasses
 import io
 import multiprocessing
 import os
@@ -27,9 +27,9 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import torch
 from left_behind import left_behind
 from photo_folder import write_photos
+from same_runs import differences
 from tiny import quiet
 from tqdm import tqdm
 
@@ -87,6 +87,7 @@ def train(folder: Path, log: Path, moment: Moment | None, photos: Path | None = 
         mock.patch.object(loading, "load", return_value=few).start()
         data: dict[str, Any] = {"dataset": "digits"}
     else:
+        multiprocessing.set_start_method("fork", force=True)  # as in a process of its own, and not that of the server
         _watch(workers, "_start_worker", lambda _: _note(folder / WORKERS, os.getpid()))
         data = {"dataset": str(photos), "image_size": 32, "engine": "samples", "stream": stream, "workers": 2 if stream else 0}
     prepared = preparation.prepare(
@@ -242,17 +243,6 @@ def run_with_kills(
     rows = (folder / "run" / "metrics.csv").read_text().splitlines()[1:]
     check([row.split(",")[0] for row in rows] == [str(epoch) for epoch in range(1, EPOCHS + 1)], f"metrics.csv has {rows}")
     return found, kills
-
-
-def differences(one: Checkpoint, other: Checkpoint) -> list[str]:
-    """What differs between two finished runs, bit by bit, seconds aside."""
-    names = [name for name in one.model if not torch.equal(one.model[name], other.model[name])]
-    rows = [
-        f"epoch {row.epoch}"
-        for row, same in zip(one.records, other.records, strict=True)
-        if dataclasses.replace(row, seconds=0) != dataclasses.replace(same, seconds=0)
-    ]
-    return names + rows + ([] if torch.equal(one.logits, other.logits) else ["predictions"])
 
 
 def kill_runs(kills: int, seed: int) -> str:

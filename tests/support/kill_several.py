@@ -13,7 +13,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from kill_runs import EPOCHS, KILLS_A_RUN, check, differences, draw_moments, main, next_moment
+from kill_runs import EPOCHS, KILLS_A_RUN, check, draw_moments, main, next_moment
+from same_runs import differences
 
 from era_support_packages.training.checkpoint import Checkpoint
 

@@ -11,7 +11,8 @@ from tiny import asking, plan, quiet, tiny_network
 
 from era_support_packages.datasets.loading import load
 from era_support_packages.datasets.validation import hold_out
-from era_support_packages.training import resolution as resolution_module
+from era_support_packages.system.processes import Processes
+from era_support_packages.training import cost, resolution as resolution_module
 from era_support_packages.training.checkpoint import Checkpoint
 from era_support_packages.training.config import TrainingConfig
 from era_support_packages.training.loop import fit
@@ -132,3 +133,18 @@ def test_streaming_renames_no_run():
     names = {TrainingConfig.preset("cpu", stream=stream).default_run_name("photos") for stream in ("auto", True, False)}
     assert len(names) == 1
     assert asking(engine="samples", stream=True).differences(plan(engine="samples", stream=False)) == []
+
+
+@pytest.mark.parametrize(
+    ("device", "workers", "processes", "seconds"),
+    [("cpu", 0, 1, 110.0), ("cpu", 2, 1, 60.0), ("cuda:0", 0, 1, 110.0), ("cuda:0", 4, 1, 25.0), ("cuda:0", 50, 2, 10.0)],
+)
+def test_the_predicted_time_has_the_decoding_in_it(photos, monkeypatch, device, workers, processes, seconds):
+    memory, stream = (load(photos, stream=choice)[0] for choice in (False, True))
+    clock = iter((3.0, 5.0))  # for the 16 images: an eighth of a second each
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: next(clock))
+    config = plan(engine="samples", workers=workers, train_images=800).replace(device=device)
+    planned = config.planned_epochs(len(stream))
+    assert sum(epoch.images for epoch in planned) == 800
+    assert cost.with_decoding(10.0, memory, planned, config) == 10.0
+    assert cost.with_decoding(10.0, stream, planned, config, Processes(0, processes)) == pytest.approx(seconds)
