@@ -15,7 +15,7 @@ from era_support_packages.datasets.validation import hold_out
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.system.machine import resolve_device
 from era_support_packages.system.paths import expanded
-from era_support_packages.training.config import ConfigValues, TrainingConfig
+from era_support_packages.training.config import ConfigValues, PreparedConfig, TrainingConfig
 
 Splits = tuple[ImageDataset, ImageDataset]
 
@@ -33,6 +33,11 @@ def load_fitted(dataset: str, data_root: str | None, skip_broken: bool, fitting:
     return replace(train, fit=fitting.fit), replace(test, fit=fitting.fit)
 
 
+def load_requested(requested: TrainingConfig, data_root: str | None, fitting: Fitting) -> Splits:
+    """The data set of a request, with images of that size, streamed or not as it says."""
+    return load_fitted(requested.dataset, data_root, requested.skip_broken, fitting, stream_of(requested))
+
+
 def load_asked(values: Mapping[str, Any], data_root: str | None, report: Callable[[str], None]) -> Splits:
     """The data set that some values of a configuration ask for, whatever the others are."""
     names = ("dataset", "image_size", "fit", "device", "skip_broken", "engine", "stream")
@@ -40,7 +45,7 @@ def load_asked(values: Mapping[str, Any], data_root: str | None, report: Callabl
     fitting, said = fitting_for(asked, data_root, resume=False)
     if said:
         report(said)
-    return load_fitted(asked.dataset, data_root, asked.skip_broken, fitting, stream_of(asked))
+    return load_requested(asked, data_root, fitting)
 
 
 def stream_of(config: ConfigValues) -> Stream:
@@ -80,6 +85,22 @@ def tell_of_before_sizes(run: Run, report: Callable[[str], None]) -> None:
                 f"{run.folder} is of an earlier version, whose images are squashed to {IMAGE_SIZE} px: give an image_size to "
                 "train a new run with larger ones."
             )
+
+
+def as_held(run: Run, config: PreparedConfig, train: ImageDataset) -> PreparedConfig:
+    """The configuration of a run that goes on with its images as they are held here: streamed or not, the result is the same.
+
+    Raises `RunError` where they are streamed and the run has the engine that holds them all, which is part of the result.
+    """
+    if run.finished:
+        return config
+    if train.streamed and config.engine == "device":
+        raise RunError(
+            f"{run.folder} was begun with engine 'device', which holds all images in memory, but those of {train.name} are "
+            "streamed here: go on where they take less than a third of the free memory, without stream=True, or set resume=False "
+            "to train in a new folder."
+        )
+    return config.replace(stream=train.streamed)
 
 
 def _folder_of(dataset: str, data_root: str | None) -> Path | None:

@@ -13,7 +13,15 @@ from era_support_packages.datasets.fitting import Fitting
 from era_support_packages.datasets.image_dataset import ImageDataset, data_fingerprint
 from era_support_packages.evaluation.tables import print_wrapped
 from era_support_packages.models.pretrained import ensure
-from era_support_packages.runs.data_sets import fitting_for, fitting_of, load_fitted, split_data, stream_of, tell_of_before_sizes
+from era_support_packages.runs.data_sets import (
+    as_held,
+    fitting_for,
+    fitting_of,
+    load_fitted,
+    load_requested,
+    split_data,
+    tell_of_before_sizes,
+)
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.same_data import NO_FINGERPRINT, named_run, run_of
 from era_support_packages.system.machine import overview, resolve_device, resolve_precision
@@ -138,7 +146,7 @@ def prepare(
         fitting, said = fitting_for(requested, data_root, resume)
         if said:
             report(said)
-        data_set = load_fitted(requested.dataset, data_root, requested.skip_broken, fitting, stream_of(requested))
+        data_set = load_requested(requested, data_root, fitting)
     else:
         data_set, fitting = data, Fitting(data[0].image_size, data[0].fit)
     fingerprint = data_fingerprint(*data_set)
@@ -163,9 +171,8 @@ def prepare(
         return with_its_statistics(run, config, splits, processes)
     config = _adopted(run, requested, fingerprint, report)
     if fitting_of(config) != fitting:  # found under another name
-        found = load_fitted(requested.dataset, data_root, requested.skip_broken, fitting_of(config), stream_of(requested))
-        splits = split_data(*found, config)
-    config = _held(run, config, splits["train"])
+        splits = split_data(*load_requested(requested, data_root, fitting_of(config)), config)
+    config = as_held(run, config, splits["train"])
     tell_of_before_sizes(run, report)
     if not run.finished:
         done, planned = run.complete_epochs(), len(config.planned_epochs(len(train)))
@@ -259,22 +266,6 @@ def _adopted(run: Run, requested: TrainingConfig, data: DataFingerprint, report:
     ]:
         report(f"This goes on with {', '.join(changed)}: the result will not be bit-identical to that of a run in one go.")
     return config
-
-
-def _held(run: Run, config: PreparedConfig, train: ImageDataset) -> PreparedConfig:
-    """The configuration of a run that goes on with its images as they are held here: streamed or not, the result is the same.
-
-    Raises `RunError` where they are streamed and the run has the engine that holds them all, which is part of the result.
-    """
-    if run.finished:
-        return config
-    if train.streamed and config.engine == "device":
-        raise RunError(
-            f"{run.folder} was begun with engine 'device', which holds all images in memory, but those of {train.name} are "
-            "streamed here: go on where they take less than a third of the free memory, without stream=True, or set resume=False "
-            "to train in a new folder."
-        )
-    return config.replace(stream=train.streamed)
 
 
 def _on_this_machine(stored: PreparedConfig) -> PreparedConfig:
