@@ -89,7 +89,7 @@ def test_a_new_run_gets_a_folder_with_everything_resolved_in_it(tmp_path, ask):
     prepared = ask(data_root="there", **asked)
     folder, config = prepared.run.folder, prepared.config
     found = {"dataset": "colours", "device": "cpu", "precision": "bf16", "engine": "device", "workers": 0, "threads": 3}
-    found |= {"image_size": 32, "fit": "crop", "pretrained": False}
+    found |= {"image_size": 32, "fit": "crop", "pretrained": False, "stream": False}
     requested = TrainingConfig.preset("smoke", **{**SMALL, **asked})
     assert config.to_dict() == {**requested.to_dict(), **found, "horizontal_flip": 0.5}
     assert config.max_lr == "auto"  # the range test needs the model

@@ -15,7 +15,7 @@ from era_support_packages.runs.repeating import needed_values
 from era_support_packages.training.adapting import adapted, is_built_in, is_pretrained
 from era_support_packages.training.config import PreparedConfig, TrainingConfig
 
-OPEN = {"engine": "device", "workers": 0, "threads": 2, "device": "cpu"}
+OPEN = {"engine": "device", "stream": False, "workers": 0, "threads": 2, "device": "cpu"}
 CASES = [
     ("smoke", "digits", Fitting(32, "crop"), {}),
     ("smoke", "digits", Fitting(32, "crop"), {"horizontal_flip": 0.5}),
