@@ -122,8 +122,9 @@ def _digest(parts: Iterable[Any]) -> str:
     digest = hashlib.sha256()
     for part in parts:
         streamed = isinstance(part, StreamedImages)
+        blocks: Iterable[Any] = in_parts(part, AT_ONCE) if streamed else [part]
         digest.update((part.nbytes if streamed else memoryview(part).nbytes).to_bytes(8, "little"))
-        for block in in_parts(part, AT_ONCE) if streamed else [part]:
+        for block in blocks:
             view = memoryview(block)
             digest.update(view if view.contiguous else view.tobytes())
     return digest.hexdigest()

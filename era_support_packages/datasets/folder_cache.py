@@ -1,9 +1,11 @@
 """What reading a folder of images has brought, kept in one file beside the runs; only files that changed are read again."""
 
+import contextlib
 import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from era_support_packages.datasets.fitting import Fitting
 from era_support_packages.datasets.scanning import ScannedFile, scan
 
 CACHE_FORMAT = 3  # count up when the same files would be read otherwise
+KEEP_EVERY = 60  # seconds, while files are read
 _WITHOUT_A_NAME = Fitting()  # of the caches of before sizes could be chosen
 
 
@@ -102,9 +105,25 @@ def scan_folder(
     places = {key: index for index, key in enumerate(known_keys)}
     rows = known.rows()
     new = [file for file, key in zip(files, keys, strict=True) if key not in places]
-    found = iter(scan(new, fitting=fitting, name=name, sums=sums)) if new else iter(())
-    every = [known.file(places[key], int(rows[places[key]])) if key in places else next(found) for key in keys]
-    result = FolderScan.of(every, fitting.size, sums)
+    kept = time.monotonic()
+
+    def together(found: Sequence[ScannedFile]) -> tuple[list[str], FolderScan]:
+        """The known files and the new ones that were read, in order, with their keys."""
+        left, pairs = iter(found), []
+        for key in keys:
+            file = known.file(places[key], int(rows[places[key]])) if key in places else next(left, None)
+            if file is not None:
+                pairs.append((key, file))
+        return [key for key, _ in pairs], FolderScan.of([file for _, file in pairs], fitting.size, sums)
+
+    def keep(found: Sequence[ScannedFile]) -> None:
+        nonlocal kept
+        if sums and time.monotonic() - kept > KEEP_EVERY:  # a long reading that is interrupted goes on; pixels are too many
+            with contextlib.suppress(OSError):  # said at the end
+                _write(cache, *together(found), fitting)
+            kept = time.monotonic()
+
+    _, result = together(scan(new, fitting=fitting, name=name, sums=sums, so_far=keep) if new else [])
     try:
         _write(cache, keys, result, fitting)
     except OSError as error:

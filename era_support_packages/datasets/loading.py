@@ -82,7 +82,7 @@ def resized(train: ImageDataset, test: ImageDataset, fitting: Fitting) -> tuple[
     """Two splits with their images brought to another size, and the statistics of these; as they are where they have it."""
     if train.images.shape[1:3] != (fitting.size, fitting.size):
         check_memory(train.name, len(train) + len(test), fitting.size)
-        images = [np.stack([fitted(image, fitting) for image in part.images]) for part in (train, test)]
+        images = [np.stack([fitted(image, fitting) for image in np.asarray(part.images)]) for part in (train, test)]
         train, test = replace(train, images=images[0]), replace(test, images=images[1])
         mean, std = channel_statistics(train.images)
         train, test = replace(train, mean=mean, std=std), replace(test, mean=mean, std=std)

@@ -62,10 +62,17 @@ class ScannedFile:
     pixels: np.ndarray | None = None
 
 
-def scan(files: Sequence[str], fitting: Fitting | None, name: str | None = None, sums: bool = False) -> list[ScannedFile]:
+def scan(
+    files: Sequence[str],
+    fitting: Fitting | None,
+    name: str | None = None,
+    sums: bool = False,
+    so_far: Callable[[list[ScannedFile]], None] = lambda _: None,
+) -> list[ScannedFile]:
     """Read files, in parallel: what was found, in their order; a bar shows progress where it has a name.
 
     fitting: how the pixels are brought to one size; None leaves them as they are. sums: keep the sums of the pixels alone.
+    so_far: is given what was found of the first files, again and again.
     """
     found: list[ScannedFile] = []
     starts = range(0, len(files), CHUNK)
@@ -78,6 +85,7 @@ def scan(files: Sequence[str], fitting: Fitting | None, name: str | None = None,
         for part in pool.map(lambda start: _scan_chunk(files[start : start + CHUNK], fitting, sums, children), starts):
             found += part
             bar.update(len(part))
+            so_far(found)
     return found
 
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, SupportsIndex, TypeVar, overload
 
 import numpy as np
@@ -88,18 +89,6 @@ class StreamedImages:
     `images[3]` decodes one, uint8 (size, size, 3); `images[5:9]`, `images[[2, 7]]` and a mask decode these, in parallel.
     `taken(images, indices)` decodes nothing. Raises `DatasetError` for a file that is gone or another one by now, and where
     what is asked for at once would take more than a third of the free memory; `TypeError` where pixels are indexed.
-
-    >>> import numpy as np
-    >>> from pathlib import Path
-    >>> from PIL import Image
-    >>> from era_support_packages import load
-    >>> for name, gray in (("dark", 10), ("light", 240)):
-    ...     Path("grays", name).mkdir(parents=True)
-    ...     for number in range(5):
-    ...         Image.fromarray(np.full((32, 32, 3), gray + number, np.uint8)).save(f"grays/{name}/{number}.png")
-    >>> train, test = load("grays", stream=True)
-    >>> train.streamed, train.images.shape, train.images[0].max()
-    (True, (8, 32, 32, 3), 10)
     """
 
     ndim = 4
@@ -204,7 +193,7 @@ def in_parts(images: Pixels, size: int) -> Iterator[np.ndarray]:
         for start in starts:
             yield np.ascontiguousarray(images[start : start + size])
         return
-    yield from _ahead([lambda start=start: images[start : start + size] for start in starts])
+    yield from _ahead([partial(images.__getitem__, slice(start, start + size)) for start in starts])
 
 
 def _ahead(works: Sequence[Callable[[], _Part]]) -> Iterator[_Part]:

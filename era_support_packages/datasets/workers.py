@@ -16,6 +16,7 @@ from era_support_packages.datasets.augmentation_policy import AugmentationDraws
 from era_support_packages.datasets.errors import DatasetError
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.datasets.sample_augmentation import Augmenter
+from era_support_packages.datasets.streaming import StreamedImages
 from era_support_packages.system.interrupts import end_with_parent
 from era_support_packages.system.memory import free_memory
 from era_support_packages.system.plain_error import PlainError
@@ -139,6 +140,6 @@ def _start_worker(_worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
     info = get_worker_info()
-    if info is not None and not isinstance(info.dataset.images, np.ndarray):
+    if info is not None and isinstance(getattr(info.dataset, "images", None), StreamedImages):
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), 2)

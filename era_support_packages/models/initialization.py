@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from era_support_packages.datasets.image_dataset import ImageDataset
-from era_support_packages.datasets.normalization import normalize_images
+from era_support_packages.datasets.normalization import images_at_once, normalize_images
 from era_support_packages.models.custom_resnet import ResidualLayer
 from era_support_packages.models.resnet import BasicBlock, Bottleneck
 
@@ -32,9 +32,12 @@ def whiten_first_convolution(model: nn.Module, train: ImageDataset, count: int =
             f"with {convolution}; set whitening=False."
         )
     height, width = convolution.kernel_size
-    pixels = normalize_images(train, np.linspace(0, len(train) - 1, min(count, len(train))).astype(np.int64))
-    patches = pixels.unfold(2, height, 2).unfold(3, width, 2).permute(0, 2, 3, 1, 4, 5).reshape(-1, size).double()
-    values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
+    chosen, products, number = train.evenly_spread(min(count, len(train))), torch.zeros(size, size).double(), 0
+    for part in np.array_split(chosen, -(-len(chosen) // images_at_once(count, train.images.shape[1]))):
+        pixels = normalize_images(train, part)  # of large images some at a time
+        patches = pixels.unfold(2, height, 2).unfold(3, width, 2).permute(0, 2, 3, 1, 4, 5).reshape(-1, size).double()
+        products, number = products + patches.T @ patches, number + len(patches)
+    values, vectors = torch.linalg.eigh(products / number)
     filters = (vectors / torch.sqrt(values + epsilon)).T.flip(0).reshape(size, 3, height, width).to(convolution.weight)
     convolution.weight[:size] = filters
     convolution.weight[size : 2 * size] = -filters

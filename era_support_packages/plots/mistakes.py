@@ -29,6 +29,7 @@ from era_support_packages.plots.style import (
 )
 
 if TYPE_CHECKING:
+    from era_support_packages.datasets.streaming import Pixels
     from era_support_packages.evaluation.calibration import Calibration, Reliability
     from era_support_packages.evaluation.intervals import Interval
     from era_support_packages.evaluation.mistakes import ClassScores, ConfusedPair, ConfusedPairs, LabelCandidates
@@ -182,7 +183,7 @@ def _image_count(count: int) -> str:
 
 
 @styled
-def confused_pairs(confused: ConfusedPairs, images: np.ndarray, title: str, examples: int = 6) -> Figure:
+def confused_pairs(confused: ConfusedPairs, images: Pixels, title: str, examples: int = 6) -> Figure:
     """A row a pair, most frequent first: how many images of one class are taken for the other, and the most confident ones.
 
     `images` uint8 (N, H, W, 3), not normalised: all images of the split; `examples` 1 to 8 a row. Raises `ValueError` for
@@ -220,7 +221,7 @@ def _pair_label(pair: ConfusedPair, classes: tuple[str, ...]) -> str:
 
 
 @styled
-def top_losses(predictions: Predictions, images: np.ndarray, title: str, count: int = 25) -> Figure:
+def top_losses(predictions: Predictions, images: Pixels, title: str, count: int = 25) -> Figure:
     """The images with the highest loss, right or wrong, each with its loss, the predicted class and the actual one.
 
     `images` uint8 (N, H, W, 3), not normalised: all images of the split; `count` 1 to 400. Raises `ValueError` for anything
@@ -250,7 +251,7 @@ def top_losses(predictions: Predictions, images: np.ndarray, title: str, count: 
 
 
 @styled
-def suspicious_labels(candidates: LabelCandidates, images: np.ndarray, title: str, count: int = 25) -> Figure:
+def suspicious_labels(candidates: LabelCandidates, images: Pixels, title: str, count: int = 25) -> Figure:
     """Labels worth a look, the least probable first: each image with its label and what the network calls it instead.
 
     `images` uint8 (N, H, W, 3), not normalised: all images of the split; `count` 1 to 400. Raises `ValueError` for anything
@@ -283,7 +284,7 @@ def suspicious_labels(candidates: LabelCandidates, images: np.ndarray, title: st
     return image_grid(images[candidates.indices[:count]], captions, title)
 
 
-def _check_split(images: np.ndarray, expected: int) -> None:
+def _check_split(images: Pixels, expected: int) -> None:
     """`images` are the images of the split that was predicted, as pictures."""
     check_images(images[:1], "images", limit=MAX_IMAGES)
     if len(images) != expected:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -14,6 +14,9 @@ from matplotlib.gridspec import GridSpec
 
 from era_support_packages.plots.style import FONT, HEAT_COLORMAP, LINE, MARGIN, NARROW, PAD, WIDTH, new_figure, text_width, wrap
 from era_support_packages.system.naming import nearest_names
+
+if TYPE_CHECKING:
+    from era_support_packages.datasets.streaming import Pixels
 
 
 def overlay(image: np.ndarray, heat: np.ndarray, opacity: float = 0.5, colormap: str = HEAT_COLORMAP) -> np.ndarray:
@@ -163,7 +166,7 @@ def check_count(values: Sequence[Any], expected: int, what: str) -> None:
         raise ValueError(f"{what} has {len(values)} entries for {expected} images; give one for each image.")
 
 
-def check_images(images: np.ndarray, what: str, limit: int) -> np.ndarray:
+def check_images(images: "Pixels", what: str, limit: int) -> np.ndarray:
     """The images, uint8 (N, H, W, 3) with 1 to `limit` of them; `ValueError` for anything else."""
     images = np.asarray(images)
     if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape[1:3] or images.dtype != np.uint8:

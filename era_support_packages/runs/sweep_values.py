@@ -24,7 +24,8 @@ _NOT_VARIED = {
     "run_name": "a trial's name is made from its values, by which it is found again.",
     "output_dir": "all trials lie in one folder: give --output-dir.",
     **{
-        name: _OF_THE_MACHINE.format(name.replace("_", "-")) for name in ("device", "workers", "threads", "cuda_graph", "tracker")
+        name: _OF_THE_MACHINE.format(name.replace("_", "-"))
+        for name in ("device", "stream", "workers", "threads", "cuda_graph", "tracker")
     },
 }
 PRESET = "preset"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from photo_folder import write_photos
 
-from era_support_packages.datasets import folder_cache, sizing, streaming
+from era_support_packages.datasets import folder_cache, scanning, sizing, streaming
 from era_support_packages.datasets.image_dataset import DatasetError, ImageDataset, fingerprint_of
 from era_support_packages.datasets.loading import load
 from era_support_packages.datasets.normalization import image_batches
@@ -133,6 +133,30 @@ def test_the_folder_is_read_once_and_a_changed_file_again(photos, monkeypatch):
     assert read == [str(changed)]
     assert other.fingerprint != first.fingerprint
     assert np.array_equal(other.images[1], load(photos, image_size=64)[0].images[1])
+
+
+def test_a_reading_that_is_interrupted_goes_on_where_it_was(photos, monkeypatch):
+    monkeypatch.setattr(scanning, "CHUNK", 6)
+    monkeypatch.setattr(folder_cache, "KEEP_EVERY", 0)
+    read: list[str] = []
+    chunk = scanning._scan_chunk
+
+    def interrupted(files: list[str], *values: object) -> list[object]:
+        if len(read) >= 12:
+            raise KeyboardInterrupt
+        read.extend(files)
+        return chunk(files, *values)
+
+    monkeypatch.setattr(scanning.os, "cpu_count", lambda: 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(scanning, "_scan_chunk", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            load(photos, stream=True)
+    monkeypatch.setattr(scanning, "_scan_chunk", lambda files, *values: read.extend(files) or chunk(files, *values))
+    train, test = load(photos, stream=True)
+    assert len(read) == len(set(read)) == 25
+    for pair in zip(load(photos), (train, test), strict=True):
+        assert_same(*pair)
 
 
 @pytest.mark.parametrize("name", ["0.jpg", "deep.png"])

@@ -67,6 +67,7 @@ def test_a_search_draws_from_ranges_too(name, text, found):
         ("run_name", "a,b", "made from its values"),
         ("device", "cpu,cuda", "--device for all"),
         ("cuda_graph", "true,false", "--cuda-graph for all"),
+        ("stream", "true,false", "--stream for all"),
         ("cutout", "", "has no value"),
         ("cutout", "[]", "has no value"),
         ("cutout", "0,,8", "comma without a value"),
