@@ -105,7 +105,7 @@ class Checkpoint:
                 raise TypeError
             if not all(isinstance(values[name], int) for name in ("planned", "processes")):
                 raise TypeError
-            if not isinstance(values["logits"], Tensor | None):
+            if not isinstance(values["logits"], Tensor | None) or not isinstance(values["average"], dict | None):
                 raise TypeError
         except CheckpointError:
             raise

@@ -123,14 +123,15 @@ class TrainingConfig(ConfigValues):
     def preset(cls, name: str, /, **overrides: Any) -> "TrainingConfig":
         """The preset of that name with some values changed; an override of `None` keeps the preset's value.
 
-        "auto" is "fast" with a CUDA GPU and "cpu" without. Giving `epochs` replaces a preset's `train_images` and
-        `max_epochs`, and the other way round; a `horizontal_flip` that an alternating flip does not go with replaces the preset's
-        `alternating_flip`. Raises `ValueError` for an unknown preset or parameter, or a bad value.
+        "auto" is "finetune" with `pretrained=True`, else "fast" with a CUDA GPU and "cpu" without; `runs.prepare` also looks at
+        the data. Giving `epochs` replaces a preset's `train_images` and `max_epochs`, and the other way round; a
+        `horizontal_flip` that an alternating flip does not go with replaces the preset's `alternating_flip`. Raises `ValueError`
+        for an unknown preset or parameter, or a bad value.
         """
         if name == "auto":
             import torch
 
-            name = "fast" if torch.cuda.is_available() else "cpu"
+            name = "finetune" if overrides.get("pretrained") is True else "fast" if torch.cuda.is_available() else "cpu"
         if not isinstance(name, str) or name not in PRESETS:
             raise ValueError(f"Unknown preset {name!r}: {nearest_names(name, ['auto', *PRESETS])}")
         return cls.from_dict(asked.preset_values(name, overrides, {field.name for field in dataclasses.fields(cls)}))
@@ -141,7 +142,7 @@ class TrainingConfig(ConfigValues):
         It is made from the values as they were asked for, and without those of the machine: the same request finds the same
         folder on another machine. What holds its default is left out, so that a parameter added later renames nothing.
         """
-        default = TrainingConfig(self.preset_name, epochs=self.epochs, train_images=self.train_images)
+        default = TrainingConfig("cpu", epochs=self.epochs, train_images=self.train_images)
         return asked.run_name(self, default, dataset)
 
     def differences(self, stored: ConfigValues) -> list[str]:
