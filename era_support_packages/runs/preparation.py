@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -152,7 +153,7 @@ def prepare(
         and (earlier := earlier_run(requested, {**overrides, "dataset": requested.dataset}, train.name))
     ):
         report(f"{earlier} holds a run with the preset that 'auto' was before: to go on with it, give that one by name.")
-    requested = with_weights(requested, preset, overrides, train.name, resume, report)
+    requested = with_weights(requested, preset, overrides, partial(_is_begun, fingerprint, resume), report)
     if processes.count > 1:
         require_shares(requested.replace(device=processes.device(str(device))), len(train), processes)
     name = requested.run_name or requested.default_run_name(train.name)
@@ -221,6 +222,10 @@ def _data_of(
             "trained on, or train a new run."
         )
     return train, test
+
+
+def _is_begun(data: DataFingerprint, resume: bool, requested: TrainingConfig) -> bool:
+    return resume and (run_of(requested, data, lambda _: None).folder / "config.json").is_file()
 
 
 def _adopted(run: Run, requested: TrainingConfig, data: DataFingerprint, report: Report) -> PreparedConfig:

@@ -43,16 +43,19 @@ def recipe_for(
 
 
 def with_weights(
-    requested: TrainingConfig, preset: str, overrides: Mapping[str, Any], name: str, resume: bool, report: Callable[[str], None]
+    requested: TrainingConfig,
+    preset: str,
+    overrides: Mapping[str, Any],
+    begun: Callable[[TrainingConfig], bool],
+    report: Callable[[str], None],
 ) -> TrainingConfig:
     """What is asked for, or where "auto" chose "finetune" and its weights cannot be had, the same with "scratch", said loudly.
 
-    A run of that name that is there already has its weights in its checkpoint.
+    begun: whether there is a run of a request already: its checkpoint holds its weights.
     """
     if preset != "auto" or requested.preset_name != "finetune" or requested.pretrained is True or requested.weights is not None:
         return requested
-    root = expanded(requested.output_dir)
-    if resume and (root / (requested.run_name or name) / "config.json").is_file():
+    if begun(requested):
         return requested
     try:
         ensure(requested.model, is_pretrained(requested.to_dict()), requested.weights)
@@ -88,11 +91,11 @@ def suited(
 
 
 def chosen_preset(
-    overrides: Mapping[str, Any], name: str, count: int, size: int, data_root: str | None, report: Callable[[str], None]
+    overrides: Mapping[str, Any], count: int, size: int, data_root: str | None, report: Callable[[str], None]
 ) -> str:
-    """The preset that "auto" is with these values for a data set of that short name, of `count` training images of `size` px."""
+    """The preset that "auto" is with these values for a data set of `count` training images of `size` px."""
     requested = suited(recipe_for("auto", overrides, data_root, size), "auto", overrides, count, report)
-    return with_weights(requested, "auto", overrides, name, resume=False, report=report).preset_name
+    return with_weights(requested, "auto", overrides, lambda _: False, report).preset_name
 
 
 def earlier_run(requested: TrainingConfig, overrides: Mapping[str, Any], name: str) -> Path | None:

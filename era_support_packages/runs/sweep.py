@@ -35,7 +35,7 @@ def run_sweep(plan: SweepPlan, data_root: str | None, report: Report) -> SweepRe
     data = load_asked(fixed, data_root, report)
     if plan.preset == "auto":
         train = data[0]
-        found = chosen_preset(dict(fixed), train.name, len(train), train.image_size, data_root, report)
+        found = chosen_preset(dict(fixed), len(train), train.image_size, data_root, report)
         plan = plan.with_preset(found)
         plan.check()
     trainer = Trainer(plan, data, data_root, report)

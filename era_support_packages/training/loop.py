@@ -152,7 +152,7 @@ def _train_epochs(
     left = planned[len(records) :]
     data = data_fingerprint(train, test).to_dict() if keep is not None else None
     report("\n".join(log_lines(records, "test" if validation is None else "validation")))
-    with progress_bar(round(sum(epoch.work for epoch in left)), unit="px²", **processes.bar) as bar:
+    with progress_bar(sum(epoch.work for epoch in left), unit="px²", **processes.bar) as bar:
         for epoch in left:
             start = time.perf_counter()
             step = phases.step_for(epoch)

@@ -25,14 +25,14 @@ class PlannedEpoch:
         return self.start + self.images
 
     @property
-    def work(self) -> float:
+    def work(self) -> int:
         """Px² of its images, which the time grows with; without the two backward passes of the body a third of them."""
         return self.images * self.pixels_at_work
 
     @property
-    def pixels_at_work(self) -> float:
+    def pixels_at_work(self) -> int:
         """The same of one image."""
-        return self.resolution**2 / (3 if self.head_only else 1)
+        return self.resolution**2 // (3 if self.head_only else 1)
 
 
 def planned_epochs(

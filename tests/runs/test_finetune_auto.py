@@ -2,6 +2,7 @@
 
 import json
 import urllib.error
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 from era_support_packages.models import libraries
 from era_support_packages.models.catalog import build_network
 from era_support_packages.models.pretrained import WeightsError
-from era_support_packages.runs import prepare, train_prepared
+from era_support_packages.runs import RunStopped, prepare, train_prepared
 from era_support_packages.runs.starting import recipe_for
 
 pytest.importorskip("torchvision")
@@ -27,7 +28,7 @@ def photos(tmp_path, monkeypatch):
         for label, red in (("cat", 40), ("dog", 200)):
             (tmp_path / "photos" / split / label).mkdir(parents=True)
             for number in range(count):
-                pixels = generator.integers(0, 50, (80, 90, 3)) + [red, 100, 0]
+                pixels = generator.integers(0, 50, (80, 90, 3)) + np.array([red, 100, 0])
                 Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "photos" / split / label / f"{number}.png")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights").mkdir()
@@ -42,8 +43,6 @@ def photos(tmp_path, monkeypatch):
     return tmp_path / "photos"
 
 
-
-
 def test_without_weights_auto_trains_from_scratch_and_says_so_everywhere(photos):
     lines = []
     prepared = prepare(dataset=str(photos), report=lines.append, **SMALL)
@@ -53,7 +52,7 @@ def test_without_weights_auto_trains_from_scratch_and_says_so_everywhere(photos)
     config = prepared.config
     assert (config.preset_name, config.pretrained, config.optimizer) == ("scratch", False, "sgd")
     assert config.resolutions == ((32, 0.5), (64, 0.5))
-    assert prepared.train.title == "photos, from scratch"
+    assert prepared.train.title == "photos (folder of images), from scratch"
     train_prepared(prepared, report=lines.append)
     summary = json.loads((prepared.run.folder / "summary.json").read_text())
     assert (summary["preset"], summary["start"], summary["complete"]) == ("scratch", "random weights", True)
@@ -70,23 +69,33 @@ def test_what_is_asked_for_by_name_is_refused_in_one_sentence(asked, photos):
     assert not (photos.parent / "runs").exists() or not list((photos.parent / "runs").glob("*/config.json"))
 
 
-def test_with_weights_auto_finetunes_and_goes_on_without_them(photos, tmp_path, monkeypatch):
-    file = tmp_path / "w.pth"
+def test_with_weights_auto_finetunes_and_the_run_goes_on_without_them(photos, tmp_path, monkeypatch):
+    own = SimpleNamespace(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    found = SimpleNamespace(url="https://example.org/squeeze.pth", transforms=lambda: own)
+    monkeypatch.setattr(libraries, "torchvision_weights", lambda name: found)
     torch.manual_seed(5)
-    weights = build_network(NAME, 7).state_dict()
-    torch.save(weights, file)
+    torch.save(build_network(NAME, 7).state_dict(), tmp_path / "weights" / "squeeze.pth")
     lines = []
-    prepared = prepare(dataset=str(photos), report=lines.append, weights=str(file), **SMALL)
+    prepared = prepare(dataset=str(photos), report=lines.append, **SMALL)
     config = prepared.config
-    assert (config.preset_name, config.optimizer, config.max_lr, config.freeze_norms) == ("finetune", "adamw", 0.0005, True)
-    assert prepared.train.mean == (0.485, 0.456, 0.406)
+    assert (config.preset_name, config.pretrained, config.optimizer, config.max_lr) == ("finetune", True, "adamw", 0.0005)
+    assert (config.freeze_norms, config.crop_padding, config.resolutions) == (True, 4, ((64, 1.0),))
+    assert (prepared.train.mean, prepared.train.title) == (own.mean, "photos (folder of images)")
     assert [(epoch.images, epoch.head_only) for epoch in config.planned_epochs(16)] == [(4, True), (12, False)]
-    _, history = train_prepared(prepared, report=lines.append)
+
+    def stop(record):
+        (tmp_path / "weights" / "squeeze.pth").unlink()
+        raise KeyboardInterrupt
+
+    with pytest.raises(RunStopped):
+        train_prepared(prepared, report=lines.append, watch=stop)
+    again = prepare(dataset=str(photos), report=lines.append, **SMALL)
+    assert again.run == prepared.run
+    _, history = train_prepared(again, report=lines.append)
     assert history.complete
     assert "Up to epoch 1 only the last layer learns, then all of the network." in lines
-    summary = prepared.run.summary()
-    assert (summary["preset"], summary["start"]) == ("finetune", f"weights of {file}")
-    assert prepared.train.title == "photos"
+    summary = again.run.summary()
+    assert (summary["preset"], summary["start"]) == ("finetune", "pretrained weights")
 
 
 @pytest.mark.parametrize(
@@ -117,4 +126,7 @@ def test_a_run_that_was_begun_before_auto_was_finetune_is_named(photos, monkeypa
     lines = []
     found = prepare("auto", report=lines.append, **plain)
     assert found.config.preset_name == "scratch"
-    assert f"{before.run.folder} holds a run with the preset that 'auto' was before: to go on with it, give that one by name." in lines
+    assert (
+        f"{before.run.folder} holds a run with the preset that 'auto' was before: to go on with it, give that one by name."
+        in lines
+    )
