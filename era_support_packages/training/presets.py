@@ -93,6 +93,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "average": 0.1,
         "label_smoothing": 0.1,
         "crop_padding": 2,
+        "alternating_flip": True,
         "range_test_iterations": 60,
         "test_images": 2000,
         "test_time_flip": True,
