@@ -73,7 +73,7 @@ class ConfigFields:
     decay_norms_and_biases: bool = setting(False, "whether weight_decay is for norms and biases too")
     label_smoothing: float = setting(0.0, "share of the target that is spread over all classes", low=0, high=0.99)
     norm_bias_lr: float = setting(1.0, "learning rate of batch-norm biases as a multiple of max_lr", low=0, high=1000)
-    head_lr: float = setting(1.0, "learning rate of the last layer as a multiple of max_lr", above=0, high=1000)
+    head_lr: float = setting(1.0, "learning rate of the last layer as a multiple of max_lr", low=0.001, high=1000)
     head_first: float = setting(
         0.0, "share of the images in which only the last layer learns, before all do; 0 for none", low=0, high=0.9
     )
