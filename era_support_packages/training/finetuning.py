@@ -55,11 +55,12 @@ def finetune(
     if named := [name for name in _OF_A_NAMED_NETWORK if name in overrides]:
         raise ValueError(f"{named[0]} names another network than the one that is given: leave it out.")
     config = TrainingConfig.preset("finetune", **overrides)
-    train, test = (replace(split, mean=tuple(mean), std=tuple(std)) for split in (train, test))
+    own: dict[str, Any] = {"mean": tuple(mean), "std": tuple(std)}
     validation = None
     if config.validation:
         train, validation, test = hold_out(train, test, config.validation, config.seed)
-        train, validation, test = (replace(split, mean=tuple(mean), std=tuple(std)) for split in (train, validation, test))
+        validation = replace(validation, **own)
+    train, test = replace(train, **own), replace(test, **own)
     prepared = prepare_config(config, train)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
