@@ -46,7 +46,7 @@ class Knobs:
 
     dataset: str = _as_in_config("dataset", "auto")
     data_root: str | None = setting(None, "folder that holds or receives the data set; None is data/", **_FOLDER)
-    preset: str = setting("auto", f"auto (finetune for photos, else fast with a GPU, cpu without), {', '.join(PRESETS)}")
+    preset: str = setting("auto", f"auto (finetune for photos, fast with a GPU, else cpu), {', '.join(PRESETS)}")
     seed: int = _as_in_config("seed", 0)
     output_dir: str = _as_in_config("output_dir", "runs")
     run_name: str | None = _as_in_config("run_name", None)
