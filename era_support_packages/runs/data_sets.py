@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,8 @@ def load_fitted(dataset: str, data_root: str | None, skip_broken: bool, fitting:
     return replace(train, fit=fitting.fit), replace(test, fit=fitting.fit)
 
 
-def load_asked(values: Mapping[str, Any], data_root: str | None, report: Callable[[str], None]) -> Splits:
-    """The data set that some values of a configuration ask for, whatever the others are."""
-    names = ("dataset", "image_size", "fit", "device", "skip_broken")
-    asked = TrainingConfig.preset("cpu", **{name: values[name] for name in names if values.get(name) is not None})
+def load_asked(asked: TrainingConfig, data_root: str | None, report: Callable[[str], None]) -> Splits:
+    """The data set that is asked for, at the size that a new run would have."""
     fitting, said = fitting_for(asked, data_root, resume=False)
     if said:
         report(said)

@@ -225,7 +225,7 @@ def _data_of(
 
 
 def _is_begun(data: DataFingerprint, resume: bool, requested: TrainingConfig) -> bool:
-    return resume and (run_of(requested, data, lambda _: None).folder / "config.json").is_file()
+    return resume and run_of(requested, data, lambda _: None).checkpoint_file.is_file()
 
 
 def _adopted(run: Run, requested: TrainingConfig, data: DataFingerprint, report: Report) -> PreparedConfig:

@@ -42,6 +42,12 @@ def recipe_for(
     return TrainingConfig.preset("finetune" if asked.pretrained is not False else FROM_SCRATCH, **overrides)
 
 
+def data_asked(values: Mapping[str, Any], preset: str, data_root: str | None) -> TrainingConfig:
+    """What decides on the images of a run with these values and that preset, whatever the other values are."""
+    names = ("dataset", "image_size", "fit", "device", "skip_broken", "model", "weights", "pretrained")
+    return recipe_for(preset, {name: values[name] for name in names if values.get(name) is not None}, data_root)
+
+
 def with_weights(
     requested: TrainingConfig,
     preset: str,
