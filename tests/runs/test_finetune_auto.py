@@ -9,11 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
+from era_support_packages.datasets import sizing
 from era_support_packages.models import libraries
 from era_support_packages.models.catalog import build_network
 from era_support_packages.models.pretrained import WeightsError
 from era_support_packages.runs import RunStopped, prepare, train_prepared
-from era_support_packages.runs.starting import recipe_for
+from era_support_packages.runs.data_sets import fitting_for
+from era_support_packages.runs.starting import chosen_preset, data_asked, recipe_for
+from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.presets import named_preset
 
 pytest.importorskip("torchvision")
 NAME = "torchvision/squeezenet1_1"
@@ -130,3 +134,28 @@ def test_a_run_that_was_begun_before_auto_was_finetune_is_named(photos, monkeypa
         f"{before.run.folder} holds a run with the preset that 'auto' was before: to go on with it, give that one by name."
         in lines
     )
+
+
+def test_photos_keep_their_size_where_no_more_of_them_are_shown(photos, monkeypatch):
+    monkeypatch.setattr(sizing, "_largest_in_time", lambda count: 32)  # as for ten thousands of them
+    for preset, size in (("auto", 64), ("finetune", 64), ("scratch", 64), ("cpu", 32)):
+        asked = recipe_for(preset, {"dataset": str(photos), "device": "cpu"})
+        assert fitting_for(asked, None, resume=False)[0].size == size, preset
+
+
+def test_a_sweep_takes_the_preset_and_the_images_that_one_run_would(photos):
+    lines = []
+    values = {"dataset": str(photos), "device": "cpu", "model": NAME, "max_lr": 0.01}
+    assert fitting_for(data_asked(values, "auto", None), None, resume=False)[0].size == 64
+    assert chosen_preset(values, 16, 64, None, lines.append) == "scratch"
+    assert "NO PRETRAINED WEIGHTS" in lines[0]
+    assert chosen_preset({**values, "weights": "w.pth"}, 16, 64, None, lines.append) == "finetune"
+    assert chosen_preset({"dataset": "digits"}, 1437, 32, None, lines.append) == "cpu"
+    assert len(lines) == 1
+
+
+@pytest.mark.parametrize(("values", "preset"), [({}, "cpu"), ({"pretrained": True}, "finetune"), ({"pretrained": False}, "cpu")])
+def test_values_are_checked_before_the_data_is_known(values, preset):
+    assert named_preset("auto", values) == preset
+    assert named_preset("best", values) == "best"
+    TrainingConfig.preset(preset, **values)
