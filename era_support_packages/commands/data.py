@@ -21,8 +21,9 @@ def run(options: dict[str, Any]) -> int:
 
     from era_support_packages.datasets import loading
     from era_support_packages.datasets.image_dataset import data_fingerprint, summary
-    from era_support_packages.datasets.sizing import auto_image_size, holding
-    from era_support_packages.system.machine import resolve_device
+    from era_support_packages.datasets.sizing import holding
+    from era_support_packages.runs.data_sets import fitting_for
+    from era_support_packages.runs.starting import data_asked
 
     loading.check(options["dataset"], options["data_root"])
     folder = loading.folder_of(options["dataset"], options["data_root"])
@@ -42,9 +43,11 @@ def run(options: dict[str, Any]) -> int:
     }
     lines = [summary(train, test), train.statistics]
     if folder is not None:
-        size, said = auto_image_size(folder, resolve_device().type)
+        asked = data_asked({"dataset": options["dataset"]}, "auto", options["data_root"])
+        fitting, said = fitting_for(asked, options["data_root"], resume=False)
+        size = fitting.size
         held = holding(len(train) + len(test), size)
-        lines += ["", f"In training: {said}", str(held)]
+        lines += ["", f"In training: {said or f'image_size is {size} px.'}", str(held)]
         found["training"] = {"image_size": size, "streamed": held.streamed, "decoded_bytes": held.needed, "free_bytes": held.free}
     print_result(found, options, lambda: "\n".join(lines))
     return 0

@@ -34,7 +34,8 @@ def prepare_together(processes: Processes, preset: str, data_root: str | None, r
 
     def load() -> PreparedRun:
         found = PreparedConfig.from_dict({**config, "device": processes.device(config["device"])})
-        ensure(found.model, found.pretrained, found.weights)
+        if not run.checkpoint_file.exists():  # which has them
+            ensure(found.model, found.pretrained, found.weights)
         data_set = load_fitted(found.dataset, data_root, found.skip_broken, fitting_of(found), found.stream)
         changes = data_fingerprint(*data_set).changes(DataFingerprint.from_dict(data)) if data else ""
         if changes:

@@ -115,6 +115,14 @@ def problems_together(config: "ConfigValues") -> Iterator[str]:
             "stream is True and engine is 'device', which holds all images in the memory of the device: set engine to 'samples' "
             "or 'auto', or stream to False."
         )
+    if config.preset_name == "finetune" and config.weights is None:
+        if config.pretrained is False:
+            yield "preset 'finetune' starts from pretrained weights, and pretrained is False: give preset='scratch' instead."
+        elif config.pretrained == "auto" and not is_library_name(config.model):
+            yield (
+                f"preset 'finetune' starts from pretrained weights, and there are none of {config.model!r}: set model to one of "
+                "torchvision's or timm's, such as 'torchvision/resnet18', or give weights='file.pth'."
+            )
     if config.pretrained is True and not is_library_name(config.model):
         yield (
             f"pretrained is True, but there are no weights of {config.model!r}: set model to one of torchvision's or timm's, "

@@ -114,6 +114,7 @@ def test_summary_json(run):
         "epochs": 2,
         "test_accuracy": 66.0,
         "test_accuracy_tta": 67.5,
+        "start": "random weights",
         "pflops": 0.167,
         "seconds": 3.75,
         "seed": 3,
