@@ -31,8 +31,8 @@ def at_work(root: Path, alone: bool = True) -> Iterator[None]:
         shared = _has_locks(root)
         if not shared and not alone:
             raise SweepError(
-                f"{root} lies where files cannot be locked, so that several processes cannot share it: give jobs=1, or another "
-                "output_dir."
+                f"{root} lies where files cannot be locked, so that several processes cannot share it: do without --jobs, "
+                "or give another output_dir."
             )
         if not shared:
             _mark(root / _ALONE)

@@ -140,7 +140,7 @@ def test_where_files_cannot_be_locked_it_is_refused(tmp_path, monkeypatch, small
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     monkeypatch.setattr("filelock.FileLock.acquire", refuse)
-    with pytest.raises(SweepError, match="several processes cannot share it: give jobs=1"):
+    with pytest.raises(SweepError, match="several processes cannot share it: do without --jobs"):
         sweep(tmp_path, [])
 
 

@@ -1,14 +1,13 @@
 """A process of a sweep on 24 small images: it writes down what it trains, and may be killed or fail in the middle of it.
 
-In the environment: SWEEP_LOG is a file that gets a line "PID RUN SPLIT" for each time that a network predicts a split. SWEEP_FAULT
-is "KIND RATE TIMES": how trials of that rate go wrong ("kill", "hang", "full", "device"), and how often.
+In the environment: SWEEP_LOG is a file that gets a line "PID RUN SPLIT" for each time that a network predicts a split.
+SWEEP_FAULT is "KIND RATE TIMES": how trials of that rate go wrong ("kill", "full", "device"), and how often.
 """
 
 import errno
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 from unittest import mock
 
@@ -33,8 +32,6 @@ def fault(rate: float) -> None:
         faults.write("x")
     if kind == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    if kind == "hang":
-        time.sleep(600)
     if kind == "full":
         raise OSError(errno.ENOSPC, "No space left on device")
     raise RuntimeError("CUDA error: unspecified launch failure")
@@ -60,8 +57,8 @@ def main() -> int:
 
     data = colored_images(24), colored_images(10, split="test", seed=1)
     with (
-        mock.patch.object(loading, "load", lambda *_, **__: data),
-        mock.patch.object(recording, "build_model", lambda *_: tiny_network()),
+        mock.patch.object(loading, "load", return_value=data),
+        mock.patch.object(recording, "build_model", side_effect=lambda *_: tiny_network()),
         mock.patch.object(recording, "train_in_folder", training),
         mock.patch.object(recording.Checkpoint, "save", saving),
         mock.patch.object(recording, "predict", predicting),
