@@ -24,7 +24,7 @@ def test_a_bad_number_is_refused_before_anything_runs(jobs, tmp_path, monkeypatc
 
 
 def children_of(pid: int) -> list[int]:
-    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [int(text) for file in Path(f"/proc/{pid}/task").glob("*/children") for text in file.read_text().split()]
 
 
 def is_there(pid: int) -> bool:
