@@ -8,7 +8,7 @@ import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from era_support_packages.datasets import loading as datasets
 from era_support_packages.datasets.image_dataset import DatasetError
@@ -66,9 +66,19 @@ class Knobs:
     checks: Extent = setting("auto", "how large sections 13 to 16 are: auto (as the work of the training allows) or full")
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What the cell has no line for, and is no value of a configuration either."""
+
+    devices: int | Literal["all"] = setting(
+        1, 'GPUs of this machine that train the run together, or "all"; on a CPU so many processes', low=1, high=64
+    )
+
+
 KNOBS: dict[str, Any] = dataclasses.asdict(Knobs())
-OTHERS = tuple(name for name in _FIELDS if name not in KNOBS)
-"""the values of a configuration that the cell has no line for: by name on a command line, in `more` in the cell"""
+_BESIDE = fields(Beside)
+OTHERS = (*(name for name in _FIELDS if name not in KNOBS), *_BESIDE)
+"""what the cell has no line for: by name on a command line, in `more` in the cell"""
 _OWN = {name: field for name, field in fields(Knobs).items() if name not in _FIELDS}  # what no configuration holds
 _TEXTS = {name for name, field in {**_FIELDS, **_OWN}.items() if is_text_field(field)}
 
@@ -145,6 +155,7 @@ class Parameters:
         """Raise `ParameterError` with one sentence for each bad value; reads no data and makes no folder."""
         knobs = self.knobs
         problems = list(_problems_with_knobs(knobs))
+        problems += [said for name, field in _BESIDE.items() if (said := problem(field, self.values.get(name, field.default)))]
         preset = "cpu" if knobs["preset"] == "auto" else knobs["preset"]  # what the machine has decides on no value's range
         try:
             TrainingConfig.preset(preset, **self.overrides)
@@ -192,6 +203,7 @@ class Parameters:
         for name in self.ignored:
             show(f"Note: the variable {name} of this notebook is no parameter; to make it one, write it into more.")
         own = {name: self.knobs[name] for name in ("data_root", "resume", "finished_run")}
+        own |= {name: self.values.get(name, field.default) for name, field in _BESIDE.items()}
         try:
             return preparation.prepare(self.knobs["preset"], report=report_typed, **own, **self.overrides)
         except (ValueError, FileNotFoundError, DatasetError) as error:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from era_support_packages.training.config_checks import tracker_problem
 from era_support_packages.training.history import History
 from era_support_packages.training.resolution import prepare_config
 from era_support_packages.training.setup import normalized_for
-from era_support_packages.training.sharing import require_shares
+from era_support_packages.training.sharing import process_count, require_shares
 
 Report = Callable[[str], None]
 Data = tuple[ImageDataset, ImageDataset]
@@ -37,7 +38,7 @@ class PreparedRun:
     """What a run starts from: its folder, its configuration with everything but `max_lr` resolved, and its data.
 
     validation: the training images held out, where the configuration has a share; `train` is then without them. processes: what
-    trains it, this process alone or several together.
+    trains it, this process alone or several together. devices: how many processes are started for it, none where it is 1.
 
     >>> from era_support_packages.runs import prepare
     >>> prepared = prepare("smoke", dataset="digits")
@@ -51,6 +52,8 @@ class PreparedRun:
     test: ImageDataset
     validation: ImageDataset | None = None
     processes: Processes = ALONE
+    devices: int = 1
+    data_root: str | None = None
 
     @property
     def images(self) -> dict[str, int] | None:
@@ -83,6 +86,7 @@ def prepare(
     data: Data | None = None,
     report: Report = print_wrapped,
     processes: Processes = ALONE,
+    devices: int | str = 1,
     **overrides: Any,
 ) -> PreparedRun:
     """Configuration, data and folder of a run. If the same configuration has a folder, it is that one, as it was resolved then.
@@ -102,6 +106,7 @@ def prepare(
     With a `validation` share the images that `datasets.hold_out` draws by the run's seed are held out of the training images.
 
     processes: those that will train it together. The first alone prepares it; `runs.together.prepare_together` tells the others.
+    devices: how many devices of this machine train it together, each in a process that is started for it; "all" is every GPU.
 
     Raises `ValueError` for a bad value and a tracker that is not installed, `RunError` where a `run_name` belongs to another
     configuration, `FileNotFoundError` or `DatasetError` where the data cannot be used; nothing is made or changed then.
@@ -145,8 +150,12 @@ def prepare(
     splits = split_data(*data_set, requested)
     train = splits["train"]
     requested = _suited(requested, preset, overrides, len(train), report)
-    if processes.count > 1:
-        require_shares(requested.replace(device=processes.device(str(device))), len(train), processes)
+    count = process_count(devices, requested.device, device)
+    together = processes if processes.count > 1 else Processes(count=count)
+    require_shares(requested.replace(device=together.device(str(device))), len(train), together)
+    if count > 1 and device.type == "cpu" and requested.threads == "auto":
+        requested = requested.replace(threads=max(1, torch.get_num_threads() // count))
+    begun = partial(with_its_statistics, devices=count, data_root=data_root)
     name = requested.run_name or requested.default_run_name(train.name)
     run = run_of(requested, fingerprint, report) if resume else Run(expanded(requested.output_dir) / name)
     if not resume or not os.path.exists(run.folder):
@@ -155,12 +164,12 @@ def prepare(
         if run.name != name:
             config = config.replace(run_name=run.name)  # the name by which it is found again
             run.write_config(config)
-        return with_its_statistics(run, config, splits, processes)
+        return begun(run, config, splits, processes)
     if run.is_empty():  # made by hand, or by a process that was killed at once
         config = _prepared(requested, train, report)
         run.write_config(config)
         run.write_data(fingerprint)
-        return with_its_statistics(run, config, splits, processes)
+        return begun(run, config, splits, processes)
     config = _adopted(run, requested, fingerprint, report)
     if fitting_of(config) != fitting:  # found under another name
         splits = split_data(*load_fitted(requested.dataset, data_root, requested.skip_broken, fitting_of(config)), config)
@@ -169,7 +178,7 @@ def prepare(
         done, planned = run.complete_epochs(), len(config.planned_epochs(len(train)))
         rows = f"{done} of {planned} epochs are done" if done else "it was stopped before its first epoch was complete"
         report(f"Going on with {run.folder}: {rows}.")
-    return with_its_statistics(run, config, splits, processes)
+    return begun(run, config, splits, processes)
 
 
 def _prepared(requested: TrainingConfig, train: ImageDataset, report: Report) -> PreparedConfig:
@@ -182,11 +191,11 @@ def _prepared(requested: TrainingConfig, train: ImageDataset, report: Report) ->
 
 
 def with_its_statistics(
-    run: Run, config: PreparedConfig, splits: dict[str, ImageDataset], processes: Processes = ALONE
+    run: Run, config: PreparedConfig, splits: dict[str, ImageDataset], processes: Processes = ALONE, **more: Any
 ) -> PreparedRun:
     """The run with its splits, which carry the mean and standard deviation that the weights it starts with want."""
     adjusted: dict[str, Any] = dict(zip(splits, normalized_for(config, *splits.values()), strict=True))
-    return PreparedRun(run, config, **adjusted, processes=processes)
+    return PreparedRun(run, config, **adjusted, processes=processes, **more)
 
 
 def _data_of(

@@ -48,9 +48,7 @@ def is_faster_shared(shapes: Sequence[Shape], count: int, iterations: int, kind:
     return sum(costs) - max(loads) > WORTH_A_BYTE[kind] * received
 
 
-def exchanged(
-    found: dict[int, Tensor], shapes: Sequence[Shape], whose: Sequence[int], like: Tensor, processes: Processes
-) -> None:
+def exchange(found: dict[int, Tensor], shapes: Sequence[Shape], whose: Sequence[int], like: Tensor, processes: Processes) -> None:
     """Add to `found`, the results of this process by number, those of all others: float32, the same bits on each.
 
     On a GPU they were computed in half precision, and are sent so.
