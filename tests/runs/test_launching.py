@@ -17,7 +17,7 @@ from tiny_run import TINY
 from era_support_packages.commands.command_line import main
 from era_support_packages.datasets.image_dataset import DatasetError
 from era_support_packages.notebook.parameters import ParameterError, Parameters
-from era_support_packages.runs import RunStopped, prepare, train_or_stop
+from era_support_packages.runs import RunStopped, prepare, train_in_folder, train_or_stop
 from era_support_packages.runs.launching import LaunchError
 from era_support_packages.system.processes import ProcessLostError
 from era_support_packages.training import build_model, sharing
@@ -96,8 +96,6 @@ def test_a_signal_stops_all_and_the_run_can_be_shown_and_goes_on(number, code, t
 
     network = network_of(prepared)
     with pytest.raises(RunStopped) as stopped:
-        from era_support_packages.runs import train_in_folder
-
         train_in_folder(network, prepared, report)
     assert (stopped.value.exit_code, len(seen), started()) == (code, 3, [])
     done = len(stopped.value.history.records)
