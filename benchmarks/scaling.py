@@ -2,9 +2,9 @@
 
 python benchmarks/scaling.py --json benchmarks/results/scaling.json
 
-On CPUs one and two gloo processes of one thread each, so that a machine of two cores is enough; on GPUs one NCCL process for each,
-in powers of two. Each measurement starts its processes anew; the first steps are not timed. On CPUs the last two rows are Muon
-with its products computed by each process, and shared out. On paper: what must go over a link in a step, in milliseconds.
+With less than two GPUs one and two gloo processes of one thread each, so that two cores are enough; else an NCCL process for each
+GPU, in powers of two. Each measurement starts its processes anew; the first steps are not timed. On CPUs the last two rows are
+Muon with its products computed by each process, and shared out. On paper: what must go over a link in a step, in milliseconds.
 """
 
 import argparse
@@ -55,13 +55,20 @@ def on_paper() -> list[dict[str, str | float]]:
     ]
 
 
+def gpu_count() -> int:
+    """How many GPUs there are to compare; 0 where there is one, which leaves the CPU."""
+    found = torch.cuda.device_count()
+    return found if found > 1 else 0
+
+
 # ---- one measurement ---------------------------------------------------------------------------------------------------
 
 
 def configuration(chosen: argparse.Namespace, batch_size: int, optimizer: str) -> ResolvedConfig:
     """Flip and padded crop; fp32 on a CPU, and what "auto" takes on a GPU."""
     values = {"epochs": 1, "batch_size": batch_size, "max_lr": 0.01, "crop_padding": 2, "horizontal_flip": 0.5}
-    values |= {"optimizer": optimizer, "threads": 1, "precision": "auto" if torch.cuda.is_available() else "fp32"}
+    values |= {"device": "cuda", "precision": "auto"} if gpu_count() else {"device": "cpu", "precision": "fp32"}
+    values |= {"optimizer": optimizer, "threads": 1}
     return resolve(TrainingConfig.preset("smoke", resolutions=[(chosen.pixels, 1.0)], **values), images(2))
 
 
@@ -148,7 +155,7 @@ def rows_of(found: dict[str, list[float]], of: dict[str, tuple[int, int, str | N
 def main(words: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = options(__doc__.splitlines()[0], rounds=3)
-    gpus = torch.cuda.device_count()
+    gpus = gpu_count()
     parser.add_argument("--pixels", type=int, default=32 if gpus else 16, help="resolution of the images (default: %(default)s)")
     size = 512 if gpus else 64
     parser.add_argument("--batch-size", type=int, default=size, help="images a step of one process (default: %(default)s)")
