@@ -1,4 +1,4 @@
-"""Two nodes on one machine: network namespaces that are joined by one link, each with an address and a file of hosts of its own."""
+"""Two nodes on one machine: network namespaces joined by one link, each with an address and a file of hosts of its own."""
 
 import contextlib
 import os
