@@ -26,7 +26,7 @@ from era_support_packages.training.sharing import process_count
 
 SMALL = {"dataset": "digits", "train_images": 64, "batch_size": 32, "resolutions": ((8, 1.0),), "device": "cpu"}
 SMALL |= {"precision": "fp32", "model": "resnet_custom", "threads": 1, "report": lambda _: None}
-EIGHT = {**SMALL, "train_images": 8 * 1437}
+FOUR = {**SMALL, "validation": 0.5, "batch_size": 64, "test_images": 40, "train_images": None, "epochs": 4}
 SLOWLY = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="the processes are found by /proc")
 
 
@@ -85,7 +85,7 @@ def test_it_equals_the_run_under_torchrun_bit_by_bit(tmp_path):
 @SLOWLY
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_all_and_the_run_can_be_shown_and_goes_on(number, code, tmp_path, started):
-    asked = {"output_dir": str(tmp_path / "runs"), "run_name": "run", **EIGHT}
+    asked = {"output_dir": str(tmp_path / "runs"), "run_name": "run", **FOUR}
     prepared, lines, seen = prepare("smoke", devices=2, **asked), [], []
 
     def report(line):
@@ -99,9 +99,9 @@ def test_a_signal_stops_all_and_the_run_can_be_shown_and_goes_on(number, code, t
         train_in_folder(network, prepared, report)
     assert (stopped.value.exit_code, len(seen), started()) == (code, 3, [])
     done = len(stopped.value.history.records)
-    assert 1 <= done < 8
+    assert 1 <= done < 4
     assert [line for line in lines if line.startswith("Stopped")] == [lines[-1]]
-    assert lines[-1].startswith(f"Stopped after epoch {done} of 8. ")
+    assert lines[-1].startswith(f"Stopped after epoch {done} of 4. ")
     kept = Checkpoint.load(prepared.run.checkpoint_file)
     assert all(torch.equal(values, kept.model[name]) for name, values in network.state_dict().items())
     assert (kept.processes, prepared.run.summary()["processes"], prepared.run.summary()["complete"]) == (2, 2, False)
@@ -113,7 +113,7 @@ def test_a_signal_stops_all_and_the_run_can_be_shown_and_goes_on(number, code, t
 @pytest.mark.slow
 @SLOWLY
 def test_a_process_that_is_killed_ends_all_in_a_sentence(tmp_path, started):
-    prepared = prepare("smoke", devices=2, output_dir=str(tmp_path / "runs"), **EIGHT)
+    prepared = prepare("smoke", devices=2, output_dir=str(tmp_path / "runs"), **FOUR)
 
     def report(line):
         if re.match(r" +1 ", line):
