@@ -58,7 +58,8 @@ def main(file: str) -> int:
         traceback.print_exception(error, file=sys.__stderr__)
         if not isinstance(error, KeyboardInterrupt | SaidElsewhere):
             connection.send(("failed", portable(error)))
-        sys.__stderr__.flush()
+        if sys.__stderr__ is not None:
+            sys.__stderr__.flush()
         os._exit(1)
 
 

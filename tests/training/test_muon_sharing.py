@@ -19,6 +19,7 @@ from era_support_packages.training.setup import build_optimizer, muon_filters
 SHAPES = [(len(weight), weight[0].numel()) for weight in muon_filters(ResNet18())]
 
 
+@pytest.mark.unhurried
 @pytest.mark.parametrize("count", [2, 3])
 def test_shared_out_the_weights_are_those_of_each_by_itself_bit_by_bit(count):
     apart, shared = (in_processes(count, jobs.turn, choice) for choice in (False, True))
