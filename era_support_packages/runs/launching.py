@@ -33,7 +33,7 @@ from era_support_packages.system.progress import TextBar
 from era_support_packages.training.checkpoint import Checkpoint
 from era_support_packages.training.history import EpochRecord, Trained, trained
 
-KEY = "ERA_LAUNCH_KEY"  # in the environment of the processes
+KEY = "_ERA_LAUNCH_KEY"  # in the environment of the processes
 PATIENCE = 90.0  # seconds that they have to end after a signal; one may be waiting for another that is gone
 MODULE = "era_support_packages.runs.launched"
 Stop = Callable[[nn.Module, PreparedRun, Report, Checkpoint | None, KeyboardInterrupt], BaseException]

@@ -252,7 +252,8 @@ class SharedTrainer(Trainer):
             if kind == "failed":
                 raise_told(value)
             if kind == "lost":
-                raise DeviceLostError(f"cannot use its GPU any more ({value.rstrip('.')})")
+                how = f"cannot use its GPU any more ({value.rstrip('.')})"
+                raise DeviceLostError(how)
             if kind == "line":
                 self.tell_once(f"{task}: {value}" if value.startswith("Warning") else value)
                 continue

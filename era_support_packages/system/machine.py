@@ -49,7 +49,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return "bf16" if device.type == "cpu" and _bf16_is_faster() else "fp32"
 
 
-BF16_TOLD = "ERA_BF16_IS_FASTER"  # environment, "1" or "0": what a process found out for those that it starts
+BF16_TOLD = "_ERA_BF16_IS_FASTER"  # environment, "1" or "0": what a process found out for those that it starts
 
 
 @functools.cache  # timed once: on a busy machine a second look may say otherwise, and runs of one process would not be alike
