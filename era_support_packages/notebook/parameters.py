@@ -155,7 +155,8 @@ class Parameters:
         """Raise `ParameterError` with one sentence for each bad value; reads no data and makes no folder."""
         knobs = self.knobs
         problems = list(_problems_with_knobs(knobs))
-        problems += [said for name, field in _BESIDE.items() if (said := problem(field, self.values.get(name, field.default)))]
+        beside = {name: self.values[name] for name in _BESIDE if self.values.get(name) is not None}
+        problems += [said for name, value in beside.items() if (said := problem(_BESIDE[name], value))]
         preset = "cpu" if knobs["preset"] == "auto" else knobs["preset"]  # what the machine has decides on no value's range
         try:
             TrainingConfig.preset(preset, **self.overrides)
@@ -203,7 +204,7 @@ class Parameters:
         for name in self.ignored:
             show(f"Note: the variable {name} of this notebook is no parameter; to make it one, write it into more.")
         own = {name: self.knobs[name] for name in ("data_root", "resume", "finished_run")}
-        own |= {name: self.values.get(name, field.default) for name, field in _BESIDE.items()}
+        own |= {name: self.values[name] for name in _BESIDE if self.values.get(name) is not None}
         try:
             return preparation.prepare(self.knobs["preset"], report=report_typed, **own, **self.overrides)
         except (ValueError, FileNotFoundError, DatasetError) as error:

@@ -51,12 +51,13 @@ def train_on_devices(
     report gets their lines as they come, and watch each row. After Ctrl-C and SIGTERM, which end them all, it raises what `stop`
     makes of the last checkpoint.
 
-    Raises `LaunchError` for a network that the configuration does not make, and where they end without a word; and what any of
-    them raised.
+    Raises `LaunchError` for a network that the configuration does not make, and where they end without a word; `RunBusyError`
+    where another process trains into the folder; and what any of them raised.
     """
     run, config, test = prepared.run, prepared.config, prepared.test
     _require_own_network(model, prepared)
-    run.write_config(config)
+    with run.locked():  # else it is another process's
+        run.write_config(config)
     with tempfile.TemporaryDirectory() as folder:
         start = Path(folder) / "start.pt"
         torch.save({name: values.cpu() for name, values in model.state_dict().items()}, start)
