@@ -101,7 +101,10 @@ def _orthogonalized(weights: Sequence[Tensor], directions: Sequence[Tensor], pro
             alike.setdefault((*shape, number) if processes.count > 1 and kind == "cpu" else shape, []).append(number)
     found: dict[int, Tensor] = {}
     for numbers in alike.values():
-        found |= zip(numbers, orthogonalized(torch.stack([matrices[number] for number in numbers])), strict=True)
+        results = orthogonalized(torch.stack([matrices[number] for number in numbers]))
+        if processes.count > 1:  # as they are where they come from another: their order in memory decides the bits of their norm
+            results = results.contiguous()
+        found |= zip(numbers, results, strict=True)
     if shared:
         exchange(found, shapes, whose, matrices[0], processes)
     return [_shaped(found[number], weight, order) for number, (weight, order) in enumerate(zip(weights, orders, strict=True))]

@@ -66,4 +66,4 @@ def exchange(found: dict[int, Tensor], shapes: Sequence[Shape], whose: Sequence[
     for rank, part in enumerate(parts):
         numbers = [number for number, owner in enumerate(whose) if owner == rank]
         for number, values in zip(numbers, part.split([math.prod(shapes[number]) for number in numbers]), strict=True):
-            found[number] = values.view(shapes[number]).float()
+            found[number] = values.view(shapes[number]).to(torch.float32, copy=True)  # in memory of its own, as if computed here

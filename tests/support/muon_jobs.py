@@ -10,7 +10,7 @@ from era_support_packages.system.processes import Processes
 from era_support_packages.training import muon
 from era_support_packages.training.muon import MuonWithSGD
 
-SHAPES = [(8, 4, 3, 3), (16, 4, 1, 1), (8, 4, 3, 3), (6, 12, 1, 1), (8, 4, 3, 3)]
+SHAPES = [(8, 4, 3, 3), (16, 4, 1, 1), (8, 4, 3, 3), (6, 12, 1, 1), (8, 4, 3, 3), (160, 48, 1, 1), (64, 24, 3, 3)]
 
 
 def turn(processes: Processes, shared: bool) -> dict[str, Any]:
