@@ -123,11 +123,10 @@ class Processes:
     def share_out(self, parts: Sequence[Tensor]) -> None:
         """Overwrite each of the tensors, one for each process, by what that one has in it."""
         if self.count > 1:
-            sent = [
-                dist.broadcast(part, src=rank, group=self.group, async_op=True) for rank, part in enumerate(parts) if len(part)
-            ]
-            for one in sent:
-                one.wait()
+            full = [(rank, part) for rank, part in enumerate(parts) if len(part)]
+            for work in [dist.broadcast(part, src=rank, group=self.group, async_op=True) for rank, part in full]:
+                if work is not None:  # it is for processes outside of the group
+                    work.wait()
 
     def parallel(self, network: nn.Module) -> nn.Module:
         """The network with the gradients averaged over all processes as they are computed; the weights are the first's.
