@@ -64,6 +64,8 @@ def recipe(run: Run) -> tuple[str, tuple[str, ...]]:
     given = needed_values(config)
     words = [f"--preset {config.preset_name} --dataset {_word(config.dataset)} --seed {config.seed}"]
     words += [f"--{name.replace('_', '-')} {_word(value)}" for name, value in given.items()]
+    if (processes := said.get("processes", 1)) > 1:  # with batch norm their number is part of the result
+        words.append(f"--devices {processes}")
     return " ".join(["python -m era_support_packages train", *words]), (
         f"Values that are given, or that another machine might choose otherwise: {values_text(given)}.",
         f"It took {duration(said['seconds'])} on {said['hardware']}, for {said['pflops']:.4g} PFLOP.",

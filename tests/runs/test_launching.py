@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,10 +15,11 @@ import torch
 from tiny import tiny_network
 from tiny_run import TINY
 
-from era_support_packages.commands.command_line import main
+from era_support_packages.commands.command_line import build_parser, main
 from era_support_packages.datasets.image_dataset import DatasetError
 from era_support_packages.notebook.parameters import ParameterError, Parameters
 from era_support_packages.runs import RunStopped, prepare, train_in_folder, train_or_stop
+from era_support_packages.runs.card import recipe
 from era_support_packages.runs.launching import LaunchError
 from era_support_packages.system.processes import ProcessLostError
 from era_support_packages.training import build_model, sharing
@@ -132,6 +134,16 @@ def test_what_goes_wrong_there_is_said_here(tmp_path):
     data.write_text(re.sub(r'"digest": "\w{4}', '"digest": "0000', data.read_text()).replace('"images": 1437', '"images": 1438'))
     with pytest.raises((DatasetError, ValueError), match="data"):
         train_or_stop(network_of(prepared), prepared, lambda _: None)
+
+
+def test_how_to_repeat_it_says_how_many_processes_there_were(tmp_path):
+    config = prepare("smoke", output_dir=str(tmp_path), **SMALL).config
+    said = {"seconds": 1.0, "hardware": "a CPU", "pflops": 0.1, "versions": {"torch": "2.6"}}
+    run = SimpleNamespace(config=lambda: config, summary=lambda: said)
+    assert "--devices" not in recipe(run)[0]
+    said["processes"] = 2
+    command = recipe(run)[0]
+    assert build_parser("train").read(shlex.split(command)[4:])["devices"] == 2
 
 
 # ---- what is refused -----------------------------------------------------------------------------------------------------
