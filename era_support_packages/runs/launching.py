@@ -9,6 +9,7 @@ import pickle
 import queue
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -122,8 +123,8 @@ class _Launched:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
-            for connection in self._connections:  # where one is still there, this ends it
-                connection.close()
+            for connection in self._connections:
+                _hang_up(connection)
             with contextlib.suppress(OSError):
                 self._listener.close()
 
@@ -137,7 +138,7 @@ class _Launched:
             threading.Thread(target=self._read, args=(connection,), daemon=True).start()
 
     def _read(self, connection: Connection) -> None:
-        with contextlib.suppress(EOFError, OSError):
+        with contextlib.suppress(EOFError, OSError), connection:
             while True:
                 self._heard.put(connection.recv())
 
@@ -170,3 +171,9 @@ class _Launched:
         if self._process.returncode != 0:
             said = self._log.read_text(errors="replace").strip().splitlines()[-12:]
             raise LaunchError(f"The processes ended with exit code {self._process.returncode}: {' '.join(said)}.")
+
+
+def _hang_up(connection: Connection) -> None:
+    """End a process that is still there; who reads from the connection closes it."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as ending:
+        ending.shutdown(socket.SHUT_RDWR)
