@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from era_support_packages.datasets.batches import batch_count
 from era_support_packages.datasets.fingerprint import DataFingerprint
@@ -24,7 +25,7 @@ from era_support_packages.training.config import PreparedConfig, TrainingConfig
 from era_support_packages.training.config_checks import tracker_problem
 from era_support_packages.training.history import History
 from era_support_packages.training.resolution import prepare_config
-from era_support_packages.training.setup import normalized_for
+from era_support_packages.training.setup import build_model, normalized_for
 from era_support_packages.training.sharing import require_shares
 
 Report = Callable[[str], None]
@@ -63,11 +64,12 @@ class PreparedRun:
         """The split that the predictions of a history are of: the test split, which one with validation keeps to its end."""
         return self.validation if self.validation is not None and history.judged == "validation" else self.test
 
-    def start(self, report: Report) -> dict[str, Any]:
-        """How `build_model` begins where there are weights to start from: without them if the run goes on from its checkpoint."""
-        if not self.config.pretrained and self.config.weights is None:
-            return {}
-        return {"from_weights": not self.run.checkpoint_file.exists(), "report": report}
+    def build_model(self, report: Report = print_wrapped) -> nn.Module:
+        """The network that is trained, as `training.build_model` begins it: where the run goes on from its checkpoint, without
+        the weights that it started from, which then need not be there.
+        """
+        begun = self.run.checkpoint_file.exists()
+        return build_model(self.config, len(self.train.classes), self.train, from_weights=not begun, report=report)
 
     def __str__(self) -> str:
         """The machine, and every value of the configuration."""

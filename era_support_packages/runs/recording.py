@@ -28,7 +28,6 @@ from era_support_packages.training.history import EpochRecord, History, Trained,
 from era_support_packages.training.loop import fit
 from era_support_packages.training.lr_finder import RangeTest, choose_max_lr, range_test
 from era_support_packages.training.resources import use_resources
-from era_support_packages.training.setup import build_model
 from era_support_packages.training.sharing import going_on_with
 
 Watch = Callable[[EpochRecord], None]
@@ -245,8 +244,7 @@ def train_prepared(prepared: PreparedRun, report: Report = print_wrapped, watch:
     >>> history.complete, classifier.resolution
     (True, 8)
     """
-    train = prepared.train
-    model = build_model(prepared.config, len(train.classes), train, **prepared.start(report))
+    model = prepared.build_model(report)
     if prepared.config.max_lr == "auto":
         prepared, _, sentence = choose_learning_rate(model, prepared)
         report(sentence)

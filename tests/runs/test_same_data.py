@@ -36,7 +36,7 @@ def letters(image_folder, tmp_path, monkeypatch) -> Path:
 @pytest.fixture(autouse=True)
 def small_networks(monkeypatch) -> None:
     """A network of a second in place of ResNet18."""
-    monkeypatch.setattr(recording, "build_model", lambda config, classes, train: tiny_network(classes))
+    monkeypatch.setattr(recording.PreparedRun, "build_model", lambda run, _: tiny_network(len(run.train.classes)))
 
 
 def prepared(*, said: list[str] | None = None, **values: Any) -> PreparedRun:
