@@ -11,6 +11,7 @@ from torch import nn
 from era_support_packages.datasets.image_dataset import ImageDataset, data_fingerprint
 from era_support_packages.evaluation.predictions import predict
 from era_support_packages.evaluation.tables import print_wrapped
+from era_support_packages.evaluation.temperature import temperature_of
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.preparation import PreparedRun, Report
 from era_support_packages.runs.together import train_together
@@ -216,6 +217,7 @@ def _train(model: nn.Module, prepared: PreparedRun, config: ResolvedConfig, repo
             planned = config.planned_epochs(len(train))
             flops = training_flops(model, config, planned, len(train), run.range_test_batches())
             more: dict[str, Any] = {"images": prepared.images, "processes": processes.count}
+            more["temperature"] = temperature_of(history.final_predictions)
             run.write_summary(history.records, config, train.name, flops, test_accuracy_tta=flipped, **more)
     return result
 

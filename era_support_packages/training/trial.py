@@ -2,10 +2,10 @@
 
 import copy
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.models.copies import detached_copy
@@ -104,12 +104,7 @@ def least_memory(model: nn.Module, config: ResolvedConfig, images: int, resoluti
                 twin(torch.empty(images, 3, resolution, resolution, device="meta"))
     except Exception:  # a module that asks for values, or for another device
         return None
-    own = {_storage(parameter) for parameter in twin.parameters()}
-    found: dict[Any, int] = {_storage(tensor): tensor.untyped_storage().nbytes() for tensor in kept}
+    own = {StorageWeakRef(parameter.untyped_storage()) for parameter in twin.parameters()}
+    found = {StorageWeakRef(tensor.untyped_storage()): tensor.untyped_storage().nbytes() for tensor in kept}  # views share one
     saved = sum(size for storage, size in found.items() if storage not in own)
     return learned * (2 if config.momentum else 1) + saved // (1 if config.precision == "fp32" else 2)
-
-
-def _storage(tensor: Tensor) -> int:
-    """What tells the memory of one tensor from that of another: views share it."""
-    return tensor.untyped_storage()._cdata
