@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from era_support_packages.commands import photos as files
-from era_support_packages.commands.output import add_output_options, print_result, reporter
+from era_support_packages.commands.output import add_output_options, print_result, reporter, results
 from era_support_packages.system.command_values import CommandParser
 from era_support_packages.system.paths import expanded, printable_path
 
@@ -45,7 +45,9 @@ def run(options: dict[str, Any]) -> int:
             top = top_classes(next(logits), classifier.classes, temperature)
             row |= {"top": top, "temperature": temperature}
             if not options["json"]:
-                print(f"{row['file']}: " + ", ".join(f"{name} {100 * sure:.1f} %" for name, sure in top), flush=True)
+                print(
+                    f"{row['file']}: " + ", ".join(f"{name} {100 * sure:.1f} %" for name, sure in top), file=results(), flush=True
+                )
     if table is not None:
         with files.folder_for(table.parent):
             files.write_table(table, rows, len(classifier.classes))

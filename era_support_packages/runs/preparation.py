@@ -14,13 +14,14 @@ from era_support_packages.datasets.fitting import Fitting
 from era_support_packages.datasets.image_dataset import ImageDataset, data_fingerprint
 from era_support_packages.evaluation.tables import print_wrapped
 from era_support_packages.models.pretrained import ensure
-from era_support_packages.runs.data_sets import fitting_for, fitting_of, load_fitted, split_data, tell_of_before_sizes
+from era_support_packages.runs.data_sets import fitting_for, fitting_of, load_fitted, note_few, split_data, tell_of_before_sizes
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.same_data import NO_FINGERPRINT, named_run, run_of
 from era_support_packages.system.machine import overview, resolve_device, resolve_precision
 from era_support_packages.system.paths import expanded, no_folder
 from era_support_packages.system.processes import ALONE, Processes
 from era_support_packages.training.adapting import changes
+from era_support_packages.training.asked import in_few_passes
 from era_support_packages.training.config import PreparedConfig, TrainingConfig
 from era_support_packages.training.config_checks import tracker_problem
 from era_support_packages.training.history import History
@@ -141,12 +142,13 @@ def prepare(
         if said:
             report(said)
         data_set = load_fitted(requested.dataset, data_root, requested.skip_broken, fitting)
+        note_few(requested.dataset, data_root, data_set, report)
     else:
         data_set, fitting = data, Fitting(data[0].image_size, data[0].fit)
     fingerprint = data_fingerprint(*data_set)
     splits = split_data(*data_set, requested)
     train = splits["train"]
-    requested = _suited(requested, preset, overrides, len(train), report)
+    requested = in_few_passes(_suited(requested, preset, overrides, len(train), report), overrides, len(train))
     if processes.count > 1:
         require_shares(requested.replace(device=processes.device(str(device))), len(train), processes)
     name = requested.run_name or requested.default_run_name(train.name)
