@@ -81,5 +81,5 @@ def out_of_memory(model: nn.Module, config: ConfigValues) -> OutOfMemoryError:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     pixels = max(pixels for pixels, _ in config.resolutions)
-    size = f"batch_size={config.batch_size}" + (f" and {pixels:g} px" if pixels > IMAGE_SIZE else "")
-    return OutOfMemoryError(f"The memory of {config.device!r} is full at {size}: {way_out(config)}.")
+    large, ways = f" and {pixels:g} px" if pixels > IMAGE_SIZE else "", way_out(config)
+    return OutOfMemoryError(f"The memory of {config.device!r} is full at batch_size={config.batch_size}{large}: {ways}.")
