@@ -32,7 +32,7 @@ def run(options: dict[str, Any]) -> int:
         train, test = load_asked(options, options["data_root"], report)
     except DatasetError as error:  # the option is a flag here
         raise DatasetError(str(error).replace("set skip_broken=True", "give --skip-broken")) from None
-    if few := few_images(train, test):
+    if few := few_images(train):
         report(few)
     found = {
         "name": train.name,

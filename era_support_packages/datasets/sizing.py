@@ -77,16 +77,14 @@ def check_memory(name: str, count: int, size: int) -> None:
     )
 
 
-def few_images(train: ImageDataset, test: ImageDataset) -> str:
+def few_images(train: ImageDataset) -> str:
     """What so few images are good for, in a sentence; "" where no class has fewer than `ENOUGH` for training."""
     counts = np.bincount(train.labels, minlength=len(train.classes))
-    if counts.min() >= ENOUGH:
-        return ""
     name, fewest = train.classes[int(counts.argmin())], int(counts.min())
-    return (
-        f"{train.name}: {fewest} training image{'s' * (fewest != 1)} of {name!r} and {len(test):,} test images in all are enough "
-        f"to try everything out, and too few to learn from: give {ENOUGH} or more of each class."
-    )
+    if fewest >= ENOUGH:
+        return ""
+    number = f"{fewest} training image{'s' * (fewest != 1)} of {name!r}"
+    return f"{train.name}: with {number} everything can be tried out, but little is learned; give {ENOUGH} or more of each class."
 
 
 def _largest_in_time(count: int) -> int:

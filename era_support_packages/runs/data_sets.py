@@ -75,9 +75,9 @@ def tell_of_before_sizes(run: Run, report: Callable[[str], None]) -> None:
             )
 
 
-def note_few(dataset: str, data_root: str | None, data: Splits, report: Callable[[str], None]) -> None:
+def note_few(train: ImageDataset, report: Callable[[str], None]) -> None:
     """Say of a folder of photos where its images are too few to learn from."""
-    if _folder_of(dataset, data_root) is not None and (few := few_images(*data)):
+    if train.title.endswith("(folder of images)") and (few := few_images(train)):
         report(few)
 
 

@@ -142,7 +142,6 @@ def prepare(
         if said:
             report(said)
         data_set = load_fitted(requested.dataset, data_root, requested.skip_broken, fitting)
-        note_few(requested.dataset, data_root, data_set, report)
     else:
         data_set, fitting = data, Fitting(data[0].image_size, data[0].fit)
     fingerprint = data_fingerprint(*data_set)
@@ -182,6 +181,7 @@ def _prepared(requested: TrainingConfig, train: ImageDataset, report: Report) ->
     ensure(config.model, config.pretrained, config.weights)
     if adapted := changes(requested.to_dict(), config.to_dict()):
         report(f"For {config.model} and images of {config.image_size} px: {adapted}.")
+    note_few(train, report)
     return config
 
 
