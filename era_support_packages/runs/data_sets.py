@@ -10,7 +10,7 @@ from typing import Any
 from era_support_packages.datasets import loading
 from era_support_packages.datasets.fitting import IMAGE_SIZE, Fitting
 from era_support_packages.datasets.image_dataset import ImageDataset
-from era_support_packages.datasets.sizing import auto_image_size
+from era_support_packages.datasets.sizing import auto_image_size, few_images
 from era_support_packages.datasets.validation import hold_out
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.system.machine import resolve_device
@@ -73,6 +73,12 @@ def tell_of_before_sizes(run: Run, report: Callable[[str], None]) -> None:
                 f"{run.folder} is of an earlier version, whose images are squashed to {IMAGE_SIZE} px: give an image_size to "
                 "train a new run with larger ones."
             )
+
+
+def note_few(train: ImageDataset, report: Callable[[str], None]) -> None:
+    """Say of a folder of photos where its images are too few to learn from."""
+    if train.title.endswith("(folder of images)") and (few := few_images(train)):
+        report(few)
 
 
 def _folder_of(dataset: str, data_root: str | None) -> Path | None:

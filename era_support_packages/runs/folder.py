@@ -156,10 +156,7 @@ class Run:
         self.write_json("config.json", config.to_dict())
 
     def config(self) -> PreparedConfig:
-        """The configuration that the run was made with; `max_lr` is "auto" before its range test was made.
-
-        Raises `RunError` where config.json is missing or is none.
-        """
+        """The configuration that the run was made with. Raises `RunError` where config.json is missing or is none."""
         try:
             return stored_config(json.loads((self.folder / "config.json").read_text()))
         except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -220,13 +217,15 @@ class Run:
         flops: int,
         complete: bool = True,
         test_accuracy_tta: float | None = None,
+        temperature: float | None = None,
         images: Mapping[str, int] | None = None,
         processes: int = 1,
     ) -> dict[str, Any]:
         """summary.json: what was run, where, and what came out; accuracies in percent at the last epoch, time in seconds.
 
         A run that is not complete has no test accuracy: only part of the test split may have been looked at. One with images held
-        out for validation also has their share, how many images each split has, and what came out on that one.
+        out for validation also has their share, how many images each split has, and what came out on that one. `temperature` is
+        what logits are divided by for calibrated confidences, None where none is known.
         """
         values = {
             "dataset": dataset,
@@ -235,6 +234,7 @@ class Run:
             "epochs": len(records),
             "test_accuracy": records[-1].test_accuracy if complete else None,
             "test_accuracy_tta": test_accuracy_tta,
+            "temperature": temperature,
             "pflops": flops / 1e15,
             "seconds": sum(record.seconds for record in records),
             "seed": config.seed,

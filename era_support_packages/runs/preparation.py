@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from era_support_packages.datasets.batches import batch_count
 from era_support_packages.datasets.fingerprint import DataFingerprint
@@ -14,18 +15,19 @@ from era_support_packages.datasets.fitting import Fitting
 from era_support_packages.datasets.image_dataset import ImageDataset, data_fingerprint
 from era_support_packages.evaluation.tables import print_wrapped
 from era_support_packages.models.pretrained import ensure
-from era_support_packages.runs.data_sets import fitting_for, fitting_of, load_fitted, split_data, tell_of_before_sizes
+from era_support_packages.runs.data_sets import fitting_for, fitting_of, load_fitted, note_few, split_data, tell_of_before_sizes
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.same_data import NO_FINGERPRINT, named_run, run_of
 from era_support_packages.system.machine import overview, resolve_device, resolve_precision
 from era_support_packages.system.paths import expanded, no_folder
 from era_support_packages.system.processes import ALONE, Processes
 from era_support_packages.training.adapting import changes
+from era_support_packages.training.asked import in_few_passes
 from era_support_packages.training.config import PreparedConfig, TrainingConfig
 from era_support_packages.training.config_checks import tracker_problem
 from era_support_packages.training.history import History
 from era_support_packages.training.resolution import prepare_config
-from era_support_packages.training.setup import normalized_for
+from era_support_packages.training.setup import build_model, normalized_for
 from era_support_packages.training.sharing import process_count, require_shares
 
 Report = Callable[[str], None]
@@ -66,11 +68,12 @@ class PreparedRun:
         """The split that the predictions of a history are of: the test split, which one with validation keeps to its end."""
         return self.validation if self.validation is not None and history.judged == "validation" else self.test
 
-    def start(self, report: Report) -> dict[str, Any]:
-        """How `build_model` begins where there are weights to start from: without them if the run goes on from its checkpoint."""
-        if not self.config.pretrained and self.config.weights is None:
-            return {}
-        return {"from_weights": not self.run.checkpoint_file.exists(), "report": report}
+    def build_model(self, report: Report = print_wrapped) -> nn.Module:
+        """The network that is trained, as `training.build_model` begins it: where the run goes on from its checkpoint, without
+        the weights that it started from, which then need not be there.
+        """
+        begun = self.run.checkpoint_file.exists()
+        return build_model(self.config, len(self.train.classes), self.train, from_weights=not begun, report=report)
 
     def __str__(self) -> str:
         """The machine, and every value of the configuration."""
@@ -149,7 +152,7 @@ def prepare(
     fingerprint = data_fingerprint(*data_set)
     splits = split_data(*data_set, requested)
     train = splits["train"]
-    requested = _suited(requested, preset, overrides, len(train), report)
+    requested = in_few_passes(_suited(requested, preset, overrides, len(train), report), overrides, len(train))
     count = process_count(devices, requested.device, device)
     together = processes if processes.count > 1 else Processes(count=count)
     require_shares(requested.replace(device=together.device(str(device))), len(train), together)
@@ -187,6 +190,7 @@ def _prepared(requested: TrainingConfig, train: ImageDataset, report: Report) ->
     ensure(config.model, config.pretrained, config.weights)
     if adapted := changes(requested.to_dict(), config.to_dict()):
         report(f"For {config.model} and images of {config.image_size} px: {adapted}.")
+    note_few(train, report)
     return config
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from era_support_packages.datasets.image_dataset import ImageDataset, data_fingerprint
 from era_support_packages.evaluation.predictions import predict
 from era_support_packages.evaluation.tables import print_wrapped
+from era_support_packages.evaluation.temperature import temperature_of
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.launching import train_on_devices
 from era_support_packages.runs.preparation import PreparedRun, Report
@@ -29,7 +30,6 @@ from era_support_packages.training.history import EpochRecord, History, Trained,
 from era_support_packages.training.loop import fit
 from era_support_packages.training.lr_finder import RangeTest, choose_max_lr, range_test
 from era_support_packages.training.resources import use_resources
-from era_support_packages.training.setup import build_model
 from era_support_packages.training.sharing import going_on_with
 
 Watch = Callable[[EpochRecord], None]
@@ -221,6 +221,7 @@ def _train(model: nn.Module, prepared: PreparedRun, config: ResolvedConfig, repo
             planned = config.planned_epochs(len(train))
             flops = training_flops(model, config, planned, len(train), run.range_test_batches())
             more: dict[str, Any] = {"images": prepared.images, "processes": processes.count}
+            more["temperature"] = temperature_of(history.final_predictions)
             run.write_summary(history.records, config, train.name, flops, test_accuracy_tta=flipped, **more)
     return result
 
@@ -249,8 +250,7 @@ def train_prepared(prepared: PreparedRun, report: Report = print_wrapped, watch:
     >>> history.complete, classifier.resolution
     (True, 8)
     """
-    train = prepared.train
-    model = build_model(prepared.config, len(train.classes), train, **prepared.start(report))
+    model = prepared.build_model(report)
     if prepared.config.max_lr == "auto" and prepared.devices == 1:  # else those that train make it together
         prepared, _, sentence = choose_learning_rate(model, prepared)
         report(sentence)
