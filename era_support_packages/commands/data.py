@@ -25,11 +25,12 @@ def run(options: dict[str, Any]) -> int:
     from era_support_packages.datasets.image_dataset import DatasetError, data_fingerprint, summary
     from era_support_packages.datasets.sizing import few_images
     from era_support_packages.runs.data_sets import load_asked
+    from era_support_packages.runs.starting import data_asked
 
     loading.check(options["dataset"], options["data_root"])
     report = reporter(options)
     try:
-        train, test = load_asked(options, options["data_root"], report)
+        train, test = load_asked(data_asked(options, "auto", options["data_root"]), options["data_root"], report)
     except DatasetError as error:  # the option is a flag here
         raise DatasetError(str(error).replace("set skip_broken=True", "give --skip-broken")) from None
     if few := few_images(train):

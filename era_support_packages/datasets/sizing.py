@@ -24,18 +24,18 @@ ENOUGH = 20  # training images of a class, of which a network can begin to learn
 _MEASURED = 1000  # files whose headers are read
 
 
-def auto_image_size(folder: Path, device: str) -> tuple[int, str]:
+def auto_image_size(folder: Path, device: str, shows_few: bool = False) -> tuple[int, str]:
     """The `image_size` of a folder of images on a kind of device ("cuda", "cpu", "mps"), and the sentence that says why.
 
     The largest of `SIZES` that the median image's shorter side reaches, that the device can train so many images of in
-    reasonable time, and whose decoded images take no more than a third of the free memory. Raises as
-    `folder_listing.list_folder`.
+    reasonable time, and whose decoded images take no more than a third of the free memory. shows_few: the recipe shows no more
+    images of a large folder than of a small one. Raises as `folder_listing.list_folder`.
     """
-    files = [file.path for file in list_folder(folder.resolve()).candidates if _is_named_as_image(file.path)]
+    files = _files(folder)
     side = median_side(files)
     if side is None:
         return IMAGE_SIZE, f"{folder.name}: image_size is {IMAGE_SIZE} px, as no image in it says its own size."
-    most = LARGEST_OF_DEVICE.get(device) or _largest_in_time(len(files))
+    most = LARGEST_OF_DEVICE.get(device) or (LARGEST_ELSEWHERE if shows_few else _largest_in_time(len(files)))
     suited = [size for size in SIZES if size <= min(side, most)] or [IMAGE_SIZE]
     room = _largest_that_fits(len(files))
     fits = [size for size in suited if room is None or size <= room] or suited[:1]
@@ -46,6 +46,15 @@ def auto_image_size(folder: Path, device: str) -> tuple[int, str]:
     if fits[-1] < suited[-1]:
         why += ", and larger ones would take more than a third of the free memory"
     return fits[-1], f"{folder.name}: image_size is {fits[-1]} px ({why}); give image_size for another."
+
+
+def median_side_of(folder: Path) -> int | None:
+    """`median_side` of the images in a folder. Raises as `folder_listing.list_folder`."""
+    return median_side(_files(folder))
+
+
+def _files(folder: Path) -> list[str]:
+    return [file.path for file in list_folder(folder.resolve()).candidates if _is_named_as_image(file.path)]
 
 
 def median_side(files: Sequence[str]) -> int | None:

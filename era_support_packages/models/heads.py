@@ -29,6 +29,11 @@ def last_layer(network: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
     )
 
 
+def head_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """The parameters of the last layer. Raises `ValueError` where `last_layer` does."""
+    return list(last_layer(network)[1].parameters())
+
+
 def replace_head(network: nn.Module, classes: int) -> str:
     """Give a network a new last layer for that many classes; returns its name. A network that has as many keeps the one it has.
 

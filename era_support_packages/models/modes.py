@@ -2,8 +2,39 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+
+_NORMS = (nn.modules.batchnorm._BatchNorm,)
+
+
+def training_mode(model: nn.Module, hold_norms: bool = False) -> None:
+    """Put the model into training mode; with `hold_norms` its batch norms go on by the statistics that they have."""
+    model.train()
+    if hold_norms:
+        for module in model.modules():
+            if isinstance(module, _NORMS):
+                module.eval()
+
+
+class HeldNorms(nn.Module):
+    """A network whose batch norms stay in evaluation mode, whoever calls `train`."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Any:
+        """What the network says."""
+        return self.network(images)
+
+    def train(self, mode: bool = True) -> "HeldNorms":
+        """Set the mode of all but the batch norms."""
+        super().train(mode)
+        if mode:
+            training_mode(self.network, hold_norms=True)
+        return self
 
 
 @contextmanager

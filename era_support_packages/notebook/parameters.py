@@ -24,7 +24,7 @@ from era_support_packages.system.plain_error import PlainError
 from era_support_packages.system.settings import fields, is_text, is_text_field, problem, setting, takes
 from era_support_packages.training.config import TrainingConfig
 from era_support_packages.training.config_checks import tracker_problem
-from era_support_packages.training.presets import PRESETS
+from era_support_packages.training.presets import PRESETS, named_preset
 from era_support_packages.trust.extent import Extent
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Knobs:
 
     dataset: str = _as_in_config("dataset", "auto")
     data_root: str | None = setting(None, "folder that holds or receives the data set; None is data/", **_FOLDER)
-    preset: str = setting("auto", f"auto (fast with a GPU and enough images, else cpu), {', '.join(PRESETS)}")
+    preset: str = setting("auto", f"auto (finetune for photos, fast with a GPU, else cpu), {', '.join(PRESETS)}")
     seed: int = _as_in_config("seed", 0)
     output_dir: str = _as_in_config("output_dir", "runs")
     run_name: str | None = _as_in_config("run_name", None)
@@ -168,7 +168,7 @@ class Parameters:
         problems = list(_problems_with_knobs(knobs))
         beside = {name: self.values[name] for name in _BESIDE if self.values.get(name) is not None}
         problems += [said for name, value in beside.items() if (said := problem(_BESIDE[name], value))]
-        preset = "cpu" if knobs["preset"] == "auto" else knobs["preset"]  # what the machine has decides on no value's range
+        preset = named_preset(knobs["preset"], self.overrides)
         try:
             TrainingConfig.preset(preset, **self.overrides)
             if not problems:

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from era_support_packages.datasets.validation import hold_out
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.system.machine import resolve_device
 from era_support_packages.system.paths import expanded
+from era_support_packages.training.adapting import shows_few
 from era_support_packages.training.config import ConfigValues, TrainingConfig
 
 Splits = tuple[ImageDataset, ImageDataset]
@@ -23,7 +24,7 @@ Splits = tuple[ImageDataset, ImageDataset]
 def load_fitted(dataset: str, data_root: str | None, skip_broken: bool, fitting: Fitting) -> Splits:
     """A data set by name or path: (train, test), with images of that size."""
     options: dict[str, Any] = {"skip_broken": True} if skip_broken else {}
-    if _folder_of(dataset, data_root) is not None:
+    if folder_of_images(dataset, data_root) is not None:
         options |= {"image_size": fitting.size, "fit": fitting.fit}
     elif fitting.size != IMAGE_SIZE:
         options["image_size"] = fitting.size
@@ -31,10 +32,8 @@ def load_fitted(dataset: str, data_root: str | None, skip_broken: bool, fitting:
     return replace(train, fit=fitting.fit), replace(test, fit=fitting.fit)
 
 
-def load_asked(values: Mapping[str, Any], data_root: str | None, report: Callable[[str], None]) -> Splits:
-    """The data set that some values of a configuration ask for, whatever the others are."""
-    names = ("dataset", "image_size", "fit", "device", "skip_broken")
-    asked = TrainingConfig.preset("cpu", **{name: values[name] for name in names if values.get(name) is not None})
+def load_asked(asked: TrainingConfig, data_root: str | None, report: Callable[[str], None]) -> Splits:
+    """The data set that is asked for, at the size that a new run would have."""
     fitting, said = fitting_for(asked, data_root, resume=False)
     if said:
         report(said)
@@ -53,14 +52,14 @@ def fitting_for(asked: TrainingConfig, data_root: str | None, resume: bool) -> t
 
     What is left open is as in the run that the request goes on with, where there is one; else by the data and the device.
     """
-    folder = _folder_of(asked.dataset, data_root)
+    folder = folder_of_images(asked.dataset, data_root)
     before = _run_before(asked, folder) if resume and "auto" in (asked.image_size, asked.fit) else None
     size, fit = asked.image_size, asked.fit
     if before is not None:
         size, fit = (before.image_size if size == "auto" else size), (before.fit if fit == "auto" else fit)
     said = ""
     if size == "auto" and folder is not None:
-        size, said = auto_image_size(folder, resolve_device(asked.device).type)
+        size, said = auto_image_size(folder, resolve_device(asked.device).type, shows_few(asked.to_dict()))
     return Fitting(IMAGE_SIZE if size == "auto" else size, "crop" if fit == "auto" else fit), said if size != IMAGE_SIZE else ""
 
 
@@ -81,7 +80,8 @@ def note_few(train: ImageDataset, report: Callable[[str], None]) -> None:
         report(few)
 
 
-def _folder_of(dataset: str, data_root: str | None) -> Path | None:
+def folder_of_images(dataset: str, data_root: str | None) -> Path | None:
+    """The folder of images that is meant, None for one of the names and for what is neither."""
     with contextlib.suppress(ValueError):  # said by the loading itself
         return loading.folder_of(dataset, data_root)
     return None

@@ -27,6 +27,7 @@ from era_support_packages.system.machine import describe, versions
 from era_support_packages.system.paths import expanded
 from era_support_packages.system.plain_error import PlainError
 from era_support_packages.system.tensor_file import read_tensors
+from era_support_packages.training.adapting import start_in_words
 from era_support_packages.training.checkpoint import Checkpoint, CheckpointError
 from era_support_packages.training.config import PreparedConfig, TrainingConfig
 from era_support_packages.training.history import EpochRecord, History
@@ -64,8 +65,7 @@ class Run:
         Raises `RunError` where nothing can be written there.
         """
         name = asked.run_name or asked.default_run_name(dataset)
-        root = expanded(asked.output_dir)
-        number = 1
+        root, number = expanded(asked.output_dir), 1
         try:
             root.mkdir(parents=True, exist_ok=True)
             while True:
@@ -224,8 +224,7 @@ class Run:
         """summary.json: what was run, where, and what came out; accuracies in percent at the last epoch, time in seconds.
 
         A run that is not complete has no test accuracy: only part of the test split may have been looked at. One with images held
-        out for validation also has their share, how many images each split has, and what came out on that one. `temperature` is
-        what logits are divided by for calibrated confidences, None where none is known.
+        out for validation also has what came out on these. temperature: what divides logits for calibrated confidences.
         """
         values = {
             "dataset": dataset,
@@ -235,6 +234,7 @@ class Run:
             "test_accuracy": records[-1].test_accuracy if complete else None,
             "test_accuracy_tta": test_accuracy_tta,
             "temperature": temperature,
+            "start": start_in_words(config.to_dict()),
             "pflops": flops / 1e15,
             "seconds": sum(record.seconds for record in records),
             "seed": config.seed,

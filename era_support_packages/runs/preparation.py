@@ -2,14 +2,13 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from era_support_packages.datasets.batches import batch_count
 from era_support_packages.datasets.fingerprint import DataFingerprint
 from era_support_packages.datasets.fitting import Fitting
 from era_support_packages.datasets.image_dataset import ImageDataset, data_fingerprint
@@ -18,10 +17,11 @@ from era_support_packages.models.pretrained import ensure
 from era_support_packages.runs.data_sets import fitting_for, fitting_of, load_fitted, note_few, split_data, tell_of_before_sizes
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.same_data import NO_FINGERPRINT, named_run, run_of
+from era_support_packages.runs.starting import FROM_SCRATCH, earlier_run, recipe_for, suited, with_weights
 from era_support_packages.system.machine import overview, resolve_device, resolve_precision
 from era_support_packages.system.paths import expanded, no_folder
 from era_support_packages.system.processes import ALONE, Processes
-from era_support_packages.training.adapting import changes
+from era_support_packages.training.adapting import OF_PHOTOS, changes
 from era_support_packages.training.asked import in_few_passes
 from era_support_packages.training.config import PreparedConfig, TrainingConfig
 from era_support_packages.training.config_checks import tracker_problem
@@ -32,7 +32,6 @@ from era_support_packages.training.sharing import process_count, require_shares
 
 Report = Callable[[str], None]
 Data = tuple[ImageDataset, ImageDataset]
-FEWEST_STEPS = 200  # of a preset with large batches; the handwritten digits would give it 26
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +94,8 @@ def prepare(
     """Configuration, data and folder of a run. If the same configuration has a folder, it is that one, as it was resolved then.
 
     preset, overrides: as for `TrainingConfig.preset`, but "auto" is "cpu" also where a GPU is there and the data set so small
-    that "fast" would take fewer than 200 steps. data_root: as for `datasets.load`. With `resume=False` the folder is
+    that "fast" would take fewer than 200 steps, and for a folder of photos of more than 48 px "finetune", or "scratch" where the
+    pretrained weights cannot be had, which is said loudly. data_root: as for `datasets.load`. With `resume=False` the folder is
     always a new one. finished_run: the folder of a finished run, to show that one whatever the other values are (`dataset` says
     where its data lies now, where that has moved). data: the (train, test) that `datasets.load` gave for this `dataset`,
     read once for many runs.
@@ -132,7 +132,7 @@ def prepare(
     stored = named_run(overrides) if resume else None
     if preset == "auto" and stored is not None:
         preset = stored.config().preset_name
-    requested = TrainingConfig.preset(preset, **overrides)
+    requested = recipe_for(preset, overrides, data_root, None if data is None else data[0].image_size)
     if reason := no_folder(requested.output_dir):
         raise RunError(f"output_dir {requested.output_dir!r} cannot be used ({reason}): give a folder that can be written.")
     if missing := tracker_problem(requested.tracker):
@@ -152,7 +152,15 @@ def prepare(
     fingerprint = data_fingerprint(*data_set)
     splits = split_data(*data_set, requested)
     train = splits["train"]
-    requested = in_few_passes(_suited(requested, preset, overrides, len(train), report), overrides, len(train))
+    requested = in_few_passes(suited(requested, preset, overrides, len(train), report), overrides, len(train))
+    if (
+        resume
+        and requested.preset_name in OF_PHOTOS
+        and preset == "auto"
+        and (earlier := earlier_run(requested, {**overrides, "dataset": requested.dataset}, train.name))
+    ):
+        report(f"{earlier} holds a run with the preset that 'auto' was before: to go on with it, give that one by name.")
+    requested = with_weights(requested, preset, overrides, partial(_is_begun, fingerprint, resume), report)
     count = process_count(devices, requested.device, device)
     together = processes if processes.count > 1 else Processes(count=count)
     require_shares(requested.replace(device=together.device(str(device))), len(train), together)
@@ -197,8 +205,13 @@ def _prepared(requested: TrainingConfig, train: ImageDataset, report: Report) ->
 def with_its_statistics(
     run: Run, config: PreparedConfig, splits: dict[str, ImageDataset], processes: Processes = ALONE, **more: Any
 ) -> PreparedRun:
-    """The run with its splits, which carry the mean and standard deviation that the weights it starts with want."""
+    """The run with its splits, which carry the mean and standard deviation that the weights it starts with want.
+
+    Their titles say of a run without such weights, where photos ask for them, that it is one.
+    """
     adjusted: dict[str, Any] = dict(zip(splits, normalized_for(config, *splits.values()), strict=True))
+    if config.preset_name == FROM_SCRATCH:
+        adjusted = {name: replace(split, title=f"{split.title}, from scratch") for name, split in adjusted.items()}
     return PreparedRun(run, config, **adjusted, processes=processes, **more)
 
 
@@ -223,25 +236,8 @@ def _data_of(
     return train, test
 
 
-def _suited(requested: TrainingConfig, preset: str, overrides: dict[str, Any], count: int, report: Report) -> TrainingConfig:
-    """For a data set too small for large batches "cpu" where the preset was left open, else what was asked for, with a note."""
-    steps = sum(batch_count(epoch.images, requested.batch_size) for epoch in requested.planned_epochs(count))
-    if requested.preset_name not in ("fast", "best") or steps >= FEWEST_STEPS:
-        return requested
-    if preset == "auto":
-        return TrainingConfig.preset("cpu", **{**overrides, "dataset": requested.dataset})
-    note = f"Note: the preset {preset!r} takes only {steps} steps on these {count:,} images"
-    report(f"{note}; preset='cpu' suits a small data set better.")
-    return requested
-
-
-def chosen_preset(preset: str, overrides: dict[str, Any], count: int) -> str:
-    """The preset that `prepare` takes with these values for a data set of `count` training images: "auto" is answered."""
-    return _suited(TrainingConfig.preset(preset, **overrides), preset, overrides, count, _silent).preset_name
-
-
-def _silent(_: str) -> None:
-    """A report that goes nowhere."""
+def _is_begun(data: DataFingerprint, resume: bool, requested: TrainingConfig) -> bool:
+    return resume and run_of(requested, data, lambda _: None).checkpoint_file.is_file()
 
 
 def _adopted(run: Run, requested: TrainingConfig, data: DataFingerprint, report: Report) -> PreparedConfig:

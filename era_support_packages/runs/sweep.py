@@ -5,8 +5,9 @@ import json
 from dataclasses import replace
 
 from era_support_packages.runs.data_sets import load_asked
-from era_support_packages.runs.preparation import Report, chosen_preset
+from era_support_packages.runs.preparation import Report
 from era_support_packages.runs.search import run_search
+from era_support_packages.runs.starting import chosen_preset, data_asked
 from era_support_packages.runs.sweep_jobs import Jobs, SharedTrainer, share_machine
 from era_support_packages.runs.sweep_locks import at_work
 from era_support_packages.runs.sweep_plan import SweepPlan
@@ -36,9 +37,11 @@ def run_sweep(plan: SweepPlan, data_root: str | None, report: Report, jobs: int 
     memory: that is part of the result.
     """
     fixed = plan.fixed
-    data = load_asked(fixed, data_root, report)
+    data = load_asked(data_asked(fixed, plan.preset, data_root), data_root, report)
     if plan.preset == "auto":
-        plan = plan.with_preset(chosen_preset("auto", dict(fixed), len(data[0])))
+        train = data[0]
+        found = chosen_preset(dict(fixed), len(train), train.image_size, data_root, report)
+        plan = plan.with_preset(found)
         plan.check()
     trainer = Trainer(plan, data, data_root, report)
     trainer.check()

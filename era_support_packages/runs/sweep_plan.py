@@ -11,6 +11,7 @@ from typing import Any
 
 from era_support_packages.runs.sweep_values import PRESET, Choice, Space, SweepError
 from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.presets import named_preset
 
 MOST_COMBINATIONS = 1000
 INSTALL = 'pip install "optuna>=4"'
@@ -73,8 +74,7 @@ class SweepPlan:
     def _problem(self, values: Mapping[str, Any]) -> str | None:
         preset = values.get(PRESET) or self.preset
         try:
-            # what the machine has decides on no value's range
-            self.config("cpu" if preset == "auto" else preset, values, self.seeds[0])
+            self.config(named_preset(preset, {**self.fixed, **values}), values, self.seeds[0])
         except ValueError as error:
             return str(error)
         return None

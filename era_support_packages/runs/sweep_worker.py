@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from era_support_packages.runs.data_sets import load_asked
+from era_support_packages.runs.starting import data_asked
 from era_support_packages.runs.folder import Run
 from era_support_packages.runs.recording import RunStopped, Watch
 from era_support_packages.runs.sweep_values import SweepError
@@ -25,7 +26,8 @@ def main() -> int:
     parent = Parent()
     plan, data_root, name = parent.hear()
     try:
-        trainer = Trainer(plan, load_asked(plan.fixed, data_root, lambda _: None), data_root, lambda line: _tell(parent, line))
+        data = load_asked(data_asked(plan.fixed, plan.preset, data_root), data_root, lambda _: None)
+        trainer = Trainer(plan, data, data_root, lambda line: _tell(parent, line))
         if trainer.name != name:
             raise SweepError("The data changed as the sweep began: give the same command again.")
     except Exception as error:

@@ -43,7 +43,8 @@ def load_prepared(
     config, data: what that one has, as plain values; no data where it kept no fingerprint. Raises `DatasetError` for other data.
     """
     found = PreparedConfig.from_dict({**config, "device": processes.device(config["device"])})
-    ensure(found.model, found.pretrained, found.weights)
+    if not run.checkpoint_file.exists():  # which has them
+        ensure(found.model, found.pretrained, found.weights)
     data_set = load_fitted(found.dataset, data_root, found.skip_broken, fitting_of(found))
     changes = data_fingerprint(*data_set).changes(DataFingerprint.from_dict(data)) if data else ""
     if changes:

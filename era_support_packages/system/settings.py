@@ -41,9 +41,9 @@ def setting(default: Any, text: str, **beside: Any) -> Any:
     return dataclasses.field(default=default, metadata={_KEY: Setting(text, **beside)})
 
 
-def narrowed(field: "dataclasses.Field[Any]", **changes: Any) -> Any:
-    """The same field in a class that leaves less open: without a default, so that it must be given, and of a narrower type."""
-    return dataclasses.field(kw_only=True, metadata={_KEY: dataclasses.replace(setting_of(field), **changes)})
+def narrowed(field: "dataclasses.Field[Any]", default: Any = dataclasses.MISSING, **changes: Any) -> Any:
+    """The same field in a class that leaves less open: of a narrower type, and where no default is said it must be given."""
+    return dataclasses.field(default=default, kw_only=True, metadata={_KEY: dataclasses.replace(setting_of(field), **changes)})
 
 
 def setting_of(field: "dataclasses.Field[Any]") -> Setting:

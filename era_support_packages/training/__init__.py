@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         OutOfMemoryError as OutOfMemoryError,
         TrainingDivergedError as TrainingDivergedError,
     )
+    from era_support_packages.training.finetuning import finetune as finetune
     from era_support_packages.training.history import (
         EpochRecord as EpochRecord,
         History as History,

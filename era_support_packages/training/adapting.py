@@ -15,6 +15,10 @@ _PLAIN: dict[str, Any] = {"whitening": False, "residual_start": "random", "norm_
 """of networks whose start and whose norms the presets do not know"""
 _STARTED: dict[str, Any] = {"max_lr": 0.01}  # weights that have learned would be lost at a preset's rate
 _WITHOUT_MUON: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.9}
+OF_PHOTOS = ("finetune", "scratch")
+"""presets made for photos and for the networks of libraries"""
+_LONGER = {"scratch": 3}  # times as many images as a network that has learned already
+_ON_CPU, _ON_GPU = (10_000, 20_000), (30_000, 300_000)  # images shown, of small and of large data sets
 _LENGTHS = ("crop_padding", "cutout")  # in px at the size of the images
 _BUILT_IN = ("cifar10", "cifar100", "digits")  # whose images are of `PRESET_SIZE` where nothing else is asked for
 
@@ -32,7 +36,7 @@ def adapted(values: Mapping[str, Any], image_size: int) -> dict[str, Any]:
     for name in _LENGTHS:
         if values[name] and values[name] == preset.get(name):
             found[name] = _grown(values[name], image_size)
-    if values["weights"] or is_library_name(values["model"]):
+    if values["preset_name"] not in OF_PHOTOS and (values["weights"] or is_library_name(values["model"])):
         muon = values["optimizer"] == preset.get("optimizer") == "muon"
         plain = _PLAIN | (_STARTED if values["weights"] or is_pretrained(values) else {}) | (_WITHOUT_MUON if muon else {})
         found |= {name: value for name, value in plain.items() if name in preset and values[name] == preset[name]}
@@ -45,12 +49,31 @@ def usual(preset: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any
     if not isinstance(size, int):  # stored before sizes could be chosen
         return dict(preset)
     found = adapted({**preset, **{name: values[name] for name in ("model", "weights", "pretrained")}}, size)
-    found |= {"model": preset["model"], "weights": preset["weights"], "image_size": PRESET_SIZE}
+    found |= {name: preset[name] for name in ("model", "weights", "pretrained")} | {"image_size": PRESET_SIZE}
     before_sizes = size == PRESET_SIZE and values["fit"] == "squash"
-    found |= {"fit": "squash" if before_sizes else "crop", "pretrained": is_library_name(model) and weights is None}
+    found |= {"fit": "squash" if before_sizes else "crop"}
+    if found["pretrained"] == "auto":
+        found["pretrained"] = is_library_name(model) and weights is None
+    if found["train_images"] == "auto":
+        found["train_images"] = values["train_images"]
     if found["horizontal_flip"] == "auto":
         found["horizontal_flip"] = usual_flip(values["dataset"])
     return found
+
+
+def images_shown(preset: str, count: int, device: str) -> int:
+    """What `train_images="auto"` is for that many training images on a kind of device ("cuda", "cpu", "mps").
+
+    On a GPU five passes, on a CPU one, and no less and no more than what takes minutes there; from random weights three times
+    as much. `max_epochs` of the preset limits the passes over a few images.
+    """
+    (fewest, most), passes = (_ON_GPU, 5) if device == "cuda" else (_ON_CPU, 1)
+    return _LONGER.get(preset, 1) * min(max(passes * count, fewest), most)
+
+
+def shows_few(values: Mapping[str, Any]) -> bool:
+    """Whether the number of images shown hardly grows with the data set, so that larger ones may be afforded."""
+    return values["train_images"] == "auto"
 
 
 def usual_flip(dataset: str) -> float:
@@ -68,6 +91,13 @@ def is_pretrained(values: Mapping[str, Any]) -> bool:
     if values["pretrained"] != "auto":
         return bool(values["pretrained"])
     return is_library_name(values["model"]) and values["weights"] is None
+
+
+def start_in_words(values: Mapping[str, Any]) -> str:
+    """What the weights of a run begin as."""
+    if values["weights"] is not None:
+        return f"weights of {values['weights']}"
+    return "pretrained weights" if is_pretrained(values) else "random weights"
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

@@ -30,6 +30,15 @@ def statistics_images(config: ConfigValues, train_size: int) -> int:
     return min(train_size, MOST_IMAGES) if steps < FEW_STEPS and train_size > 1 else 0
 
 
+def refreshed_images(network: nn.Module, config: ConfigValues, train_size: int, last: bool) -> int:
+    """From how many training images the statistics are taken after an epoch: those of a mean of weights after the `last` in any
+    case, as nothing was measured on it; 0 for none, and where norms keep what they came with.
+    """
+    if config.freeze_norms or not has_batch_norm(network):
+        return 0
+    return statistics_images(config, train_size) or (min(train_size, MOST_IMAGES) if last and config.average else 0)
+
+
 def has_batch_norm(network: nn.Module) -> bool:
     """Whether there are running statistics in it."""
     return any(isinstance(module, _BatchNorm) and module.track_running_stats for module in network.modules())

@@ -31,7 +31,8 @@ class Checkpoint:
     uint8; order and augmentation need none, they follow from the seed, the pass and the image's index. classifier: what its
     network needs to be used, as `Classifier.description` has it; None in a file of format 2, which did not keep it. data: the
     fingerprint of what the run is trained and tested on, as `DataFingerprint.to_dict` has it; None in a file that was written
-    before it was kept. processes: how many trained it together.
+    before it was kept. processes: how many trained it together. average: the mean of the last weights so far, where the run ends
+    with one.
 
     >>> from pathlib import Path
     >>> from torch import nn
@@ -58,6 +59,7 @@ class Checkpoint:
     classifier: dict[str, Any] | None = None
     data: dict[str, Any] | None = None
     processes: int = 1
+    average: dict[str, Any] | None = None
 
     @property
     def complete(self) -> bool:
@@ -93,7 +95,7 @@ class Checkpoint:
             values = {
                 field.name: content[field.name] for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING
             }
-            values |= {name: content.get(name) for name in ("classifier", "data")}
+            values |= {name: content.get(name) for name in ("classifier", "data", "average")}
             values["processes"] = content.get("processes", 1)
             if values["data"] is not None:
                 DataFingerprint.from_dict(values["data"])
@@ -103,7 +105,7 @@ class Checkpoint:
                 raise TypeError
             if not all(isinstance(values[name], int) for name in ("planned", "processes")):
                 raise TypeError
-            if not isinstance(values["logits"], Tensor | None):
+            if not isinstance(values["logits"], Tensor | None) or not isinstance(values["average"], dict | None):
                 raise TypeError
         except CheckpointError:
             raise

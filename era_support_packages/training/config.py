@@ -8,134 +8,33 @@ is what training uses: no value of it is "auto". `training.resolution` leads fro
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from era_support_packages.datasets.fitting import Fit
-from era_support_packages.models.catalog import Network, is_network
 from era_support_packages.system.naming import nearest_names
-from era_support_packages.system.settings import fields, is_text, narrowed, problems, setting
+from era_support_packages.system.settings import fields, narrowed, problems
 from era_support_packages.training import asked, config_checks as checks
-from era_support_packages.training.plan import PlannedEpoch, Resolutions, blocks_of_images, blocks_of_passes, planned_epochs
+from era_support_packages.training.config_fields import ConfigFields, Engine, Precision
+from era_support_packages.training.plan import (
+    PlannedEpoch,
+    Resolutions,
+    blocks_of_images,
+    blocks_of_passes,
+    passes_for_head,
+    planned_epochs,
+)
 from era_support_packages.training.presets import PRESETS
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Auto = Literal["auto"]
-Precision = Literal["fp32", "bf16", "fp16"]
-Engine = Literal["device", "samples"]
-
 
 @dataclass(frozen=True)
-class ConfigValues:
-    """The fields of a configuration, each with its range and its help beside it, and what all three types have in common.
+class ConfigValues(ConfigFields):
+    """What all three types have in common; their fields stand in `config_fields`.
 
     Raises `ValueError` with one sentence for each bad value, all of them at once.
     """
-
-    preset_name: str
-    dataset: str = setting(
-        "auto",
-        "auto (CIFAR-10, else handwritten digits), cifar10, cifar100, digits, or a folder of images",
-        group="data and network",
-    )
-    image_size: int | Auto = setting(
-        "auto", 'px of the square images; "auto" is 32, or what suits a folder', low=32, high=512, auto="what suits the data"
-    )
-    fit: Auto | Fit = setting("auto", 'how they are made square: "crop", which "auto" takes, "pad" with gray, or "squash"')
-    model: Network = setting("ResNet18", "the network", test=is_network)
-    pretrained: bool | Auto = setting(
-        "auto", 'start from the weights of torchvision or timm; "auto" does for their networks', auto="these"
-    )
-    weights: str | None = setting(
-        None, "file of weights to start from (.pth, .safetensors)", wanted="the path of a file as text, or None", test=is_text
-    )
-    epochs: int | None = setting(None, "passes over the training images", low=1, high=10_000, group="length")
-    train_images: int | None = setting(None, "instead of epochs: images shown in all", low=1, high=10**9)
-    max_epochs: int | None = setting(None, "with train_images: no more passes than this", low=1, high=10_000)
-    resolutions: Resolutions = setting(
-        ((32, 1.0),),
-        "(pixels, share of the images) in the order they are used; up to 1, pixels are a share of image_size",
-        wanted=checks.PLAN,
-        test=checks.is_plan,
-    )
-    batch_size: int = setting(512, "images a step", low=2, high=65_536)
-    max_lr: float | Auto = setting(
-        "auto",
-        'peak learning rate; "auto" takes the range test\'s suggestion',
-        above=0,
-        high=100,
-        auto="the range test's suggestion",
-        group="learning rate and optimizer",
-    )
-    warmup: float = setting(0.25, "share of the run in which the learning rate rises to max_lr", low=0, high=1)
-    warmup_start: float = setting(0.04, "share of max_lr that the warm-up begins with", low=0.0001, high=1)
-    anneal: Literal["linear", "cos"] = setting("linear", "how the learning rate falls to zero after the warm-up")
-    optimizer: Literal["sgd", "muon"] = setting(
-        "sgd", "sgd, or muon for the filters of all convolutions but the first and SGD for the rest"
-    )
-    muon_lr: float = setting(
-        0.25, "Muon's rate as a multiple of max_lr: the share of its own length by which a filter bank turns", low=0, high=1000
-    )
-    momentum: float = setting(0.9, "Nesterov momentum", low=0, high=0.9999)
-    weight_decay: float = setting(5e-4, "on convolutions and the output layer, but not on what Muon turns", low=0, high=1)
-    decay_norms_and_biases: bool = setting(False, "whether weight_decay is for norms and biases too")
-    label_smoothing: float = setting(0.0, "share of the target that is spread over all classes", low=0, high=0.99)
-    norm_bias_lr: float = setting(1.0, "learning rate of batch-norm biases as a multiple of max_lr", low=0, high=1000)
-    residual_start: Literal["random", "dirac", "zero"] = setting(
-        "random", "last convolution of each residual block: random, dirac (as the identity) or zero", group="start of the network"
-    )
-    whitening: bool = setting(False, "start the first convolution from the principal components of 3x3 training patches")
-    horizontal_flip: float | Auto = setting(
-        "auto",
-        'probability; "auto" is 0.5, but 0 for digits, which have no mirror image',
-        low=0,
-        high=1,
-        group="augmentation of the training images",
-    )
-    alternating_flip: bool = setting(False, "mirror each image in every other pass instead of tossing a coin in each")
-    crop_padding: int = setting(0, "px of reflected border around the image before a random crop of its size", low=0, high=511)
-    random_resized_crop: float = setting(
-        0.0, "smallest share of the area that a random crop keeps, enlarged to the whole; 0 for none", low=0, high=1
-    )
-    cutout: int = setting(0, "side in px of one square filled with the mean color", low=0, high=512)
-    cutout_first: bool = setting(False, "cut out before the crop, which moves the square and may mirror it into its border")
-    shift_scale_rotate: float = setting(
-        0.0, "probability; shift and scale by up to 5 %, rotate by up to 15 degrees", low=0, high=1
-    )
-    rgb_shift: float = setting(0.0, "probability; each channel by up to 20 of 255", low=0, high=1)
-    brightness_contrast: float = setting(0.0, "probability; each by up to 20 %", low=0, high=1)
-    range_test_iterations: int = setting(100, "steps of the learning-rate range test", low=16, high=10_000, group="tests")
-    validation: float = setting(0.0, "share of the training images held out by class and seed, to choose by", low=0, high=0.5)
-    test_images: int | None = setting(
-        None, "test or validation images looked at between epochs; the last epoch always sees the whole split", low=1, high=10**9
-    )
-    final_test: bool = setting(True, "look at the test split; false leaves it unread to the end, which takes a validation share")
-    skip_broken: bool = setting(False, "leave damaged image files out, and say how many, instead of naming them and ending")
-    test_time_flip: bool = setting(False, "at the end, also score the mean over each test image and its mirror image")
-    precision: Auto | Precision = setting("auto", "of the forward pass", group="machine")
-    device: str = setting(
-        "auto", "where to train: auto, cpu, cuda, cuda:1, mps", wanted=checks.ASKED_DEVICES, test=checks.is_asked_device
-    )
-    engine: Auto | Engine = setting(
-        "auto", 'augment by the batch on the "device", which "auto" takes, or "samples" one by one in workers'
-    )
-    workers: int | Auto = setting("auto", 'processes of the engine "samples"; "auto" is 2 with a GPU, 0 on a CPU', low=0, high=64)
-    threads: int | Auto = setting("auto", 'of PyTorch on the CPU; "auto" is what PyTorch finds', low=1, high=1024)
-    cuda_graph: bool = setting(
-        True, "on a GPU, launch a step's forward and backward pass as one recorded graph, to the same numbers"
-    )
-    compile: bool = setting(False, "train the network compiled by torch.compile, which takes time before the first step")
-    sync_batch_norm: bool = setting(False, "several processes on GPUs share the statistics of batch norm at every step")
-    deterministic: bool = setting(
-        False, "on a GPU, only algorithms that give the same bits each time (slower); a CPU's always do"
-    )
-    seed: int = setting(0, "of weights, order and augmentation", low=0, high=2**32 - 1, group="run")
-    run_name: str | None = setting(
-        None, "name of the run's folder; None makes one from the values", wanted=checks.FOLDER_NAME, test=checks.is_folder_name
-    )
-    output_dir: str = setting("runs", "folder for the folders of runs")
-    tracker: checks.TrackerName | None = setting(None, "where the rows, values and figures of the run are shown too")
 
     def __post_init__(self) -> None:
         if isinstance(self.resolutions, list | tuple):
@@ -185,14 +84,17 @@ class ConfigValues:
 
         Planned in `epochs`, each is one pass, and the resolutions share out whole passes; where there are fewer passes than
         resolutions, the first resolutions are left out. Planned in `train_images`, each resolution is cut into passes, the
-        last of which may be a partial one.
+        last of which may be a partial one. With `head_first` the first epochs are those of the last layer alone: whole passes
+        where the run is planned in these.
         """
         if self.epochs is not None:
             blocks = blocks_of_passes(self.resolutions, self.epochs, training_images)
+            head_images = passes_for_head(self.head_first, self.epochs) * training_images
         else:
-            assert self.train_images is not None  # one of them is given
+            assert isinstance(self.train_images, int)  # a request is resolved before it is planned
             blocks = blocks_of_images(self.resolutions, self.train_images, self.max_epochs, training_images)
-        return planned_epochs(blocks, training_images, self.batch_size)
+            head_images = round(self.head_first * sum(images for _, images in blocks))
+        return planned_epochs(blocks, training_images, self.batch_size, head_images)
 
 
 @dataclass(frozen=True)
@@ -221,14 +123,15 @@ class TrainingConfig(ConfigValues):
     def preset(cls, name: str, /, **overrides: Any) -> "TrainingConfig":
         """The preset of that name with some values changed; an override of `None` keeps the preset's value.
 
-        "auto" is "fast" with a CUDA GPU and "cpu" without. Giving `epochs` replaces a preset's `train_images` and
-        `max_epochs`, and the other way round; a `horizontal_flip` that an alternating flip does not go with replaces the preset's
-        `alternating_flip`. Raises `ValueError` for an unknown preset or parameter, or a bad value.
+        "auto" is "finetune" with `pretrained=True`, else "fast" with a CUDA GPU and "cpu" without; `runs.prepare` also looks at
+        the data. Giving `epochs` replaces a preset's `train_images` and `max_epochs`, and the other way round; a
+        `horizontal_flip` that an alternating flip does not go with replaces the preset's `alternating_flip`. Raises `ValueError`
+        for an unknown preset or parameter, or a bad value.
         """
         if name == "auto":
             import torch
 
-            name = "fast" if torch.cuda.is_available() else "cpu"
+            name = "finetune" if overrides.get("pretrained") is True else "fast" if torch.cuda.is_available() else "cpu"
         if not isinstance(name, str) or name not in PRESETS:
             raise ValueError(f"Unknown preset {name!r}: {nearest_names(name, ['auto', *PRESETS])}")
         return cls.from_dict(asked.preset_values(name, overrides, {field.name for field in dataclasses.fields(cls)}))
@@ -239,7 +142,7 @@ class TrainingConfig(ConfigValues):
         It is made from the values as they were asked for, and without those of the machine: the same request finds the same
         folder on another machine. What holds its default is left out, so that a parameter added later renames nothing.
         """
-        default = TrainingConfig(self.preset_name, epochs=self.epochs, train_images=self.train_images)
+        default = TrainingConfig("cpu", epochs=self.epochs, train_images=self.train_images)
         return asked.run_name(self, default, dataset)
 
     def differences(self, stored: ConfigValues) -> list[str]:
@@ -269,6 +172,7 @@ class PreparedConfig(ConfigValues):
     fit: Fit = narrowed(_OPEN["fit"])
     pretrained: bool = narrowed(_OPEN["pretrained"])
     resolutions: Resolutions = narrowed(_OPEN["resolutions"], test=checks.is_plan_in_pixels)
+    train_images: int | None = narrowed(_OPEN["train_images"], default=None)
     horizontal_flip: float = narrowed(_OPEN["horizontal_flip"])
     precision: Precision = narrowed(_OPEN["precision"])
     device: str = narrowed(_OPEN["device"], wanted=f"one of {checks.DEVICES}", test=checks.is_device)

@@ -110,6 +110,14 @@ def problems_together(config: "ConfigValues") -> Iterator[str]:
             "validation=0.1, or leave final_test out."
         )
     yield from _problems_with_size(config)
+    if config.preset_name == "finetune" and config.weights is None:
+        if config.pretrained is False:
+            yield "preset 'finetune' starts from pretrained weights, and pretrained is False: give preset='scratch' instead."
+        elif config.pretrained == "auto" and not is_library_name(config.model):
+            yield (
+                f"preset 'finetune' starts from pretrained weights, and there are none of {config.model!r}: set model to one of "
+                "torchvision's or timm's, such as 'torchvision/resnet18', or give weights='file.pth'."
+            )
     if config.pretrained is True and not is_library_name(config.model):
         yield (
             f"pretrained is True, but there are no weights of {config.model!r}: set model to one of torchvision's or timm's, "

@@ -11,10 +11,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from era_support_packages.datasets.batches import batch_count
 from era_support_packages.system.machine import resolve_device
 from era_support_packages.system.processes import ALONE, Processes
-from era_support_packages.training.batch_norm import has_batch_norm, statistics_images
+from era_support_packages.training.batch_norm import refreshed_images
 from era_support_packages.training.config import ConfigValues, ResolvedConfig
 from era_support_packages.training.cuda_graph import GraphedPass
 from era_support_packages.training.muon import orthogonalized
+from era_support_packages.training.phases import body_held, steps_of
 from era_support_packages.training.plan import PlannedEpoch
 from era_support_packages.training.setup import build_optimizer, muon_filters
 from era_support_packages.training.step import TrainingStep
@@ -28,8 +29,9 @@ def seconds_per_image(model: nn.Module, config: ResolvedConfig, processes: Proce
     """
     resolution = config.resolutions[0][0]
     device = resolve_device(config.device)
-    twin = copy.deepcopy(model).train()
+    twin = copy.deepcopy(model)
     step = TrainingStep(twin, build_optimizer(twin, config), config, processes=processes)
+    step.prepare()
     share = config.batch_size // processes.count
     images = torch.zeros(share, 3, resolution, resolution, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
@@ -48,7 +50,8 @@ def predicted_seconds(
 ) -> float:
     """How long these epochs will take, from the cost of an image at the plan's first resolution: work grows with the pixels.
 
-    An image of the test split costs a third of a training image: a forward pass without the two of the backward pass. Where
+    An image of the test split costs a third of a training image, as one that only the last layer learns from: a forward pass
+    without the two of the backward pass. Where
     there is a validation split, that is what is looked at after each epoch, and the test split only after the last.
     """
     first = config.resolutions[0][0]
@@ -58,7 +61,7 @@ def predicted_seconds(
         watched = validation_size or test_size
         seen = watched if last or config.test_images is None else min(config.test_images, watched)
         seen += test_size if last and validation_size else 0
-        work += epoch.images * epoch.resolution**2 + seen * epoch.resolution**2 / 3
+        work += epoch.work + seen * epoch.resolution**2 / 3
     return work / first**2 * image_seconds
 
 
@@ -70,21 +73,19 @@ def training_flops(
     `range_test_batches` counts the steps of a range test that `max_lr` came from. The forward passes by which a short run takes
     its batch-norm statistics anew count too.
     """
-    again = statistics_images(config, train_size) if has_batch_norm(model) else 0
-    statistics = sum(forward_flops(model, epoch.resolution) * again for epoch in planned) if again else 0
-    price = {resolution: flops_per_image(model, resolution) for resolution, _ in config.resolutions}
-    range_test = price[config.resolutions[0][0]] * range_test_batches * min(config.batch_size, train_size)
-    steps = range_test_batches + sum(batch_count(epoch.images, config.batch_size) for epoch in planned)
-    products = steps * muon_flops(model) if config.optimizer == "muon" else 0
-    return (
-        products
-        + range_test
-        + statistics
-        + sum(
-            price[epoch.resolution] * batch_count(epoch.images, config.batch_size) * min(config.batch_size, epoch.images)
-            for epoch in planned
-        )
-    )
+    whole, first = len(config.planned_epochs(train_size)), config.resolutions[0][0]
+    price = {kind: flops_per_image(model, *kind) for kind in {(epoch.resolution, epoch.head_only) for epoch in planned}}
+    work = 0
+    for epoch in planned:
+        shown = batch_count(epoch.images, config.batch_size) * min(config.batch_size, epoch.images)
+        work += price[epoch.resolution, epoch.head_only] * shown
+        if not epoch.head_only and (again := refreshed_images(model, config, train_size, epoch.epoch == whole)):
+            work += forward_flops(model, epoch.resolution) * again
+    if range_test_batches:
+        work += flops_per_image(model, first) * range_test_batches * min(config.batch_size, train_size)
+    if config.optimizer == "muon":
+        work += muon_flops(model) * (range_test_batches + steps_of(config, planned))
+    return work
 
 
 def muon_flops(model: nn.Module) -> int:
@@ -96,13 +97,14 @@ def muon_flops(model: nn.Module) -> int:
 
 
 @torch.random.fork_rng(devices=[])  # dropout draws from it
-def flops_per_image(model: nn.Module, resolution: int) -> int:
-    """Floating-point operations of one image's forward and backward pass at that resolution, 2 per multiply-add.
+def flops_per_image(model: nn.Module, resolution: int, head_only: bool = False) -> int:
+    """Floating-point operations of one image's forward and backward pass at that resolution, 2 per multiply-add; with
+    `head_only` the backward pass ends at the last layer.
 
     Counted by `torch.utils.flop_counter` on a copy of the model with two images.
     """
     twin = copy.deepcopy(model).float().cpu().train()
-    with FlopCounterMode(display=False) as counter:
+    with body_held(twin, head_only), FlopCounterMode(display=False) as counter:
         twin(torch.zeros(2, 3, resolution, resolution)).sum().backward()
     return counter.get_total_flops() // 2
 

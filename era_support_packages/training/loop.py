@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from era_support_packages.datasets.batches import TrainingBatches, batch_count
+from era_support_packages.datasets.batches import TrainingBatches
 from era_support_packages.datasets.image_dataset import ImageDataset, data_fingerprint
 from era_support_packages.evaluation.predictions import Predictions, predict
 from era_support_packages.models.classifier_file import description
@@ -18,16 +18,17 @@ from era_support_packages.models.learned_state import learned
 from era_support_packages.system.machine import keep_freed_memory
 from era_support_packages.system.processes import ALONE, Processes
 from era_support_packages.system.progress import progress_bar
-from era_support_packages.training.batch_norm import has_batch_norm, refresh_statistics, statistics_images
+from era_support_packages.training.batch_norm import refresh_statistics, refreshed_images
 from era_support_packages.training.checkpoint import Checkpoint, random_state, restore_random_state
 from era_support_packages.training.config import ResolvedConfig
 from era_support_packages.training.cost import announce_duration, duration, predicted_seconds, seconds_per_image
 from era_support_packages.training.failures import TrainingDivergedError, diverged, is_out_of_memory, out_of_memory
 from era_support_packages.training.history import EpochRecord, History, Scores, Trained, log_lines, log_row, result_line, trained
+from era_support_packages.training.phases import Phases
 from era_support_packages.training.plan import PlannedEpoch
 from era_support_packages.training.resolution import require_splits, require_type
 from era_support_packages.training.resources import use_resources
-from era_support_packages.training.setup import build_batches, build_optimizer, build_scheduler
+from era_support_packages.training.setup import build_batches
 from era_support_packages.training.sharing import (
     LOOK_EVERY,
     own_random_state,
@@ -36,7 +37,6 @@ from era_support_packages.training.sharing import (
     settled_config,
     share_statistics,
 )
-from era_support_packages.training.step import TrainingStep
 from era_support_packages.training.trial import require_memory
 
 
@@ -121,67 +121,57 @@ def _fit(
     tested = len(test) if config.final_test else 0
     seconds = predicted_seconds(config, left, tested, seconds_per_image(model, config, processes), held_out)
     report(announce_duration(config, seconds))
-    optimizer = build_optimizer(model, config)
-    steps = sum(batch_count(epoch.images, config.batch_size) for epoch in planned)
-    step = TrainingStep(model, optimizer, config, build_scheduler(optimizer, config, steps), processes)
+    if alone := [epoch.epoch for epoch in planned if epoch.head_only]:
+        report(f"Up to epoch {alone[-1]} only the last layer learns, then all of the network.")
+    phases = Phases(model, config, planned, processes)
     torch.manual_seed(config.seed + processes.rank)  # dropout, where the network has it
-    if resume is not None:
-        _restore(step, resume)
-    predictions = _train_epochs(step, train, validation, test, planned, records, report, keep)
+    try:
+        if resume is not None:
+            step = phases.restore(resume)
+            restore_random_state(own_random_state(resume.random_state, processes), step.device)
+        predictions = _train_epochs(phases, train, validation, test, records, report, keep)
+    finally:
+        phases.close()
     return History(tuple(records), config, predictions, len(planned))
 
 
-def _restore(step: TrainingStep, checkpoint: Checkpoint) -> None:
-    """Weights, optimizer, schedule, scaler and random state of a checkpoint."""
-    if checkpoint.optimizer is None or checkpoint.scheduler is None:
-        raise ValueError(
-            f"resume= is a finished run ({checkpoint.planned} of {checkpoint.planned} epochs), which keeps no optimizer to go on "
-            "with; train from the start."
-        )
-    assert step.scheduler is not None  # only trials have none
-    step.model.load_state_dict(checkpoint.model)
-    step.optimizer.load_state_dict(checkpoint.optimizer)
-    step.scheduler.load_state_dict(checkpoint.scheduler)
-    if checkpoint.scaler:  # empty in a precision that needs none
-        step.scaler.load_state_dict(checkpoint.scaler)
-    restore_random_state(own_random_state(checkpoint.random_state, step.processes), step.device)
-
-
 def _train_epochs(
-    step: TrainingStep,
+    phases: Phases,
     train: ImageDataset,
     validation: ImageDataset | None,
     test: ImageDataset,
-    planned: tuple[PlannedEpoch, ...],
     records: list[EpochRecord],
     report: Callable[[str], None],
     keep: Callable[[Checkpoint], None] | None,
 ) -> Predictions:
     """The epochs that `records` lacks, each appended to it; the predictions of the whole split that the run is judged on."""
-    config, processes = step.config, step.processes
+    config, processes, planned, model = phases.config, phases.processes, phases.planned, phases.model
     batches = build_batches(train, config, processes)
     watched = test if validation is None else validation
     some_of_it = _evenly_spread(watched, config.test_images)
     largest_class = 100 * np.bincount(train.labels).max() / len(train)
     judged = next((epoch for epoch in planned if epoch.start >= config.warmup * planned[-1].end), planned[-1])
-    again = statistics_images(config, len(train)) if has_batch_norm(step.model) else 0
     left = planned[len(records) :]
     data = data_fingerprint(train, test).to_dict() if keep is not None else None
     report("\n".join(log_lines(records, "test" if validation is None else "validation")))
-    with progress_bar(sum(epoch.images * epoch.resolution**2 for epoch in left), unit="px²", **processes.bar) as bar:
+    with progress_bar(sum(epoch.work for epoch in left), unit="px²", **processes.bar) as bar:
         for epoch in left:
             start = time.perf_counter()
-            loss, accuracy, lr = _train_epoch(step, batches, epoch, len(planned), bar)
+            step = phases.step_for(epoch)
+            loss, accuracy, lr = _train_epoch(phases, batches, epoch, bar)
             last = epoch is planned[-1]
+            if last:
+                phases.average.put_in()
+            again = refreshed_images(model, config, len(train), last) if not epoch.head_only else 0
             bar.set_postfix_str("testing" if validation is None else "validating")
             if again:
-                refresh_statistics(step.model, train, again, epoch.resolution, config.seed, step.device, config.precision)
-            share_statistics(step.model, processes, refreshed=bool(again))
+                refresh_statistics(model, train, again, epoch.resolution, config.seed, step.device, config.precision)
+            share_statistics(model, processes, refreshed=bool(again))
             values = (step.device, config.precision, epoch.resolution)
-            seen = predict(step.model, watched if last else some_of_it, *values, processes=processes)
+            seen = predict(model, watched if last else some_of_it, *values, processes=processes)
             of_test = seen if validation is None else None
             if last and validation is not None and config.final_test:
-                of_test = predict(step.model, test, *values, processes=processes)
+                of_test = predict(model, test, *values, processes=processes)
             predictions = seen if of_test is None else of_test
             record = EpochRecord(
                 epoch=epoch.epoch,
@@ -197,7 +187,7 @@ def _train_epochs(
             records.append(record)
             random = random_states(random_state(step.device), processes)
             if keep is not None:
-                keep(_checkpoint(step, train, data, len(planned), records, predictions if last else None, random))
+                keep(_checkpoint(phases, train, data, records, predictions if last else None, random))
             bar.clear()
             report(log_row(record))
             if end := result_line(records):
@@ -221,44 +211,41 @@ def _scores(split: str, said: Predictions | None) -> dict[str, Any]:
 
 
 def _checkpoint(
-    step: TrainingStep,
+    phases: Phases,
     train: ImageDataset,
     data: dict[str, Any] | None,
-    planned: int,
     records: list[EpochRecord],
     final: Predictions | None,
     random: dict[str, Tensor],
 ) -> Checkpoint:
     """The state of the run as it is now; with its final predictions there is nothing left that needs the optimizer."""
+    states = phases.state() if final is None else {}
     return Checkpoint(
-        config=step.config,
-        planned=planned,
+        config=phases.config,
+        planned=len(phases.planned),
         records=tuple(records),
-        model=step.model.state_dict(),
-        optimizer=step.optimizer.state_dict() if final is None else None,
-        scheduler=step.scheduler.state_dict() if final is None and step.scheduler is not None else None,
-        scaler=step.scaler.state_dict() if final is None else None,
+        model=phases.model.state_dict(),
+        **{name: states.get(name) for name in ("optimizer", "scheduler", "scaler", "average")},
         random_state=random,
         logits=None if final is None else torch.from_numpy(final.logits),
-        classifier=description(step.config.model, train, records[-1].resolution),
+        classifier=description(phases.config.model, train, records[-1].resolution),
         data=data,
-        processes=step.processes.count,
+        processes=phases.processes.count,
     )
 
 
-def _train_epoch(
-    step: TrainingStep, batches: TrainingBatches, epoch: PlannedEpoch, epochs: int, bar: tqdm
-) -> tuple[float, float, float]:
+def _train_epoch(phases: Phases, batches: TrainingBatches, epoch: PlannedEpoch, bar: tqdm) -> tuple[float, float, float]:
     """One epoch: its mean training loss, training accuracy in percent, and the last step's learning rate."""
-    step.model.train()
-    processes = step.processes
+    step, processes, epochs = phases.step_for(epoch), phases.processes, len(phases.planned)
+    step.prepare()
     correct = torch.zeros((), dtype=torch.int64, device=step.device)
     losses: list[Tensor] = []  # they stay on the device until the bar refreshes
     rates: list[float] = []
     start, refreshed = time.perf_counter(), 0.0
     for images, labels in batches.epoch(epoch.resolution, epoch.start, epoch.images):
-        rates.append(step.optimizer.param_groups[0]["lr"])
+        rates.append(step.rate)
         loss, hits = step(images, labels)
+        phases.average.update()
         losses.append(loss)
         correct += hits
         shown = len(losses) * len(labels) * processes.count
@@ -273,7 +260,7 @@ def _train_epoch(
                 f"loss {mean_loss:.3f}, accuracy {100 * right.item() / shown:.1f} %, epoch done in {duration(left)}",
                 refresh=False,
             )
-        bar.update(len(labels) * processes.count * epoch.resolution**2)
+        bar.update(len(labels) * processes.count * epoch.pixels_at_work)
     mean_loss, correct = _mean_loss(losses, rates, epoch, processes), processes.total(correct)
     if processes.any(not all(bool(weights.isfinite().all()) for _, weights in learned(step.model))):
         raise TrainingDivergedError(diverged("The weights are no longer finite", len(rates), rates[-1], epoch))

@@ -11,16 +11,17 @@ from types import FunctionType, MethodType
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.evaluation.tables import Column, Readable, Table
+from era_support_packages.models.modes import HeldNorms
 from era_support_packages.system.machine import keep_freed_memory, resolve_device
 from era_support_packages.system.processes import ALONE, Processes
 from era_support_packages.system.progress import progress_bar
 from era_support_packages.training.config import PreparedConfig, ResolvedConfig
 from era_support_packages.training.cost import predicted_seconds, seconds_per_image
+from era_support_packages.training.lr_curve import smooth, suggest
 from era_support_packages.training.lr_trials import FEWEST_STEPS, Trials, trial_images, try_rates
 from era_support_packages.training.presets import PRESETS
 from era_support_packages.training.resolution import require_type
@@ -128,11 +129,13 @@ def range_test(
     train: ImageDataset,
     test_size: int,
     config: PreparedConfig,
-    start_lr: float = 1e-4,
-    end_lr: float = 10.0,
+    start_lr: float | None = None,
+    end_lr: float | None = None,
     processes: Processes = ALONE,
 ) -> RangeTest:
     """Train for some steps while the learning rate grows exponentially from `start_lr` to `end_lr`, and record the loss.
+
+    Where they are left out it grows from 1e-4 to 10, with AdamW from 1e-6 to 0.1. All of the network learns.
 
     Where `max_lr` is "auto" short trials then say which rate trains best, climbing from the one with the lowest loss: the curve
     of a network that has just begun is too noisy to follow. Curve and trials show at most a fifth of the run's images, or 4,000
@@ -156,6 +159,8 @@ def range_test(
     20
     """
     require_type(config, PreparedConfig)
+    usual_start, usual_end = (1e-6, 0.1) if config.optimizer == "adamw" else (1e-4, 10.0)
+    start_lr, end_lr = usual_start if start_lr is None else start_lr, usual_end if end_lr is None else end_lr
     if not 0 < start_lr < end_lr:
         raise ValueError(f"The range is {start_lr!r} to {end_lr!r}; give 0 < start_lr < end_lr.")
     config = settled_config(config, processes)
@@ -221,7 +226,8 @@ def _library_range_test(
         }
     optimizer = build_optimizer(model, config)
     _raise_together(optimizer)
-    finder = LRFinder(parallel_network(model, config, processes), optimizer, criterion, device=device, **amp)
+    network = HeldNorms(model) if config.freeze_norms else model
+    finder = LRFinder(parallel_network(network, config, processes), optimizer, criterion, device=device, **amp)
     run = _with_our_bar(finder.range_test)
     with contextlib.suppress(_NotFiniteError):
         run(TrainDataLoaderIter(epoch), start_lr=start_lr, end_lr=end_lr, num_iter=iterations, smooth_f=0)
@@ -253,48 +259,3 @@ def _bar(iterations: range) -> Iterator[int]:
         for iteration in iterations:
             yield iteration
             bar.update()
-
-
-def smooth(losses: np.ndarray) -> np.ndarray:
-    """The curve under a Gaussian of 1/40 of its length, float64 (K,).
-
-    The window is centred: a running average would lag behind and shift every suggestion to higher learning rates. Losses
-    above twice the first are cut there, so that an explosion does not bleed into the valley before it.
-    """
-    losses = np.asarray(losses, dtype=np.float64)
-    if not len(losses):
-        return losses
-    return gaussian_filter1d(np.minimum(losses, 2 * losses[0]), sigma=max(1.0, len(losses) / 40), mode="nearest")
-
-
-def suggest(lrs: np.ndarray, losses: np.ndarray) -> dict[str, float]:
-    """Learning rates that a smoothed curve suggests; values that are not finite are left out, and no fall means no suggestion.
-
-    "steepest": where the loss falls fastest over log(lr), before the minimum. "valley": halfway down the longest run of falling
-    losses before the minimum, a third of it and half of a third from its start, as in fastai. "minimum/10": a tenth of the
-    learning rate at the lowest loss.
-    """
-    finite = np.isfinite(losses)
-    lrs, losses = np.asarray(lrs, dtype=np.float64)[finite], np.asarray(losses, dtype=np.float64)[finite]
-    if len(losses) < 3 or losses.argmin() == 0:
-        return {}
-    lowest = int(losses.argmin())
-    slope = np.gradient(losses, np.log(lrs))
-    first, last = _longest_decreasing_run(losses[: lowest + 1])
-    third = (last - first) // 3
-    return {
-        "steepest": float(lrs[slope[: lowest + 1].argmin()]),
-        "valley": float(lrs[first + third + third // 2]),
-        "minimum/10": float(lrs[lowest] / 10),
-    }
-
-
-def _longest_decreasing_run(losses: np.ndarray) -> tuple[int, int]:
-    """The longest strictly decreasing subsequence (it may skip values): as many indices as it has values, up to its end."""
-    length = np.ones(len(losses), dtype=np.int64)
-    for end in range(1, len(losses)):
-        above = losses[:end] > losses[end]
-        if above.any():
-            length[end] = length[:end][above].max() + 1
-    end = int(length.argmax())
-    return end - int(length[end]) + 1, end

@@ -18,10 +18,11 @@ from era_support_packages.system.machine import autocast, resolve_device
 from era_support_packages.system.processes import ALONE, Processes
 from era_support_packages.system.progress import progress_bar
 from era_support_packages.training.config import ConfigValues, ResolvedConfig
+from era_support_packages.training.phases import Phases
+from era_support_packages.training.plan import planned_epochs
 from era_support_packages.training.resources import use_resources
-from era_support_packages.training.setup import build_batches, build_optimizer, build_scheduler
+from era_support_packages.training.setup import build_batches
 from era_support_packages.training.sharing import share_size
-from era_support_packages.training.step import TrainingStep
 
 FACTOR = 4.0  # between neighbouring rates: shorter trials do not tell closer ones apart
 FEWEST_STEPS = 40  # of all trials together: below, nothing can be told
@@ -158,21 +159,29 @@ def _trial(
     model: nn.Module, train: ImageDataset, judges: ImageDataset, config: ResolvedConfig, steps: int, processes: Processes
 ) -> np.ndarray:
     """The held-out losses after a whole small run at `max_lr`, float64 (H,)."""
-    optimizer = build_optimizer(model, config)
-    step = TrainingStep(model, optimizer, config, build_scheduler(optimizer, config, steps), processes)
-    resolution = config.resolutions[0][0]
-    model.train()
-    for batch, labels in build_batches(train, config, processes).epoch(resolution, 0, steps * config.batch_size):
-        step(batch, labels)
+    resolution, images = config.resolutions[0][0], steps * config.batch_size
+    head_images = round(config.head_first * steps) * config.batch_size
+    planned = planned_epochs([(resolution, images)], images, config.batch_size, head_images)
+    phases, batches = Phases(model, config, planned, processes), build_batches(train, config, processes)
+    for epoch in planned:
+        step = phases.step_for(epoch)
+        step.prepare()
+        for batch, labels in batches.epoch(resolution, epoch.start, epoch.images):
+            step(batch, labels)
+            phases.average.update()
+    phases.average.put_in()
     return _losses(model, judges, config, resolution)
 
 
 def _losses(model: nn.Module, judges: ImageDataset, config: ResolvedConfig, resolution: int) -> np.ndarray:
-    """Cross entropy of each image, by the statistics of the images themselves: the running ones lag behind after few steps."""
+    """Cross entropy of each image, by the statistics of the images themselves: the running ones lag behind after few steps.
+
+    Norms that keep what they came with go by that.
+    """
     device, found = resolve_device(config.device), []
     with evaluation_mode(model), torch.no_grad(), autocast(device, config.precision):
         for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and not config.freeze_norms:
                 module.train()
         for indices in np.array_split(np.arange(len(judges)), max(len(judges) // 250, 1)):
             logits = model(normalize_images(judges, indices, resolution).to(device)).float()

@@ -1,5 +1,6 @@
 """The presets: each a recipe with its reasons, as what differs from the defaults of `TrainingConfig`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 # what the presets for a GPU share; Muon brought up to 2.4 points over SGD at batch 128, see benchmarks/README.md
@@ -14,6 +15,14 @@ _WITH_MUON: dict[str, Any] = {
     "whitening": True,
     "residual_start": "dirac",
 }
+
+
+def named_preset(preset: Any, overrides: Mapping[str, Any]) -> Any:
+    """The preset whose values are checked before anything is known of machine and data: these decide on no value's range."""
+    if preset != "auto":
+        return preset
+    return "finetune" if overrides.get("pretrained") is True else "cpu"
+
 
 PRESETS: dict[str, dict[str, Any]] = {
     # the course recipe of 2023 as its author meant it: the yardstick
@@ -67,6 +76,42 @@ PRESETS: dict[str, dict[str, Any]] = {
         "alternating_flip": True,  # with the two above 2.1 points more on held-out images
         "range_test_iterations": 60,
         "test_images": 2000,
+    },
+    # photos: a network that has learned from millions of them, first its new last layer alone, then all of it, gently
+    "finetune": {
+        "model": "torchvision/resnet18",
+        "train_images": "auto",
+        "max_epochs": 30,  # of a few photos
+        "batch_size": 32,
+        "optimizer": "adamw",
+        "max_lr": 0.0005,
+        "head_lr": 10.0,
+        "head_first": 0.25,  # a random last layer would send noise into a body that has learned
+        "freeze_norms": True,  # statistics of few photos are worse than those it came with
+        "warmup": 0.2,
+        "weight_decay": 0.05,
+        "average": 0.1,
+        "label_smoothing": 0.1,
+        "crop_padding": 2,
+        "alternating_flip": True,
+        "range_test_iterations": 60,
+        "test_images": 2000,
+        "test_time_flip": True,
+    },
+    # photos without such weights: the same network from the start, longer, its first half on smaller images
+    "scratch": {
+        "model": "torchvision/resnet18",
+        "pretrained": False,
+        "train_images": "auto",
+        "max_epochs": 60,
+        "resolutions": ((0.5, 0.5), (1.0, 0.5)),
+        "batch_size": 32,
+        "max_lr": 0.05,
+        "label_smoothing": 0.1,
+        "random_resized_crop": 0.35,  # many passes over few photos need more variety
+        "range_test_iterations": 60,
+        "test_images": 2000,
+        "test_time_flip": True,
     },
     # seconds, for continuous integration: shows that all parts work, learns little
     "smoke": {

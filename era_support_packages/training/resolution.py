@@ -9,7 +9,7 @@ from era_support_packages.datasets.fitting import IMAGE_SIZE, Fit
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.models.libraries import check_name, check_sizes, is_library_name
 from era_support_packages.system.machine import resolve_device, resolve_precision
-from era_support_packages.training.adapting import adapted, is_pretrained, usual_flip
+from era_support_packages.training.adapting import adapted, images_shown, is_pretrained, usual_flip
 from era_support_packages.training.config import ConfigValues, PreparedConfig, ResolvedConfig, TrainingConfig
 
 BEFORE_SIZES: dict[str, Any] = {"image_size": IMAGE_SIZE, "fit": "squash", "pretrained": False}
@@ -51,7 +51,7 @@ def prepare_config(config: TrainingConfig, train: ImageDataset) -> PreparedConfi
         resolve_precision(config.precision, device)
     require_held_out(config, train)
     require_fitted(config, train)
-    answers = _answers(config, device, train.name, train.image_size, train.fit)
+    answers = _answers(config, device, train.name, train.image_size, train.fit, len(train))
     found = PreparedConfig.from_dict(adapted({**config.to_dict(), **answers}, train.image_size))
     if is_library_name(found.model):
         check_name(found.model)
@@ -117,7 +117,12 @@ def require_splits(config: ConfigValues, train: ImageDataset, test: ImageDataset
 
 
 def _answers(
-    config: ConfigValues, device: torch.device, dataset: str, image_size: int = IMAGE_SIZE, fit: Fit = "squash"
+    config: ConfigValues,
+    device: torch.device,
+    dataset: str,
+    image_size: int = IMAGE_SIZE,
+    fit: Fit = "squash",
+    count: int = 0,
 ) -> dict[str, Any]:
     """What "auto" means for each value that is left open, `max_lr` aside."""
     answers: dict[str, Callable[[], Any]] = {
@@ -125,6 +130,7 @@ def _answers(
         "image_size": lambda: image_size,
         "fit": lambda: fit,
         "pretrained": lambda: is_pretrained(config.to_dict()),
+        "train_images": lambda: images_shown(config.preset_name, count, device.type),
         "device": lambda: str(device),
         "precision": lambda: resolve_precision("auto", device),
         "engine": lambda: "device",

@@ -12,6 +12,7 @@ from era_support_packages.datasets.augmentation_policy import AugmentationPolicy
 from era_support_packages.datasets.batches import TrainingBatches
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.models.catalog import build_network
+from era_support_packages.models.heads import head_parameters
 from era_support_packages.models.initialization import start_residual_blocks, whiten_first_convolution
 from era_support_packages.models.pretrained import own_statistics, start
 from era_support_packages.system.machine import resolve_device
@@ -80,9 +81,11 @@ def normalized_for(config: ConfigValues, *splits: ImageDataset) -> tuple[ImageDa
 
 
 def build_optimizer(model: nn.Module, config: ResolvedConfig) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum; weight decay on convolutions and the output layer, on norms and biases where asked for.
+    """SGD with Nesterov momentum, or AdamW; weight decay on convolutions and the output layer, on norms and biases where asked
+    for.
 
-    Batch-norm biases learn at `norm_bias_lr` times `max_lr`. With `optimizer="muon"` the filters of all convolutions but the
+    Batch-norm biases learn at `norm_bias_lr` times `max_lr`, and where `head_lr` is not 1 the last layer at that multiple, in
+    two groups at the end: its weight and its bias. With `optimizer="muon"` the filters of all convolutions but the
     first go by `Muon`, without weight decay, at `muon_lr` times `max_lr`.
 
     >>> from era_support_packages import TrainingConfig, load
@@ -94,8 +97,10 @@ def build_optimizer(model: nn.Module, config: ResolvedConfig) -> torch.optim.Opt
     [0.07, 0.07, 4.48]
     """
     biases = [module.bias for module in model.modules() if isinstance(module, nn.BatchNorm2d) and module.bias is not None]
+    head = head_parameters(model) if config.head_lr != 1 or config.head_first else []
     filters = muon_filters(model) if config.optimizer == "muon" else []
-    apart = {id(parameter) for parameter in (*biases, *filters)}
+    filters = [weight for weight in filters if all(weight is not other for other in head)]
+    apart = {id(parameter) for parameter in (*biases, *filters, *head)}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in apart]
     decay = config.weight_decay if config.decay_norms_and_biases else 0.0
     groups = [
@@ -103,6 +108,16 @@ def build_optimizer(model: nn.Module, config: ResolvedConfig) -> torch.optim.Opt
         {"params": [parameter for parameter in rest if parameter.ndim <= 1], "weight_decay": decay},
         {"params": biases, "weight_decay": decay, "lr": config.norm_bias_lr * config.max_lr},
     ]
+    if filters:
+        rate = config.muon_lr * config.max_lr
+        groups.append({"params": filters, "orthogonal": True, "weight_decay": 0.0, "lr": rate})
+    for weighs, part in ((config.weight_decay, head[:1]), (decay, head[1:])):
+        if head:
+            groups.append({"params": part, "weight_decay": weighs, "lr": config.head_lr * config.max_lr})
+    if config.optimizer == "adamw":
+        # PyTorch's fused step on a CPU takes gradients for laid out as their weights are
+        fused = next(model.parameters()).device.type == "cuda"
+        return torch.optim.AdamW(groups, lr=config.max_lr, betas=(config.momentum, 0.999), fused=fused)
     values: dict[str, Any] = {
         "lr": config.max_lr,
         "momentum": config.momentum,
@@ -110,8 +125,7 @@ def build_optimizer(model: nn.Module, config: ResolvedConfig) -> torch.optim.Opt
     }
     optimizer: torch.optim.Optimizer
     if config.optimizer == "muon":
-        rate = config.muon_lr * config.max_lr
-        optimizer = MuonWithSGD([*groups, {"params": filters, "orthogonal": True, "weight_decay": 0.0, "lr": rate}], **values)
+        optimizer = MuonWithSGD(groups, **values)
     else:
         optimizer = torch.optim.SGD(groups, nesterov=config.momentum > 0, **values)
     if config.momentum:
@@ -136,7 +150,7 @@ def build_scheduler(optimizer: torch.optim.Optimizer, config: ResolvedConfig, st
     steps = max(steps, 2)
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
-        max_lr=[group["lr"] for group in optimizer.param_groups],
+        max_lr=[group.get("max_lr", group["lr"]) for group in optimizer.param_groups],  # of an earlier part's schedule
         total_steps=steps,
         pct_start=min(1.0, max(config.warmup, 2 / steps)),
         anneal_strategy=config.anneal,

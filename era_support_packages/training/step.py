@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from era_support_packages.models.modes import training_mode
 from era_support_packages.models.weight_gradients import fast_weight_gradients
 from era_support_packages.system.machine import autocast, resolve_device
 from era_support_packages.system.processes import ALONE, Processes
@@ -22,6 +23,7 @@ class TrainingStep:
     """One optimizer step on one batch: forward in the run's precision, backward, update, schedule.
 
     One of several `processes` gives it its share of the batch; the gradients are averaged over all, and the weights stay equal.
+    head_only: nothing but the last layer takes gradients (`phases.body_held` sees to it).
     """
 
     def __init__(
@@ -31,8 +33,10 @@ class TrainingStep:
         config: ResolvedConfig,
         scheduler: torch.optim.lr_scheduler.OneCycleLR | None = None,
         processes: Processes = ALONE,
+        head_only: bool = False,
     ) -> None:
         self.model, self.optimizer, self.config, self.scheduler = model, optimizer, config, scheduler
+        self.head_only = head_only
         self.processes = processes
         if isinstance(optimizer, MuonWithSGD):
             optimizer.share_among(processes)
@@ -44,6 +48,16 @@ class TrainingStep:
         drops = any(isinstance(module, _DROPOUT) and module.p > 0 for module in model.modules())
         graphed = config.cuda_graph and self.device.type == "cuda" and not config.compile and not drops and processes.count == 1
         self.forward_backward = GraphedPass(single) if graphed else single
+
+    def prepare(self) -> None:
+        """Put the network into training mode: a body that does not learn keeps the statistics of its norms."""
+        training_mode(self.model, self.config.freeze_norms or self.head_only)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next step: of the body, or of the last layer where that learns alone."""
+        group = self.optimizer.param_groups[-1 if self.head_only else 0]
+        return float(group["lr"])
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The mean loss of these images and their number of correct predictions, both still on the device."""

@@ -88,8 +88,13 @@ class CheckBudget:
 
     @cached_property
     def training(self) -> int:
-        """Image passes of the training at the last epoch's resolution: three an image, and work grows with the pixels."""
-        shown = sum(record.images * record.resolution**2 for record in self.history.records)
+        """Image passes of the training at the last epoch's resolution: three an image, one where the last layer learned alone,
+        and work grows with the pixels.
+        """
+        config, records = self.history.config, self.history.records
+        planned = config.planned_epochs(len(self.train)) if config.head_first else ()
+        alone = {epoch.epoch for epoch in planned if epoch.head_only}
+        shown = sum(record.images * record.resolution**2 / (3 if record.epoch in alone else 1) for record in records)
         return round(3 * shown / self.classifier.resolution**2)
 
     @cached_property

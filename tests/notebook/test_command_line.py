@@ -171,7 +171,10 @@ def test_values_are_read_as_what_the_configuration_takes():
     ("arguments", "message"),
     [
         (["--preset", "fats"], "Unknown preset 'fats': did you mean 'fast' or 'auto'?"),
-        (["--preset", "quick"], "Unknown preset 'quick': choose one of 'auto', 'original', 'fast', 'best', 'cpu', 'smoke'."),
+        (
+            ["--preset", "quick"],
+            "Unknown preset 'quick': choose one of 'auto', 'original', 'fast', 'best', 'cpu', 'finetune', 'scratch', 'smoke'.",
+        ),
         (["--preset", "cpu", "--batch-size", "1"], "--batch-size is 1; give a whole number from 2 to 65536."),
         (["--preset", "cpu", "--batch-size", "many"], "--batch-size is 'many'; give a whole number from 2 to 65536."),
         (

@@ -115,6 +115,7 @@ def test_summary_json(run):
         "test_accuracy": 66.0,
         "test_accuracy_tta": 67.5,
         "temperature": 1.25,
+        "start": "random weights",
         "pflops": 0.167,
         "seconds": 3.75,
         "seed": 3,

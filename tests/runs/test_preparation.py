@@ -307,7 +307,7 @@ def test_a_name_that_belongs_to_another_configuration_is_refused_with_all_differ
 
 
 NO_TABLE = "A configuration is a table of names and values, not {}."
-NO_PRESET = "A configuration needs preset_name: choose one of 'original', 'fast', 'best', 'cpu', 'smoke'."
+NO_PRESET = "A configuration needs preset_name: choose one of 'original', 'fast', 'best', 'cpu', 'finetune', 'scratch', 'smoke'."
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ _EACH |= {"brightness_contrast": 0.1, "range_test_iterations": 101, "validation"
 _EACH |= {"test_time_flip": True, "precision": "fp32", "device": "cpu", "engine": "samples", "workers": 1, "threads": 1}
 _EACH |= {"cuda_graph": False, "compile": True, "sync_batch_norm": True, "deterministic": True, "seed": 1, "run_name": "mine"}
 _EACH |= {"random_resized_crop": 0.3, "pretrained": False, "weights": "w.pth", "image_size": 64, "fit": "pad"}
+_EACH |= {"head_lr": 10.0, "head_first": 0.25, "freeze_norms": True, "average": 0.1}
 _EACH |= {"output_dir": "elsewhere", "tracker": "wandb", "preset_name": "best"}
 OTHER_VALUES: dict[str, dict[str, Any]] = {name: {name: value} for name, value in _EACH.items()}
 OTHER_VALUES["final_test"] = {"final_test": False, "validation": 0.1}

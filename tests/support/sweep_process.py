@@ -58,7 +58,7 @@ def main() -> int:
     data = colored_images(24), colored_images(10, split="test", seed=1)
     with (
         mock.patch.object(loading, "load", return_value=data),
-        mock.patch.object(recording.PreparedRun, "build_model", lambda *_: tiny_network()),
+        mock.patch.object(recording.PreparedRun, "build_model", side_effect=lambda *_: tiny_network()),
         mock.patch.object(recording, "train_in_folder", training),
         mock.patch.object(recording.Checkpoint, "save", saving),
         mock.patch.object(recording, "predict", predicting),

@@ -205,7 +205,9 @@ def having(values: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {name: value for name, value in {**values, **changes}.items() if value is not ...}
 
 
-NEEDED = [field.name for field in dataclasses.fields(Checkpoint) if field.name not in ("classifier", "data", "processes")]
+NEEDED = [
+    field.name for field in dataclasses.fields(Checkpoint) if field.name not in ("classifier", "data", "processes", "average")
+]
 OTHER_CONTENTS: list[Callable[[dict[str, Any]], Any]] = [
     lambda content: content["model"],
     lambda content: {"state_dict": content["model"], "epoch": 3},

@@ -22,12 +22,12 @@ PLACE_AND_MACHINE = {  # they decide nothing about the result; of the data its f
 }
 
 
-@pytest.mark.parametrize("name", ["original", "fast", "best", "cpu", "smoke"])
+@pytest.mark.parametrize("name", ["original", "fast", "best", "cpu", "finetune", "scratch", "smoke"])
 def test_a_preset_is_valid_and_says_only_what_differs_from_the_defaults(name: str) -> None:
     config = TrainingConfig.preset(name)
     defaults = {field.name: field.default for field in dataclasses.fields(TrainingConfig)}
     assert vars(config) == {**defaults, **PRESETS[name], "preset_name": name}
-    assert list(PRESETS) == ["original", "fast", "best", "cpu", "smoke"]
+    assert list(PRESETS) == ["original", "fast", "best", "cpu", "finetune", "scratch", "smoke"]
 
 
 def test_the_original_preset_is_the_course_recipe() -> None:

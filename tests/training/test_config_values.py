@@ -25,7 +25,14 @@ RANGES: dict[str, tuple[float, float]] = {
     },
     **{"seed": (0, 2**32 - 1), "crop_padding": (0, 511), "cutout": (0, 512)},
     **{"warmup": (0.0, 1.0), "warmup_start": (1e-4, 1.0), "muon_lr": (0.0, 1000.0), "norm_bias_lr": (0.0, 1000.0)},
-    **{"momentum": (0.0, 0.9999), "weight_decay": (0.0, 1.0), "label_smoothing": (0.0, 0.99)},
+    **{
+        "momentum": (0.0, 0.9999),
+        "weight_decay": (0.0, 1.0),
+        "head_lr": (0.001, 1000.0),
+        "head_first": (0.0, 0.9),
+        "average": (0.0, 1.0),
+        "label_smoothing": (0.0, 0.99),
+    },
     **dict.fromkeys(
         ("horizontal_flip", "shift_scale_rotate", "rgb_shift", "brightness_contrast", "random_resized_crop"), (0.0, 1.0)
     ),
@@ -33,7 +40,7 @@ RANGES: dict[str, tuple[float, float]] = {
 CHOICES = {
     "model": MODELS,
     "anneal": ("linear", "cos"),
-    "optimizer": ("sgd", "muon"),
+    "optimizer": ("sgd", "muon", "adamw"),
     "residual_start": ("random", "dirac", "zero"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
     "engine": ("auto", "device", "samples"),
@@ -42,7 +49,7 @@ CHOICES = {
 }
 SWITCHES = (
     *("decay_norms_and_biases", "whitening", "alternating_flip", "cutout_first", "test_time_flip", "final_test"),
-    *("cuda_graph", "compile", "sync_batch_norm", "deterministic", "skip_broken"),
+    *("cuda_graph", "compile", "sync_batch_norm", "deterministic", "skip_broken", "freeze_norms"),
 )
 BAD_VALUES: dict[str, tuple[list[Any], str]] = {
     "dataset": (["", " ", 10, None, "\0", True, b"x", [], OBJECT], "give it as text."),
@@ -89,7 +96,7 @@ UNUSUAL_VALUES: dict[str, list[Any]] = {
     "resolutions": [((8, 0.5), (32, 0.5)), ((16, 1 / 3), (24, 1 / 3), (32, 1 / 3)), ((0.5, 0.5), (1, 0.5))],
     "run_name": ["a run.2", "auto", "x" * 200, "é" * 100],
 }
-PRESET_NAMES = "choose one of 'original', 'fast', 'best', 'cpu', 'smoke'."
+PRESET_NAMES = "choose one of 'original', 'fast', 'best', 'cpu', 'finetune', 'scratch', 'smoke'."
 ASKED_NAMES = PRESET_NAMES.replace("one of", "one of 'auto',")
 LENGTHS = "give exactly one of them: the passes over the training split, or the images shown in all."
 

@@ -16,9 +16,8 @@ from era_support_packages.datasets.batches import batch_count
 from era_support_packages.training.checkpoint import Checkpoint
 from era_support_packages.training.config import ResolvedConfig
 from era_support_packages.training.history import EpochRecord, log_header, log_row
-from era_support_packages.training.loop import _restore, fit
-from era_support_packages.training.setup import build_optimizer, build_scheduler
-from era_support_packages.training.step import TrainingStep
+from era_support_packages.training.loop import fit
+from era_support_packages.training.phases import Phases
 
 pytestmark = pytest.mark.usefixtures("long_enough", "instant")
 TRAIN, TEST = colored_images(24), colored_images(9, split="test", seed=1)
@@ -167,10 +166,9 @@ def test_a_run_goes_on_in_another_precision(precision: str, saved: dict[str, Any
     model, states = tiny_network(), []
     fit(model, TRAIN, TEST, plan(epochs=2), quiet, through_a_file(states, tmp_path))
     config = plan(epochs=2, precision=precision)
-    optimizer = build_optimizer(model, config)
-    step = TrainingStep(model, optimizer, config, build_scheduler(optimizer, config, 6))
+    phases = Phases(model, config, config.planned_epochs(len(TRAIN)))
     scaler = {**saved, "_growth_tracker": 4} if saved else {}
-    _restore(step, dataclasses.replace(states[0], scaler=scaler))
+    step = phases.restore(dataclasses.replace(states[0], scaler=scaler))
     scale = 1.0 if precision == "fp32" else 1024.0 if saved else 65_536.0  # none; as it was; a new one
     assert step.scaler.get_scale() == scale
     assert step.scheduler.last_epoch == 3

@@ -1,0 +1,116 @@
+"""Which recipe a run takes where that is left open: by the data, its photos, the machine, and whether there are weights."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from era_support_packages.datasets.batches import batch_count
+from era_support_packages.datasets.sizing import median_side_of
+from era_support_packages.models.libraries import is_library_name
+from era_support_packages.models.pretrained import WeightsError, ensure
+from era_support_packages.runs.data_sets import folder_of_images
+from era_support_packages.system.paths import expanded
+from era_support_packages.training.adapting import is_pretrained
+from era_support_packages.training.config import TrainingConfig
+
+FEWEST_STEPS = 200  # of a preset with large batches; the handwritten digits would give it 26
+PHOTO = 48  # px: larger ones suit a network that has learned from photos
+FROM_SCRATCH = "scratch"
+
+
+def recipe_for(
+    preset: str, overrides: Mapping[str, Any], data_root: str | None = None, size: int | None = None
+) -> TrainingConfig:
+    """What is asked for with a preset and values; "auto" is "finetune" for a folder of photos of more than 48 px.
+
+    It is "scratch" there with `pretrained=False`. A network that has no pretrained weights, and a file of weights without a
+    `model`, keep "cpu" or "fast". size: px of the images, where they are loaded already.
+    """
+    asked = TrainingConfig.preset(preset, **overrides)
+    if preset != "auto" or asked.preset_name == "finetune":
+        return asked
+    if overrides.get("model") is None and overrides.get("weights") is not None:
+        return asked
+    if overrides.get("model") is not None and not is_library_name(asked.model) and asked.weights is None:
+        return asked
+    folder = folder_of_images(asked.dataset, data_root)
+    if folder is None:
+        return asked
+    side = size or (median_side_of(folder) if asked.image_size == "auto" else asked.image_size)
+    if side is None or side <= PHOTO:
+        return asked
+    return TrainingConfig.preset("finetune" if asked.pretrained is not False else FROM_SCRATCH, **overrides)
+
+
+def data_asked(values: Mapping[str, Any], preset: str, data_root: str | None) -> TrainingConfig:
+    """What decides on the images of a run with these values and that preset, whatever the other values are."""
+    names = ("dataset", "image_size", "fit", "device", "skip_broken", "model", "weights", "pretrained")
+    return recipe_for(preset, {name: values[name] for name in names if values.get(name) is not None}, data_root)
+
+
+def with_weights(
+    requested: TrainingConfig,
+    preset: str,
+    overrides: Mapping[str, Any],
+    begun: Callable[[TrainingConfig], bool],
+    report: Callable[[str], None],
+) -> TrainingConfig:
+    """What is asked for, or where "auto" chose "finetune" and its weights cannot be had, the same with "scratch", said loudly.
+
+    begun: whether there is a run of a request already: its checkpoint holds its weights.
+    """
+    if preset != "auto" or requested.preset_name != "finetune" or requested.pretrained is True or requested.weights is not None:
+        return requested
+    if begun(requested):
+        return requested
+    try:
+        ensure(requested.model, is_pretrained(requested.to_dict()), requested.weights)
+    except WeightsError as error:
+        report("\n".join(["=" * 100, *(f"  {line}" for line in _notice(str(error))), "=" * 100]))
+        return TrainingConfig.preset(FROM_SCRATCH, **{**overrides, "dataset": requested.dataset})
+    return requested
+
+
+def _notice(reason: str) -> tuple[str, ...]:
+    return (
+        "NO PRETRAINED WEIGHTS: THIS RUN TRAINS FROM SCRATCH",
+        reason,
+        "A network that starts with random weights needs far more photos, and will be less accurate. With the weights at hand,",
+        "run the same again: they are then taken, in a run of its own.",
+    )
+
+
+def suited(
+    requested: TrainingConfig, preset: str, overrides: Mapping[str, Any], count: int, report: Callable[[str], None]
+) -> TrainingConfig:
+    """For a data set too small for large batches "cpu" where the preset was left open, else what was asked for, with a note."""
+    if requested.preset_name not in ("fast", "best"):
+        return requested
+    steps = sum(batch_count(epoch.images, requested.batch_size) for epoch in requested.planned_epochs(count))
+    if steps >= FEWEST_STEPS:
+        return requested
+    if preset == "auto":
+        return TrainingConfig.preset("cpu", **{**overrides, "dataset": requested.dataset})
+    note = f"Note: the preset {preset!r} takes only {steps} steps on these {count:,} images"
+    report(f"{note}; preset='cpu' suits a small data set better.")
+    return requested
+
+
+def chosen_preset(
+    overrides: Mapping[str, Any], count: int, size: int, data_root: str | None, report: Callable[[str], None]
+) -> str:
+    """The preset that "auto" is with these values for a data set of `count` training images of `size` px."""
+    requested = suited(recipe_for("auto", overrides, data_root, size), "auto", overrides, count, report)
+    return with_weights(requested, "auto", overrides, lambda _: False, report).preset_name
+
+
+def earlier_run(requested: TrainingConfig, overrides: Mapping[str, Any], name: str) -> Path | None:
+    """The run of the same values with the preset that "auto" was before it became "finetune", where only that one is there."""
+    root = expanded(requested.output_dir)
+    if requested.run_name is not None or (root / requested.default_run_name(name)).exists():
+        return None
+    for preset in ("cpu", "fast"):
+        folder = root / TrainingConfig.preset(preset, **overrides).default_run_name(name)
+        if (folder / "config.json").is_file():
+            return folder
+    return None
