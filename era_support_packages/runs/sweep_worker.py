@@ -7,9 +7,9 @@ import sys
 from typing import Any
 
 from era_support_packages.runs.data_sets import load_asked
-from era_support_packages.runs.starting import data_asked
 from era_support_packages.runs.folder import Run
 from era_support_packages.runs.recording import RunStopped, Watch
+from era_support_packages.runs.starting import data_asked
 from era_support_packages.runs.sweep_values import SweepError
 from era_support_packages.runs.trials import Task, Trainer
 from era_support_packages.system.children import Parent, portable
