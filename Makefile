@@ -42,6 +42,9 @@ bench: $(VENV)/.installed  ## Measure throughput, augmentation and Grad-CAM into
 	$(PY) benchmarks/screening.py
 	$(PY) benchmarks/accuracy.py
 
+scaling: $(VENV)/.installed  ## Measure training over one and two processes, or over the GPUs, into benchmarks/results/ (under ten minutes)
+	$(PY) benchmarks/scaling.py --json benchmarks/results/scaling.json $(ARGS)
+
 browser: $(VENV)/.browser  ## The notebook in JupyterLab in a headless Chromium; pictures of the page go to runs/browser/
 	$(PY) -m pytest --import-mode=prepend --override-ini python_files='check_*.py' tests/browser $(ARGS)
 
@@ -66,4 +69,4 @@ $(VENV)/.browser: $(VENV)/.installed tests/browser/requirements.txt
 	$(PY) -m pip install --quiet --requirement tests/browser/requirements.txt
 	@touch $@
 
-.PHONY: help run sweep lab test quick lint render bench faults faults-several browser colab lowest
+.PHONY: help run sweep lab test quick lint render bench scaling faults faults-several browser colab lowest

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from era_support_packages import __version__
-from era_support_packages.commands.output import problem_of
+from era_support_packages.commands.output import aside, problem_of
 from era_support_packages.system.command_values import CommandLineError, CommandParser
 from era_support_packages.system.naming import nearest_names
 from era_support_packages.system.torchrun import started_by_torchrun
@@ -63,7 +63,8 @@ def _run(given: list[str]) -> int:
         if started is not None and name != "train":
             raise CommandLineError(f"{name} runs in one process: start it without torchrun, which is for train alone.")
         options = build_parser(name).read(given[1:] if named else given)
-        return _module(name).run(options)
+        with aside(options):
+            return _module(name).run(options)
     except BrokenPipeError:
         raise
     except Exception as error:

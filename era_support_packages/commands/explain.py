@@ -1,9 +1,7 @@
 """explain: what the network of a run looks at in photos."""
 
 import io
-import itertools
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from era_support_packages.gradcam.method_names import METHOD_NAMES
 from era_support_packages.system.atomic_file import write_atomically
 from era_support_packages.system.command_values import CommandLineError, CommandParser
 from era_support_packages.system.naming import nearest_names
-from era_support_packages.system.paths import expanded
+from era_support_packages.system.paths import expanded, printable_path
 
 
 def add_options(parser: CommandParser) -> None:
@@ -30,60 +28,52 @@ def run(options: dict[str, Any]) -> int:
     """Draw; 1 where a photo cannot be read, whose others are explained all the same."""
     if options["method"] not in METHOD_NAMES:
         raise CommandLineError(f"Unknown method {options['method']!r}: {nearest_names(options['method'], METHOD_NAMES)}")
-    found = files.image_files(options["photos"])
+    from era_support_packages.datasets.photos import decoded_photos, named_broken, panel_names, photo_files
+
+    found = photo_files(options["photos"])
     out = expanded(options["out"] or "explained")
-    names = _names(found)
+    names = panel_names(found)
     targets = [out / f"{name}{end}" for name in names for end in (".png", ".npy")[: 1 + options["maps"]]]
     files.check_free([out / "predictions.csv", *targets], options["force"], found)
     import numpy as np
 
     from era_support_packages import plots
     from era_support_packages.classifier import Classifier
-    from era_support_packages.datasets.fitting import fitted
+    from era_support_packages.runs.photos import explain_photo, how_sure, kept_temperature
 
-    classifier = Classifier.load(files.network_file(options["network"]))
+    network = files.network_file(options["network"])
+    classifier, temperature = Classifier.load(network), kept_temperature(network)
     wanted = options["class_name"]
     if wanted is not None and wanted not in classifier.classes:
         raise CommandLineError(f"The network knows no class {wanted!r}: {nearest_names(wanted, classifier.classes)}")
-    target = "predicted" if wanted is None else [classifier.classes.index(wanted)]
+    asked = {"target": None if wanted is None else classifier.classes.index(wanted)}
+    asked |= {"layers": options["layers"], "method": options["method"], "temperature": temperature}
     report, rows, number = reporter(options), list[dict[str, Any]](), 0
-    for part in files.decoded(found, classifier.bits):
+    report(how_sure(temperature))
+    for part in decoded_photos(found, classifier.bits):
         for photo in part:
             name, number = names[number], number + 1
+            row: dict[str, Any] = {"file": printable_path(photo.file), "top": [], "problem": photo.problem, "panel": ""}
+            rows.append(row)
             if photo.pixels is None:
-                rows.append({"file": files.shown(photo.file), "top": [], "problem": photo.problem, "panel": ""})
                 continue
-            seen = fitted(photo.pixels, classifier.fitting)
-            said = classifier.predict(seen)
-            explained = classifier.explain(seen, targets=target, layers=options["layers"], method=options["method"])
-            top = files.top_classes(said.probabilities[0], classifier.classes)
-            title = f"{files.shown(Path(photo.file.name))}: {options['method']}, {options['network']}"
-            figure = plots.photo_panel(photo.pixels, explained, top, title, fit=classifier.fit)
+            seen = explain_photo(classifier, photo.pixels, **asked)
+            title = f"{printable_path(Path(photo.file.name))}: {options['method']}, {options['network']}"
+            figure = plots.photo_panel(
+                photo.pixels, seen.explanation, seen.top, title, fit=classifier.fit, temperature=temperature
+            )
             with files.folder_for(out):
                 saved = plots.save(figure, out / f"{name}.png")
                 if options["maps"]:
-                    np.save(content := io.BytesIO(), explained.maps[0, 0])
+                    np.save(content := io.BytesIO(), seen.explanation.maps[0, 0])
                     write_atomically(out / f"{name}.npy", content.getbuffer())
-            report(f"{saved}: {', '.join(f'{label} {100 * sure:.1f} %' for label, sure in top)}")
-            rows.append({"file": files.shown(photo.file), "top": top, "problem": "", "panel": f"{name}.png"})
+            report(f"{saved}: {', '.join(f'{label} {100 * sure:.1f} %' for label, sure in seen.top)}")
+            row |= {"top": seen.top, "temperature": temperature, "panel": f"{name}.png"}
     with files.folder_for(out):
         files.write_table(out / "predictions.csv", rows, len(classifier.classes))
-    broken = files.named_broken(rows)
+    broken = named_broken([(row["file"], row["problem"]) for row in rows if row["problem"]], len(rows))
     done = sum(not row["problem"] for row in rows)
     print_result(rows, options, lambda: f"{done} panel{'s' * (done != 1)} and predictions.csv in {out}.")
     if broken:
         print(broken, file=sys.stderr)
     return int(bool(broken))
-
-
-def _names(found: Sequence[Path]) -> list[str]:
-    """A name for the panel of each file: its own without its ending, with the first free number where that is taken."""
-    taken: set[str] = set()
-    names = []
-    for stem in (files.shown(Path(file.stem)).replace("\\", "_") for file in found):
-        name = next(
-            new for new in itertools.chain([stem], (f"{stem}-{n}" for n in itertools.count(2))) if new.lower() not in taken
-        )
-        taken.add(name.lower())
-        names.append(name)
-    return names

@@ -20,13 +20,11 @@ def run(options: dict[str, Any]) -> int:
     values = checked(options)
     from era_support_packages.runs.preparation import prepare
     from era_support_packages.runs.recording import choose_learning_rate
-    from era_support_packages.training.setup import build_model
 
     report = reporter(options)
     preset, data_root, resume = (values.pop(name) for name in ("preset", "data_root", "resume"))
     prepared = prepare(preset, data_root=data_root, resume=resume, report=report, **values)
-    network = build_model(prepared.config, len(prepared.train.classes), prepared.train, report=report)
-    prepared, result, sentence = choose_learning_rate(network, prepared)
+    prepared, result, sentence = choose_learning_rate(prepared.build_model(report), prepared)
     if options["figures"]:
         from era_support_packages import plots
 

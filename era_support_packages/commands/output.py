@@ -1,12 +1,14 @@
 """What a command says: lines for a person, or one JSON value for a program."""
 
+import contextlib
 import errno
+import io
 import json
 import os
 import re
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
 
 from era_support_packages.datasets.image_dataset import DatasetError
 from era_support_packages.notebook.parameters import as_typed
@@ -37,8 +39,6 @@ def add_run_options(parser: CommandParser, what: str, data: bool = True, **names
 def reporter(options: dict[str, Any]) -> Callable[[str], None]:
     """Where a command reports what it does, after the two options."""
     stream = sys.stderr if options["json"] else sys.stdout
-    if options["quiet"]:
-        os.environ["TQDM_DISABLE"] = "1"  # this process is the command: no bar of any library
 
     def report(line: str) -> None:
         if not options["quiet"]:
@@ -46,6 +46,37 @@ def reporter(options: dict[str, Any]) -> Callable[[str], None]:
             print(printable(said), file=stream, flush=True)
 
     return report
+
+
+class _Aside(io.TextIOBase):
+    """In place of stdout while a command works: what others print there goes elsewhere, or nowhere."""
+
+    def __init__(self, results: TextIO, elsewhere: TextIO | None) -> None:
+        self.results, self.elsewhere = results, elsewhere
+
+    def write(self, text: str) -> int:
+        return len(text) if self.elsewhere is None else self.elsewhere.write(text)
+
+    def flush(self) -> None:
+        self.results.flush()
+
+
+@contextlib.contextmanager
+def aside(options: dict[str, Any]) -> Iterator[None]:
+    """While it lasts, stdout belongs to the result alone where --json or --quiet asks for that: print with `results`."""
+    quiet = options.get("quiet", False)
+    if not quiet and not options.get("json", False):
+        yield
+        return
+    if quiet:
+        os.environ["TQDM_DISABLE"] = "1"  # this process is the command: no bar of any library; tqdm reads it as it is imported
+    with contextlib.redirect_stdout(_Aside(sys.stdout, None if quiet else sys.stderr)):
+        yield
+
+
+def results() -> TextIO:
+    """Where the result of a command is printed."""
+    return getattr(sys.stdout, "results", sys.stdout)
 
 
 def problem_of(error: BaseException) -> tuple[str, int] | None:
@@ -73,7 +104,7 @@ def _of_the_machine(error: BaseException | None) -> bool:
 
 def print_result(value: Any, options: dict[str, Any], text: Callable[[], str]) -> None:
     """The result: `value` as JSON where that was asked for, else the text."""
-    print(json.dumps(value, indent=2) if options["json"] else printable(text()))
+    print(json.dumps(value, indent=2) if options["json"] else printable(text()), file=results())
 
 
 def printable(text: str) -> str:

@@ -4,9 +4,9 @@ import sys
 from typing import Any
 
 from era_support_packages.commands import photos as files
-from era_support_packages.commands.output import add_output_options, print_result, reporter
+from era_support_packages.commands.output import add_output_options, print_result, reporter, results
 from era_support_packages.system.command_values import CommandParser
-from era_support_packages.system.paths import expanded
+from era_support_packages.system.paths import expanded, printable_path
 
 
 def add_options(parser: CommandParser) -> None:
@@ -17,7 +17,9 @@ def add_options(parser: CommandParser) -> None:
 
 def run(options: dict[str, Any]) -> int:
     """Classify; 1 where a photo cannot be read."""
-    found = files.image_files(options["photos"])
+    from era_support_packages.datasets.photos import decoded_photos, named_broken, photo_files
+
+    found = photo_files(options["photos"])
     table = expanded(options["out"]) / "predictions.csv" if options["out"] else None
     if table is not None:
         files.check_free([table], options["force"], found)
@@ -25,25 +27,34 @@ def run(options: dict[str, Any]) -> int:
 
     from era_support_packages.classifier import Classifier
     from era_support_packages.datasets.fitting import fitted
+    from era_support_packages.runs.photos import how_sure, kept_temperature, top_classes
 
-    classifier = Classifier.load(files.network_file(options["network"]))
+    network = files.network_file(options["network"])
+    classifier, temperature = Classifier.load(network), kept_temperature(network)
     report, rows = reporter(options), list[dict[str, Any]]()
-    for part in files.decoded(found, classifier.bits):
+    report(how_sure(temperature))
+    for part in decoded_photos(found, classifier.bits):
         whole = [fitted(photo.pixels, classifier.fitting) for photo in part if photo.pixels is not None]
         said = classifier.predict(np.stack(whole)) if whole else None
-        tops = iter(said.probabilities if said is not None else ())
+        logits = iter(said.logits if said is not None else ())
         for photo in part:
-            top = [] if photo.pixels is None else files.top_classes(next(tops), classifier.classes)
-            rows.append({"file": files.shown(photo.file), "top": top, "problem": photo.problem})
-            if top and not options["json"]:
-                print(f"{files.shown(photo.file)}: " + ", ".join(f"{name} {100 * sure:.1f} %" for name, sure in top), flush=True)
+            row: dict[str, Any] = {"file": printable_path(photo.file), "top": [], "problem": photo.problem}
+            rows.append(row)
+            if photo.pixels is None:
+                continue
+            top = top_classes(next(logits), classifier.classes, temperature)
+            row |= {"top": top, "temperature": temperature}
+            if not options["json"]:
+                print(
+                    f"{row['file']}: " + ", ".join(f"{name} {100 * sure:.1f} %" for name, sure in top), file=results(), flush=True
+                )
     if table is not None:
         with files.folder_for(table.parent):
             files.write_table(table, rows, len(classifier.classes))
         report(f"Written to {table}")
     if options["json"]:
         print_result(rows, options, str)
-    if broken := files.named_broken(rows):
+    if broken := named_broken([(row["file"], row["problem"]) for row in rows if row["problem"]], len(rows)):
         print(broken, file=sys.stderr)
         return 1
     return 0

@@ -12,7 +12,8 @@ from era_support_packages.system.settings import fields, is_number
 from era_support_packages.training.config import TrainingConfig
 
 VALIDATION = 0.1
-_USAGE = "{0} -p NAME VALUES [-p NAME VALUES ...] [--seeds N,N,...] [--search N] [--OPTION VALUE ...]"
+MOST_JOBS = 64
+_USAGE = "{0} -p NAME VALUES [-p NAME VALUES ...] [--seeds N,N,...] [--search N] [--jobs N|all] [--OPTION VALUE ...]"
 _NOTE = (
     "Each combination of the values is trained with each seed and judged on training images held out (--validation). The best is "
     "trained again on all training images, and only that is tested. The other options are the same for all trials. What is "
@@ -43,6 +44,14 @@ def add_options(parser: CommandParser) -> None:
         type=read_value,
         help="let Optuna choose N combinations, and give up those that fall behind, instead of trying all",
     )
+    group.add_argument(
+        "--jobs",
+        default=1,
+        metavar="N|all",
+        type=read_value,
+        help="train N trials at once, each in a process with a GPU or with its share of the threads; all is one for each GPU, or "
+        "without one for each thread (default 1)",
+    )
     add_configuration(parser, without=_WITHOUT)
     add_output_options(parser, "what was tried and what came out")
 
@@ -54,7 +63,7 @@ def run(options: dict[str, Any]) -> int:
     from era_support_packages.runs.comparison import compare
     from era_support_packages.runs.sweep import run_sweep
 
-    result = run_sweep(plan, data_root, report)
+    result = run_sweep(plan, data_root, report, options["jobs"])
 
     def text() -> str:
         parts = [str(result)]
@@ -71,6 +80,9 @@ def checked(options: dict[str, Any]) -> tuple[SweepPlan, str | None]:
     search = options["search"]
     if search is not None and (not is_number(search, whole=True) or not 1 <= search <= 10_000):
         raise SweepError(f"--search {search} is no number of trials: give a whole number from 1 to 10000.")
+    jobs = options["jobs"]
+    if jobs != "all" and (not is_number(jobs, whole=True) or not 1 <= jobs <= MOST_JOBS):
+        raise SweepError(f"--jobs {jobs} is no number of processes: give a whole number from 1 to {MOST_JOBS}, or all.")
     space, seeds = read_space(options["space"], search is not None), read_seeds(options["seeds"])
     fixed = {name: options[name] for name in fields(TrainingConfig) if options.get(name) is not None}
     fixed.setdefault("validation", VALIDATION)

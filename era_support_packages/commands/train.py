@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from era_support_packages.commands.output import add_output_options, print_result, reporter
-from era_support_packages.notebook.parameters import Knobs, Parameters
+from era_support_packages.notebook.parameters import Beside, Knobs, Parameters
 from era_support_packages.system.command_values import CommandParser, read_value
 from era_support_packages.system.settings import fields, is_text_field, option_help, setting_of, takes
 from era_support_packages.system.torchrun import started_by_torchrun
@@ -28,6 +28,8 @@ def add_options(parser: CommandParser) -> None:
     parser.usage = f"{parser.prog} [--preset NAME] [--dataset NAME] [--OPTION VALUE ...]"
     parser.description = f"{parser.description} {_NOTE}"
     add_configuration(parser)
+    group = parser.add_argument_group("several devices")
+    group.add_argument("--devices", metavar="N|all", type=read_value, default=1, help=option_help(fields(Beside)["devices"]))
     add_output_options(parser, "the run's record")
     parser.add_argument("--figures", action="store_true", help="draw the figures of the run into its folder")
 

@@ -29,6 +29,8 @@ def train_with_others(started: Started, options: dict[str, Any], values: dict[st
     """
     if started.restarts and not values["resume"]:
         raise ValueError("torchrun has started the processes again, and --no-resume would begin another run: leave it out.")
+    if values.pop("devices") != 1:
+        raise ValueError("torchrun has started the processes, as many as it was told: leave --devices out.")
     if started.rank:
         os.environ["TQDM_DISABLE"] = "1"
         warnings.simplefilter("ignore")

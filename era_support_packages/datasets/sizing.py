@@ -14,6 +14,7 @@ from era_support_packages.datasets.decoding import IMAGE_ENDINGS
 from era_support_packages.datasets.errors import DatasetError
 from era_support_packages.datasets.fitting import IMAGE_SIZE, LARGEST
 from era_support_packages.datasets.folder_listing import list_folder
+from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.datasets.streaming import SHARE
 from era_support_packages.system.memory import free_memory, in_words
 from era_support_packages.system.torchrun import local_processes
@@ -24,6 +25,7 @@ LARGEST_ELSEWHERE = 128
 SHOWN, PASSES = 87_000, 10  # what the preset `cpu` shows at most: images in all, and each image
 MOST_WORK = 2 * SHOWN * IMAGE_SIZE**2  # px² in all on a CPU: about twice the time that it takes at 32 px
 Stream = bool | Literal["auto"]
+ENOUGH = 20  # training images of a class, of which a network can begin to learn something
 _MEASURED = 1000  # files whose headers are read
 
 
@@ -45,7 +47,8 @@ def auto_image_size(folder: Path, device: str, stream: Stream = "auto", shows_fe
     fits = [size for size in suited if room is None or size <= room] or suited[:1]
     why = f"the median image's shorter side is {side:,} px"
     if suited[-1] == most:
-        why += f", and more than {most} px takes long on {'a GPU' if device == 'cuda' else 'a CPU'} for {len(files):,} images"
+        for_so_many = f" for {len(files):,} images" if most < LARGEST_ELSEWHERE else ""
+        why += f", and more than {most} px takes long on {'a GPU' if device == 'cuda' else 'a CPU'}{for_so_many}"
     if fits[-1] < suited[-1]:
         why += ", and larger ones would take more than a third of the free memory"
     return fits[-1], f"{folder.name}: image_size is {fits[-1]} px ({why}); give image_size for another."
@@ -128,6 +131,16 @@ def check_memory(name: str, count: int, size: int, may_stream: bool = False) -> 
         f"{name}: {count:,} images of {size}x{size} px take {in_words(needed)} decoded, more than a third of the "
         f"{in_words(free)} of memory that are free: {way_out}{stream}, or use a machine with more memory."
     )
+
+
+def few_images(train: ImageDataset) -> str:
+    """What so few images are good for, in a sentence; "" where no class has fewer than `ENOUGH` for training."""
+    counts = np.bincount(train.labels, minlength=len(train.classes))
+    name, fewest = train.classes[int(counts.argmin())], int(counts.min())
+    if fewest >= ENOUGH:
+        return ""
+    number = f"{fewest} training image{'s' * (fewest != 1)} of {name!r}"
+    return f"{train.name}: with {number} everything can be tried out, but little is learned; give {ENOUGH} or more of each class."
 
 
 def _largest_in_time(count: int) -> int:

@@ -10,6 +10,8 @@ from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.evaluation.tables import Column, Readable, Table
 
 COLDEST, HOTTEST = 0.01, 100.0
+FEWEST_IMAGES = 50  # fewer would make a temperature of chance
+MOST_LOGITS = 5_000_000  # that a temperature is fitted on: a few seconds
 
 
 class NoTemperatureError(ValueError):
@@ -72,6 +74,21 @@ def fit_temperature(predictions: Predictions) -> float:
             "the lower the cross entropy; train the network first."
         )
     return float(np.exp(brentq(slope, coldest, hottest, xtol=1e-12)))
+
+
+def temperature_of(predictions: Predictions) -> float | None:
+    """`fit_temperature` of all these images, or of some spread evenly where they are very many.
+
+    None where no temperature fits, and where they are fewer than 50.
+    """
+    if len(predictions) < FEWEST_IMAGES:
+        return None
+    count = max(1, min(len(predictions), MOST_LOGITS // len(predictions.classes)))
+    some = np.linspace(0, len(predictions) - 1, count).astype(np.int64)
+    try:
+        return fit_temperature(predictions.take(some))
+    except NoTemperatureError:
+        return None
 
 
 def stratified_halves(labels: np.ndarray, seed: int = 0) -> np.ndarray:

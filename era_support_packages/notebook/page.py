@@ -1,9 +1,13 @@
 """What the cells of the notebook share: the run that they show, and the words behind every title."""
 
+from collections.abc import Sequence
+
 from matplotlib.figure import Figure
 
 from era_support_packages import plots
+from era_support_packages.classifier import Classifier
 from era_support_packages.evaluation.tables import Readable
+from era_support_packages.notebook.own_photos import OwnPhotos
 from era_support_packages.runs.preparation import PreparedRun
 from era_support_packages.runs.readings import keep_reading
 from era_support_packages.training.history import History
@@ -34,3 +38,11 @@ class Page:
         if result is not None:
             keep_reading(folder, name, result.reading())
         plots.show(figure)
+
+    def own_photos(self, classifier: Classifier, photo: str | Sequence[str] | None, method: str = "gradcam") -> None:
+        """Show what the network looks at in photos of the person's own, a file, several, or a folder, or how to give some.
+
+        Where somebody sits at the notebook, a button takes photos from their computer. Raises `ParameterError` for a path
+        where nothing is, and where no image is found.
+        """
+        OwnPhotos(self, classifier, method).show(photo)

@@ -8,7 +8,7 @@ import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from era_support_packages.datasets import loading as datasets
 from era_support_packages.datasets.image_dataset import DatasetError
@@ -21,7 +21,7 @@ from era_support_packages.system.front_end import is_interactive
 from era_support_packages.system.naming import nearest_names
 from era_support_packages.system.paths import expanded, no_folder
 from era_support_packages.system.plain_error import PlainError
-from era_support_packages.system.settings import fields, is_text, is_text_field, problem, setting
+from era_support_packages.system.settings import fields, is_text, is_text_field, problem, setting, takes
 from era_support_packages.training.config import TrainingConfig
 from era_support_packages.training.config_checks import tracker_problem
 from era_support_packages.training.presets import PRESETS, named_preset
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 MOST_MISTAKES = 100  # more do not fit into a figure of Grad-CAM maps
 _FIELDS = fields(TrainingConfig)
 _FOLDER: dict[str, Any] = {"wanted": "the path of a folder as text, or None", "test": is_text}
+
+
+def _are_paths(value: object) -> bool:
+    return is_text(value) or (isinstance(value, list) and bool(value) and all(map(is_text, value)))
 
 
 def _as_in_config(name: str, default: Any) -> Any:
@@ -57,6 +61,12 @@ class Knobs:
     batch_size: int | None = _as_in_config("batch_size", None)
     max_lr: float | str | None = _as_in_config("max_lr", None)
     mistakes: int = setting(10, "wrong predictions to show and explain", low=1, high=MOST_MISTAKES)
+    photo: str | list[str] | None = setting(
+        None,
+        "section 17: a photo of your own, a list of them, or a folder; None says how to give one",
+        wanted="the path of a photo or of a folder as text, a list of such paths, or None",
+        test=_are_paths,
+    )
     method: MethodName = setting("gradcam", "gradcam, gradcam++, hirescam, xgradcam, layercam, or another one of section 13")
     analyze_mistakes: bool = setting(True, "section 11: which classes, which pairs, which labels, how well calibrated")
     explore_methods: bool = setting(True, "section 13: every method for one image (12 s on two cores at 24 px)")
@@ -66,11 +76,22 @@ class Knobs:
     checks: Extent = setting("auto", "how large sections 13 to 16 are: auto (as the work of the training allows) or full")
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What the cell has no line for, and is no value of a configuration either."""
+
+    devices: int | Literal["all"] = setting(
+        1, 'GPUs of this machine that train the run together, or "all"; on a CPU so many processes', low=1, high=64
+    )
+
+
 KNOBS: dict[str, Any] = dataclasses.asdict(Knobs())
-OTHERS = tuple(name for name in _FIELDS if name not in KNOBS)
-"""the values of a configuration that the cell has no line for: by name on a command line, in `more` in the cell"""
+_BESIDE = fields(Beside)
+OTHERS = (*(name for name in _FIELDS if name not in KNOBS), *_BESIDE)
+"""what the cell has no line for: by name on a command line, in `more` in the cell"""
 _OWN = {name: field for name, field in fields(Knobs).items() if name not in _FIELDS}  # what no configuration holds
 _TEXTS = {name for name, field in {**_FIELDS, **_OWN}.items() if is_text_field(field)}
+_LISTS = {name for name, field in _OWN.items() if takes(field, list[str])}  # what is typed for them may be one of texts
 
 
 class ParameterError(PlainError, ValueError):
@@ -145,6 +166,8 @@ class Parameters:
         """Raise `ParameterError` with one sentence for each bad value; reads no data and makes no folder."""
         knobs = self.knobs
         problems = list(_problems_with_knobs(knobs))
+        beside = {name: self.values[name] for name in _BESIDE if self.values.get(name) is not None}
+        problems += [said for name, value in beside.items() if (said := problem(_BESIDE[name], value))]
         preset = named_preset(knobs["preset"], self.overrides)
         try:
             TrainingConfig.preset(preset, **self.overrides)
@@ -167,6 +190,13 @@ class Parameters:
             datasets.check(knobs["dataset"], knobs["data_root"])
         if problem := no_folder(knobs["output_dir"]):
             raise ValueError(f"output_dir {knobs['output_dir']!r} cannot be used ({problem}): give a folder.")
+        if knobs["photo"] is not None:
+            from era_support_packages.datasets.photos import photo_files
+
+            try:
+                photo_files([knobs["photo"]] if isinstance(knobs["photo"], str) else knobs["photo"])
+            except (ValueError, FileNotFoundError) as error:
+                raise ValueError(f"photo is {knobs['photo']!r}, which cannot be used: {error}") from None
         if {"device", "precision"} & self.values.keys():
             from era_support_packages.system.machine import resolve_device, resolve_precision
 
@@ -192,6 +222,7 @@ class Parameters:
         for name in self.ignored:
             show(f"Note: the variable {name} of this notebook is no parameter; to make it one, write it into more.")
         own = {name: self.knobs[name] for name in ("data_root", "resume", "finished_run")}
+        own |= {name: self.values[name] for name in _BESIDE if self.values.get(name) is not None}
         try:
             return preparation.prepare(self.knobs["preset"], report=report_typed, **own, **self.overrides)
         except (ValueError, FileNotFoundError, DatasetError) as error:
@@ -206,7 +237,12 @@ def as_typed(sentence: str, place: wording.Place) -> str:
 
 def parse(pairs: Sequence[Sequence[str]]) -> dict[str, Any]:
     """Names and values of `-p NAME VALUE`: what is text stays text ("2024" as a name), the rest is read as Python or JSON."""
-    return {name: text if name in _TEXTS and text != "None" else read_value(text) for name, text in pairs}
+    found: dict[str, Any] = {}
+    for name, text in pairs:
+        value = read_value(text)
+        as_it_is = name in _TEXTS and text != "None" and not (name in _LISTS and isinstance(value, list))
+        found[name] = text if as_it_is else value
+    return found
 
 
 def _unknown(given: Mapping[str, Any]) -> list[str]:

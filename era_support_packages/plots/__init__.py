@@ -16,6 +16,7 @@ from era_support_packages.plots.learning_rate import range_test
 from era_support_packages.plots.mistakes import class_scores, confused_pairs, reliability_diagram, suspicious_labels, top_losses
 from era_support_packages.plots.panels import overlay
 from era_support_packages.plots.photo import photo_panel
+from era_support_packages.plots.photo_upload import PhotoUpload
 from era_support_packages.plots.sanity import sanity_curves, sanity_maps
 from era_support_packages.plots.shortcut import planted_shortcut
 from era_support_packages.plots.style import HEAT_COLORMAP, INK, save, show
@@ -24,6 +25,7 @@ __all__ = [
     "HEAT_COLORMAP",
     "INK",
     "ExplorerPanel",
+    "PhotoUpload",
     "advantage_over_baselines",
     "augmented_grid",
     "class_accuracies",

@@ -28,12 +28,14 @@ def photo_panel(
     *,
     opacity: float = 0.5,
     fit: Fit = "squash",
+    temperature: float | None = None,
 ) -> Figure:
     """A photo, what the network sees of it, and the map of each layer over the photo; below the input its likeliest classes.
 
     photo: uint8 (H, W, 3). explanation: of this one photo and one class, as `Classifier.explain` makes it of the photo brought to
     the network's size. top: names and probabilities of classes, the likeliest first. fit: how (`Classifier.fit`); the
-    maps lie where the network saw the photo, and what was cropped away is dark. Raises `ValueError` for anything else.
+    maps lie where the network saw the photo, and what was cropped away is dark. temperature: by which the logits were divided
+    for `top`; without, the probabilities are called uncalibrated. Raises `ValueError` for anything else.
 
     >>> import numpy as np
     >>> from era_support_packages import Classifier, ResNet18, load, plots
@@ -56,7 +58,7 @@ def photo_panel(
     panel = panel_width(ratios, largest=2.6)
     likely = "\n".join(f"{name} {percent_text(sure)}" for name, sure in top)
     captions = [
-        f"{likely}\n(uncalibrated)",
+        f"{likely}\n({'uncalibrated' if temperature is None else f'calibrated, T = {temperature:.2f}'})",
         f"as the network saw it\n{side} x {side} px",
         *(f"{layer}\nfor {target}" for layer in layers),
     ]

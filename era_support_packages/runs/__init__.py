@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from era_support_packages.runs.exporting import ExportError as ExportError, export as export
     from era_support_packages.runs.folder import Run as Run, RunError as RunError
     from era_support_packages.runs.listing import ListingError as ListingError, RunList as RunList, list_runs as list_runs
+    from era_support_packages.runs.photos import (
+        ExplainedPhoto as ExplainedPhoto,
+        explain_photo as explain_photo,
+        kept_temperature as kept_temperature,
+    )
     from era_support_packages.runs.preparation import PreparedRun as PreparedRun, prepare as prepare
     from era_support_packages.runs.recording import (
         RunStopped as RunStopped,

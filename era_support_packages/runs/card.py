@@ -64,6 +64,8 @@ def recipe(run: Run) -> tuple[str, tuple[str, ...]]:
     given = needed_values(config)
     words = [f"--preset {config.preset_name} --dataset {_word(config.dataset)} --seed {config.seed}"]
     words += [f"--{name.replace('_', '-')} {_word(value)}" for name, value in given.items()]
+    if (processes := said.get("processes", 1)) > 1:  # with batch norm their number is part of the result
+        words.append(f"--devices {processes}")
     return " ".join(["python -m era_support_packages train", *words]), (
         f"Values that are given, or that another machine might choose otherwise: {values_text(given)}.",
         f"It took {duration(said['seconds'])} on {said['hardware']}, for {said['pflops']:.4g} PFLOP.",
@@ -101,7 +103,7 @@ def model_card(folder: str | Path, file: str | Path | None = None, data_root: st
     run, predictions = prepared.run, history.final_predictions
     card = [f"# {_said(f'{run.name}: a {history.config.model} for {prepared.test.title}')}", _said(predictions.reading())]
     card += [f"> {_said(warning)}" for warning in cautions(history, prepared.test)]
-    card += [*_network(prepared, history), *_results(run, predictions), *_confusions(predictions, history)]
+    card += [*_network(prepared, history), *_results(run, history), *_confusions(predictions, history)]
     card += _believed(folder)
     card += _pictures(folder, Path(file).parent if file is not None else folder)
     return "\n\n".join(card) + "\n"
@@ -127,12 +129,13 @@ def _network(prepared: PreparedRun, history: History) -> list[str]:
     ]
 
 
-def _results(run: Run, predictions: Predictions) -> list[str]:
+def _results(run: Run, history: History) -> list[str]:
+    predictions = history.final_predictions
     share, flipped = share_interval(predictions.correct, len(predictions)), run.summary().get("test_accuracy_tta")
     scores = class_scores(predictions)
     return [
         "## How good it is",
-        f"{predictions.accuracy:.2f} % of {len(predictions):,} test images are right; with 95 % confidence it is "
+        f"{predictions.accuracy:.2f} % of {len(predictions):,} {history.judged} images are right; with 95 % confidence it is "
         f"{100 * share.low:.2f} to {100 * share.high:.2f} % of such images."
         + ("" if flipped is None else f" {flipped:.2f} % with the mean over each image and its mirror image."),
         "Recall is the accuracy of a class: the share of its images that is given it.",

@@ -10,7 +10,7 @@ from typing import Any
 from era_support_packages.datasets import loading
 from era_support_packages.datasets.fitting import IMAGE_SIZE, Fitting
 from era_support_packages.datasets.image_dataset import ImageDataset
-from era_support_packages.datasets.sizing import Stream, auto_image_size
+from era_support_packages.datasets.sizing import Stream, auto_image_size, few_images
 from era_support_packages.datasets.validation import hold_out
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.system.machine import resolve_device
@@ -100,6 +100,12 @@ def as_held(run: Run, config: PreparedConfig, train: ImageDataset) -> PreparedCo
             "to train in a new folder."
         )
     return config.replace(stream=train.streamed)
+
+
+def note_few(train: ImageDataset, report: Callable[[str], None]) -> None:
+    """Say of a folder of photos where its images are too few to learn from."""
+    if train.title.endswith("(folder of images)") and (few := few_images(train)):
+        report(few)
 
 
 def folder_of_images(dataset: str, data_root: str | None) -> Path | None:

@@ -156,10 +156,7 @@ class Run:
         self.write_json("config.json", config.to_dict())
 
     def config(self) -> PreparedConfig:
-        """The configuration that the run was made with; `max_lr` is "auto" before its range test was made.
-
-        Raises `RunError` where config.json is missing or is none.
-        """
+        """The configuration that the run was made with. Raises `RunError` where config.json is missing or is none."""
         try:
             return stored_config(json.loads((self.folder / "config.json").read_text()))
         except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -220,12 +217,14 @@ class Run:
         flops: int,
         complete: bool = True,
         test_accuracy_tta: float | None = None,
+        temperature: float | None = None,
         images: Mapping[str, int] | None = None,
         processes: int = 1,
     ) -> dict[str, Any]:
         """summary.json: what was run, where, and what came out; accuracies in percent at the last epoch, time in seconds.
 
-        A run that is not complete has no test accuracy. One with images held out for validation also has what came out on these.
+        A run that is not complete has no test accuracy: only part of the test split may have been looked at. One with images held
+        out for validation also has what came out on these. temperature: what divides logits for calibrated confidences.
         """
         values = {
             "dataset": dataset,
@@ -234,6 +233,7 @@ class Run:
             "epochs": len(records),
             "test_accuracy": records[-1].test_accuracy if complete else None,
             "test_accuracy_tta": test_accuracy_tta,
+            "temperature": temperature,
             "start": start_in_words(config.to_dict()),
             "pflops": flops / 1e15,
             "seconds": sum(record.seconds for record in records),

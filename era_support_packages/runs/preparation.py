@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from era_support_packages.datasets.fingerprint import DataFingerprint
 from era_support_packages.datasets.fitting import Fitting
@@ -19,22 +20,24 @@ from era_support_packages.runs.data_sets import (
     fitting_of,
     load_fitted,
     load_requested,
+    note_few,
     split_data,
     tell_of_before_sizes,
 )
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.same_data import NO_FINGERPRINT, named_run, run_of
-from era_support_packages.runs.starting import FROM_SCRATCH, earlier_run, recipe_for, suited, with_weights
+from era_support_packages.runs.starting import FROM_SCRATCH, earlier_run, recipe_for, resources, suited, with_weights
 from era_support_packages.system.machine import overview, resolve_device, resolve_precision
 from era_support_packages.system.paths import expanded, no_folder
 from era_support_packages.system.processes import ALONE, Processes
 from era_support_packages.training.adapting import OF_PHOTOS, changes
+from era_support_packages.training.asked import in_few_passes
 from era_support_packages.training.config import PreparedConfig, TrainingConfig
 from era_support_packages.training.config_checks import tracker_problem
 from era_support_packages.training.history import History
 from era_support_packages.training.resolution import prepare_config
-from era_support_packages.training.setup import normalized_for
-from era_support_packages.training.sharing import require_shares
+from era_support_packages.training.setup import build_model, normalized_for
+from era_support_packages.training.sharing import process_count, require_shares
 
 Report = Callable[[str], None]
 Data = tuple[ImageDataset, ImageDataset]
@@ -45,7 +48,7 @@ class PreparedRun:
     """What a run starts from: its folder, its configuration with everything but `max_lr` resolved, and its data.
 
     validation: the training images held out, where the configuration has a share; `train` is then without them. processes: what
-    trains it, this process alone or several together.
+    trains it, this process alone or several together. devices: how many processes are started for it, none where it is 1.
 
     >>> from era_support_packages.runs import prepare
     >>> prepared = prepare("smoke", dataset="digits")
@@ -59,6 +62,8 @@ class PreparedRun:
     test: ImageDataset
     validation: ImageDataset | None = None
     processes: Processes = ALONE
+    devices: int = 1
+    data_root: str | None = None
 
     @property
     def images(self) -> dict[str, int] | None:
@@ -71,11 +76,12 @@ class PreparedRun:
         """The split that the predictions of a history are of: the test split, which one with validation keeps to its end."""
         return self.validation if self.validation is not None and history.judged == "validation" else self.test
 
-    def start(self, report: Report) -> dict[str, Any]:
-        """How `build_model` begins where there are weights to start from: without them if the run goes on from its checkpoint."""
-        if not self.config.pretrained and self.config.weights is None:
-            return {}
-        return {"from_weights": not self.run.checkpoint_file.exists(), "report": report}
+    def build_model(self, report: Report = print_wrapped) -> nn.Module:
+        """The network that is trained, as `training.build_model` begins it: where the run goes on from its checkpoint, without
+        the weights that it started from, which then need not be there.
+        """
+        begun = self.run.checkpoint_file.exists()
+        return build_model(self.config, len(self.train.classes), self.train, from_weights=not begun, report=report)
 
     def __str__(self) -> str:
         """The machine, and every value of the configuration."""
@@ -91,6 +97,7 @@ def prepare(
     data: Data | None = None,
     report: Report = print_wrapped,
     processes: Processes = ALONE,
+    devices: int | str = 1,
     **overrides: Any,
 ) -> PreparedRun:
     """Configuration, data and folder of a run. If the same configuration has a folder, it is that one, as it was resolved then.
@@ -111,6 +118,7 @@ def prepare(
     With a `validation` share the images that `datasets.hold_out` draws by the run's seed are held out of the training images.
 
     processes: those that will train it together. The first alone prepares it; `runs.together.prepare_together` tells the others.
+    devices: how many devices of this machine train it together, each in a process that is started for it; "all" is every GPU.
 
     Raises `ValueError` for a bad value and a tracker that is not installed, `RunError` where a `run_name` belongs to another
     configuration, `FileNotFoundError` or `DatasetError` where the data cannot be used; nothing is made or changed then.
@@ -153,7 +161,7 @@ def prepare(
     fingerprint = data_fingerprint(*data_set)
     splits = split_data(*data_set, requested)
     train = splits["train"]
-    requested = suited(requested, preset, overrides, len(train), report)
+    requested = in_few_passes(suited(requested, preset, overrides, len(train), report), overrides, len(train))
     if (
         resume
         and requested.preset_name in OF_PHOTOS
@@ -162,8 +170,12 @@ def prepare(
     ):
         report(f"{earlier} holds a run with the preset that 'auto' was before: to go on with it, give that one by name.")
     requested = with_weights(requested, preset, overrides, partial(_is_begun, fingerprint, resume), report)
-    if processes.count > 1:
-        require_shares(requested.replace(device=processes.device(str(device))), len(train), processes)
+    count = process_count(devices, requested.device, device)
+    together = processes if processes.count > 1 else Processes(count=count)
+    require_shares(requested.replace(device=together.device(str(device))), len(train), together)
+    if count > 1 and device.type == "cpu" and requested.threads == "auto":
+        requested = requested.replace(threads=max(1, torch.get_num_threads() // count))
+    begun = partial(with_its_statistics, devices=count, data_root=data_root)
     name = requested.run_name or requested.default_run_name(train.name)
     run = run_of(requested, fingerprint, report) if resume else Run(expanded(requested.output_dir) / name)
     if not resume or not os.path.exists(run.folder):
@@ -172,12 +184,12 @@ def prepare(
         if run.name != name:
             config = config.replace(run_name=run.name)  # the name by which it is found again
             run.write_config(config)
-        return with_its_statistics(run, config, splits, processes)
+        return begun(run, config, splits, processes)
     if run.is_empty():  # made by hand, or by a process that was killed at once
         config = _prepared(requested, train, report)
         run.write_config(config)
         run.write_data(fingerprint)
-        return with_its_statistics(run, config, splits, processes)
+        return begun(run, config, splits, processes)
     config = _adopted(run, requested, fingerprint, report)
     if fitting_of(config) != fitting:  # found under another name
         splits = split_data(*load_requested(requested, data_root, fitting_of(config)), config)
@@ -187,7 +199,7 @@ def prepare(
         done, planned = run.complete_epochs(), len(config.planned_epochs(len(train)))
         rows = f"{done} of {planned} epochs are done" if done else "it was stopped before its first epoch was complete"
         report(f"Going on with {run.folder}: {rows}.")
-    return with_its_statistics(run, config, splits, processes)
+    return begun(run, config, splits, processes)
 
 
 def _prepared(requested: TrainingConfig, train: ImageDataset, report: Report) -> PreparedConfig:
@@ -196,11 +208,12 @@ def _prepared(requested: TrainingConfig, train: ImageDataset, report: Report) ->
     ensure(config.model, config.pretrained, config.weights)
     if adapted := changes(requested.to_dict(), config.to_dict()):
         report(f"For {config.model} and images of {config.image_size} px: {adapted}.")
+    note_few(train, report)
     return config
 
 
 def with_its_statistics(
-    run: Run, config: PreparedConfig, splits: dict[str, ImageDataset], processes: Processes = ALONE
+    run: Run, config: PreparedConfig, splits: dict[str, ImageDataset], processes: Processes = ALONE, **more: Any
 ) -> PreparedRun:
     """The run with its splits, which carry the mean and standard deviation that the weights it starts with want.
 
@@ -209,7 +222,7 @@ def with_its_statistics(
     adjusted: dict[str, Any] = dict(zip(splits, normalized_for(config, *splits.values()), strict=True))
     if config.preset_name == FROM_SCRATCH:
         adjusted = {name: replace(split, title=f"{split.title}, from scratch") for name, split in adjusted.items()}
-    return PreparedRun(run, config, **adjusted, processes=processes)
+    return PreparedRun(run, config, **adjusted, processes=processes, **more)
 
 
 def _data_of(
@@ -255,7 +268,7 @@ def _adopted(run: Run, requested: TrainingConfig, data: DataFingerprint, report:
     stored = stored.replace(run_name=name, output_dir=requested.output_dir)
     if run.finished:
         return _on_this_machine(stored).replace(tracker=requested.tracker)
-    config = stored.replace(**_resources(stored, requested), cuda_graph=requested.cuda_graph, tracker=requested.tracker)
+    config = stored.replace(**resources(stored, requested), cuda_graph=requested.cuda_graph, tracker=requested.tracker)
     if changed := [
         f"{name} {getattr(config, name)!r} instead of {getattr(stored, name)!r}"
         for name in ("device", "precision", "threads")
@@ -270,28 +283,4 @@ def _on_this_machine(stored: PreparedConfig) -> PreparedConfig:
     tracked it then is not asked again.
     """
     anything = dict.fromkeys(("device", "precision", "workers", "threads"), "auto")
-    return stored.replace(**_resources(stored, TrainingConfig.from_dict({**stored.to_dict(), **anything})), tracker=None)
-
-
-def _resources(stored: PreparedConfig, requested: TrainingConfig) -> dict[str, Any]:
-    """Device, precision, workers and threads: as asked for now, else as they were, else what this machine has."""
-
-    def wanted(name: str) -> Any:
-        return getattr(stored if getattr(requested, name) == "auto" else requested, name)
-
-    try:
-        device = resolve_device(wanted("device"))
-    except ValueError:  # it was trained on a device that this machine lacks
-        device = resolve_device("auto")
-    precision = requested.precision
-    if precision == "auto" and stored.device.split(":")[0] == device.type:
-        precision = stored.precision
-    threads = wanted("threads")
-    if requested.threads == "auto" and threads > (os.cpu_count() or 1):
-        threads = torch.get_num_threads()
-    return {
-        "device": str(device),
-        "precision": resolve_precision(precision, device),
-        "workers": wanted("workers"),
-        "threads": threads,
-    }
+    return stored.replace(**resources(stored, TrainingConfig.from_dict({**stored.to_dict(), **anything})), tracker=None)

@@ -11,7 +11,9 @@ from torch import nn
 from era_support_packages.datasets.image_dataset import ImageDataset, data_fingerprint
 from era_support_packages.evaluation.predictions import predict
 from era_support_packages.evaluation.tables import print_wrapped
+from era_support_packages.evaluation.temperature import temperature_of
 from era_support_packages.runs.folder import Run, RunError
+from era_support_packages.runs.launching import train_on_devices
 from era_support_packages.runs.preparation import PreparedRun, Report
 from era_support_packages.runs.together import train_together
 from era_support_packages.runs.tracking import Tracker
@@ -28,7 +30,6 @@ from era_support_packages.training.history import EpochRecord, History, Trained,
 from era_support_packages.training.loop import fit
 from era_support_packages.training.lr_finder import RangeTest, choose_max_lr, range_test
 from era_support_packages.training.resources import use_resources
-from era_support_packages.training.setup import build_model
 from era_support_packages.training.sharing import going_on_with
 
 Watch = Callable[[EpochRecord], None]
@@ -91,7 +92,8 @@ def train_in_folder(
 ) -> Trained:
     """`training.fit`, with a checkpoint in the run's folder after each epoch; goes on from the one that is there.
 
-    Several processes train it together, and the first alone writes. A finished run is loaded into the model and its log reported.
+    Several processes train it together, and the first alone writes; where `prepared` asks for several devices, they are started
+    here, and the model gets their weights. A finished run is loaded into the model and its log reported.
     Ctrl-C and SIGTERM stop within a batch or two and raise `RunStopped`, with the model and the files as after the last complete
     epoch. The configuration's tracker and `watch` get each new row once it is on the disk; what `watch` raises ends the training
     there.
@@ -121,6 +123,8 @@ def train_in_folder(
         with Tracker(run, config, report) as tracker:
             tracker.rows(history.records)
         return trained(model, test, history, config.precision)
+    if prepared.devices > 1:
+        return train_on_devices(model, prepared, report, watch, _stop)
     config = config.resolved()
     with run.locked(), sigterm_interrupts():
         before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -217,6 +221,7 @@ def _train(model: nn.Module, prepared: PreparedRun, config: ResolvedConfig, repo
             planned = config.planned_epochs(len(train))
             flops = training_flops(model, config, planned, len(train), run.range_test_batches())
             more: dict[str, Any] = {"images": prepared.images, "processes": processes.count}
+            more["temperature"] = temperature_of(history.final_predictions)
             run.write_summary(history.records, config, train.name, flops, test_accuracy_tta=flipped, **more)
     return result
 
@@ -245,12 +250,12 @@ def train_prepared(prepared: PreparedRun, report: Report = print_wrapped, watch:
     >>> history.complete, classifier.resolution
     (True, 8)
     """
-    train = prepared.train
-    model = build_model(prepared.config, len(train.classes), train, **prepared.start(report))
-    if prepared.config.max_lr == "auto":
+    model = prepared.build_model(report)
+    if prepared.config.max_lr == "auto" and prepared.devices == 1:  # else those that train make it together
         prepared, _, sentence = choose_learning_rate(model, prepared)
         report(sentence)
-    report(f"Run {prepared.run.folder}\n{prepared.config.resolved()}")
+    if prepared.config.max_lr != "auto":
+        report(f"Run {prepared.run.folder}\n{prepared.config.resolved()}")
     return train_in_folder(model, prepared, report, watch)
 
 

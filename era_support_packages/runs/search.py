@@ -1,7 +1,6 @@
 """A search: Optuna draws the values of each trial from what earlier ones gave, and gives up those that fall behind."""
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +11,11 @@ import numpy as np
 
 from era_support_packages.runs.entry import PRUNED_FILE, values_text
 from era_support_packages.runs.folder import Run
-from era_support_packages.runs.preparation import PreparedRun
 from era_support_packages.runs.recording import Watch
 from era_support_packages.runs.sweep_locks import claim, give_back, own_trial
 from era_support_packages.runs.sweep_result import COMPLETE, FAILED, PRUNED, Combination, TrialRun
 from era_support_packages.runs.sweep_values import Range, Space, SweepError
-from era_support_packages.runs.trials import GO_ON, PAUSE, WAITING, Begin, Task, Trainer, Watcher, as_given
+from era_support_packages.runs.trials import GO_ON, WAITING, Begin, Task, Trainer, Watcher, as_given
 from era_support_packages.training.history import EpochRecord
 
 if TYPE_CHECKING:
@@ -43,22 +41,30 @@ def run_search(trainer: Trainer, name: str, count: int) -> list[Combination]:
 
     file = trainer.root / f"{name}.journal"
     with _quiet(optuna):
+        trainer.each(lambda _: _search(optuna, trainer, file, count), range(trainer.count))
         with claim(trainer.root):
-            study = _study(optuna, file, name)
-        while True:
-            with claim(trainer.root):
-                taken = _take(optuna, study, trainer, name, count)
-            if taken is None:
-                if not _running(optuna, study):
-                    return _all_tried(study)
-                trainer.tell_once(WAITING)
-                time.sleep(PAUSE)
-                continue
-            trial, lock = taken
-            try:
-                _train(optuna, study, trial, trainer, count)
-            finally:
-                give_back(lock)
+            return _all_tried(_study(optuna, file, name))
+
+
+def _search(optuna: Any, trainer: Trainer, file: Path, count: int) -> None:
+    """Train one trial after another until none is left; of those at once each has a study of its own."""
+    name = file.stem
+    with claim(trainer.root):
+        study = _study(optuna, file, name)
+    while True:
+        with claim(trainer.root):
+            taken = _take(optuna, study, trainer, name, count)
+        if taken is None:
+            if not _running(optuna, study):
+                return
+            trainer.tell_once(WAITING)
+            trainer.wait()
+            continue
+        trial, lock = taken
+        try:
+            _train(optuna, study, trial, trainer, count)
+        finally:
+            give_back(lock)
 
 
 def _study(optuna: Any, file: Path, name: str) -> Any:
@@ -158,15 +164,14 @@ def _train(optuna: Any, study: Any, trial: Any, trainer: Trainer, count: int) ->
 def _until_trained(trainer: Trainer, task: Task, begin: Begin, watcher: Watcher) -> TrialRun:
     while (run := trainer.train(task, begin, watcher)) is None:
         trainer.tell_once(f"Another process trains the run of {task} now: waiting for it.")
-        time.sleep(PAUSE)
+        trainer.wait()
     return run
 
 
 def _pruning(trial: Any) -> Watcher:
     """Makes what reports each epoch to the study and ends the training of a trial that falls behind, but not after its last."""
 
-    def watcher(prepared: PreparedRun) -> Watch:
-        planned = len(prepared.config.planned_epochs(len(prepared.train)))
+    def watcher(planned: int) -> Watch:
         reported = set(trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
 
         def watch(record: EpochRecord) -> None:
@@ -181,7 +186,7 @@ def _pruning(trial: Any) -> Watcher:
     return watcher
 
 
-def _no_pruning(_: PreparedRun) -> Watch:
+def _no_pruning(_: int) -> Watch:
     def watch(_: EpochRecord) -> None:
         """Later seeds are trained to their end."""
 

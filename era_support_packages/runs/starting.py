@@ -1,17 +1,21 @@
 """Which recipe a run takes where that is left open: by the data, its photos, the machine, and whether there are weights."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from era_support_packages.datasets.batches import batch_count
 from era_support_packages.datasets.sizing import median_side_of
 from era_support_packages.models.libraries import is_library_name
 from era_support_packages.models.pretrained import WeightsError, ensure
 from era_support_packages.runs.data_sets import folder_of_images
+from era_support_packages.system.machine import resolve_device, resolve_precision
 from era_support_packages.system.paths import expanded
 from era_support_packages.training.adapting import is_pretrained
-from era_support_packages.training.config import TrainingConfig
+from era_support_packages.training.config import PreparedConfig, TrainingConfig
 
 FEWEST_STEPS = 200  # of a preset with large batches; the handwritten digits would give it 26
 PHOTO = 48  # px: larger ones suit a network that has learned from photos
@@ -114,3 +118,27 @@ def earlier_run(requested: TrainingConfig, overrides: Mapping[str, Any], name: s
         if (folder / "config.json").is_file():
             return folder
     return None
+
+
+def resources(stored: PreparedConfig, requested: TrainingConfig) -> dict[str, Any]:
+    """Device, precision, workers and threads: as asked for now, else as they were, else what this machine has."""
+
+    def wanted(name: str) -> Any:
+        return getattr(stored if getattr(requested, name) == "auto" else requested, name)
+
+    try:
+        device = resolve_device(wanted("device"))
+    except ValueError:  # it was trained on a device that this machine lacks
+        device = resolve_device("auto")
+    precision = requested.precision
+    if precision == "auto" and stored.device.split(":")[0] == device.type:
+        precision = stored.precision
+    threads = wanted("threads")
+    if requested.threads == "auto" and threads > (os.cpu_count() or 1):
+        threads = torch.get_num_threads()
+    return {
+        "device": str(device),
+        "precision": resolve_precision(precision, device),
+        "workers": wanted("workers"),
+        "threads": threads,
+    }

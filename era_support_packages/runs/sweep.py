@@ -8,12 +8,14 @@ from era_support_packages.runs.data_sets import load_asked
 from era_support_packages.runs.preparation import Report
 from era_support_packages.runs.search import run_search
 from era_support_packages.runs.starting import chosen_preset, data_asked
+from era_support_packages.runs.sweep_jobs import Jobs, SharedTrainer, share_machine
 from era_support_packages.runs.sweep_locks import at_work
 from era_support_packages.runs.sweep_plan import SweepPlan
 from era_support_packages.runs.sweep_result import COMPLETE, FAILED, Combination, SweepResult
 from era_support_packages.runs.sweep_values import SweepError
 from era_support_packages.runs.trials import GO_ON, Task, Trainer, as_given, train_all
 from era_support_packages.system.atomic_file import write_atomically
+from era_support_packages.system.interrupts import sigterm_interrupts
 from era_support_packages.system.plain_error import PlainError
 
 
@@ -21,11 +23,14 @@ class NothingTrainedError(PlainError, RuntimeError):
     """No trial of a sweep came to its end, or the last training did not."""
 
 
-def run_sweep(plan: SweepPlan, data_root: str | None, report: Report) -> SweepResult:
+def run_sweep(plan: SweepPlan, data_root: str | None, report: Report, jobs: int | str = 1) -> SweepResult:
     """Train all trials of a checked plan, choose, train the choice on all images, and write `NAME.json` beside the runs.
 
     What is finished already is not trained again, and what another process trains is left to it and waited for. After Ctrl-C a
     sentence says how to go on.
+
+    jobs: how many processes train trials at once, each with a GPU or a share of the threads; "all" is one for each GPU, or for
+    each thread of a CPU. One that ends is named, and another one takes its trial, once. Ctrl-C and SIGTERM end all.
 
     Raises `SweepError` and `ValueError` for what cannot be done as asked, before anything runs, `NothingTrainedError` where no
     combination came to its end, and what `train_prepared` raises, but for a trial that diverges or does not fit into the
@@ -40,9 +45,12 @@ def run_sweep(plan: SweepPlan, data_root: str | None, report: Report) -> SweepRe
         plan.check()
     trainer = Trainer(plan, data, data_root, report)
     trainer.check()
-    with at_work(trainer.root):
+    shared = share_machine(jobs, fixed.get("device"))
+    with at_work(trainer.root, alone=shared.count == 1):
         try:
-            return _sweep(trainer)
+            if shared.count == 1:
+                return _sweep(trainer)
+            return _sweep_shared(trainer, shared)
         except KeyboardInterrupt:
             report(f"The sweep was stopped. {GO_ON}")
             raise
@@ -50,6 +58,17 @@ def run_sweep(plan: SweepPlan, data_root: str | None, report: Report) -> SweepRe
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise SweepError(f"There is no room left in {trainer.root} ({error.strerror}): make some. {GO_ON}") from None
+
+
+def _sweep_shared(trainer: Trainer, jobs: Jobs) -> SweepResult:
+    """The same by several processes, which are ended with it."""
+    trainer.report(f"{jobs.count} processes train the trials, each with {jobs.each}.")
+    shared = SharedTrainer.of(trainer, jobs)
+    with sigterm_interrupts():
+        try:
+            return _sweep(shared)
+        finally:
+            shared.seats.close()
 
 
 def _sweep(trainer: Trainer) -> SweepResult:

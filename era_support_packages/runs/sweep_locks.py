@@ -20,15 +20,20 @@ PATIENCE = 120  # seconds; a claim is held for a moment
 
 
 @contextmanager
-def at_work(root: Path) -> Iterator[None]:
+def at_work(root: Path, alone: bool = True) -> Iterator[None]:
     """A sweep is at work in this folder, which is made: beside others, or where the file system has no locks alone.
 
-    Raises `SweepError` where another one may be at work and no lock could keep them apart, and for a folder that cannot be
-    written.
+    alone: whether it is one process. Raises `SweepError` where another one may be at work, or it has several, and no lock could
+    keep them apart, and for a folder that cannot be written.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
         shared = _has_locks(root)
+        if not shared and not alone:
+            raise SweepError(
+                f"{root} lies where files cannot be locked, so that several processes cannot share it: do without --jobs, "
+                "or give another output_dir."
+            )
         if not shared:
             _mark(root / _ALONE)
     except OSError as error:

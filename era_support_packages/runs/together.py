@@ -32,17 +32,24 @@ def prepare_together(processes: Processes, preset: str, data_root: str | None, r
 
     run, config, data = processes.settled(first)
 
-    def load() -> PreparedRun:
-        found = PreparedConfig.from_dict({**config, "device": processes.device(config["device"])})
-        if not run.checkpoint_file.exists():  # which has them
-            ensure(found.model, found.pretrained, found.weights)
-        data_set = load_fitted(found.dataset, data_root, found.skip_broken, fitting_of(found), found.stream)
-        changes = data_fingerprint(*data_set).changes(DataFingerprint.from_dict(data)) if data else ""
-        if changes:
-            raise DatasetError(f"The data here is not that of the first process: {changes}. Give all of them the same.")
-        return with_its_statistics(run, found, split_data(*data_set, found), processes)
+    return processes.together(lambda: own[0] if own else load_prepared(processes, run, config, data, data_root))
 
-    return processes.together(lambda: own[0] if own else load())
+
+def load_prepared(
+    processes: Processes, run: Run, config: dict[str, Any], data: dict[str, Any], data_root: str | None
+) -> PreparedRun:
+    """A run that another process prepared, with the data that is found here.
+
+    config, data: what that one has, as plain values; no data where it kept no fingerprint. Raises `DatasetError` for other data.
+    """
+    found = PreparedConfig.from_dict({**config, "device": processes.device(config["device"])})
+    if not run.checkpoint_file.exists():  # which has them
+        ensure(found.model, found.pretrained, found.weights)
+    data_set = load_fitted(found.dataset, data_root, found.skip_broken, fitting_of(found), found.stream)
+    changes = data_fingerprint(*data_set).changes(DataFingerprint.from_dict(data)) if data else ""
+    if changes:
+        raise DatasetError(f"The data here is not that of the first process: {changes}. Give all of them the same.")
+    return with_its_statistics(run, found, split_data(*data_set, found), processes)
 
 
 def train_together(

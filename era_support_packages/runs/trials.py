@@ -3,7 +3,7 @@
 import itertools
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ PAUSE = 2.0  # seconds between looks at what another process trains
 GO_ON = "Give the same command again to go on: what is finished is not trained again."
 WAITING = "All that is left is being trained by other processes: waiting for them."
 Begin = Callable[[Run], None]
-Watcher = Callable[[PreparedRun], Watch]
+Watcher = Callable[[int], Watch]  # of a run of so many epochs
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Trainer:
     def train(self, task: Task, begin: Begin | None = None, watcher: Watcher | None = None) -> TrialRun | None:
         """The run, trained where it is not yet finished; None while another process trains it.
 
-        begin: is given the run before it is trained, or found finished. watcher: makes from the prepared run what gets its rows.
+        begin: is given the run before it is trained, or found finished. watcher: makes what gets its rows.
         What diverges or does not fit into the memory is a run with a `problem`.
         """
         lines: list[str] = []
@@ -116,12 +116,27 @@ class Trainer:
         if watcher is None:  # what a search gave up is trained to its end
             (run.folder / PRUNED_FILE).unlink(missing_ok=True)
         try:
-            train_prepared(prepared, self._warn, None if watcher is None else watcher(prepared))
+            planned = len(prepared.config.planned_epochs(len(prepared.train)))
+            train_prepared(prepared, self._warn, None if watcher is None else watcher(planned))
         except RunBusyError:
             return None
         except (TrainingDivergedError, OutOfMemoryError) as error:
             return TrialRun(run.name, task.seed, problem=str(error))
         return _outcome(run, task.seed)
+
+    @property
+    def count(self) -> int:
+        """How many trials are trained at once."""
+        return 1
+
+    def each(self, work: Callable[[int], None], numbers: Iterable[int]) -> None:
+        """Do the work for each of the numbers."""
+        for number in numbers:
+            work(number)
+
+    def wait(self) -> None:
+        """For what others train."""
+        time.sleep(PAUSE)
 
     def tell_once(self, *lines: str) -> None:
         """Report what was not reported before."""
@@ -146,33 +161,37 @@ def train_all(trainer: Trainer, tasks: Sequence[Task], noun: str) -> list[TrialR
     """The runs of these tasks in their order; those that another process trains are looked at again after the others."""
     found: dict[int, TrialRun] = {}
     spent: list[float] = []  # seconds of each that was trained now
+
+    def train(position: int) -> None:
+        name = f"{noun} {position + 1} of {len(tasks)}"
+        label = f"{name}: {tasks[position]}"
+        trained: list[str] = []
+
+        def begin(run: Run) -> None:
+            if not run.finished:
+                trained.append(run.name)
+                trainer.tell_once(label)
+
+        started = time.perf_counter()
+        run = trainer.train(tasks[position], begin)
+        if run is None:
+            trainer.tell_once(f"{label} is being trained by another process: left to that one.")
+            return
+        found[position] = run
+        if trained:
+            spent.append(time.perf_counter() - started)
+            whose = "  " if trainer.count == 1 else f"{name}: "
+            trainer.report(f"{whose}{_said(run)}{_time(spent, len(tasks) - len(found), trainer.count)}.")
+        else:
+            trainer.report(f"{label}: {_said(run)}, trained before.")
+
     left = list(range(len(tasks)))
     while left:
-        for position in left:
-            label = f"{noun} {position + 1} of {len(tasks)}: {tasks[position]}"
-            trained: list[str] = []
-
-            def begin(run: Run, label: str = label, trained: list[str] = trained) -> None:
-                if not run.finished:
-                    trained.append(run.name)
-                    trainer.tell_once(label)
-
-            started = time.perf_counter()
-            run = trainer.train(tasks[position], begin)
-            if run is None:
-                trainer.tell_once(f"{label} is being trained by another process: left to that one.")
-                continue
-            found[position] = run
-            if trained:
-                spent.append(time.perf_counter() - started)
-            if trained:
-                trainer.report(f"  {_said(run)}{_time(spent, len(tasks) - len(found))}.")
-            else:
-                trainer.report(f"{label}: {_said(run)}, trained before.")
+        trainer.each(train, left)
         waiting = [position for position in left if position not in found]
         if waiting and len(waiting) == len(left):
             trainer.tell_once(WAITING)
-            time.sleep(PAUSE)
+            trainer.wait()
         left = waiting
     return [found[position] for position in range(len(tasks))]
 
@@ -185,8 +204,9 @@ def _said(run: TrialRun) -> str:
     return f"{run.test_accuracy:.2f} % of the test images"
 
 
-def _time(spent: Sequence[float], rest: int) -> str:
+def _time(spent: Sequence[float], rest: int, at_once: int) -> str:
     """How long the last one took, and how long the others will."""
     took = f" in {duration(spent[-1])}"
     others = "the last one" if rest == 1 else f"the other {rest}"
-    return f"{took}; about {duration(sum(spent) / len(spent) * rest)} for {others}" if rest else took
+    seconds = sum(spent) / len(spent) * max(rest / at_once, 1)
+    return f"{took}; about {duration(seconds)} for {others}" if rest else took

@@ -12,6 +12,8 @@ from types import FrameType
 class Terminated(KeyboardInterrupt):
     """SIGTERM arrived: what Ctrl-C is to a person, it is to a machine that is being shut down."""
 
+    exit_code = 143
+
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:

@@ -49,9 +49,14 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return "bf16" if device.type == "cpu" and _bf16_is_faster() else "fp32"
 
 
+BF16_TOLD = "_ERA_BF16_IS_FASTER"  # environment, "1" or "0": what a process found out for those that it starts
+
+
 @functools.cache  # timed once: on a busy machine a second look may say otherwise, and runs of one process would not be alike
 def _bf16_is_faster() -> bool:
     """Whether a typical convolution of the network runs at least 1.2 times faster in bf16 on this CPU (well under a second)."""
+    if (told := os.environ.get(BF16_TOLD)) in ("0", "1"):
+        return told == "1"
     supported = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     if not supported:  # emulated, bf16 is 15 times slower: not even worth timing
         return False

@@ -32,3 +32,8 @@ def unusable(path: str | os.PathLike[str]) -> str:
     except ValueError as error:  # a null byte
         return str(error)
     return ""
+
+
+def printable_path(path: Path) -> str:
+    """A path as text that can be printed and written, whatever its bytes."""
+    return str(path).encode("utf-8", "backslashreplace").decode()

@@ -7,7 +7,7 @@ order.
 
 import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -119,6 +119,14 @@ class Processes:
         if self.count > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0, group=self.group)
+
+    def share_out(self, parts: Sequence[Tensor]) -> None:
+        """Overwrite each of the tensors, one for each process, by what that one has in it."""
+        if self.count > 1:
+            full = [(rank, part) for rank, part in enumerate(parts) if len(part)]
+            for work in [dist.broadcast(part, src=rank, group=self.group, async_op=True) for rank, part in full]:
+                if work is not None:  # it is for processes outside of the group
+                    work.wait()
 
     def parallel(self, network: nn.Module) -> nn.Module:
         """The network with the gradients averaged over all processes as they are computed; the weights are the first's.

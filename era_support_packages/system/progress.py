@@ -44,3 +44,33 @@ def progress_bar(total: float | None, description: str = "", unit: str = "it", *
     kind = _NotebookBar if in_notebook() else tqdm
     options |= {"leave": False, "mininterval": 0.5, "dynamic_ncols": not in_notebook()}
     return kind(total=total, desc=description, unit=unit, **options)
+
+
+class TextBar:
+    """A bar that another process draws, shown here by the text that it writes: in a notebook in one display, else on stderr."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def __enter__(self) -> "TextBar":
+        if in_notebook():
+            from IPython.display import display
+
+            self._handle = display({"text/plain": ""}, raw=True, display_id=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
+
+    def write(self, text: str) -> None:
+        """Show what the bar writes."""
+        if self._handle is None:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        elif shown := text.strip("\r\n "):
+            self._handle.update({"text/plain": shown}, raw=True)
+
+    def clear(self) -> None:
+        """Leave no trace of it."""
+        if self._handle is not None:
+            self._handle.update({"text/plain": ""}, raw=True)

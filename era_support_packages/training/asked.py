@@ -11,6 +11,7 @@ from era_support_packages.training.presets import PRESETS
 if TYPE_CHECKING:
     from era_support_packages.training.config import ConfigValues, TrainingConfig
 
+SMOKE_PASSES = 10
 NOT_IN_THE_NAME = ("run_name", "output_dir", "device", "stream", "workers", "threads", "cuda_graph", "skip_broken", "tracker")
 
 
@@ -49,3 +50,11 @@ def differences(asked: "ConfigValues", stored: "ConfigValues") -> list[str]:
         for name in own
         if name not in NOT_IN_THE_NAME and own[name] not in ("auto", other[name])
     ]
+
+
+def in_few_passes(asked: "TrainingConfig", given: Mapping[str, Any], training_images: int) -> "TrainingConfig":
+    """For very few images the preset "smoke" in ten passes, where its number of images would make hundreds of them."""
+    its_own = asked.preset_name == "smoke" and all(given.get(name) is None for name in ("epochs", "train_images", "max_epochs"))
+    if its_own and asked.train_images is not None and asked.train_images > SMOKE_PASSES * training_images:
+        return asked.replace(max_epochs=SMOKE_PASSES)
+    return asked

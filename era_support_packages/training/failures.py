@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from era_support_packages.datasets.fitting import IMAGE_SIZE
 from era_support_packages.system.plain_error import PlainError
 from era_support_packages.training.config import ConfigValues
 from era_support_packages.training.plan import PlannedEpoch
@@ -63,11 +64,22 @@ def device_failed(error: BaseException, config: ConfigValues, done: int, planned
     )
 
 
+def way_out(config: ConfigValues) -> str:
+    """What makes a step smaller, as part of a sentence."""
+    size = config.batch_size
+    ways = [f"set batch_size={size // 2} (and halve max_lr with it)" if size >= 4 else "choose a smaller model"]
+    if isinstance(config.image_size, int) and config.image_size > IMAGE_SIZE:
+        ways.append("give a smaller image_size")
+    if config.precision == "fp32" and config.device.startswith("cuda"):
+        ways.append("set precision='auto'")
+    return f"{', '.join(ways[:-1])}{' or ' * (len(ways) > 1)}{ways[-1]} and run again"
+
+
 def out_of_memory(model: nn.Module, config: ConfigValues) -> OutOfMemoryError:
     """Free what the step that did not fit has left, and the error that says what to do."""
     model.zero_grad(set_to_none=True)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    size = config.batch_size
-    way_out = f"set batch_size={size // 2} (and halve max_lr with it)" if size >= 4 else "choose a smaller model"
-    return OutOfMemoryError(f"The memory of {config.device!r} is full at batch_size={size}: {way_out} and run again.")
+    pixels = max(pixels for pixels, _ in config.resolutions)
+    large, ways = f" and {pixels:g} px" if pixels > IMAGE_SIZE else "", way_out(config)
+    return OutOfMemoryError(f"The memory of {config.device!r} is full at batch_size={config.batch_size}{large}: {ways}.")

@@ -37,6 +37,7 @@ from era_support_packages.training.sharing import (
     settled_config,
     share_statistics,
 )
+from era_support_packages.training.trial import require_memory
 
 
 def fit(
@@ -115,6 +116,7 @@ def _fit(
         return History(tuple(records), config, said, len(planned))
     if config.device == "cpu":
         keep_freed_memory()
+    require_memory(model, train, config, left, processes)
     held_out = 0 if validation is None else len(validation)
     tested = len(test) if config.final_test else 0
     seconds = predicted_seconds(config, left, tested, seconds_per_image(model, config, processes), held_out)

@@ -1,11 +1,13 @@
 """Muon: momentum whose steps for the filters of convolutions are made orthogonal."""
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from era_support_packages.system.processes import ALONE, Processes
+from era_support_packages.training.muon_sharing import exchange, is_faster_shared, owners
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, chosen for a steep start (Jordan 2024)
 ITERATIONS = 3  # no worse than 5 where they were compared (benchmarks/README.md), at three fifths of the products
@@ -41,6 +43,7 @@ class Muon(torch.optim.Optimizer):
     After Jordan 2024, airbench94_muon, which also keeps the length.
     """
 
+    processes: Processes = ALONE  # those that take the same step, and may share out its products
     _step_supports_amp_scaling = True  # a gradient scaler hands over `grad_scale` and `found_inf` instead of skipping the step
 
     def __init__(self, groups: Iterable[dict[str, Any]], lr: float, momentum: float) -> None:
@@ -71,7 +74,7 @@ class Muon(torch.optim.Optimizer):
         buffers = [self.state[weight]["momentum_buffer"] for weight in weights]
         torch._foreach_mul_(buffers, momentum if skip is None else torch.where(skip, 1.0, momentum))
         torch._foreach_add_(buffers, gradients)
-        directions = _orthogonalized_by_shape(weights, torch._foreach_add(gradients, buffers, alpha=momentum))
+        directions = _orthogonalized(weights, torch._foreach_add(gradients, buffers, alpha=momentum), self.processes)
         lengths = torch.stack(torch._foreach_norm(weights))
         shares = rate * lengths / (torch.stack(torch._foreach_norm(directions)) + TINY)
         for weight, direction, share in zip(weights, directions, shares.unbind(), strict=True):
@@ -79,23 +82,38 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_mul_(weights, list((lengths / (torch.stack(torch._foreach_norm(weights)) + TINY)).unbind()))
 
 
-def _orthogonalized_by_shape(weights: Sequence[Tensor], directions: Sequence[Tensor]) -> list[Tensor]:
+def _orthogonalized(weights: Sequence[Tensor], directions: Sequence[Tensor], processes: Processes) -> list[Tensor]:
     """The directions orthogonalized as matrices (outputs, all else), those of one shape in one product; shaped as the weights.
 
     A matrix has its columns in the order that the weights' memory has, so that nothing needs to be rearranged; to what comes out
-    of them their order makes no difference.
+    of them their order makes no difference. Several processes on CPUs compute each matrix by itself, so that its bits do not
+    depend on who computes it.
     """
-    by_shape: dict[tuple[int, int], list[int]] = {}
-    for number, weight in enumerate(weights):
-        by_shape.setdefault((len(weight), math.prod(weight.shape[1:])), []).append(number)
+    orders = [_order_in_memory(weight) for weight in weights]
+    matrices = [direction.permute(order).flatten(1) for direction, order in zip(directions, orders, strict=True)]
+    shapes = [(len(matrix), matrix.shape[1]) for matrix in matrices]
+    kind = weights[0].device.type
+    shared = is_faster_shared(shapes, processes.count, ITERATIONS, kind)
+    whose = owners(shapes, processes.count, ITERATIONS) if shared else [processes.rank] * len(shapes)
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for number, shape in enumerate(shapes):
+        if whose[number] == processes.rank:
+            alike.setdefault((*shape, number) if processes.count > 1 and kind == "cpu" else shape, []).append(number)
     found: dict[int, Tensor] = {}
-    for numbers in by_shape.values():
-        orders = [_order_in_memory(weights[number]) for number in numbers]
-        matrices = [directions[number].permute(order).flatten(1) for number, order in zip(numbers, orders, strict=True)]
-        for number, order, matrix in zip(numbers, orders, orthogonalized(torch.stack(matrices)), strict=True):
-            back = sorted(range(len(order)), key=order.__getitem__)
-            found[number] = matrix.view([weights[number].shape[axis] for axis in order]).permute(back)
-    return [found[number] for number in range(len(weights))]
+    for numbers in alike.values():
+        results = orthogonalized(torch.stack([matrices[number] for number in numbers]))
+        if processes.count > 1:  # as they are where they come from another: their order in memory decides the bits of their norm
+            results = results.contiguous()
+        found |= zip(numbers, results, strict=True)
+    if shared:
+        exchange(found, shapes, whose, matrices[0], processes)
+    return [_shaped(found[number], weight, order) for number, (weight, order) in enumerate(zip(weights, orders, strict=True))]
+
+
+def _shaped(matrix: Tensor, weight: Tensor, order: Sequence[int]) -> Tensor:
+    """A matrix as the weight is shaped, whose axes stand in that order in memory."""
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return matrix.view([weight.shape[axis] for axis in order]).permute(back)
 
 
 def _order_in_memory(weight: Tensor) -> list[int]:
@@ -116,6 +134,10 @@ class MuonWithSGD(torch.optim.Optimizer):
         self.muon = Muon(groups, lr, momentum)
         super().__init__(groups, {**self.sgd.defaults, "orthogonal": False})
         self._step_supports_amp_scaling = bool(fused)
+
+    def share_among(self, processes: Processes) -> None:
+        """Let the processes that take the same steps share out Muon's products where that is faster; the weights stay equal."""
+        self.muon.processes = processes
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy is made of: PyTorch's own method knows of no parts."""

@@ -2,6 +2,7 @@
 
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from era_support_packages.system.processes import Processes
@@ -9,6 +10,25 @@ from era_support_packages.training.config import ConfigValues, PreparedConfig, R
 
 Config = TypeVar("Config", bound=PreparedConfig)
 LOOK_EVERY = 50  # steps: how often several processes bring their losses together within an epoch
+
+
+def process_count(devices: int | str, asked: str, device: torch.device) -> int:
+    """How many processes train on so many devices of this machine: "all" is one for each GPU, and one where there is none.
+
+    asked: the device of the configuration; device: what it is here. Raises `ValueError` where there are not as many GPUs, and for
+    several where one GPU is named.
+    """
+    gpus = torch.cuda.device_count() if device.type == "cuda" else 0
+    count = max(gpus, 1) if devices == "all" else int(devices)
+    if count == 1:
+        return 1
+    if device.type == "cuda" and asked not in ("auto", "cuda"):
+        raise ValueError(f"device is {asked!r} and devices is {devices!r}: set device to 'cuda', or devices to 1.")
+    if device.type == "cuda" and count > gpus:
+        raise ValueError(f"devices is {devices!r}, but this machine has {gpus} CUDA GPU{'s' * (gpus > 1)}: set devices to 'all'.")
+    if device.type not in ("cuda", "cpu"):
+        raise ValueError(f"devices is {devices!r}, but {device.type!r} is one device: set devices to 1, or device to 'cpu'.")
+    return count
 
 
 def require_shares(config: ConfigValues, training_images: int, processes: Processes) -> None:

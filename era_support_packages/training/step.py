@@ -12,6 +12,7 @@ from era_support_packages.system.machine import autocast, resolve_device
 from era_support_packages.system.processes import ALONE, Processes
 from era_support_packages.training.config import ResolvedConfig
 from era_support_packages.training.cuda_graph import GraphedPass
+from era_support_packages.training.muon import MuonWithSGD
 from era_support_packages.training.sharing import parallel_network
 
 # what draws random numbers on the device, which a recorded step must not
@@ -37,6 +38,8 @@ class TrainingStep:
         self.model, self.optimizer, self.config, self.scheduler = model, optimizer, config, scheduler
         self.head_only = head_only
         self.processes = processes
+        if isinstance(optimizer, MuonWithSGD):
+            optimizer.share_among(processes)
         self.device = resolve_device(config.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         parallel = parallel_network(model, config, processes)  # the same weights; the model itself stays as it is

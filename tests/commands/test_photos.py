@@ -1,10 +1,12 @@
 """Photos from the command line: which are read, what is written, what is left alone."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.special import softmax
 
 from era_support_packages.commands.command_line import main
 
@@ -42,14 +44,22 @@ def test_the_broken_are_named_and_the_others_explained(photos, here, capsys):
     assert {path.name: path.stat().st_mtime_ns for path in (here / "out").iterdir()} == before
 
 
-def test_predictions_are_those_of_the_classifier(photos, here, capsys):
+@pytest.mark.parametrize("temperature", [None, 2.0])
+def test_predictions_are_those_of_the_classifier_by_the_temperature_that_the_run_kept(temperature, photos, here, capsys):
     from era_support_packages import Classifier
 
-    assert main(["predict", "runs/first", "photos/0.png", "photos/1.png", "--out", "said"]) == 0
+    summary = here / "runs" / "first" / "summary.json"
+    kept = json.loads(summary.read_text())
+    assert kept["temperature"] > 0
+    summary.write_text(json.dumps({**kept, "temperature": temperature}))
+    assert main(["predict", "first", "photos/0.png", "photos/1.png", "--out", "said"]) == 0
+    assert f"are {'uncalibrated' if temperature is None else 'calibrated: logits are divided by 2.00'}" in capsys.readouterr().out
     rows = list(csv.DictReader((here / "said" / "predictions.csv").read_text().splitlines()))
     said = Classifier.load("runs/first").predict(["photos/0.png", "photos/1.png"])
     assert [row["class_1"] for row in rows] == [said.classes[label] for label in said.predicted]
-    assert [float(row["confidence_1"]) for row in rows] == pytest.approx(said.confidences.tolist(), abs=1e-3)
+    sure = softmax(said.logits.astype(float) / (temperature or 1), axis=1).max(axis=1)
+    assert [float(row["confidence_1"]) for row in rows] == pytest.approx(sure.tolist(), abs=1e-3)
+    assert {row["temperature"] for row in rows} == {"" if temperature is None else "2.0"}
     assert float(rows[0]["confidence_1"]) >= float(rows[0]["confidence_2"]) >= float(rows[0]["confidence_3"])
 
 

@@ -23,7 +23,7 @@ SWEEP = ["sweep", *TINY]
 def small(tmp_path, monkeypatch):
     """An empty working folder, and a network of a few channels."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(recording, "build_model", lambda *_: tiny_network(classes=10))
+    monkeypatch.setattr(recording.PreparedRun, "build_model", lambda *_: tiny_network(classes=10))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ UNTESTED = ["train", *TINY, "--validation", "0.1", "--final-test", "false", "--t
 def runs(tmp_path, monkeypatch, capsys):
     """Two runs that were never tested, `one` and `two`, and `tested`, with the record that the first printed."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(recording, "build_model", lambda *_: tiny_network(classes=10))
+    monkeypatch.setattr(recording.PreparedRun, "build_model", lambda *_: tiny_network(classes=10))
     assert main([*UNTESTED, "--run-name", "one", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert main([*UNTESTED, "--run-name", "two", "--seed", "1"]) == 0

@@ -63,10 +63,10 @@ def steps(loaded, monkeypatch) -> Steps:
     """A network of a few channels in place of every other; the steps of those that are built."""
     seen = Steps()
 
-    def build(config: TrainingConfig, classes: int, train: ImageDataset | None = None) -> nn.Module:
-        return seen.watch(tiny_network(classes, config.seed))
+    def build(prepared: recording.PreparedRun, _: object) -> nn.Module:
+        return seen.watch(tiny_network(len(prepared.train.classes), prepared.config.seed))
 
-    monkeypatch.setattr(recording, "build_model", build)
+    monkeypatch.setattr(recording.PreparedRun, "build_model", build)
     return seen
 
 
@@ -268,14 +268,14 @@ class TooLarge(nn.Linear):
 def test_training_that_fails_ends_with_one_sentence_and_another_exit_code(
     network, message, tmp_path, loaded, monkeypatch, capsys
 ):
-    monkeypatch.setattr(recording, "build_model", lambda config, classes, train: network(192, classes))
+    monkeypatch.setattr(recording.PreparedRun, "build_model", lambda run, _: network(192, len(run.train.classes)))
     assert command.main([*SMALL, "--max-lr", "0.5", "--output-dir", str(tmp_path), "--run-name", "broken"]) == 1
     assert capsys.readouterr().err.splitlines()[-1].split("\r")[-1].strip() == f"error: {message}"
     assert files(tmp_path / "broken") == ["config.json", "data.json"]
 
 
 def test_a_program_error_is_not_hidden(loaded, monkeypatch):
-    monkeypatch.setattr(recording, "build_model", raising(RuntimeError("a fault of ours")))
+    monkeypatch.setattr(recording.PreparedRun, "build_model", raising(RuntimeError("a fault of ours")))
     with pytest.raises(RuntimeError, match="a fault of ours"):
         command.main([*SMALL])
 

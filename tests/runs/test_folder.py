@@ -114,6 +114,7 @@ def test_summary_json(run):
         "epochs": 2,
         "test_accuracy": 66.0,
         "test_accuracy_tta": 67.5,
+        "temperature": 1.25,
         "start": "random weights",
         "pflops": 0.167,
         "seconds": 3.75,
@@ -123,14 +124,14 @@ def test_summary_json(run):
         "processes": 1,
         "data": None,
     }
-    values = run.write_summary(RECORDS, CONFIG, "colours", flops=167 * 10**12, test_accuracy_tta=67.5)
+    values = run.write_summary(RECORDS, CONFIG, "colours", flops=167 * 10**12, test_accuracy_tta=67.5, temperature=1.25)
     assert list(values.items()) == list(expected.items())
     assert run.summary() == json.loads((run.folder / "summary.json").read_text()) == expected
     assert run.write_summary(RECORDS, CONFIG, "colours", flops=0)["test_accuracy_tta"] is None
     for records, seconds in ((RECORDS[:1], 1.5), ((), 0)):  # a stopped run has no test accuracy
         run.write_summary(records, CONFIG, "colours", flops=0, complete=False)
         changed = {"complete": False, "epochs": len(records), "seconds": seconds, "pflops": 0}
-        assert run.summary() == {**expected, **changed, "test_accuracy": None, "test_accuracy_tta": None}
+        assert run.summary() == {**expected, **changed, "test_accuracy": None, "test_accuracy_tta": None, "temperature": None}
 
 
 def test_config_json_comes_back(run):

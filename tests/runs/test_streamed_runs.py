@@ -20,6 +20,7 @@ from era_support_packages.evaluation import most_confused, suspicious_labels
 from era_support_packages.runs import PreparedRun, compare, prepare, recording, train_in_folder
 from era_support_packages.runs.folder import RunError
 from era_support_packages.runs.repeating import needed_values
+from era_support_packages.system import memory
 from era_support_packages.system.processes import Processes
 from era_support_packages.training.checkpoint import Checkpoint
 from era_support_packages.trust import sanity, shortcut
@@ -212,15 +213,16 @@ def test_two_streamed_runs_are_compared(photos):
 
 
 def test_data_says_which_way_training_takes(photos, monkeypatch, capsys):
+    assert command_line.main(["data", str(photos), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    size, decoded = found["image_size"], 30 * found["image_size"] ** 2 * 3
+    assert (found["training"]["streamed"], found["training"]["decoded_bytes"]) == (False, decoded)
+    for module in (sizing, memory):
+        monkeypatch.setattr(module, "free_memory", lambda: 3 * decoded - 1)
     assert command_line.main(["data", str(photos)]) == 0
     said = capsys.readouterr().out
-    assert "In training: photos: image_size is 48 px" in said
-    assert "30 images of 48x48 px (0 megapixels) take 0 MB decoded, no more than a third of" in said
-    assert "they are held in memory." in said
-    monkeypatch.setattr(sizing, "free_memory", lambda: 3 * 30 * 40 * 40 * 3)
-    assert command_line.main(["data", str(photos), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["training"]
-    assert found == {"image_size": 48, "streamed": True, "decoded_bytes": 30 * 48 * 48 * 3, "free_bytes": 3 * 30 * 40 * 40 * 3}
+    assert f"In training, 30 images of {size}x{size} px (0 megapixels) take 0 MB decoded, more than a third of" in said
+    assert "each is decoded when it is used, by workers." in said
 
 
 def test_ctrl_c_in_a_stream_ends_as_always(photos, monkeypatch):

@@ -18,7 +18,7 @@ def small(monkeypatch):
     """24 and 10 images in place of every data set, and a network of a few channels."""
     data = colored_images(24), colored_images(10, split="test", seed=1)
     monkeypatch.setattr(loading, "load", lambda *_, **__: data)
-    monkeypatch.setattr(recording, "build_model", lambda *_: tiny_network())
+    monkeypatch.setattr(recording.PreparedRun, "build_model", lambda *_: tiny_network())
 
 
 CHANGES = {

@@ -91,7 +91,7 @@ def test_a_trial_left_running_goes_on_in_its_folder(tmp_path, trained, monkeypat
 
 def test_a_trial_that_another_process_has_is_left_to_it(tmp_path, monkeypatch):
     free, lines, pauses = search.own_trial, [], []
-    monkeypatch.setattr(search.time, "sleep", pauses.append)
+    monkeypatch.setattr(trials.time, "sleep", pauses.append)
     run_sweep(plan(tmp_path, 1), None, lines.append)
     study = studied(tmp_path)
     study.ask()

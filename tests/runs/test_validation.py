@@ -145,7 +145,7 @@ def test_every_command_line_and_the_notebook_reach_it(
     assert parse([("validation", "0.1")]) == {"validation": 0.1}
     given = Parameters.collect({"validation": 0.1})
     assert (given.overrides["validation"], given.for_papermill()) == (0.1, {"more": {"validation": 0.1}})
-    monkeypatch.setattr(recording, "build_model", lambda *_: tiny_network())
+    monkeypatch.setattr(recording.PreparedRun, "build_model", lambda *_: tiny_network())
     options = ["--preset", "smoke", "--dataset", "digits", "--epochs", "1", "--batch-size", "8", "--validation", "0.25"]
     options += ["--resolutions", "[[8, 1.0]]", "--output-dir", str(tmp_path), "--device", "cpu", "--precision", "fp32"]
     assert command.main(options) == 0

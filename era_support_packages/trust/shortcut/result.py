@@ -17,7 +17,7 @@ _HITS = Column("hits", ".1f", factor=100, ends=".0f")
 
 @dataclass(frozen=True, eq=False)
 class ShortcutTest(Readable):
-    """How well maps find a planted mark in N test images of other classes, which carry it at random places.
+    """How well maps find a planted mark in N images of other classes, which carry it at random places.
 
     >>> import torch
     >>> from torch import nn
@@ -37,7 +37,7 @@ class ShortcutTest(Readable):
     noise: Score
     """independent noise in every pixel"""
     indices: np.ndarray
-    """int64 (N,): the test images, in the drawn order"""
+    """int64 (N,): the images of the split, in the drawn order"""
     marks: Marks
     """where the mark is in each of them"""
     to_class: Interval
@@ -48,6 +48,8 @@ class ShortcutTest(Readable):
     example: np.ndarray
     """uint8 (r, r, 3): the first of the marked images"""
     seed: int
+    split: str = "test"
+    """whose images these are: "test", or "validation" for a run that was stopped before its test images were looked at"""
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -80,9 +82,9 @@ class ShortcutTest(Readable):
             compared = (score.hit_share.estimate for score in (maps.ceiling, maps.control, maps.other_image))
             rows.append((maps.method, maps.layer, _grid(maps), maps.planted.hit_share, *compared, maps.verdict))
         caption = (
-            f"Percent of {len(self)} marked test images; in brackets 95 % intervals. hits: the map's maximum lies in the mark. "
-            "ceiling: hits of the mark itself, seen through the layer's grid. control: hits of the untouched network's maps. "
-            "other: hits of another image's mark."
+            f"Percent of {len(self)} marked {self.split} images; in brackets 95 % intervals. hits: the map's maximum lies in the "
+            "mark. ceiling: hits of the mark itself, seen through the layer's grid. control: hits of the untouched network's "
+            "maps. other: hits of another image's mark."
         )
         return Table(columns, tuple(rows), caption)
 
@@ -100,9 +102,9 @@ class ShortcutTest(Readable):
         side = self.marks.resolution
         rows.append(("pixel noise", "", f"{side}x{side}", *_scores(self.noise), None))
         caption = (
-            f"Percent of {len(self)} marked test images; in brackets 95 % intervals. hits: the map's maximum lies in the mark. "
-            "near: within half a cell of it. energy: the share of the map's sum in the mark. constant: maps without a maximum, "
-            "which count as misses. ceiling: the mark itself, seen through the layer's grid."
+            f"Percent of {len(self)} marked {self.split} images; in brackets 95 % intervals. hits: the map's maximum lies in the "
+            "mark. near: within half a cell of it. energy: the share of the map's sum in the mark. constant: maps without a "
+            "maximum, which count as misses. ceiling: the mark itself, seen through the layer's grid."
         )
         columns = (_HITS, Column("near", ".1f", factor=100), Column("energy", ".1f", factor=100), Column("constant", "d"))
         return Table((*_MAP, *columns), tuple(rows), caption)

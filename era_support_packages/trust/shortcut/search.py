@@ -89,7 +89,8 @@ def find(
     noise = _compared(sample, (planted.resolution, planted.resolution), seed)[1]
     first = next(sample.batches())[1][:1]
     example = unnormalize(first, planted.classifier.mean, planted.classifier.std)[0]
-    return ShortcutTest(tuple(rows), noise, sample.indices, sample.marks, to_class, to_class_untouched, planted, example, seed)
+    found = sample.indices, sample.marks, to_class, to_class_untouched, planted, example, seed
+    return ShortcutTest(tuple(rows), noise, *found, split=test.split)
 
 
 def image_passes(count: int, *, methods: Sequence[str] = ("gradcam", "hirescam")) -> int:
