@@ -20,7 +20,8 @@ EXTRAS = {  # what requirements-dev.txt declares: `make run` installs it too, an
     "evaluation/tables.py": {"pandas"},
     "runs/search.py": {"optuna"},
 }
-OPTIONAL = {  # used where they are installed, and named where they are not
+OPTIONAL = {
+    "plots/photo_upload.py": {"google"},  # used where they are installed, and named where they are not
     "datasets/decoding.py": {"pillow_heif"},
     "models/libraries.py": {"timm"},
     "models/pretrained.py": {"timm"},
