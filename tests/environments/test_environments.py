@@ -20,11 +20,11 @@ EXTRAS = {  # what requirements-dev.txt declares: `make run` installs it too, an
     "evaluation/tables.py": {"pandas"},
     "runs/search.py": {"optuna"},
 }
-OPTIONAL = {
-    "plots/photo_upload.py": {"google"},  # used where they are installed, and named where they are not
+OPTIONAL = {  # used where they are installed, and named where they are not
     "datasets/decoding.py": {"pillow_heif"},
     "models/libraries.py": {"timm"},
     "models/pretrained.py": {"timm"},
+    "plots/photo_upload.py": {"google"},
     "runs/exporting.py": {"onnx", "onnxruntime", "safetensors"},
     "system/memory.py": {"psutil"},
     "system/tensor_file.py": {"safetensors"},
