@@ -1,5 +1,6 @@
 """Which recipe a run takes where that is left open: by the data, its photos, the machine, and whether there are weights."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,8 @@ def earlier_run(requested: TrainingConfig, overrides: Mapping[str, Any], name: s
     if requested.run_name is not None or (root / requested.default_run_name(name)).exists():
         return None
     for preset in ("cpu", "fast"):
-        folder = root / TrainingConfig.preset(preset, **overrides).default_run_name(name)
-        if (folder / "config.json").is_file():
-            return folder
+        with contextlib.suppress(ValueError):  # values that do not go with it
+            folder = root / TrainingConfig.preset(preset, **overrides).default_run_name(name)
+            if (folder / "config.json").is_file():
+                return folder
     return None

@@ -65,11 +65,21 @@ def test_without_weights_auto_trains_from_scratch_and_says_so_everywhere(photos)
     assert again.test.title.endswith(", from scratch")
 
 
-@pytest.mark.parametrize("asked", [{"preset": "finetune"}, {"pretrained": True}, {"preset": "finetune", "pretrained": True}])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"preset": "finetune"},
+        {"pretrained": True},
+        {"preset": "finetune", "pretrained": True},
+        {"pretrained": True, "model": None},  # the preset's
+    ],
+    ids=str,
+)
 def test_what_is_asked_for_by_name_is_refused_in_one_sentence(asked, photos):
     with pytest.raises(WeightsError) as raised:
-        prepare(dataset=str(photos), report=lambda line: None, **SMALL, **asked)
-    assert str(raised.value).startswith(f"The pretrained weights of {NAME} cannot be downloaded")
+        prepare(dataset=str(photos), report=lambda line: None, **{**SMALL, **asked})
+    name = NAME if "model" not in asked else "torchvision/resnet18"
+    assert str(raised.value).startswith(f"The pretrained weights of {name} cannot be downloaded")
     assert not (photos.parent / "runs").exists() or not list((photos.parent / "runs").glob("*/config.json"))
 
 
