@@ -169,3 +169,14 @@ def test_values_are_checked_before_the_data_is_known(values, preset):
     assert named_preset("auto", values) == preset
     assert named_preset("best", values) == "best"
     TrainingConfig.preset(preset, **values)
+
+
+@pytest.mark.parametrize("preset", ["finetune", "scratch", "fast"])
+def test_what_is_left_open_is_counted_before_it_is_shared_out(preset, photos, tmp_path):
+    torch.save(build_network(NAME, 7).state_dict(), tmp_path / "w.pth")
+    own = {"weights": str(tmp_path / "w.pth")} if preset == "finetune" else {"pretrained": False}
+    values = {**SMALL, "train_images": "auto", "batch_size": 8, **own}
+    prepared = prepare(preset, dataset=str(photos), report=lambda line: None, devices=2, **values)
+    assert prepared.config.train_images == {"finetune": 10_000, "scratch": 30_000, "fast": 10_000}[preset]
+    with pytest.raises(ValueError, match="which 2 processes cannot share out evenly"):
+        prepare(preset, dataset=str(photos), report=lambda line: None, devices=2, **{**values, "batch_size": 9})
