@@ -158,8 +158,8 @@ def prepare(
     requested = with_weights(requested, preset, overrides, partial(_is_begun, fingerprint, resume), report)
     count = process_count(devices, requested.device, device)
     together = processes if processes.count > 1 else Processes(count=count)
-    planned = counted(requested, len(train)).replace(device=together.device(str(device)))
-    require_shares(planned, len(train), together)
+    shared = counted(requested, len(train)).replace(device=together.device(str(device)))
+    require_shares(shared, len(train), together)
     if count > 1 and device.type == "cpu" and requested.threads == "auto":
         requested = requested.replace(threads=max(1, torch.get_num_threads() // count))
     begun = partial(with_its_statistics, devices=count, data_root=data_root)
