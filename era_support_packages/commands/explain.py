@@ -46,7 +46,7 @@ def run(options: dict[str, Any]) -> int:
     wanted = options["class_name"]
     if wanted is not None and wanted not in classifier.classes:
         raise CommandLineError(f"The network knows no class {wanted!r}: {nearest_names(wanted, classifier.classes)}")
-    asked = {"target": None if wanted is None else classifier.classes.index(wanted)}
+    asked: dict[str, Any] = {"target": None if wanted is None else classifier.classes.index(wanted)}
     asked |= {"layers": options["layers"], "method": options["method"], "temperature": temperature}
     report, rows, number = reporter(options), list[dict[str, Any]](), 0
     report(how_sure(temperature))

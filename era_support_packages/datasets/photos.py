@@ -40,7 +40,7 @@ def photo_files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
         else:
             raise FileNotFoundError(f"{path} is not there: give image files, or folders of them.")
     if not found:
-        raise ValueError(f"No image is in {', '.join(map(os.fspath, paths))}: give image files, or folders of them.")
+        raise ValueError(f"No image is in {', '.join(os.fspath(path) for path in paths)}: give image files, or folders of them.")
     return list(dict.fromkeys(found))
 
 

@@ -26,11 +26,11 @@ from era_support_packages.runs.data_sets import (
 )
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.same_data import NO_FINGERPRINT, named_run, run_of
-from era_support_packages.runs.starting import FROM_SCRATCH, earlier_run, recipe_for, resources, suited, with_weights
+from era_support_packages.runs.starting import FROM_SCRATCH, counted, recipe_for, resources, suited, tell_of_earlier, with_weights
 from era_support_packages.system.machine import overview, resolve_device, resolve_precision
 from era_support_packages.system.paths import expanded, no_folder
 from era_support_packages.system.processes import ALONE, Processes
-from era_support_packages.training.adapting import OF_PHOTOS, changes
+from era_support_packages.training.adapting import changes
 from era_support_packages.training.asked import in_few_passes
 from era_support_packages.training.config import PreparedConfig, TrainingConfig
 from era_support_packages.training.config_checks import tracker_problem
@@ -162,17 +162,13 @@ def prepare(
     splits = split_data(*data_set, requested)
     train = splits["train"]
     requested = in_few_passes(suited(requested, preset, overrides, len(train), report), overrides, len(train))
-    if (
-        resume
-        and requested.preset_name in OF_PHOTOS
-        and preset == "auto"
-        and (earlier := earlier_run(requested, {**overrides, "dataset": requested.dataset}, train.name))
-    ):
-        report(f"{earlier} holds a run with the preset that 'auto' was before: to go on with it, give that one by name.")
+    if resume and preset == "auto":
+        tell_of_earlier(requested, {**overrides, "dataset": requested.dataset}, train.name, report)
     requested = with_weights(requested, preset, overrides, partial(_is_begun, fingerprint, resume), report)
     count = process_count(devices, requested.device, device)
     together = processes if processes.count > 1 else Processes(count=count)
-    require_shares(requested.replace(device=together.device(str(device))), len(train), together)
+    shared = counted(requested, len(train)).replace(device=together.device(str(device)))
+    require_shares(shared, len(train), together)
     if count > 1 and device.type == "cpu" and requested.threads == "auto":
         requested = requested.replace(threads=max(1, torch.get_num_threads() // count))
     begun = partial(with_its_statistics, devices=count, data_root=data_root)

@@ -1,8 +1,8 @@
 """Which recipe a run takes where that is left open: by the data, its photos, the machine, and whether there are weights."""
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from era_support_packages.models.pretrained import WeightsError, ensure
 from era_support_packages.runs.data_sets import folder_of_images
 from era_support_packages.system.machine import resolve_device, resolve_precision
 from era_support_packages.system.paths import expanded
-from era_support_packages.training.adapting import is_pretrained
+from era_support_packages.training.adapting import OF_PHOTOS, images_shown, is_pretrained
 from era_support_packages.training.config import PreparedConfig, TrainingConfig
 
 FEWEST_STEPS = 200  # of a preset with large batches; the handwritten digits would give it 26
@@ -90,7 +90,8 @@ def suited(
     """For a data set too small for large batches "cpu" where the preset was left open, else what was asked for, with a note."""
     if requested.preset_name not in ("fast", "best"):
         return requested
-    steps = sum(batch_count(epoch.images, requested.batch_size) for epoch in requested.planned_epochs(count))
+    planned = counted(requested, count).planned_epochs(count)
+    steps = sum(batch_count(epoch.images, requested.batch_size) for epoch in planned)
     if steps >= FEWEST_STEPS:
         return requested
     if preset == "auto":
@@ -98,6 +99,14 @@ def suited(
     note = f"Note: the preset {preset!r} takes only {steps} steps on these {count:,} images"
     report(f"{note}; preset='cpu' suits a small data set better.")
     return requested
+
+
+def counted(requested: TrainingConfig, count: int) -> TrainingConfig:
+    """The same with a number for the images that are shown of a data set of `count`, so that its epochs can be planned."""
+    if requested.train_images != "auto":
+        return requested
+    shown = images_shown(requested.preset_name, count, resolve_device(requested.device).type)
+    return requested.replace(train_images=shown)
 
 
 def chosen_preset(
@@ -108,16 +117,18 @@ def chosen_preset(
     return with_weights(requested, "auto", overrides, lambda _: False, report).preset_name
 
 
-def earlier_run(requested: TrainingConfig, overrides: Mapping[str, Any], name: str) -> Path | None:
-    """The run of the same values with the preset that "auto" was before it became "finetune", where only that one is there."""
+def tell_of_earlier(requested: TrainingConfig, overrides: Mapping[str, Any], name: str, report: Callable[[str], None]) -> None:
+    """Name the run of the same values with the preset that "auto" was before it became one for photos, if only that is there."""
     root = expanded(requested.output_dir)
-    if requested.run_name is not None or (root / requested.default_run_name(name)).exists():
-        return None
+    named = requested.run_name is not None
+    if requested.preset_name not in OF_PHOTOS or named or (root / requested.default_run_name(name)).exists():
+        return
     for preset in ("cpu", "fast"):
-        folder = root / TrainingConfig.preset(preset, **overrides).default_run_name(name)
-        if (folder / "config.json").is_file():
-            return folder
-    return None
+        with contextlib.suppress(ValueError):  # values that do not go with it
+            folder = root / TrainingConfig.preset(preset, **overrides).default_run_name(name)
+            if (folder / "config.json").is_file():
+                report(f"{folder} holds a run with the preset that 'auto' was before: to go on with it, give that one by name.")
+                return
 
 
 def resources(stored: PreparedConfig, requested: TrainingConfig) -> dict[str, Any]:

@@ -55,6 +55,6 @@ def differences(asked: "ConfigValues", stored: "ConfigValues") -> list[str]:
 def in_few_passes(asked: "TrainingConfig", given: Mapping[str, Any], training_images: int) -> "TrainingConfig":
     """For very few images the preset "smoke" in ten passes, where its number of images would make hundreds of them."""
     its_own = asked.preset_name == "smoke" and all(given.get(name) is None for name in ("epochs", "train_images", "max_epochs"))
-    if its_own and asked.train_images is not None and asked.train_images > SMOKE_PASSES * training_images:
+    if its_own and isinstance(asked.train_images, int) and asked.train_images > SMOKE_PASSES * training_images:
         return asked.replace(max_epochs=SMOKE_PASSES)
     return asked

@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import nn
@@ -124,7 +125,7 @@ def flops_per_image(model: nn.Module, resolution: int, head_only: bool = False) 
     Counted by `torch.utils.flop_counter` on a copy of the model with two images.
     """
     twin = copy.deepcopy(model).float().cpu().train()
-    with body_held(twin, head_only), FlopCounterMode(display=False) as counter:
+    with body_held(twin) if head_only else nullcontext(), FlopCounterMode(display=False) as counter:
         twin(torch.zeros(2, 3, resolution, resolution)).sum().backward()
     return counter.get_total_flops() // 2
 

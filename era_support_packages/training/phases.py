@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -26,10 +26,10 @@ def steps_of(config: ConfigValues, planned: Sequence[PlannedEpoch], head_only: b
 
 
 @contextmanager
-def body_held(model: nn.Module, held: bool = True) -> Iterator[None]:
+def body_held(model: nn.Module) -> Iterator[None]:
     """While it lasts, nothing but the last layer takes gradients; afterwards each parameter does as before."""
-    own = {id(parameter) for parameter in head_parameters(model)} if held else set()
-    stilled = [value for value in model.parameters() if held and value.requires_grad and id(value) not in own]
+    own = {id(parameter) for parameter in head_parameters(model)}
+    stilled = [value for value in model.parameters() if value.requires_grad and id(value) not in own]
     try:
         for parameter in stilled:
             parameter.requires_grad_(False)
@@ -52,8 +52,7 @@ class Phases:
         self.optimizer = build_optimizer(model, config)
         self.average = WeightAverage(model, config, planned)
         self.step: TrainingStep | None = None
-        self._held = body_held(model, False)
-        self._held.__enter__()
+        self._held = ExitStack()
 
     def step_for(self, epoch: PlannedEpoch) -> TrainingStep:
         """What trains an epoch: the same step within a part."""
@@ -67,17 +66,15 @@ class Phases:
             self.step = None
             gc.collect()  # the hooks by which several processes average the gradients go with what averaged them
         self.close()
-        self._held = body_held(self.model, head_only)
-        self._held.__enter__()
+        if head_only:
+            self._held.enter_context(body_held(self.model))
         steps = steps_of(self.config, self.planned, head_only)
         scheduler = build_scheduler(self.optimizer, self.config, steps)
         self.step = TrainingStep(self.model, self.optimizer, self.config, scheduler, self.processes, head_only)
 
     def close(self) -> None:
         """Let every parameter take gradients as before the run."""
-        self._held.__exit__(None, None, None)
-        self._held = body_held(self.model, False)
-        self._held.__enter__()
+        self._held.close()
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""

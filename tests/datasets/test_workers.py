@@ -118,7 +118,7 @@ def test_a_worker_that_is_killed_gets_a_sentence(photos, monkeypatch, workers, f
         return pixels(self, number)
 
     monkeypatch.setattr(ImageFiles, "pixels", killed)
-    sentence = rf"^A worker that prepares images was killed, most likely because .* machine is full: set {fewer} or a smaller batch_size"
+    sentence = rf"^A worker that prepares images was killed, most likely because .* machine is full: set {fewer} or a smaller"
     with pytest.raises(WorkerLostError, match=sentence), lost_workers(workers):
         batches(stream, workers=workers)
     assert len(batches(stream, workers=0)) > 5

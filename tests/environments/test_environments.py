@@ -24,6 +24,7 @@ OPTIONAL = {  # used where they are installed, and named where they are not
     "datasets/decoding.py": {"pillow_heif"},
     "models/libraries.py": {"timm"},
     "models/pretrained.py": {"timm"},
+    "plots/photo_upload.py": {"google"},
     "runs/exporting.py": {"onnx", "onnxruntime", "safetensors"},
     "system/memory.py": {"psutil"},
     "system/tensor_file.py": {"safetensors"},

@@ -65,11 +65,21 @@ def test_without_weights_auto_trains_from_scratch_and_says_so_everywhere(photos)
     assert again.test.title.endswith(", from scratch")
 
 
-@pytest.mark.parametrize("asked", [{"preset": "finetune"}, {"pretrained": True}, {"preset": "finetune", "pretrained": True}])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"preset": "finetune"},
+        {"pretrained": True},
+        {"preset": "finetune", "pretrained": True},
+        {"pretrained": True, "model": None},  # the preset's
+    ],
+    ids=str,
+)
 def test_what_is_asked_for_by_name_is_refused_in_one_sentence(asked, photos):
     with pytest.raises(WeightsError) as raised:
-        prepare(dataset=str(photos), report=lambda line: None, **SMALL, **asked)
-    assert str(raised.value).startswith(f"The pretrained weights of {NAME} cannot be downloaded")
+        prepare(dataset=str(photos), report=lambda line: None, **{**SMALL, **asked})
+    name = NAME if "model" not in asked else "torchvision/resnet18"
+    assert str(raised.value).startswith(f"The pretrained weights of {name} cannot be downloaded")
     assert not (photos.parent / "runs").exists() or not list((photos.parent / "runs").glob("*/config.json"))
 
 
@@ -159,3 +169,14 @@ def test_values_are_checked_before_the_data_is_known(values, preset):
     assert named_preset("auto", values) == preset
     assert named_preset("best", values) == "best"
     TrainingConfig.preset(preset, **values)
+
+
+@pytest.mark.parametrize("preset", ["finetune", "scratch", "fast"])
+def test_what_is_left_open_is_counted_before_it_is_shared_out(preset, photos, tmp_path):
+    torch.save(build_network(NAME, 7).state_dict(), tmp_path / "w.pth")
+    own = {"weights": str(tmp_path / "w.pth")} if preset == "finetune" else {"pretrained": False}
+    values = {**SMALL, "train_images": "auto", "batch_size": 8, **own}
+    prepared = prepare(preset, dataset=str(photos), report=lambda line: None, devices=2, **values)
+    assert prepared.config.train_images == {"finetune": 10_000, "scratch": 30_000, "fast": 10_000}[preset]
+    with pytest.raises(ValueError, match="which 2 processes cannot share out evenly"):
+        prepare(preset, dataset=str(photos), report=lambda line: None, devices=2, **{**values, "batch_size": 9})
