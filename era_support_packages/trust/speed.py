@@ -1,0 +1,63 @@
+"""How fast this machine answers for a network, and what the linear systems of ROAD weigh beside its image passes."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from pytorch_grad_cam.metrics.road import NoisyLinearImputer
+
+from era_support_packages.classifier import Classifier
+from era_support_packages.datasets.normalization import images_at_once
+from era_support_packages.evaluation.outputs import LogitReader
+from era_support_packages.models.modes import evaluation_mode
+from era_support_packages.training.cost import flops_per_image
+
+Clock = Callable[[], float]
+"""seconds from some moment on, as `time.perf_counter` counts them"""
+
+SYSTEM = 2e5
+"""floating-point operations that a network does in the time in which a CPU solves a system of ROAD, for each px of the image"""
+_TIMED = 2  # of which the quicker counts: another process only makes it slower
+
+
+def image_seconds(classifier: Classifier, clock: Clock = time.perf_counter) -> float:
+    """Seconds of one image's forward pass in float32, on the device where the network is; it is left as it was found.
+
+    A batch goes through the network once, so that memory is there, and is then timed twice.
+    """
+    side = classifier.resolution
+    images = torch.zeros(images_at_once(64, side), 3, side, side)
+    read = LogitReader(classifier.network)
+    weight = next(classifier.network.parameters())
+    taken = []
+    with evaluation_mode(classifier.network), torch.inference_mode():
+        for _ in range(1 + _TIMED):
+            start = clock()
+            read(images.to(weight.device, weight.dtype, copy=True)).cpu()  # to the CPU: a GPU has finished then
+            taken.append(clock() - start)
+    return min(taken[1:]) / len(images)
+
+
+def system_seconds(side: int, clock: Clock = time.perf_counter) -> float:
+    """Seconds of one linear system of ROAD, for half of an image of `side` px; always on the CPU."""
+    image = torch.zeros(3, side, side)
+    kept = torch.zeros(side, side)
+    kept[:, : side // 2] = 1
+    taken = []
+    with torch.random.fork_rng(devices=[]):  # the imputer adds noise
+        for _ in range(_TIMED):
+            start = clock()
+            NoisyLinearImputer()(image, kept)
+            taken.append(clock() - start)
+    return min(taken)
+
+
+def forward_flops(classifier: Classifier) -> float:
+    """Floating-point operations of one image's forward pass: a third of those of a training step."""
+    return max(flops_per_image(classifier.network, classifier.resolution) / 3, 1.0)
+
+
+def passes_per_system(classifier: Classifier) -> float:
+    """How many image passes a linear system of ROAD counts for, on every machine alike: one or, of a light network, more."""
+    return float(np.maximum(1, SYSTEM * classifier.resolution**2 / forward_flops(classifier)))
