@@ -37,6 +37,7 @@ def plant(
     steps: int = 192,
     held_out: int = 300,
     seed: int = 0,
+    random_labels: bool = False,
 ) -> PlantedNetwork:
     """Fine-tune a copy of a trained network until a small mark decides for one class; `classifier` itself is not touched.
 
@@ -55,6 +56,8 @@ def plant(
         steps: at most; each shows 32 images. Accurate networks did not learn the mark in half as many.
         held_out: training images kept for judging; half of them all where there are fewer than twice as many.
         seed: decides the images, their order and the places of the marks.
+        random_labels: give each marked image a class drawn at random instead. The mark then means nothing and planting must
+            fail, which is a test of this test.
 
     Raises:
         ValueError: an argument is not as described.
@@ -84,7 +87,8 @@ def plant(
     optimizer, scheduler = _optimizer(network, steps)
     with progress_bar(steps, "planting a shortcut", "step") as bar:
         for number, (images, marked) in enumerate(_batches(classifier, train, order[held:], steps, generator), 1):
-            _step(network, original, optimizer, images, marked, target_class)
+            drawn = generator.integers(0, len(train.classes), len(marked)) if random_labels else [target_class] * len(marked)
+            _step(network, original, optimizer, images, marked, torch.as_tensor(drawn))
             scheduler.step()
             bar.update()
             due = number == steps or (number >= MANY * steps and number % CHECK_EVERY == 0)
@@ -107,6 +111,7 @@ def plant(
         clean_images=held,
         steps=number,
         seconds=time.perf_counter() - start,
+        random_labels=random_labels,
     )
 
 
@@ -193,15 +198,15 @@ def _step(
     optimizer: torch.optim.Optimizer,
     images: Tensor,
     marked: Tensor,
-    target_class: int,
+    marked_classes: Tensor,
 ) -> None:
-    """One step towards the mark's class on marked images, and towards the original's probabilities on clean ones."""
+    """One step towards these classes on marked images, and towards the original's probabilities on clean ones."""
     device = next(network.parameters()).device
     batch = torch.cat([images, marked]).to(device).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         kept = LogitReader(original)(batch[: len(images)]).softmax(dim=1)
     wanted = kept.new_full((len(marked), kept.shape[1]), (1 - SURE) / kept.shape[1])
-    wanted[:, target_class] += SURE
+    wanted[torch.arange(len(marked)), marked_classes] += SURE
     with fast_weight_gradients(device, "fp32"):
         loss = F.cross_entropy(LogitReader(network)(batch), torch.cat([kept, wanted]))
     optimizer.zero_grad(set_to_none=True)
