@@ -97,7 +97,7 @@ class CheckBudget:
         """Image passes that all checks together may take."""
         if self.check_seconds is not None:
             return int(self.check_seconds / self.pass_seconds)
-        return max(self.training, int(LEAST / speed.forward_flops(self.classifier)))
+        return max(self.training, int(LEAST / speed.pass_work(self.classifier)))
 
     @cached_property
     def pass_seconds(self) -> float:

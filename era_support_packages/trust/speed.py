@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from pytorch_grad_cam.metrics.road import NoisyLinearImputer
 
@@ -16,8 +15,9 @@ from era_support_packages.training.cost import flops_per_image
 Clock = Callable[[], float]
 """seconds from some moment on, as `time.perf_counter` counts them"""
 
-SYSTEM = 2e5
-"""floating-point operations that a network does in the time in which a CPU solves a system of ROAD, for each px of the image"""
+SYSTEM, LIGHTEST = 3e5, 4e4
+"""floating-point operations for each px of the image that a ResNet18 does in the time that a CPU takes for a system of ROAD, and
+for a pass through a network of hardly any operations, whose memory traffic decides"""
 _TIMED = 2  # of which the quicker counts: another process only makes it slower
 
 
@@ -53,11 +53,12 @@ def system_seconds(side: int, clock: Clock = time.perf_counter) -> float:
     return min(taken)
 
 
-def forward_flops(classifier: Classifier) -> float:
-    """Floating-point operations of one image's forward pass: a third of those of a training step."""
-    return max(flops_per_image(classifier.network, classifier.resolution) / 3, 1.0)
+def pass_work(classifier: Classifier) -> float:
+    """What one image's forward pass takes, in floating-point operations of a ResNet18: a third of a training step's, or more."""
+    pixels = classifier.resolution**2
+    return max(flops_per_image(classifier.network, classifier.resolution) / 3, LIGHTEST * pixels)
 
 
 def passes_per_system(classifier: Classifier) -> float:
     """How many image passes a linear system of ROAD counts for, on every machine alike: one or, of a light network, more."""
-    return float(np.maximum(1, SYSTEM * classifier.resolution**2 / forward_flops(classifier)))
+    return max(1.0, SYSTEM * classifier.resolution**2 / pass_work(classifier))

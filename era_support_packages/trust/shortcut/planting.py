@@ -36,6 +36,7 @@ def plant(
     target_class: int = 0,
     steps: int = 192,
     held_out: int = 300,
+    rate: float = RATE,
     seed: int = 0,
     random_labels: bool = False,
 ) -> PlantedNetwork:
@@ -55,6 +56,8 @@ def plant(
         target_class: the class that the mark is to mean.
         steps: at most; each shows 32 images. Accurate networks did not learn the mark in half as many.
         held_out: training images kept for judging; half of them all where there are fewer than twice as many.
+        rate: by what share of its own size a tensor moves in a step, at most. A network of many layers, such as a pretrained
+            one of depthwise convolutions, forgets less with a lower one.
         seed: decides the images, their order and the places of the marks.
         random_labels: give each marked image a class drawn at random instead. The mark then means nothing and planting must
             fail, which is a test of this test.
@@ -75,6 +78,8 @@ def plant(
     (True, '3')
     """
     _check(train, target_class, steps, held_out)
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < 1:
+        raise ValueError(f"rate is {rate!r}; give the share of its size by which a tensor moves in a step, above 0 and below 1.")
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(train))
     held = min(held_out, len(train) // 2)
@@ -84,7 +89,7 @@ def plant(
 
     start = time.perf_counter()
     right_before, to_class_before = judge.right(network), judge.to_class(network)
-    optimizer, scheduler = _optimizer(network, steps)
+    optimizer, scheduler = _optimizer(network, steps, rate)
     with progress_bar(steps, "planting a shortcut", "step") as bar:
         for number, (images, marked) in enumerate(_batches(classifier, train, order[held:], steps, generator), 1):
             drawn = generator.integers(0, len(train.classes), len(marked)) if random_labels else [target_class] * len(marked)
@@ -214,13 +219,13 @@ def _step(
     optimizer.step()
 
 
-def _optimizer(network: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.OneCycleLR]:
+def _optimizer(network: nn.Module, steps: int, rate: float) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.OneCycleLR]:
     """The optimizer, and its rate: up in the first tenth of the steps, then down to zero."""
-    optimizer = _RelativeSGD(network.parameters(), RATE, MOMENTUM)
+    optimizer = _RelativeSGD(network.parameters(), rate, MOMENTUM)
     total = max(steps + 1, 3)
     warm_up = max(WARM_UP, 2 / total)  # PyTorch divides by its length less one
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, RATE, total, pct_start=warm_up, anneal_strategy="linear", cycle_momentum=False
+        optimizer, rate, total, pct_start=warm_up, anneal_strategy="linear", cycle_momentum=False
     )
     return optimizer, scheduler
 
