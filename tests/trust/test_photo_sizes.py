@@ -88,9 +88,9 @@ def test_a_machine_half_as_fast_takes_as_many_images_in_twice_the_time() -> None
 
 
 def test_the_sanity_check_takes_as_many_images_and_draws_as_the_seconds_pay_for() -> None:
-    # 3 stages, so 3 + draws networks; 3 + 1 passes an image for two methods, 32 images for the statistics of each, and one pass
+    # 2 stages, so 2 + draws networks; 3 + 1 passes an image for two methods, 32 images for the statistics of each, and one pass
     # an image for the confidences of each fully random network and the trained one
-    passes = {(n, d): (3 + d) * (4 * n + 32) + (1 + d) * n for n, d in ((24, 12), (16, 8), (16, 6), (8, 4), (5, 4))}
+    passes = {(n, d): (2 + d) * (4 * n + 32) + (1 + d) * n for n, d in ((24, 12), (16, 8), (16, 6), (8, 4), (5, 4))}
     for (images, draws), needed in passes.items():
         seconds = needed / 16 / 0.2
         assert budget(check_seconds=seconds + 0.01).sanity().options == {"count": images, "draws": draws, "train_count": 32}
@@ -99,20 +99,17 @@ def test_the_sanity_check_takes_as_many_images_and_draws_as_the_seconds_pay_for(
 
 
 def test_no_seconds_given_is_the_work_of_the_training_and_never_a_measured_one() -> None:
-    slow, quick = (budget(ticks, shown=2000) for ticks in (1000, 0.001))
-    assert slow.training == slow.allowed == quick.allowed == 6000
+    slow, quick = (budget(ticks, shown=20_000) for ticks in (1000, 0.001))
+    assert slow.training == slow.allowed == quick.allowed == 60_000
     assert slow.faithfulness().options == quick.faithfulness().options
-    assert "the training took 6,000" in slow.faithfulness().sentence
+    assert "the training took 60,000" in slow.faithfulness().sentence
 
 
 def test_the_explorer_keeps_one_method_where_the_seconds_pay_for_no_more() -> None:
     plan = budget(check_seconds=0.001).explorer()
     assert (plan.runs, plan.methods) == (True, ("gradcam",))
     assert "1 method for one image" in plan.sentence
-    assert (
-        budget(check_seconds=10**6).explorer().options["methods"]
-        == tuple(plan.options["methods"]) + budget(check_seconds=10**6).explorer().methods[1:]
-    )
+    assert len(budget(check_seconds=10**6).explorer().options["methods"]) == 10
 
 
 def test_the_smallest_numbers_are_those_that_can_show_something() -> None:
@@ -132,11 +129,11 @@ def test_a_limit_that_is_none_is_refused(seconds: float, extent: str, problem: s
 
 
 def test_the_checks_run_as_planned_on_larger_images() -> None:
-    made = budget(check_seconds=1231)
-    judged = evaluate(made.classifier, TEST, **made.faithfulness().options)
-    assert (len(judged), [row.patches for row in judged.methods]) == (7, [(32, 32)])
-    checked = sanity_check(made.classifier, TEST, colored_images(90, SIDE), **{**made.sanity().options, "draws": 2})
-    assert (checked.maps.shape[2:], checked.training_images) == ((8, SIDE, SIDE), 32)
+    made, few = budget(check_seconds=833), {"count": 2}
+    judged = evaluate(made.classifier, TEST, **{**made.faithfulness().options, **few}, percentiles=[50], steps=2)
+    assert [row.patches for row in judged.methods] == [(32, 32)]
+    checked = sanity_check(made.classifier, TEST, colored_images(90, SIDE), **{**made.sanity().options, **few, "draws": 2})
+    assert (checked.maps.shape[2:], checked.training_images) == ((2, SIDE, SIDE), 32)
     assert np.isfinite(checked.random_correlations).all()
 
 
