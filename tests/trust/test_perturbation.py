@@ -18,7 +18,7 @@ from era_support_packages.trust.faithfulness.perturbation import (
     replaced_curves,
     road,
 )
-from era_support_packages.trust.faithfulness.removal import Removal, removal
+from era_support_packages.trust.faithfulness.removal import Removal, removal_order
 
 
 def sigmoid(x: float) -> float:
@@ -69,7 +69,7 @@ def test_road_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_road_is_the_librarys_on_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
     subject = subject_of(TopLeft(scale=0.3), red_noise(3))
-    order = removal(np.random.default_rng(1).random((3, 8, 8)), seed=0)
+    order = removal_order(np.random.default_rng(1).random((3, 8, 8)), seed=0)
     # At 64 pixels the library's own percentiles fall between the same ranks.
     combined = library.ROADCombined(percentiles=[25, 50, 75])
     expected = combined(subject.images, np.float32((order.ranks + 0.5) / 64), subject.targets, subject.probabilities)

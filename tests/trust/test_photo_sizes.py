@@ -144,7 +144,7 @@ def test_large_maps_are_compared_as_means_of_patches_and_small_ones_as_they_are(
     assert as_compared(maps[:, :64, :64]).base is maps
 
 
-def test_a_mark_whose_label_is_drawn_at_random_is_not_learnt_and_the_sentence_says_why() -> None:
+def test_a_mark_whose_label_is_drawn_at_random_is_not_learned_and_the_sentence_says_why() -> None:
     train = colored_images(120, 16)
     classifier = Classifier(tiny_network(), train.classes, train.mean, train.std, resolution=16)
     before = {name: value.clone() for name, value in classifier.network.state_dict().items()}

@@ -5,12 +5,12 @@ import pytest
 import torch
 from quadrant_networks import TopLeft, red_noise
 
-from era_support_packages.trust.faithfulness.removal import curve_counts, patch_grid, removal
+from era_support_packages.trust.faithfulness.removal import curve_counts, patch_grid, removal_order
 from era_support_packages.trust.faithfulness.scores import judge
 
 
 def ranks_of(maps: np.ndarray, seed: int = 0) -> np.ndarray:
-    return removal(maps, seed).ranks
+    return removal_order(maps, seed).ranks
 
 
 def test_ranks_follow_the_values() -> None:
@@ -47,7 +47,7 @@ def test_the_share_removed_is_the_nominal_one_in_both_directions(shape: tuple[in
     pixels = shape[0] * shape[1]
     nominal = max(1, round(pixels * (100 - percentile) / 100))
     for relevance in (random_map(shape), nearly_all_zero(shape), np.zeros(shape, np.float32), np.rint(3 * random_map(shape))):
-        order = removal(relevance[None], seed=0)
+        order = removal_order(relevance[None], seed=0)
         count = order.count_at(percentile)
         most, least = order.most_relevant(count)[0], order.least_relevant(count)[0]
         assert (count, most.sum(), least.sum()) == (nominal, nominal, nominal)
@@ -79,7 +79,7 @@ def test_patches_are_the_cells_of_the_grid(grid: tuple[int, int], side: int, uni
 @pytest.mark.parametrize("grid", [(4, 4), (7, 7), (14, 14)])
 def test_what_is_removed_from_a_photo_is_whole_cells(grid: tuple[int, int]) -> None:
     maps = np.random.default_rng(1).random((2, 224, 224), dtype=np.float32)
-    order = removal(maps, 0, grid)
+    order = removal_order(maps, 0, grid)
     side = 224 // grid[0]
     cells = order.ranks.reshape(2, grid[0], side, grid[1], side)
     assert (cells == cells[:, :, :1, :, :1]).all()
@@ -90,7 +90,7 @@ def test_what_is_removed_from_a_photo_is_whole_cells(grid: tuple[int, int]) -> N
 
 
 def test_cells_that_do_not_divide_the_side_differ_by_one_pixel() -> None:
-    order = removal(np.arange(100.0, dtype=np.float32).reshape(1, 10, 10), 0, (3, 3))
+    order = removal_order(np.arange(100.0, dtype=np.float32).reshape(1, 10, 10), 0, (3, 3))
     np.testing.assert_array_equal(np.bincount(order.ranks.ravel()), [16, 12, 12, 12, 9, 9, 12, 9, 9])
 
 

@@ -45,7 +45,7 @@ class Removal:
         return min(max(round(self.units * (1 - percentile / 100)), 1), self.units - 1)
 
 
-def removal(maps: np.ndarray, seed: int, grid: tuple[int, int] | None = None) -> Removal:
+def removal_order(maps: np.ndarray, seed: int, grid: tuple[int, int] | None = None) -> Removal:
     """The order by maps (N, H, W): of single pixels, or of the patches of a grid (h, w) by their mean values.
 
     Units of equal value come in an order drawn by `seed`, which is the same for every map of the same image and grid.

@@ -32,7 +32,7 @@ from era_support_packages.trust.faithfulness.perturbation import (
     replaced_curves,
     road,
 )
-from era_support_packages.trust.faithfulness.removal import Unit, check_unit, curve_counts, patch_grid, removal
+from era_support_packages.trust.faithfulness.removal import Unit, check_unit, curve_counts, patch_grid, removal_order
 from era_support_packages.trust.faithfulness.result import (
     GAUSSIAN,
     OTHER_IMAGE,
@@ -276,7 +276,7 @@ def _score(
 ) -> MapScores:
     """All metrics of one map (H, W) for each image."""
     subject, images, before = ends.subject, ends.subject.images, ends.before
-    order = removal(maps, seed, patches)
+    order = removal_order(maps, seed, patches)
     counts = curve_counts(order.units, steps)
     shares = counts / order.units
     removed = replaced_curves(subject, order, counts[1:-1], images, torch.zeros_like(images))
