@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -157,7 +158,11 @@ class CheckBudget:
         statistics = max(least, min(most, round(most * 32**2 / self.classifier.resolution**2)))
         sizes = []
         for count, draws in ((24, 12), (16, 8), (16, 6), (8, FEWEST_DRAWS), (FEWEST_IMAGES, FEWEST_DRAWS)):
-            options = {"count": min(count, self._tested), "draws": draws, "train_count": min(statistics, len(self.train))}
+            options: dict[str, Any] = {
+                "count": min(count, self._tested),
+                "draws": draws,
+                "train_count": min(statistics, len(self.train)),
+            }
             passes = sanity.image_passes(self.classifier.network, self._image, **options)
             sizes.append(CheckPlan("", True, passes, count, draws, options=options))
         return self._largest("The sanity check", SANITY, sizes)

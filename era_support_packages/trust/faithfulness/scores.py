@@ -278,9 +278,9 @@ def _score(
     subject, images, before = ends.subject, ends.subject.images, ends.before
     order = removal_order(maps, seed, patches)
     counts = curve_counts(order.units, steps)
-    shares = counts / order.units
-    removed = replaced_curves(subject, order, counts[1:-1], images, torch.zeros_like(images))
-    inserted = replaced_curves(subject, order, counts[1:-1], ends.blurred, images)
+    shares, between = counts / order.units, counts[1:-1].tolist()
+    removed = replaced_curves(subject, order, between, images, torch.zeros_like(images))
+    inserted = replaced_curves(subject, order, between, ends.blurred, images)
     deletion = np.column_stack([before, removed, ends.on_mean_color])
     insertion = np.column_stack([ends.on_blurred, inserted, before])
     after = confidences_of_masked(subject, maps)
