@@ -155,8 +155,9 @@ def _draw_curve(axes: Axes, result: Faithfulness, row: MapScores, kind: str, ban
     """The mean curve of one map, with its area in the legend."""
     curves = _curves(row, kind)
     label = f"{row.title} {row.scores[kind].mean():.3f}"
-    axes.plot(result.shares, curves.mean(axis=0), label=label, **look)
+    shares = result.shares_of(row)
+    axes.plot(shares, curves.mean(axis=0), label=label, **look)
     if band:
         intervals = [mean_interval(point, seed=result.seed) for point in curves.T]
         low, high = np.array([(found.low, found.high) for found in intervals]).T
-        axes.fill_between(result.shares, low, high, color=look["color"], alpha=0.13, linewidth=0)
+        axes.fill_between(shares, low, high, color=look["color"], alpha=0.13, linewidth=0)

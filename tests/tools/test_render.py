@@ -40,7 +40,7 @@ def test_the_pictures_are_there_and_shown_by_their_pages(tool):
         for name in names:
             assert (beside / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
             assert f"({folder}/{name})" in text
-    assert {path.name for path in (ROOT / "docs" / "figures").iterdir()} == set(tool.DOCS_FIGURES)
+    assert {path.name for path in (ROOT / "docs" / "figures").iterdir()} >= set(tool.DOCS_FIGURES)
     assert "(docs/reading-heatmaps.md)" in (ROOT / "README.md").read_text()
     assert "\n\t$(PY) tools/render.py $(ARGS)\n" in (ROOT / "Makefile").read_text()
 

@@ -22,8 +22,8 @@ from era_support_packages.models.resnet import ResNet18
 from era_support_packages.notebook.page import Page
 from era_support_packages.training.config import TrainingConfig
 from era_support_packages.training.history import EpochRecord, History
-from era_support_packages.trust import budget as check_budget
-from era_support_packages.trust.budget import CheckBudget, CheckPlan
+from era_support_packages.trust.budget import CheckBudget
+from era_support_packages.trust.plan import CheckPlan, check_extent
 from era_support_packages.trust.sanity import check as sanity
 from era_support_packages.trust.shortcut import planting, search
 
@@ -82,7 +82,7 @@ def test_on_the_digits_the_planted_shortcut_is_left_out_and_the_rest_is_whole(pr
     *others, shortcut = plans(made)
     assert sizes([*others, shortcut]) == (*FULL[:3], 0)
     assert not shortcut.runs
-    assert shortcut.sentence.startswith("Left out: it would take about 3")
+    assert shortcut.sentence.startswith("Left out: it would take about 29,808 image passes")
     assert f"the training took {made.training:,}" in shortcut.sentence
     assert 'checks = "full"' in shortcut.sentence
     assert sum(each.passes for each in others) <= 0.6 * made.allowed
@@ -123,9 +123,11 @@ def test_a_network_that_has_hardly_learned_is_not_checked(right: int, learned: b
 
 def test_with_few_test_images_nothing_would_be_sure() -> None:
     made = budget("fast", CIFAR10, tested=11)
-    assert sizes(made) == (10, 0, (0, 0), 0)
-    assert "11 test images" in made.faithfulness().sentence
-    assert sizes(budget("fast", CIFAR10, tested=12)) == (10, 12, (24, 12), 200)
+    assert sizes(made) == (10, 11, (24, 12), 0)
+    assert "of 9 test images no map's figures are sure; 12 are needed" in made.shortcut().sentence  # of another class
+    assert sizes(budget("fast", CIFAR10, tested=6)) == (10, 0, (24, 12), 0)
+    assert sizes(budget("fast", CIFAR10, tested=4)) == (10, 0, (0, 0), 0)
+    assert sizes(budget("fast", CIFAR10, tested=14)) == (10, 14, (24, 12), 200)
 
 
 def test_what_was_not_asked_for_is_left_out_by_name() -> None:
@@ -136,7 +138,7 @@ def test_what_was_not_asked_for_is_left_out_by_name() -> None:
 
 def test_another_extent_and_a_stopped_run_without_predictions_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^checks is 'all'; give 'auto' .* or 'full'\.$"):
-        check_budget.check_extent("all")
+        check_extent("all")
     made = budget("cpu", CIFAR10)
     stopped = replace(made, history=replace(made.history, records=made.history.records[:2], predictions=None))
     with pytest.raises(ValueError, match="stopped after 2 of"):

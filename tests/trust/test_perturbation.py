@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from pytorch_grad_cam.metrics import road as library
-from pytorch_grad_cam.metrics.perturbation_confidence import RemoveLeastRelevantFirst, RemoveMostRelevantFirst
 from quadrant_networks import TopLeft, red_noise
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
@@ -16,12 +15,10 @@ from era_support_packages.trust.faithfulness.perturbation import (
     blurred,
     confidence_meter,
     confidences_of_masked,
-    curve_shares,
-    pixel_ranks,
-    removal_percentile,
     replaced_curves,
     road,
 )
+from era_support_packages.trust.faithfulness.removal import Removal, removal_order
 
 
 def sigmoid(x: float) -> float:
@@ -42,60 +39,6 @@ def red_image(plane: list[list[float]]) -> Tensor:
 QUADRANT = red_image([[1, 2, 9, 9], [3, 4, 9, 9], [9] * 4, [9] * 4])
 
 
-def test_ranks_follow_the_values() -> None:
-    ranks = pixel_ranks(np.float32([[[0.5, 0.1], [0.9, 0.2]]]), seed=0)
-    np.testing.assert_array_equal(ranks, [[[2, 0], [3, 1]]])
-    assert ranks.dtype == np.int64
-
-
-def test_pixels_of_equal_value_come_in_a_drawn_order_that_is_the_same_for_every_map_of_an_image() -> None:
-    maps = np.zeros((2, 6, 6), np.float32)
-    maps[:, 0, 0] = 1
-    ranks, constant = pixel_ranks(maps, seed=3), pixel_ranks(np.full_like(maps, 0.3), seed=3)
-    assert (ranks[:, 0, 0] == 35).all()
-    assert all(sorted(image.ravel()) == list(range(36)) for image in ranks)
-    assert not np.array_equal(ranks[0], ranks[1])
-    assert not np.array_equal(ranks[0].ravel()[1:], np.arange(35)), "in file order the removal would run down the image"
-    np.testing.assert_array_equal(ranks, pixel_ranks(maps, seed=3))
-    orders = [[pixel for pixel in given[0].argsort(axis=None) if pixel != 0] for given in (ranks, constant)]
-    assert orders[0] == orders[1]
-    assert not np.array_equal(ranks, pixel_ranks(maps, seed=4))
-
-
-def removed_by_the_library(relevance: np.ndarray, percentile: float, least_first: bool) -> np.ndarray:
-    """Where the library's removal by percentile gives pixels to its imputer."""
-    kept = []
-    metric = RemoveLeastRelevantFirst if least_first else RemoveMostRelevantFirst
-    metric(percentile, lambda _image, mask: kept.append(mask.numpy()))(torch.zeros(1), torch.from_numpy(relevance))
-    return kept[0] == 0
-
-
-def random_map(shape: tuple[int, int]) -> np.ndarray:
-    return np.random.default_rng(0).random(shape, dtype=np.float32)
-
-
-def nearly_all_zero(shape: tuple[int, int]) -> np.ndarray:
-    return (np.arange(shape[0] * shape[1]) == 7).astype(np.float32).reshape(shape)
-
-
-@pytest.mark.parametrize("percentile", [10, 20, 50, 75, 80, 99])
-@pytest.mark.parametrize("shape", [(2, 4), (5, 7), (24, 24), (32, 32), (224, 224)])
-def test_the_share_removed_is_the_nominal_one_in_both_directions(shape: tuple[int, int], percentile: float) -> None:
-    pixels = shape[0] * shape[1]
-    nominal = max(1, round(pixels * (100 - percentile) / 100))
-    threshold = removal_percentile(percentile, pixels)
-    for relevance in (random_map(shape), nearly_all_zero(shape), np.zeros(shape, np.float32), np.rint(3 * random_map(shape))):
-        ranks = pixel_ranks(relevance[None], seed=0)[0]
-        given = np.float32((ranks + 0.5) / pixels)
-        np.testing.assert_array_equal(removed_by_the_library(given, threshold, least_first=False), ranks >= pixels - nominal)
-        np.testing.assert_array_equal(removed_by_the_library(given, threshold, least_first=True), ranks < nominal)
-
-
-def test_curve_shares_are_whole_pixels_from_none_to_all() -> None:
-    np.testing.assert_array_equal(curve_shares(16, 4), [0, 0.25, 0.5, 0.75, 1])
-    np.testing.assert_allclose(curve_shares(10, 4), [0, 0.2, 0.5, 0.8, 1])  # 2.5 and 7.5 pixels to the even neighbour
-
-
 class Center(nn.Module):
     """The logit of class 0 is the centre of the red plane, that of class 1 is 0."""
 
@@ -108,31 +51,35 @@ CENTER = red_image([[0, 1, 0], [1, 5, 1], [0, 1, 0]])
 CENTER_LAST = np.array([[[0, 4, 1], [5, 8, 6], [2, 7, 3]]])  # ranks, with a corner first
 
 
+def by_pixel(ranks: np.ndarray) -> Removal:
+    return Removal(ranks, ranks.shape[1:])
+
+
 def test_road_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     # One pixel of nine is removed. First the centre: it becomes the mean of its neighbours, of weight 1/6 at the sides and
     # 1/12 at the corners, 4 (1/6) = 2/3. Then a corner: the centre stays, and so does the confidence, sigmoid(5).
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)  # the noise
-    found = road(subject_of(Center(), CENTER), CENTER_LAST, [89], seed=0)
+    found = road(subject_of(Center(), CENTER), by_pixel(CENTER_LAST), [89], seed=0)
     np.testing.assert_allclose(found, [(sigmoid(5) - sigmoid(2 / 3)) / 2], rtol=1e-6)
     assert found.dtype == np.float64
-    backwards = road(subject_of(Center(), CENTER), 8 - CENTER_LAST, [89], seed=0)
+    backwards = road(subject_of(Center(), CENTER), by_pixel(8 - CENTER_LAST), [89], seed=0)
     np.testing.assert_allclose(backwards, -found, rtol=1e-6)
 
 
 def test_road_is_the_librarys_on_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
     subject = subject_of(TopLeft(scale=0.3), red_noise(3))
-    ranks = pixel_ranks(np.random.default_rng(1).random((3, 8, 8)), seed=0)
+    order = removal_order(np.random.default_rng(1).random((3, 8, 8)), seed=0)
     # At 64 pixels the library's own percentiles fall between the same ranks.
     combined = library.ROADCombined(percentiles=[25, 50, 75])
-    expected = combined(subject.images, np.float32((ranks + 0.5) / 64), subject.targets, subject.probabilities)
+    expected = combined(subject.images, np.float32((order.ranks + 0.5) / 64), subject.targets, subject.probabilities)
     assert np.abs(expected).min() > 0.001
-    np.testing.assert_allclose(road(subject, ranks, [25, 50, 75], seed=0), expected, atol=1e-7)
+    np.testing.assert_allclose(road(subject, order, [25, 50, 75], seed=0), expected, atol=1e-7)
 
 
 @pytest.mark.usefixtures("global_state_stays")
 def test_the_noise_of_road_is_drawn_by_the_seed() -> None:
-    first, again, other = (road(subject_of(Center(), CENTER), CENTER_LAST, [50, 89], seed)[0] for seed in (0, 0, 1))
+    first, again, other = (road(subject_of(Center(), CENTER), by_pixel(CENTER_LAST), [50, 89], seed)[0] for seed in (0, 0, 1))
     assert first == again != other
     assert first == pytest.approx(other, abs=0.01)
 
@@ -150,8 +97,8 @@ def test_replaced_curves_by_hand() -> None:
     order = [4, 0, 15, 5, 1]
     ranks = np.empty(16, np.int64)
     ranks[order + [index for index in range(16) if index not in order]] = range(15, -1, -1)
-    shares = np.array([0, 1, 2, 3, 4, 5, 16]) / 16
-    curves = replaced_curves(subject_of(TopLeft(), QUADRANT), ranks.reshape(1, 4, 4), shares, QUADRANT, after)
+    counts = [0, 1, 2, 3, 4, 5, 16]
+    curves = replaced_curves(subject_of(TopLeft(), QUADRANT), by_pixel(ranks.reshape(1, 4, 4)), counts, QUADRANT, after)
     np.testing.assert_allclose(curves, [[sigmoid(total) for total in (10, 6, 4, 4, -1, -4, -4)]], rtol=1e-5)
 
 

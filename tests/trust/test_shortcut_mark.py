@@ -48,7 +48,7 @@ def test_the_mark_is_a_checker_of_magenta_and_green_and_the_rest_stays() -> None
     assert torch.equal(images, before)
 
 
-@pytest.mark.parametrize(("resolution", "side"), [(8, 4), (24, 4), (32, 4), (39, 4), (40, 5), (128, 16), (224, 28)])
+@pytest.mark.parametrize(("resolution", "side"), [(8, 4), (24, 4), (32, 4), (35, 4), (39, 5), (40, 5), (128, 16), (224, 28)])
 def test_the_mark_has_4_px_and_an_eighth_of_large_images(resolution: int, side: int) -> None:
     assert mark_size(resolution) == side
     assert draw_marks(1, resolution, np.random.default_rng(0)).size == side

@@ -1,8 +1,9 @@
 """What becomes of a classifier's confidence when pixels are taken away in the order of a heat map.
 
 Every function asks a `Subject` about changed copies of its N images and returns a value per image, on the softmax
-probability of the class explained. Maps enter as the *rank* of each pixel, so that the share of pixels removed is the
-nominal one, also for a map that is zero nearly everywhere. Only `confidences_of_masked` uses the values of a map.
+probability of the class explained. Maps enter as a `Removal`: the *rank* of each pixel, or of each patch of pixels that goes as a
+whole, so that the share removed is the nominal one, also for a map that is zero nearly everywhere. Only
+`confidences_of_masked` uses the values of a map.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from pytorch_grad_cam.metrics.cam_mult_image import CamMultImageConfidenceChange
-from pytorch_grad_cam.metrics.road import ROADLeastRelevantFirst, ROADMostRelevantFirst
+from pytorch_grad_cam.metrics.road import NoisyLinearImputer
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from era_support_packages.evaluation.outputs import LogitReader
 from era_support_packages.models.modes import evaluation_mode
 from era_support_packages.system.machine import autocast
 from era_support_packages.system.progress import progress_bar
+from era_support_packages.trust.faithfulness.removal import Removal
 
 BLUR = 1 / 8  # standard deviation of the blur that hides an image, in its shorter side
 
@@ -35,11 +37,6 @@ class Subject:
     """float32 (N, C, H, W), normalised"""
     class_ids: np.ndarray
     """int64 (N,)"""
-
-    @property
-    def pixels(self) -> int:
-        """Pixels of an image: H times W."""
-        return self.images.shape[2] * self.images.shape[3]
 
     @property
     def targets(self) -> list[ClassifierOutputTarget]:
@@ -78,35 +75,10 @@ def confidence_meter(model: nn.Module, precision: str, batch_size: int, total: i
         yield probabilities
 
 
-# ---- pixels in order ---------------------------------------------------------------------------------------------------
-
-
-def pixel_ranks(maps: np.ndarray, seed: int) -> np.ndarray:
-    """The rank of each pixel within its map (N, H, W), from 0 for the least relevant to H*W - 1: int64 (N, H, W).
-
-    Pixels of equal value come in an order drawn by `seed`, which is the same for every map of the same image.
-    """
-    flat = maps.reshape(len(maps), -1)
-    draw = np.random.default_rng([seed, 0]).random(flat.shape)
-    order = np.lexsort((draw, flat), axis=-1)
-    return np.argsort(order, axis=-1).reshape(maps.shape)
-
-
-def removal_percentile(percentile: float, pixels: int) -> float:
-    """The percentile to give to the library so that it removes 100 - `percentile` percent of distinct values, rounded.
-
-    The library removes the values from its percentile on. Between two ranks it has a neighbour half a rank away on either
-    side, so that no rounding can add or lose a pixel. At least one pixel is removed and at least one is left.
-    """
-    removed = round(pixels * (1 - percentile / 100))
-    removed = min(max(removed, 1), pixels - 1)
-    return 100 * (pixels - removed - 0.5) / (pixels - 1)
-
-
 # ---- metrics -----------------------------------------------------------------------------------------------------------
 
 
-def road(subject: Subject, ranks: np.ndarray, percentiles: Sequence[float], seed: int) -> np.ndarray:
+def road(subject: Subject, removal: Removal, percentiles: Sequence[float], seed: int) -> np.ndarray:
     """Remove and debias (ROAD, Rong et al. 2022, arXiv:2202.00449), as pytorch-grad-cam combines it: float64 (N,).
 
     (LeRF - MoRF) / 2, averaged over the percentiles: half of how much more confidence is left when the least relevant
@@ -114,19 +86,24 @@ def road(subject: Subject, ranks: np.ndarray, percentiles: Sequence[float], seed
     the higher the better. At percentile p, 100 - p percent of the pixels are replaced by what their neighbours
     suggest, by solving a linear system, plus noise of standard deviation 0.01 drawn by `seed`.
     """
-    pixels = subject.pixels
-    relevance = ((ranks + 0.5) / pixels).astype(np.float32)
+    imputer = NoisyLinearImputer()
     differences = []
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # the library's noise comes from the global state; only a CPU draws it
         for percentile in percentiles:
-            threshold = removal_percentile(percentile, pixels)
+            count = removal.count_at(percentile)
             most, least = (
-                metric(threshold)(subject.images, relevance, subject.targets, subject.probabilities, return_diff=False)
-                for metric in (ROADMostRelevantFirst, ROADLeastRelevantFirst)
+                subject.confidences(_imputed(imputer, subject.images, removed))
+                for removed in (removal.most_relevant(count), removal.least_relevant(count))
             )
-            differences.append((least.astype(np.float64) - most) / 2)
+            differences.append((least - most) / 2)
     return np.mean(differences, axis=0)
+
+
+def _imputed(imputer: NoisyLinearImputer, images: Tensor, removed: np.ndarray) -> Tensor:
+    """Images (N, C, H, W) with what was removed, bool (N, H, W), filled in from its surroundings."""
+    kept = torch.from_numpy(~removed).float()
+    return torch.stack([imputer(image, mask) for image, mask in zip(images, kept, strict=True)])
 
 
 def confidences_of_masked(subject: Subject, maps: np.ndarray) -> np.ndarray:
@@ -138,20 +115,16 @@ def confidences_of_masked(subject: Subject, maps: np.ndarray) -> np.ndarray:
     return metric(subject.images, maps, subject.targets, subject.probabilities, return_diff=False).astype(np.float64)
 
 
-def curve_shares(pixels: int, steps: int) -> np.ndarray:
-    """The shares of pixels at which a curve is taken, float64 (steps + 1,) from 0 to 1: whole numbers of pixels."""
-    return np.rint(np.arange(steps + 1) * pixels / steps) / pixels
-
-
-def replaced_curves(subject: Subject, ranks: np.ndarray, shares: np.ndarray, before: Tensor, after: Tensor) -> np.ndarray:
+def replaced_curves(subject: Subject, removal: Removal, counts: Sequence[int], before: Tensor, after: Tensor) -> np.ndarray:
     """Confidence as pixels of `before` are replaced by those of `after`, the most relevant first: float64 (N, K).
 
-    `before` and `after` (N, C, H, W); `shares` (K,) of the pixels. Deletion (Petsiuk et al. 2018, arXiv:1806.07421) goes from
-    the image to one that holds nothing, insertion from one that holds nothing to the image.
+    `before` and `after` (N, C, H, W); `counts` (K,) of the removal's units. Deletion (Petsiuk et al. 2018, arXiv:1806.07421) goes
+    from the image to one that holds nothing, insertion from one that holds nothing to the image.
     """
-    positions = torch.from_numpy(ranks)[:, None]
-    counts = [round(share * subject.pixels) for share in shares]
-    points = [subject.confidences(torch.where(positions >= subject.pixels - count, after, before)) for count in counts]
+    points = []
+    for count in counts:
+        replaced = torch.from_numpy(removal.most_relevant(count))[:, None]
+        points.append(subject.confidences(torch.where(replaced, after, before)))
     return np.stack(points, axis=1)
 
 

@@ -9,6 +9,7 @@ from era_support_packages.evaluation.intervals import CONFIDENCE, Interval, mean
 from era_support_packages.evaluation.tables import Column, Readable, Table
 from era_support_packages.gradcam import methods as cam
 from era_support_packages.trust.faithfulness.metrics import METRICS, RANKING_METRICS, check_metric
+from era_support_packages.trust.faithfulness.removal import curve_counts
 
 RANDOM, GAUSSIAN, OTHER_IMAGE, PIXEL_NOISE = "random map", "centred Gaussian", "another image's map", "pixel noise"
 BASELINES = (RANDOM, GAUSSIAN, OTHER_IMAGE)
@@ -32,6 +33,8 @@ class MapScores:
     """float64 (N, K): confidence as the most relevant pixels are set into the blurred image"""
     constant: int
     """maps with one value everywhere: they mark nothing, and their pixels come in a drawn order"""
+    patches: tuple[int, int] | None = None
+    """rows and columns of the patches that were removed as wholes; None where single pixels were"""
 
     @property
     def title(self) -> str:
@@ -71,7 +74,7 @@ class Faithfulness(Readable):
     confidences: np.ndarray
     """float64 (N,): softmax probability of these on the untouched images"""
     shares: np.ndarray
-    """float64 (K,) from 0 to 1: the share of pixels removed or inserted at each point of the curves"""
+    """float64 (K,) from 0 to 1: the share of pixels removed or inserted at each point of the curves; see `shares_of`"""
     percentiles: tuple[float, ...]
     """of ROAD: at percentile p, 100 - p percent of the pixels are removed"""
     other_images: np.ndarray
@@ -80,6 +83,13 @@ class Faithfulness(Readable):
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def shares_of(self, scores: MapScores) -> np.ndarray:
+        """`shares` as they were with whole patches: float64 (K,), those of the curves of `scores`."""
+        if scores.patches is None:
+            return self.shares
+        units = scores.patches[0] * scores.patches[1]
+        return curve_counts(units, len(self.shares) - 1) / units
 
     def baselines_of(self, scores: MapScores) -> tuple[MapScores, ...]:
         """The three baselines on the grid of a method's layer, in the order of `BASELINES`."""
@@ -116,7 +126,12 @@ class Faithfulness(Readable):
             columns.append(Column("constant", "d"))
             rows = [(*cells, row.constant) for cells, row in zip(rows, found, strict=True)]
             caption += "; constant: maps that mark nothing"
-        return Table(tuple(columns), tuple(rows), f"{caption}.")
+        return Table(tuple(columns), tuple(rows), f"{caption}.{self._patches()}")
+
+    def _patches(self) -> str:
+        """A sentence on what was removed at a time, empty where it was single pixels."""
+        grids = {row.layer: f"{row.patches[0]}x{row.patches[1]} at {row.layer}" for row in self.methods if row.patches}
+        return f" Removed and inserted in patches, not in single pixels: {', '.join(grids.values())}." if grids else ""
 
     def comparison_table(self, metric: str = "road") -> Table:
         """How much better each method's map is than each of its baselines, with intervals.

@@ -29,11 +29,10 @@ from era_support_packages.trust.faithfulness.perturbation import (
     blurred,
     confidence_meter,
     confidences_of_masked,
-    curve_shares,
-    pixel_ranks,
     replaced_curves,
     road,
 )
+from era_support_packages.trust.faithfulness.removal import Unit, check_unit, curve_counts, patch_grid, removal_order
 from era_support_packages.trust.faithfulness.result import (
     GAUSSIAN,
     OTHER_IMAGE,
@@ -64,7 +63,7 @@ def evaluate(
         indices: which images of a split or of predictions; None draws `count` of them by `seed`, without repeats.
         count: how many are drawn, all where there are fewer; 32 or more separate methods better.
         seed: also of the baselines, the ties between pixels, the noise of ROAD, and the intervals.
-        options: `targets`, `methods`, `layers`, `percentiles`, `steps` and `batch_size` as for `judge`.
+        options: `targets`, `methods`, `layers`, `percentiles`, `steps`, `unit` and `batch_size` as for `judge`.
 
     Raises `ValueError` where an argument is not as described.
 
@@ -93,6 +92,7 @@ def judge(
     layers: str | nn.Module | Sequence[str | nn.Module] | None = None,
     percentiles: Sequence[float] = (20, 50, 80),
     steps: int = 6,
+    unit: Unit = "auto",
     seed: int = 0,
     batch_size: int = 64,
     precision: str = "fp32",
@@ -110,6 +110,9 @@ def judge(
     class). Pixel noise has a value of its own for every pixel. The model is left as it was found, and no global random state
     is touched; the same arguments give the same numbers. `image_passes` says what it costs.
 
+    From images larger than 32 px, no single pixels are removed but patches: the cells of the layer's grid, or of 32 x 32 where it
+    is finer, in the order of their mean values. The baselines of a layer lose the same patches, and pixel noise those of 32 x 32.
+
     Args:
         model: maps float images to logits (N, classes).
         images: float (N, channels, H, W), normalised, N at least 2 (32 or more to separate methods).
@@ -119,6 +122,7 @@ def judge(
             all layers, whatever is given.
         percentiles: of ROAD, between 0 and 100.
         steps: of each curve, from 2 to the number of pixels.
+        unit: what is removed at a time: "pixel", "cell" (a patch as said above), or "auto", which goes by the images' size.
         seed: of the baselines, the ties between pixels, the noise of ROAD, and the intervals.
         batch_size: images per forward pass.
         precision: of the forward passes, as `predictions.predict` takes it; the maps are computed in float32.
@@ -137,6 +141,7 @@ def judge(
     """
     images = checked_images(images)
     _check(images, targets, methods, percentiles, steps)
+    check_unit(unit)
     if layers is None and not all(METHODS[method].all_layers for method in methods):
         layers = default_layers(model, images[:1])[-LAYERS:]
     other_images = derangement(len(images), seed)
@@ -149,33 +154,35 @@ def judge(
     class_ids = explanations[0].targets[:, 0]
     images = images.float().cpu()
     maps = {**_method_maps(explanations), **_baseline_maps(explanations, other_images, seed)}
-    shares = curve_shares(images.shape[2] * images.shape[3], steps)
+    patches = _patch_grids(explanations, unit)
 
     total = _forward_passes(len(images), len(maps), len(percentiles), steps)
     with confidence_meter(model, precision, batch_size, total) as probabilities:
         ends = _curve_ends(Subject(probabilities, images, class_ids))
-        rows = [_score(ends, key, maps[key], percentiles, shares, seed) for key in maps]
+        rows = [_score(ends, key, maps[key], patches[key[1]], percentiles, steps, seed) for key in maps]
     return Faithfulness(
         methods=tuple(row for row in rows if row.name in methods),
         baselines=tuple(row for row in rows if row.name not in methods),
         targets=class_ids,
         confidences=ends.before,
-        shares=shares,
+        shares=curve_counts(images.shape[2] * images.shape[3], steps) / (images.shape[2] * images.shape[3]),
         percentiles=tuple(percentiles),
         other_images=other_images,
         seed=seed,
     )
 
 
-def image_passes(count: int, methods: int, layers: int, *, percentiles: int = 3, steps: int = 6) -> int:
+def image_passes(
+    count: int, methods: int, layers: int, *, percentiles: int = 3, steps: int = 6, passes_per_system: float = 1.0
+) -> int:
     """How many images `judge` sends through the network for that many images, gradient methods and layers.
 
-    A backward pass counts double, and each linear system of ROAD as one: it costs about as much as a forward pass of a ResNet18
-    at 32 px on a CPU.
+    A backward pass counts double, and each linear system of ROAD as `passes_per_system`: on a CPU it takes about as long as a
+    forward pass of a ResNet18 for images of that size.
     """
     maps = 2 * methods * layers + 2 * layers + 1  # each method and its borrowed maps, two baselines a layer, pixel noise
     explanations, systems = 3 * count * methods, 2 * count * maps * percentiles
-    return _forward_passes(count, maps, percentiles, steps) + explanations + systems
+    return _forward_passes(count, maps, percentiles, steps) + explanations + round(passes_per_system * systems)
 
 
 def _forward_passes(count: int, maps: int, percentiles: int, steps: int) -> int:
@@ -234,6 +241,13 @@ def _baseline_maps(explanations: Sequence[Explanation], other_images: np.ndarray
     return maps
 
 
+def _patch_grids(explanations: Sequence[Explanation], unit: Unit) -> dict[str, tuple[int, int]]:
+    """What is removed at a time by the maps of each layer and by pixel noise (""), as a grid over the image."""
+    height, width = explanations[0].maps.shape[3:]
+    grids = {layer: grid for found in explanations for layer, grid in zip(found.layers, found.grids, strict=True)}
+    return {layer: patch_grid(grid, (height, width), unit) for layer, grid in {**grids, "": (height, width)}.items()}
+
+
 @dataclass(frozen=True, eq=False)
 class _CurveEnds:
     """What all maps share: the images, untouched and with nothing left, and the confidences (N,) on them."""
@@ -252,23 +266,32 @@ def _curve_ends(subject: Subject) -> _CurveEnds:
 
 
 def _score(
-    ends: _CurveEnds, key: Key, maps: np.ndarray, percentiles: Sequence[float], shares: np.ndarray, seed: int
+    ends: _CurveEnds,
+    key: Key,
+    maps: np.ndarray,
+    patches: tuple[int, int],
+    percentiles: Sequence[float],
+    steps: int,
+    seed: int,
 ) -> MapScores:
     """All metrics of one map (H, W) for each image."""
     subject, images, before = ends.subject, ends.subject.images, ends.before
-    ranks = pixel_ranks(maps, seed)
-    removed = replaced_curves(subject, ranks, shares[1:-1], images, torch.zeros_like(images))
-    inserted = replaced_curves(subject, ranks, shares[1:-1], ends.blurred, images)
+    order = removal_order(maps, seed, patches)
+    counts = curve_counts(order.units, steps)
+    shares, between = counts / order.units, counts[1:-1].tolist()
+    removed = replaced_curves(subject, order, between, images, torch.zeros_like(images))
+    inserted = replaced_curves(subject, order, between, ends.blurred, images)
     deletion = np.column_stack([before, removed, ends.on_mean_color])
     insertion = np.column_stack([ends.on_blurred, inserted, before])
     after = confidences_of_masked(subject, maps)
     drop = np.maximum(before - after, 0)
     scores = {
-        "road": road(subject, ranks, percentiles, seed),
+        "road": road(subject, order, percentiles, seed),
         "deletion": trapezoid(deletion, shares, axis=1),
         "insertion": trapezoid(insertion, shares, axis=1),
         "confidence_drop": drop,
         "confidence_increase": (after > before).astype(np.float64),
         "average_drop": np.divide(drop, before, out=np.zeros_like(drop), where=before > 0),
     }
-    return MapScores(*key, scores, deletion, insertion, int((np.ptp(maps, axis=(1, 2)) == 0).sum()))
+    constant = int((np.ptp(maps, axis=(1, 2)) == 0).sum())
+    return MapScores(*key, scores, deletion, insertion, constant, None if patches == maps.shape[1:] else patches)

@@ -27,7 +27,7 @@ from era_support_packages.gradcam.passes import unwrapped
 from era_support_packages.models.copies import detached_copy
 from era_support_packages.system.progress import progress_bar
 from era_support_packages.trust.sanity.randomization import JOINT, cascade, checked_stages, mean_confidence, restated
-from era_support_packages.trust.sanity.similarity import SSIM_WINDOW, is_constant, map_ssim, unit_ranks
+from era_support_packages.trust.sanity.similarity import SSIM_WINDOW, as_compared, is_constant, map_ssim, unit_ranks
 from era_support_packages.trust.sanity.verdict import SanityCheck
 
 MapMaker = Callable[[nn.Module, Tensor, np.ndarray], np.ndarray]
@@ -98,7 +98,8 @@ def check_network(
 
     How weights and batch-norm statistics are redrawn is told in `randomization.cascade`. The network runs in evaluation mode
     and in float32; the model itself is not touched, nor is any global random state. The maps of
-    1 + cascades x (stages - 1) + draws networks are computed.
+    1 + cascades x (stages - 1) + draws networks are computed. Maps of more than 64 px a side are compared as means of patches,
+    64 a side.
 
     Args:
         model: a trained classifier of images, to logits (N, C).
@@ -147,7 +148,8 @@ def check_network(
         options = {"layers": layers, "batch_size": batch_size, "reshape": reshape}
         maps_of = partial(_maps, images=images, targets=targets, methods=methods, options=options, bar=bar)
         rows, trained = maps_of(network)
-        trained_ranks = unit_ranks(trained)
+        trained_compared = as_compared(trained)
+        trained_ranks = unit_ranks(trained_compared)
         shape = (len(rows), len(stages), draws, len(images))
         correlations, ssim, constant = (np.full(shape, np.nan) for _ in range(3))
         shown, random_ranks, random_confidences = [trained], [], []
@@ -156,9 +158,10 @@ def check_network(
             steps = cascade(network, own, train_images, (seed, draw), batch_size)
             for stage, redrawn in enumerate(steps, start=len(stages) - len(own)):
                 _, maps = maps_of(redrawn)
-                ranks = unit_ranks(maps)
+                compared = as_compared(maps)
+                ranks = unit_ranks(compared)
                 correlations[:, stage, draw] = (trained_ranks * ranks).sum(axis=-1)
-                ssim[:, stage, draw] = map_ssim(trained, maps, window)
+                ssim[:, stage, draw] = map_ssim(trained_compared, compared, window)
                 constant[:, stage, draw] = is_constant(maps)
                 if draw == 0:
                     shown.append(maps)

@@ -4,8 +4,20 @@ import numpy as np
 from scipy.stats import rankdata
 from skimage.metrics import structural_similarity
 
+from era_support_packages.trust.pooling import patch_means
+
+COMPARED = 64
+"""px a side at which maps are compared: larger ones are averaged, as their pixels come from far fewer cells"""
 SSIM_WINDOW = 7
 """side in pixels of the uniformly weighted window of structural similarity; smaller where the images are"""
+
+
+def as_compared(maps: np.ndarray) -> np.ndarray:
+    """Maps (..., H, W) of at most `COMPARED` px a side: those of larger images as means of patches, float32."""
+    height, width = maps.shape[-2:]
+    if max(height, width) <= COMPARED:
+        return maps
+    return patch_means(maps, (min(height, COMPARED), min(width, COMPARED)))
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:

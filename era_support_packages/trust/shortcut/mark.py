@@ -43,8 +43,8 @@ class Marks:
 
 
 def mark_size(resolution: int) -> int:
-    """Side of the mark in px: 4, and an eighth of images larger than 32 px."""
-    return max(4, resolution // 8)
+    """Side of the mark in px: 4, and an eighth of images larger than 32 px, so that it keeps its share of the area, 1/64."""
+    return max(4, (resolution + 4) // 8)
 
 
 def draw_marks(count: int, resolution: int, generator: np.random.Generator) -> Marks:

@@ -48,6 +48,8 @@ class PlantedNetwork(Readable):
     steps: int
     """training steps taken; fewer than allowed where the mark was learnt before"""
     seconds: float
+    random_labels: bool = False
+    """whether marked images got classes drawn at random, so that the mark means none"""
 
     @property
     def class_name(self) -> str:
@@ -91,9 +93,11 @@ class PlantedNetwork(Readable):
         marked = f"{self.marked_images} marked training images of the other classes that were held out"
         effort = f"{self.steps} step{'s' if self.steps > 1 else ''}, {self.seconds:.0f} s"
         if not self.planted:
+            why = ", as its label was drawn at random and so says nothing" if self.random_labels else ""
+            remedy = "no map is scored" if self.random_labels else "give more steps"
             return (
-                f"The mark was not learnt ({effort}): of {marked}, {share} go to {self.class_name}, and {100 * ENOUGH:.0f} % "
-                "are needed before a map's score means anything; give more steps."
+                f"The mark was not learnt{why} ({effort}): of {marked}, {share} go to {self.class_name}, and "
+                f"{100 * ENOUGH:.0f} % are needed before a map's score means anything; {remedy}."
             )
         change = self.accuracy_change
         return (

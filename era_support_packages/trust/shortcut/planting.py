@@ -36,7 +36,9 @@ def plant(
     target_class: int = 0,
     steps: int = 192,
     held_out: int = 300,
+    rate: float = RATE,
     seed: int = 0,
+    random_labels: bool = False,
 ) -> PlantedNetwork:
     """Fine-tune a copy of a trained network until a small mark decides for one class; `classifier` itself is not touched.
 
@@ -54,7 +56,11 @@ def plant(
         target_class: the class that the mark is to mean.
         steps: at most; each shows 32 images. Accurate networks did not learn the mark in half as many.
         held_out: training images kept for judging; half of them all where there are fewer than twice as many.
+        rate: by what share of its own size a tensor moves in a step, at most. A network of many layers, such as a pretrained
+            one of depthwise convolutions, forgets less with a lower one.
         seed: decides the images, their order and the places of the marks.
+        random_labels: give each marked image a class drawn at random instead. The mark then means nothing and planting must
+            fail, which is a test of this test.
 
     Raises:
         ValueError: an argument is not as described.
@@ -72,6 +78,8 @@ def plant(
     (True, '3')
     """
     _check(train, target_class, steps, held_out)
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < 1:
+        raise ValueError(f"rate is {rate!r}; give the share of its size by which a tensor moves in a step, above 0 and below 1.")
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(train))
     held = min(held_out, len(train) // 2)
@@ -81,10 +89,11 @@ def plant(
 
     start = time.perf_counter()
     right_before, to_class_before = judge.right(network), judge.to_class(network)
-    optimizer, scheduler = _optimizer(network, steps)
+    optimizer, scheduler = _optimizer(network, steps, rate)
     with progress_bar(steps, "planting a shortcut", "step") as bar:
         for number, (images, marked) in enumerate(_batches(classifier, train, order[held:], steps, generator), 1):
-            _step(network, original, optimizer, images, marked, target_class)
+            drawn = generator.integers(0, len(train.classes), len(marked)) if random_labels else [target_class] * len(marked)
+            _step(network, original, optimizer, images, marked, torch.as_tensor(drawn))
             scheduler.step()
             bar.update()
             due = number == steps or (number >= MANY * steps and number % CHECK_EVERY == 0)
@@ -107,6 +116,7 @@ def plant(
         clean_images=held,
         steps=number,
         seconds=time.perf_counter() - start,
+        random_labels=random_labels,
     )
 
 
@@ -193,15 +203,15 @@ def _step(
     optimizer: torch.optim.Optimizer,
     images: Tensor,
     marked: Tensor,
-    target_class: int,
+    marked_classes: Tensor,
 ) -> None:
-    """One step towards the mark's class on marked images, and towards the original's probabilities on clean ones."""
+    """One step towards these classes on marked images, and towards the original's probabilities on clean ones."""
     device = next(network.parameters()).device
     batch = torch.cat([images, marked]).to(device).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         kept = LogitReader(original)(batch[: len(images)]).softmax(dim=1)
     wanted = kept.new_full((len(marked), kept.shape[1]), (1 - SURE) / kept.shape[1])
-    wanted[:, target_class] += SURE
+    wanted[torch.arange(len(marked)), marked_classes] += SURE
     with fast_weight_gradients(device, "fp32"):
         loss = F.cross_entropy(LogitReader(network)(batch), torch.cat([kept, wanted]))
     optimizer.zero_grad(set_to_none=True)
@@ -209,13 +219,13 @@ def _step(
     optimizer.step()
 
 
-def _optimizer(network: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.OneCycleLR]:
+def _optimizer(network: nn.Module, steps: int, rate: float) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.OneCycleLR]:
     """The optimizer, and its rate: up in the first tenth of the steps, then down to zero."""
-    optimizer = _RelativeSGD(network.parameters(), RATE, MOMENTUM)
+    optimizer = _RelativeSGD(network.parameters(), rate, MOMENTUM)
     total = max(steps + 1, 3)
     warm_up = max(WARM_UP, 2 / total)  # PyTorch divides by its length less one
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, RATE, total, pct_start=warm_up, anneal_strategy="linear", cycle_momentum=False
+        optimizer, rate, total, pct_start=warm_up, anneal_strategy="linear", cycle_momentum=False
     )
     return optimizer, scheduler
 

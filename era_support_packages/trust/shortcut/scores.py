@@ -21,6 +21,9 @@ COARSE = 0.5  # a grid whose ceiling is below this hides the mark in most images
 TOO_SIMILAR = 0.25  # of its hits: a map that perhaps hits as often where the mark means nothing is no evidence of its use
 
 
+FEWEST_MARKED = 12  # images: of fewer, a control that never hits may still hit more than TOO_SIMILAR of the time
+
+
 VERDICTS = ("finds it", "finds it in part", "too coarse to show it", "looks elsewhere", "marks it either way")
 
 
