@@ -48,7 +48,7 @@ def test_a_result_is_printed_as_a_table_and_written_as_it_is(bench, tmp_path, mo
 @pytest.mark.parametrize("file", sorted((ROOT / "benchmarks" / "results").glob("*.json")), ids=lambda file: file.stem)
 def test_stored_results_name_how_they_were_made(file):
     result = json.loads(file.read_text())
-    trained = file.stem in ("accuracy", "screening")
+    trained = file.stem in ("accuracy", "screening", "finetune", "learning_rate")
     assert set(result) == (ROW_KEYS | {"recipes"} if trained else KEYS)
     assert (ROOT / "benchmarks" / f"{result['benchmark']}.py").is_file()
     assert result["command"].startswith(f"python benchmarks/{result['benchmark']}.py")

@@ -103,7 +103,7 @@ def test_a_run_from_end_to_end(tmp_path, loaded, capsys):
     asked = TrainingConfig.preset("smoke", **given, device="cpu", precision="fp32", workers=0)
     assert run.name == asked.default_run_name("colours")
     answered = {"image_size": 32, "fit": "crop", "pretrained": False}
-    answered |= {"engine": "device", "threads": torch.get_num_threads(), "horizontal_flip": 0.5}
+    answered |= {"engine": "device", "stream": False, "threads": torch.get_num_threads(), "horizontal_flip": 0.5}
     assert config.to_dict() == {**asked.to_dict(), **answered}
     expected = {"complete": True, "dataset": "colours", "preset": "smoke", "epochs": 1, "seed": 6}
     assert {name: summary[name] for name in expected} == expected
@@ -152,7 +152,7 @@ def test_a_range_test_that_suggests_nothing_ends_with_its_sentence(tmp_path, ste
 def test_every_parameter_is_an_option():
     names = [field.name for field in dataclasses.fields(TrainingConfig)]
     options = {action.dest: action.option_strings for action in command.build_parser()._actions}
-    own = {"help", "preset", "data_root", "resume", "figures", "json", "quiet"}
+    own = {"help", "preset", "data_root", "resume", "devices", "figures", "json", "quiet"}
     assert set(options) == {*own, *names} - {"preset_name"}
     assert [options[name] for name in ("train_images", "max_lr", "resume")] == [["--train-images"], ["--max-lr"], ["--no-resume"]]
 
@@ -162,7 +162,7 @@ def test_values_are_read_as_what_the_configuration_takes():
     arguments += ["--workers", "auto", "--run-name", "2024", "--dataset", "data/cifar10-jpeg", "--test-images", "null"]
     options = command.build_parser().read(arguments)
     expected = {"preset": "auto", "resume": True, "epochs": 3, "max_lr": 0.01, "resolutions": [[16, 0.5], [32, 0.5]]}
-    expected |= {"test_time_flip": True, "workers": "auto", "dataset": "data/cifar10-jpeg"}
+    expected |= {"test_time_flip": True, "workers": "auto", "dataset": "data/cifar10-jpeg", "devices": 1}
     expected["run_name"] = "2024"  # text, though it looks like a number
     assert {name: value for name, value in options.items() if value not in (None, False)} == expected
 
