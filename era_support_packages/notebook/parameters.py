@@ -74,6 +74,9 @@ class Knobs:
     check_sanity: bool = setting(True, "section 15: do they depend on what was learnt? (30 s there)")
     plant_shortcut: bool = setting(True, "section 16: would they find a cause that we planted? (65 s there)")
     checks: Extent = setting("auto", "how large sections 13 to 16 are: auto (as the work of the training allows) or full")
+    check_seconds: float | None = setting(
+        None, "seconds of sections 13 to 16 together; None is no more work than the training took", above=0, high=10**6
+    )
 
 
 @dataclass(frozen=True)
@@ -254,6 +257,8 @@ def _problems_with_knobs(knobs: Mapping[str, Any]) -> Iterator[str]:
     for name, field in _OWN.items():
         if name != "preset" and (sentence := problem(field, knobs[name])) is not None:  # the configuration says what a preset is
             yield sentence
+    if knobs["checks"] == "full" and knobs["check_seconds"] is not None:
+        yield f"checks is 'full', which knows no limit, and check_seconds is {knobs['check_seconds']!r}: give one of them."
 
 
 def _assigned_as_parameters(namespace: Mapping[str, Any]) -> list[str]:
