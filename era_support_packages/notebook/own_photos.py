@@ -32,6 +32,7 @@ class OwnPhotos:
 
     def __init__(self, page: "Page", classifier: Classifier, method: str) -> None:
         self.page, self.classifier, self.method = page, classifier, method
+        self._bits = classifier.bits  # asked for now: where nothing is trained, the cell says so before it draws a button
 
     def show(self, photo: str | Sequence[str] | None) -> None:
         """The panels of the photos given, or how to give some; where a person sits at the notebook, a button too.
@@ -75,7 +76,7 @@ class OwnPhotos:
         show(*filter(None, (problem, left_out, self._how_sure)))
 
     def _decoded(self, files: Sequence[Path]) -> Iterator[tuple[str, Photo]]:
-        photos = (photo for part in decoded_photos(files, self.classifier.bits) for photo in part)
+        photos = (photo for part in decoded_photos(files, self._bits) for photo in part)
         return zip(panel_names(files), photos, strict=True)
 
     def _explained(self, photo: Photo) -> tuple[str, Figure]:
