@@ -16,7 +16,7 @@ from era_support_packages.gradcam.kinds import EAGER, check_kind, closed_part
 from era_support_packages.gradcam.layouts import Reshape, checked_reshape, layout_of, refusal
 from era_support_packages.models.copies import detached_copy
 from era_support_packages.models.learned_state import learned
-from era_support_packages.models.modes import evaluation_mode
+from era_support_packages.models.modes import evaluation_mode, without_gradients
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ def prepared(model: nn.Module) -> Iterator[nn.Module]:
     parameter = next(model.parameters())
     with torch.inference_mode(False), torch.autocast(parameter.device.type, enabled=False):
         network = _full_precision(model)
-        with _left_as_found(network), _eager(network):
+        with evaluation_mode(network), without_gradients(network.parameters()), _eager(network):
             yield network
 
 
@@ -157,20 +157,6 @@ def gradients(score: Tensor, tensors: Sequence[Tensor], keep_graph: bool) -> lis
     if not score.requires_grad:
         return [None] * len(tensors)
     return list(torch.autograd.grad(score, tensors, retain_graph=keep_graph, allow_unused=True))
-
-
-@contextmanager
-def _left_as_found(network: nn.Module) -> Iterator[None]:
-    """Within the block: evaluation mode and frozen parameters; afterwards each flag is as it was."""
-    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    with evaluation_mode(network):
-        try:
-            for parameter in trainable:
-                parameter.requires_grad_(False)
-            yield
-        finally:
-            for parameter in trainable:
-                parameter.requires_grad_(True)
 
 
 def _eager(network: nn.Module) -> AbstractContextManager[object]:

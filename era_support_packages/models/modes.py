@@ -1,6 +1,6 @@
-"""Evaluation mode for a while, with every module's training flag put back afterwards."""
+"""Evaluation mode, and parameters without gradients, for a while; afterwards every flag is as it was."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,3 +57,16 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in flags:
             module.training = training
+
+
+@contextmanager
+def without_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Within the block these parameters take no gradients; afterwards those that did do again, also after an exception."""
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    try:
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)

@@ -102,9 +102,9 @@ def as_held(run: Run, config: PreparedConfig, train: ImageDataset) -> PreparedCo
     return config.replace(stream=train.streamed)
 
 
-def note_few(train: ImageDataset, report: Callable[[str], None]) -> None:
+def note_few(requested: TrainingConfig, train: ImageDataset, report: Callable[[str], None]) -> None:
     """Say of a folder of photos where its images are too few to learn from."""
-    if train.title.endswith("(folder of images)") and (few := few_images(train)):
+    if requested.dataset not in loading.NAMES and (few := few_images(train)):
         report(few)
 
 

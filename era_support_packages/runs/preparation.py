@@ -204,7 +204,7 @@ def _prepared(requested: TrainingConfig, train: ImageDataset, report: Report) ->
     ensure(config.model, config.pretrained, config.weights)
     if adapted := changes(requested.to_dict(), config.to_dict()):
         report(f"For {config.model} and images of {config.image_size} px: {adapted}.")
-    note_few(train, report)
+    note_few(requested, train, report)
     return config
 
 

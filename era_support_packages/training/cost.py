@@ -55,8 +55,8 @@ def predicted_seconds(
     """How long these epochs will take, from the cost of an image at the plan's first resolution: work grows with the pixels.
 
     An image of the test split costs a third of a training image, as one that only the last layer learns from: a forward pass
-    without the two of the backward pass. Where
-    there is a validation split, that is what is looked at after each epoch, and the test split only after the last.
+    without the two of the backward pass. Where there is a validation split, that is what is looked at after each epoch, and the
+    test split only after the last.
     """
     first = config.resolutions[0][0]
     work = 0.0

@@ -10,8 +10,8 @@ from era_support_packages.system.processes import Processes
 
 Shape = tuple[int, int]
 WORTH_A_BYTE = {"cpu": 50, "cuda": 3000}
-"""Floating-point operations that a process computes while a byte comes in: a few cores at 50 GFLOP/s and 1 GB/s between machines,
-a GPU at 300 TFLOP/s in half precision and 100 GB/s between the GPUs of one machine."""
+"""Floating-point operations that a process computes while a byte comes in, by estimate (`benchmarks/scaling.py` times both ways):
+a few cores at 50 GFLOP/s and 1 GB/s between machines, a GPU at 300 TFLOP/s in half precision and 100 GB/s between GPUs."""
 
 
 def operations(shape: Shape, iterations: int) -> int:

@@ -1,8 +1,8 @@
 """The parts of a run: the last layer alone, where it comes first, then all of the network; and the mean of the last weights."""
 
 import gc
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_swa_multi_avg_fn
 
 from era_support_packages.datasets.batches import batch_count
 from era_support_packages.models.heads import head_parameters
+from era_support_packages.models.modes import without_gradients
 from era_support_packages.system.processes import ALONE, Processes
 from era_support_packages.training.checkpoint import Checkpoint
 from era_support_packages.training.config import ConfigValues, ResolvedConfig
@@ -25,18 +26,10 @@ def steps_of(config: ConfigValues, planned: Sequence[PlannedEpoch], head_only: b
     return sum(batch_count(epoch.images, config.batch_size) for epoch in counted)
 
 
-@contextmanager
-def body_held(model: nn.Module) -> Iterator[None]:
+def body_held(model: nn.Module) -> AbstractContextManager[None]:
     """While it lasts, nothing but the last layer takes gradients; afterwards each parameter does as before."""
     own = {id(parameter) for parameter in head_parameters(model)}
-    stilled = [value for value in model.parameters() if value.requires_grad and id(value) not in own]
-    try:
-        for parameter in stilled:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in stilled:
-            parameter.requires_grad_(True)
+    return without_gradients(parameter for parameter in model.parameters() if id(parameter) not in own)
 
 
 class Phases:
