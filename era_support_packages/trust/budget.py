@@ -260,6 +260,6 @@ class CheckBudget:
         else:
             limit = f"check_seconds = {self.check_seconds:g} leaves it {duration(share * self.check_seconds)}"
         return CheckPlan(
-            f"Left out: it would take {self._cost_text(least.passes)} with {least.size}, the fewest that can show anything, and "
+            f"Left out: with {least.size}, the fewest that can show anything, it would take {self._cost_text(least.passes)}, and "
             f"{limit}. Set check_seconds = {needed} to run that. {self._remedy}"
         )
