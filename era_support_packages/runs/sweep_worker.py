@@ -8,7 +8,7 @@ from typing import Any
 
 from era_support_packages.runs.data_sets import load_asked
 from era_support_packages.runs.folder import Run
-from era_support_packages.runs.recording import RunStopped, Watch
+from era_support_packages.runs.recording import Watch
 from era_support_packages.runs.starting import data_asked
 from era_support_packages.runs.sweep_values import SweepError
 from era_support_packages.runs.trials import Task, Trainer
@@ -37,8 +37,8 @@ def main() -> int:
     while (asked := parent.hear()) is not None:
         try:
             answer = _train(parent, trainer, *asked)
-        except RunStopped as stop:
-            return stop.exit_code
+        except KeyboardInterrupt as stop:  # told by the run, or where it was about to begin or had just ended
+            return getattr(stop, "exit_code", 130)
         parent.tell(answer)
         if answer[0] == "lost":
             return 1

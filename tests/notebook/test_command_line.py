@@ -113,7 +113,8 @@ def test_a_run_from_end_to_end(tmp_path, loaded, capsys):
     assert record.images == 16
 
     output = capsys.readouterr()
-    lines, values = output.out.splitlines(), str(config).splitlines()
+    (few, *lines), values = output.out.splitlines(), str(config).splitlines()
+    assert few.startswith("colours: with 5 training images of 'green'")
     assert lines[: len(values) + 1] == [f"Run {run.folder}", *values]
     assert lines[-4].startswith("This run will take about ")
     done = f"{summary['test_accuracy']:.2f} % of the test split; written to {run.folder}"
