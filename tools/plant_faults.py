@@ -216,6 +216,12 @@ def covered(copy: Path, processes: int, kept: Path) -> CoverageData:
     return data
 
 
+def not_needed(folder: str, names: list[str]) -> set[str]:
+    """What a copy of the repository leaves out; `runs` at its top only, as the package has a room of that name."""
+    top = {"runs", "data"} & set(names) if Path(folder) == ROOT else set()
+    return top | shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache")(folder, names)
+
+
 def environment(copy: Path) -> dict[str, str]:
     """The tests import the copy, in one thread, and write no byte code that an older text could leave behind."""
     return os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -234,7 +240,7 @@ def main() -> None:
     rows = json.loads(options.json.read_text()) if options.json and options.json.exists() else []
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "repository"
-        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "data", "__pycache__", ".*_cache"))
+        shutil.copytree(ROOT, copy, ignore=not_needed)
         if options.tests.resolve() != ROOT / "tests":
             shutil.rmtree(copy / "tests")
             shutil.copytree(options.tests, copy / "tests")

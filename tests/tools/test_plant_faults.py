@@ -67,3 +67,8 @@ def test_the_tests_that_reach_a_line_run_those_of_its_module_first(plant_faults,
     assert tests_at(9) == ["tests/test_a.py::test_1", "tests/other/test_b.py::test_2"]
     assert tests_at(1) == ["tests/test_a.py::test_1", "tests/test_a.py::test_3", "tests/other/test_b.py::test_2"]
     assert tests_at(6) == []
+
+
+def test_only_at_the_top_are_runs_left_out_of_a_copy(plant_faults):
+    assert plant_faults.not_needed(str(ROOT), ["runs", "data", "tests", ".git"]) == {"runs", "data", ".git"}
+    assert plant_faults.not_needed(str(ROOT / "tests"), ["runs", "__pycache__"]) == {"__pycache__"}
