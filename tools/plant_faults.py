@@ -135,10 +135,13 @@ def statement(text: str, line: int) -> range:
     """The lines of the innermost statement there; of one with a body, those above it."""
     spans = []
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.stmt) and node.lineno <= line <= node.end_lineno:
+        if not isinstance(node, ast.stmt):
+            continue
+        first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))])
+        if first <= line <= node.end_lineno:
             body = getattr(node, "body", None)
             last = body[0].lineno - 1 if body and body[0].lineno > line else node.end_lineno
-            spans.append(range(node.lineno, max(last, node.lineno) + 1))
+            spans.append(range(first, max(last, node.lineno) + 1))
     return min(spans, key=len)
 
 

@@ -49,6 +49,10 @@ def test_a_statement_ends_where_its_body_begins(plant_faults, line, lines):
     assert list(plant_faults.statement(TEXT, line)) == lines
 
 
+def test_a_decorator_belongs_to_what_it_decorates(plant_faults):
+    assert list(plant_faults.statement("A = 1\n\n\n@cache(size=1)\n@other\ndef smaller(a):\n    return a < 1\n", 4)) == [4, 5, 6]
+
+
 def test_the_tests_that_reach_a_line_run_those_of_its_module_first(plant_faults, tmp_path):
     class Reached:
         def contexts_by_lineno(self, _):
