@@ -183,6 +183,8 @@ def first_failure(tests: list[str], copy: Path, processes: int) -> str | None:
         return "time limit"
     code, said = ended
     failed = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    if code == 3:  # the fault ended pytest itself, as a module does that leaves when it is imported
+        failed = failed or [line for line in said.splitlines() if line.startswith("INTERNALERROR")][-1:]
     if code in (0, 5):  # 5: none of these tests is chosen
         return None
     if not failed:
