@@ -11,6 +11,9 @@ from torch.overrides import TorchFunctionMode
 
 LARGEST_OUTPUT = 4  # px a side; above, oneDNN's own gradient is as fast
 FEWEST_CHANNELS = 256
+# in bf16 oneDNN is slow where the output is smaller than the images, and elsewhere fast for many positions
+LARGEST_STRIDED_OUTPUT, FEWEST_STRIDED_CHANNELS = 8, 64
+MOST_POSITIONS = 5000
 
 
 class _Convolution(torch.autograd.Function):
@@ -53,8 +56,8 @@ def _patches(images: Tensor, height: int, width: int, stride: tuple[int, int], p
 class FastWeightGradients(TorchFunctionMode):
     """While it lasts, convolutions with many channels and few positions get the faster weight gradient.
 
-    The forward pass and the gradient of the images stay as they are. Only float32 on a CPU without autocast; grouped and
-    dilated convolutions and those with a bias are left alone. No module is changed.
+    The forward pass and the gradient of the images stay as they are. Only on a CPU, in float32, and in bfloat16 under autocast;
+    grouped and dilated convolutions and those with a bias are left alone. No module is changed.
     """
 
     def __torch_function__(
@@ -62,6 +65,8 @@ class FastWeightGradients(TorchFunctionMode):
     ) -> Any:
         if function is F.conv2d and not named and _suitable(*arguments):
             images, weight, _, stride, padding = arguments[:5]
+            if torch.is_autocast_enabled("cpu"):
+                images, weight = images.bfloat16(), weight.bfloat16()
             return _Convolution.apply(images, weight, tuple(stride), tuple(padding))
         return function(*arguments, **(named or {}))
 
@@ -69,9 +74,10 @@ class FastWeightGradients(TorchFunctionMode):
 def fast_weight_gradients(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """The context for a forward pass: `FastWeightGradients` where that was measured to pay, else nothing.
 
-    That is float32 on a CPU, with AVX2 and with AVX-512 (`benchmarks/README.md`).
+    That is on a CPU: float32 with AVX2 and with AVX-512, and bfloat16 with AVX-512's instructions for it
+    (`benchmarks/README.md`).
     """
-    return FastWeightGradients() if device.type == "cpu" and precision == "fp32" else nullcontext()
+    return FastWeightGradients() if device.type == "cpu" and precision in ("fp32", "bf16") else nullcontext()
 
 
 def _suitable(
@@ -86,15 +92,23 @@ def _suitable(
     outputs, inputs, height, width = weight.shape
     if bias is not None or groups != 1 or not all(isinstance(value, tuple) for value in (stride, padding, dilation)):
         return False
+    precision = _precision(images, weight)
+    if dilation != (1, 1) or height * width == 1 or precision is None or not torch.is_grad_enabled():
+        return False
     rows = (images.shape[-2] + 2 * padding[0] - height) // stride[0] + 1
     columns = (images.shape[-1] + 2 * padding[1] - width) // stride[1] + 1
-    return (
-        dilation == (1, 1)
-        and height * width > 1
-        and min(inputs, outputs) >= FEWEST_CHANNELS
-        and max(rows, columns) <= LARGEST_OUTPUT
-        and images.device.type == "cpu"
-        and images.dtype == weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and torch.is_grad_enabled()
-    )
+    channels, side = min(inputs, outputs), max(rows, columns)
+    if precision == torch.bfloat16 and stride != (1, 1):
+        return channels >= FEWEST_STRIDED_CHANNELS and side <= LARGEST_STRIDED_OUTPUT
+    few = precision == torch.float32 or len(images) * rows * columns <= MOST_POSITIONS
+    return few and channels >= FEWEST_CHANNELS and side <= LARGEST_OUTPUT
+
+
+def _precision(images: Tensor, weight: Tensor) -> torch.dtype | None:
+    """In which precision the convolution computes, if that is one which has a faster gradient."""
+    if images.device.type != "cpu" or weight.dtype != torch.float32:
+        return None
+    if not torch.is_autocast_enabled("cpu"):
+        return torch.float32 if images.dtype == torch.float32 else None
+    known = torch.get_autocast_dtype("cpu") == torch.bfloat16 and images.dtype in (torch.float32, torch.bfloat16)
+    return torch.bfloat16 if known else None

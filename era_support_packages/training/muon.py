@@ -8,6 +8,7 @@ from torch import Tensor
 
 from era_support_packages.system.processes import ALONE, Processes
 from era_support_packages.training.muon_sharing import exchange, is_faster_shared, owners
+from era_support_packages.training.sgd import SGD
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, chosen for a steep start (Jordan 2024)
 ITERATIONS = 3  # no worse than 5 where they were compared (benchmarks/README.md), at three fifths of the products
@@ -130,7 +131,7 @@ class MuonWithSGD(torch.optim.Optimizer):
 
     def __init__(self, groups: Iterable[dict[str, Any]], lr: float, momentum: float, fused: bool | None = None) -> None:
         groups = list(groups)
-        self.sgd = torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
+        self.sgd = SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
         self.muon = Muon(groups, lr, momentum)
         super().__init__(groups, {**self.sgd.defaults, "orthogonal": False})
         self._step_supports_amp_scaling = bool(fused)

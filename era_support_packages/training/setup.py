@@ -20,6 +20,7 @@ from era_support_packages.system.processes import ALONE, Processes
 from era_support_packages.training.adapting import is_pretrained
 from era_support_packages.training.config import ConfigValues, PreparedConfig, ResolvedConfig
 from era_support_packages.training.muon import MuonWithSGD
+from era_support_packages.training.sgd import SGD
 
 
 def build_model(
@@ -127,7 +128,7 @@ def build_optimizer(model: nn.Module, config: ResolvedConfig) -> torch.optim.Opt
     if config.optimizer == "muon":
         optimizer = MuonWithSGD(groups, **values)
     else:
-        optimizer = torch.optim.SGD(groups, nesterov=config.momentum > 0, **values)
+        optimizer = SGD(groups, nesterov=config.momentum > 0, **values)
     if config.momentum:
         # PyTorch's fused step would leave them unset where a gradient scaler skips the very first step, and read them in the next
         for parameter in model.parameters():

@@ -13,7 +13,8 @@ from era_support_packages.models import weight_gradients
 from era_support_packages.models.resnet import ResNet18
 from era_support_packages.models.weight_gradients import FastWeightGradients, fast_weight_gradients
 
-FEWEST = weight_gradients.FEWEST_CHANNELS
+FEWEST, FEWEST_STRIDED = weight_gradients.FEWEST_CHANNELS, weight_gradients.FEWEST_STRIDED_CHANNELS
+BF16 = torch.autocast("cpu", torch.bfloat16)
 
 
 @pytest.fixture
@@ -30,6 +31,7 @@ def applied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
     monkeypatch.setattr(weight_gradients, "_Convolution", Counting)
     monkeypatch.setattr(weight_gradients, "FEWEST_CHANNELS", 3)
+    monkeypatch.setattr(weight_gradients, "FEWEST_STRIDED_CHANNELS", 3)
     return shapes
 
 
@@ -107,39 +109,70 @@ def test_other_convolutions_are_left_alone_and_work(channels: int, size: int, op
     assert applied == [(3, 3, 3, 3)] * (layer.padding_mode == "reflect")
 
 
-def test_neither_under_autocast_nor_without_gradients_nor_after_an_error(applied) -> None:
+def test_neither_in_other_precisions_nor_without_gradients_nor_after_an_error(applied) -> None:
     layer, images = nn.Conv2d(3, 3, 3, padding=1, bias=False), torch.ones(1, 3, 2, 2)
     with FastWeightGradients(), torch.no_grad():
         layer(images)
-    with FastWeightGradients(), torch.autocast("cpu", torch.bfloat16):
+    with FastWeightGradients(), torch.autocast("cpu", torch.float16):
         layer(images)
+    with FastWeightGradients():
+        copy.deepcopy(layer).bfloat16()(images.bfloat16())
+    with FastWeightGradients(), BF16:
+        copy.deepcopy(layer).bfloat16()(images)
     with pytest.raises(RuntimeError, match="midway"), FastWeightGradients():
         raise RuntimeError("midway")
     layer(images)
     assert applied == []
 
 
-def test_a_resnet_learns_the_same_with_seven_of_its_convolutions_faster(applied, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weight_gradients, "FEWEST_CHANNELS", FEWEST)  # as it is elsewhere
+@pytest.mark.parametrize(
+    ("count", "side", "stride", "taken"),
+    [(2, 4, 1, True), (2, 5, 1, False), (312, 4, 1, True), (313, 4, 1, False), (2, 16, 2, True), (2, 17, 2, False)],
+)
+def test_under_autocast_it_equals_the_gradient_of_pytorch_in_bf16(count, side, stride, taken, applied) -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.Conv2d(3, 8, 3, stride, padding=1, bias=False).to(memory_format=torch.channels_last)
+    images = torch.randn(count, 3, side, side, generator=generator).contiguous(memory_format=torch.channels_last)
+    twin = copy.deepcopy(layer)
+    with BF16:
+        usual = twin(images)
+        with FastWeightGradients():
+            output = layer(images)
+    assert (output.dtype, applied) == (torch.bfloat16, [(8, 3, 3, 3)] * taken)
+    assert torch.equal(output, usual)
+    for result in (output, usual):
+        result.sum().backward()
+    assert (layer.weight.grad.dtype, layer.weight.grad.stride()) == (torch.float32, layer.weight.stride())
+    torch.testing.assert_close(layer.weight.grad, twin.weight.grad, rtol=2**-7, atol=2**-7)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_resnet_learns_the_same_with_some_of_its_convolutions_faster(precision, applied, monkeypatch) -> None:
+    monkeypatch.setattr(weight_gradients, "FEWEST_CHANNELS", FEWEST)  # as they are elsewhere
+    monkeypatch.setattr(weight_gradients, "FEWEST_STRIDED_CHANNELS", FEWEST_STRIDED)
     torch.manual_seed(0)
     model = ResNet18().to(memory_format=torch.channels_last)
     twin = copy.deepcopy(model)
     images, labels = torch.randn(4, 3, 16, 16), torch.arange(4)
-    with FastWeightGradients():
-        fast = model(images)
+    with BF16 if precision == "bf16" else nullcontext():
+        with FastWeightGradients():
+            fast = model(images)
+        usual = twin(images)
     F.cross_entropy(fast, labels).backward()
-    usual = twin(images)
     F.cross_entropy(usual, labels).backward()
-    # at 16 px: the three convolutions of layer3 behind its first, and the four of layer4
-    assert applied == [(256, 256, 3, 3)] * 3 + [(512, 256, 3, 3)] + [(512, 512, 3, 3)] * 3
+    # at 16 px: the three convolutions of layer3 behind its first, and the four of layer4; in bf16 also what halves the images
+    halving = [[(128, 64, 3, 3)], [(256, 128, 3, 3)]] if precision == "bf16" else [[], []]
+    assert applied == halving[0] + halving[1] + [(256, 256, 3, 3)] * 3 + [(512, 256, 3, 3)] + [(512, 512, 3, 3)] * 3
     assert torch.equal(fast, usual)
+    close = {"rtol": 1e-4, "atol": 1e-5} if precision == "fp32" else {"rtol": 2**-6, "atol": 2**-9}
     for (name, ours), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
-        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5, msg=name)
+        torch.testing.assert_close(ours.grad, theirs.grad, **close, msg=lambda text, name=name: f"{name}: {text}")
         assert ours.grad.is_contiguous(memory_format=torch.channels_last) or ours.ndim < 4
 
 
 @pytest.mark.parametrize(
-    ("device", "precision", "fast"), [("cpu", "fp32", True), ("cpu", "bf16", False), ("cuda", "fp32", False)]
+    ("device", "precision", "fast"),
+    [("cpu", "fp32", True), ("cpu", "bf16", True), ("cpu", "fp16", False), ("cuda", "fp32", False)],
 )
 def test_where_it_is_used(device: str, precision: str, fast: bool) -> None:
     context = fast_weight_gradients(torch.device(device), precision)

@@ -18,6 +18,7 @@ from era_support_packages.models.resnet import ResNet
 from era_support_packages.training.config import ResolvedConfig
 from era_support_packages.training.muon import MuonWithSGD
 from era_support_packages.training.setup import augmentation_policy, build_batches, build_model, build_optimizer, build_scheduler
+from era_support_packages.training.sgd import SGD
 from era_support_packages.training.step import TrainingStep
 
 
@@ -51,7 +52,7 @@ def test_groups_of_the_optimizer(muon: bool, momentum: float, decay: float) -> N
     values = {"optimizer": "muon" if muon else "sgd", "weight_decay": 0.03, "decay_norms_and_biases": decay > 0}
     config = plan(**rates, **values)
     optimizer = build_optimizer(model, config)
-    assert type(optimizer) is (MuonWithSGD if muon else torch.optim.SGD)
+    assert type(optimizer) is (MuonWithSGD if muon else SGD)
     assert all((group["momentum"], group["nesterov"]) == (momentum, momentum > 0) for group in optimizer.param_groups)
     names = {parameter: name for name, parameter in model.named_parameters()}
     expected = [
