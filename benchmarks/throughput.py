@@ -5,20 +5,27 @@ python benchmarks/throughput.py --json benchmarks/results/throughput.json
 The same ResNet18, batch size and images with the same augmentation. The original's way: fp32, contiguous memory,
 albumentations for each sample in a DataLoader with two workers, `.item()` after each step. Each measurement is a process of its
 own, because the setting of the memory allocator holds for a process; on a CPU its peak memory is printed too. The batch is the
-original's, 512, where not said otherwise. With --all it also measures what single parts of the package's way bring.
+original's, 512, where not said otherwise. With --all it also measures what single parts of the package's way bring, and with
+--against COMMIT this checkout and a worktree of that commit in turn, and nothing else.
 """
 
 import functools
+import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from bench import alternate, options, publish, ratio
+from bench import ROOT, alternate, options, publish, ratio
 from torch.utils.data import DataLoader, Dataset
 
 from era_support_packages.datasets.image_dataset import ImageDataset
@@ -113,12 +120,43 @@ def our_way(config: ResolvedConfig, steps: int, variant: str) -> float:
     return steps * size / (time.perf_counter() - start)
 
 
-def measured(variant: str, config: ResolvedConfig, steps: int) -> tuple[float, float]:
-    """Images per second of a variant in a process of its own, and that process's peak memory in GB."""
+def measured(variant: str, config: ResolvedConfig, steps: int, root: Path = ROOT) -> tuple[float, float]:
+    """Images per second of a variant in a process of its own, from the checkout at `root`, and its peak memory in GB."""
     values = {"variant": variant, "steps": steps, "pixels": config.resolutions[0][0], "batch-size": config.batch_size}
-    command = [sys.executable, __file__, *(word for name, value in values.items() for word in (f"--{name}", str(value)))]
-    speed, memory = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    command = [sys.executable, str(root / "benchmarks" / "throughput.py")]
+    command += [word for name, value in values.items() for word in (f"--{name}", str(value))]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    speed, memory = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
     return float(speed), float(memory)
+
+
+@contextmanager
+def checkout(commit: str) -> Iterator[Path]:
+    """A worktree of a commit while it lasts. Raises `ValueError` where the repository has none of that name."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "repository"
+        made = subprocess.run(["git", "worktree", "add", "--detach", tree, commit], cwd=ROOT, capture_output=True, check=False)
+        if made.returncode:
+            raise ValueError(f"--against {commit} is no commit of this repository: give one that `git log` lists.")
+        try:
+            yield tree
+        finally:
+            subprocess.run(["git", "worktree", "remove", "--force", tree], cwd=ROOT, check=False)
+
+
+def compare_commits(commit: str, config: ResolvedConfig, steps: int, rounds: int) -> tuple[list[dict[str, Any]], float]:
+    """The rows of this checkout and of another commit, and the ratio of their speeds."""
+    with checkout(commit) as tree:
+        trees = {"this checkout": ROOT, commit: tree}
+        measures = {name: lambda root=root: measured("ours", config, steps, root)[0] for name, root in trees.items()}
+        found = alternate(measures, rounds)
+    return [row_of(name, values, found[commit], commit) for name, values in found.items()], ratio(*found.values())
+
+
+def row_of(name: str, values: Sequence[float], others: Sequence[float], than: str) -> dict[str, Any]:
+    """What is said of one variant, beside that with which it is compared."""
+    spread = {"images/s (median)": float(np.median(values)), "slowest": min(values), "fastest": max(values)}
+    return {"variant": name, **spread, f"times {than}": ratio(values, others)}
 
 
 def main() -> None:
@@ -127,6 +165,9 @@ def main() -> None:
     parser.add_argument("--pixels", type=int, default=32, help="resolution of the images (default: 32)")
     parser.add_argument("--batch-size", type=int, default=512, help="images a step (default: 512)")
     parser.add_argument("--steps", type=int, default=2, help="timed steps of a measurement (default: 2)")
+    parser.add_argument(
+        "--against", metavar="COMMIT", help="measure this checkout and that commit, instead of the original's way"
+    )
     parser.add_argument("--all", action="store_true", help="measure our way with parts of it left out, too")
     parser.add_argument("--variant", choices=VARIANTS, help="measure one variant here and print images per second")
     chosen = parser.parse_args()
@@ -136,6 +177,14 @@ def main() -> None:
             original_way(config, chosen.steps) if chosen.variant == VARIANTS[0] else our_way(config, chosen.steps, chosen.variant)
         )
         print(way, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
+        return
+    what = f"ResNet18, batch {chosen.batch_size}, {chosen.pixels} px, {config.precision}"
+    if chosen.against:
+        try:
+            rows, times = compare_commits(chosen.against, config, chosen.steps, chosen.rounds)
+        except ValueError as error:
+            parser.error(str(error))
+        publish("throughput", rows, times, f"{what}: {times:.2f} times the speed of commit {chosen.against}.", chosen.json)
         return
     has_own = isinstance(fast_weight_gradients(torch.device(config.device), config.precision), FastWeightGradients)
     variants = [name for name in VARIANTS if has_own or name != "ours, oneDNN's weight gradients"]
@@ -148,18 +197,8 @@ def main() -> None:
 
     measures = {name: functools.partial(measure, name) for name in (variants if chosen.all else variants[:2])}
     found = alternate(measures, chosen.rounds)
-    rows = [
-        {
-            "variant": name,
-            "images/s (median)": float(np.median(values)),
-            "slowest": min(values),
-            "fastest": max(values),
-            "times the original's way": ratio(values, found[VARIANTS[0]]),
-        }
-        for name, values in found.items()
-    ]
+    rows = [row_of(name, values, found[VARIANTS[0]], "the original's way") for name, values in found.items()]
     times = ratio(found["ours"], found[VARIANTS[0]])
-    what = f"ResNet18, batch {chosen.batch_size}, {chosen.pixels} px, {config.precision}"
     sentence = f"{what}: {times:.2f} times the original's way."
     if config.device == "cpu":
         sentence += f" Peak memory of a process: {memory['ours']:.1f} GB, {memory[VARIANTS[0]]:.1f} GB the original's way."
