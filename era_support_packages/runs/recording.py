@@ -1,7 +1,7 @@
 """A recorded run, which is never lost: train into its folder, go on where it stopped, stop so that it can go on."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -191,6 +191,7 @@ def _train(model: nn.Module, prepared: PreparedRun, config: ResolvedConfig, repo
     """From the checkpoint, if there is one, to the summary."""
     run, train, test, processes = prepared.run, prepared.train, prepared.test, prepared.processes
     checkpoint = processes.settled(lambda: _begun(model, prepared, config, report))
+    tracker: Tracker | None = None  # of the first process
 
     def keep(state: Checkpoint) -> None:
         try:
@@ -206,10 +207,16 @@ def _train(model: nn.Module, prepared: PreparedRun, config: ResolvedConfig, repo
         if watch is not None:
             watch(state.records[-1])
 
-    with Tracker(run, config, report) if processes.first else nullcontext() as tracker:
-        if tracker is not None:
+    with ExitStack() as held:
+
+        def track() -> None:
+            nonlocal tracker
+            tracker = held.enter_context(Tracker(run, config, report))
             tracker.rows(() if checkpoint is None else checkpoint.records)
+
+        processes.settled(track)  # the others wait, however long a service takes that keeps the rows
         result = fit(model, train, test, config, report, keep, checkpoint, prepared.validation, processes)
+        processes.settled(held.close)
     history = result.history
     with use_resources(config):
         flipped = None
