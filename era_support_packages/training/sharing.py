@@ -5,7 +5,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from era_support_packages.system.processes import Processes
+from era_support_packages.system.processes import Processes, timeout
 from era_support_packages.training.config import ConfigValues, PreparedConfig, ResolvedConfig
 
 Config = TypeVar("Config", bound=PreparedConfig)
@@ -16,12 +16,13 @@ def process_count(devices: int | str, asked: str, device: torch.device) -> int:
     """How many processes train on so many devices of this machine: "all" is one for each GPU, and one where there is none.
 
     asked: the device of the configuration; device: what it is here. Raises `ValueError` where there are not as many GPUs, and for
-    several where one GPU is named.
+    several where one GPU is named or the time that they wait for each other is no number.
     """
     gpus = torch.cuda.device_count() if device.type == "cuda" else 0
     count = max(gpus, 1) if devices == "all" else int(devices)
     if count == 1:
         return 1
+    timeout()  # what they would refuse
     if device.type == "cuda" and asked not in ("auto", "cuda"):
         raise ValueError(f"device is {asked!r} and devices is {devices!r}: set device to 'cuda', or devices to 1.")
     if device.type == "cuda" and count > gpus:
