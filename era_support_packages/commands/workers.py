@@ -11,9 +11,9 @@ from typing import Any
 from era_support_packages.commands.output import problem_of, reporter
 from era_support_packages.runs.preparation import PreparedRun, Report
 from era_support_packages.runs.recording import train_prepared
-from era_support_packages.runs.together import prepare_together
-from era_support_packages.system.interrupts import Terminated, ignore_signals
-from era_support_packages.system.processes import ALONE, Processes, SaidElsewhere, is_lost, join, leave
+from era_support_packages.runs.together import in_words, prepare_together
+from era_support_packages.system.interrupts import ignore_signals
+from era_support_packages.system.processes import ALONE, Processes, SaidElsewhere, join, leave
 from era_support_packages.system.torchrun import Started
 from era_support_packages.training.failures import TrainingDivergedError
 from era_support_packages.training.history import Trained
@@ -40,11 +40,16 @@ def train_with_others(started: Started, options: dict[str, Any], values: dict[st
         leave()
         return 0
     except BaseException as error:
-        ignore_signals()
-        code = _said(error, processes)
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        os._exit(code)
+        code = 1
+        try:
+            ignore_signals()
+            code = _said(in_words(error), processes)
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+        except (KeyboardInterrupt, OSError) as later:  # a signal came just before, or nobody reads any more
+            code = _said(later, processes)
+        finally:
+            os._exit(code)
 
 
 def _train(processes: Processes, options: dict[str, Any], values: dict[str, Any], show: Show) -> None:
@@ -63,7 +68,9 @@ def _train(processes: Processes, options: dict[str, Any], values: dict[str, Any]
 def _said(error: BaseException, processes: Processes) -> int:
     """The exit code, after what there is to say."""
     if isinstance(error, KeyboardInterrupt):
-        return getattr(error, "exit_code", 143 if isinstance(error, Terminated) else 130)
+        return getattr(error, "exit_code", 130)
+    if isinstance(error, BrokenPipeError):
+        return 141
     common = isinstance(error, SaidElsewhere | TrainingDivergedError)  # they are raised in all
     where = "" if processes.first else f" in process {processes.rank + 1} of {processes.count}"
     found = problem_of(error)
@@ -71,6 +78,5 @@ def _said(error: BaseException, processes: Processes) -> int:
         if processes.first or not common:
             print(f"error{where}: {found[0]}", file=sys.stderr)
         return found[1]
-    if processes.first or not is_lost(error):
-        traceback.print_exception(error)
+    traceback.print_exception(error)
     return 1

@@ -17,7 +17,7 @@ from era_support_packages.runs.folder import Run
 from era_support_packages.runs.launching import KEY
 from era_support_packages.runs.preparation import PreparedRun, Report
 from era_support_packages.runs.recording import train_in_folder, train_prepared
-from era_support_packages.runs.together import load_prepared
+from era_support_packages.runs.together import in_words, load_prepared
 from era_support_packages.system.children import portable
 from era_support_packages.system.interrupts import ignore_signals
 from era_support_packages.system.processes import Processes, SaidElsewhere, join, leave
@@ -54,13 +54,15 @@ def main(file: str) -> int:
         leave()
         return 0
     except BaseException as error:
-        ignore_signals()
-        traceback.print_exception(error, file=sys.__stderr__)
-        if not isinstance(error, KeyboardInterrupt | SaidElsewhere):
-            connection.send(("failed", portable(error)))
-        if sys.__stderr__ is not None:
-            sys.__stderr__.flush()
-        os._exit(1)
+        try:
+            ignore_signals()
+            traceback.print_exception(error, file=sys.__stderr__)
+            if not isinstance(error, KeyboardInterrupt | SaidElsewhere):
+                connection.send(("failed", portable(in_words(error))))
+            if sys.__stderr__ is not None:
+                sys.__stderr__.flush()
+        finally:  # also where a signal came just before, or nobody hears it any more
+            os._exit(1)
 
 
 def _end_with(connection: Connection) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import pickle
 import queue
+import re
 import secrets
 import signal
 import socket
@@ -26,7 +27,7 @@ from torch import nn
 
 from era_support_packages.models.catalog import build_network
 from era_support_packages.runs.preparation import PreparedRun, Report
-from era_support_packages.system.children import PACKAGES, raise_told
+from era_support_packages.system.children import PACKAGES, how_it_ended, raise_told
 from era_support_packages.system.interrupts import sigterm_interrupts
 from era_support_packages.system.plain_error import PlainError
 from era_support_packages.system.processes import Processes, ProcessLostError
@@ -169,8 +170,21 @@ class _Launched:
         if failures:
             raise_told(min(failures, key=lambda told: isinstance(told[0], ProcessLostError)))
         if self._process.returncode != 0:
-            said = self._log.read_text(errors="replace").strip().splitlines()[-12:]
-            raise LaunchError(f"The processes ended with exit code {self._process.returncode}: {' '.join(said)}.")
+            how = why(self._log.read_text(errors="replace"), self._process.returncode)
+            raise LaunchError(
+                f"One of the processes that were started {how}. The last checkpoint stays: run again with the same values to "
+                "go on from there."
+            )
+
+
+def why(log: str, code: int) -> str:
+    """How one of several ended that said nothing itself, by what torchrun wrote: what it raised, else its exit code."""
+    for line in log.splitlines():
+        if re.match(r"[\w.]+(Error|Exception)\b", line) and "ChildFailedError" not in line:
+            return f"failed ({line.strip().rstrip('.')})"
+    codes = [int(found) for found in re.findall(r"exitcode\s*:\s*(-?\d+)", log)]
+    own = [found for found in codes if found != -signal.SIGTERM]  # by which torchrun ends the others
+    return how_it_ended([*own, *codes, code][0])
 
 
 def _hang_up(connection: Connection) -> None:

@@ -16,6 +16,11 @@ from era_support_packages.training.checkpoint import Checkpoint
 from era_support_packages.training.config import PreparedConfig
 from era_support_packages.training.history import Trained
 
+LOST = (
+    "Another process of this run has ended, or does not answer, so this one ends too. The last checkpoint stays: run again with "
+    "the same values to go on from there"
+)
+
 
 def prepare_together(processes: Processes, preset: str, data_root: str | None, report: Report, **values: Any) -> PreparedRun:
     """`prepare`, done by the first process; the others get its folder and its configuration, and load the same data.
@@ -81,8 +86,10 @@ def train_together(
                     raise
                 raise stop(Checkpoint.load(run.checkpoint_file) if run.checkpoint_file.exists() else None, error) from None
             if is_lost(error):
-                raise ProcessLostError(
-                    "Another process of this run has ended, or does not answer, so this one ends too. The last checkpoint stays: "
-                    f"run again with the same values to go on from there ({run.folder})."
-                ) from None
+                raise ProcessLostError(f"{LOST} ({run.folder}).") from None
             raise
+
+
+def in_words(error: BaseException) -> BaseException:
+    """What a process of several ends with: where another one was lost before or after the training, the sentence for it."""
+    return ProcessLostError(f"{LOST}.") if is_lost(error) else error

@@ -190,14 +190,26 @@ class Processes:
 ALONE = Processes()
 
 
+def timeout(environment: Mapping[str, str] = os.environ) -> int:
+    """Seconds that a process waits for the others within training.
+
+    Raises `ValueError` where ERA_COLLECTIVE_TIMEOUT in the environment is no number of seconds up to a day.
+    """
+    given = environment.get("ERA_COLLECTIVE_TIMEOUT", str(TIMEOUT))
+    most = int(PATIENCE.total_seconds())
+    if not given.isdecimal() or not 1 <= int(given) <= most:
+        raise ValueError(
+            f"ERA_COLLECTIVE_TIMEOUT is {given!r}: give the seconds as a whole number from 1 to {most}, such as {TIMEOUT}."
+        )
+    return int(given)
+
+
 def join(started: Started, environment: Mapping[str, str] = os.environ) -> Processes:
     """Meet the other processes that torchrun started.
 
-    Raises `ValueError` where ERA_COLLECTIVE_TIMEOUT in the environment is no number of seconds.
+    Raises `ValueError` as `timeout` does.
     """
-    given = environment.get("ERA_COLLECTIVE_TIMEOUT", str(TIMEOUT))
-    if not given.isdecimal() or int(given) == 0:
-        raise ValueError(f"ERA_COLLECTIVE_TIMEOUT is {given!r}: give the seconds as a whole number from 1, such as {TIMEOUT}.")
+    seconds = timeout(environment)
     gpus = torch.cuda.is_available() and dist.is_nccl_available()
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
     if gpus and started.local_rank < torch.cuda.device_count():
@@ -206,13 +218,17 @@ def join(started: Started, environment: Mapping[str, str] = os.environ) -> Proce
     # torchrun keeps its store when it starts all again, with the addresses of those that are gone
     store = dist.PrefixStore(f"start {started.restarts}", store)
     dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PATIENCE)
-    group = dist.new_group(backend=backend, timeout=timedelta(seconds=int(given)))
+    group = dist.new_group(backend=backend, timeout=timedelta(seconds=seconds))
     return Processes(started.rank, started.count, started.local_rank, group)
 
 
 def leave() -> None:
-    """Part from the others, once all have come to their end."""
-    _meet()
+    """Part from the others, once all have come to their end; one that was lost since then has left nothing undone."""
+    try:
+        _meet()
+    except RuntimeError as error:
+        if not is_lost(error):
+            raise
     dist.destroy_process_group()
 
 

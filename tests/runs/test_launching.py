@@ -20,7 +20,7 @@ from era_support_packages.datasets.image_dataset import DatasetError
 from era_support_packages.notebook.parameters import ParameterError, Parameters
 from era_support_packages.runs import RunStopped, prepare, train_in_folder, train_or_stop
 from era_support_packages.runs.card import recipe
-from era_support_packages.runs.launching import LaunchError
+from era_support_packages.runs.launching import LaunchError, why
 from era_support_packages.system.processes import ProcessLostError
 from era_support_packages.training import build_model, sharing
 from era_support_packages.training.checkpoint import Checkpoint
@@ -134,6 +134,26 @@ def test_what_goes_wrong_there_is_said_here(tmp_path):
     data.write_text(re.sub(r'"digest": "\w{4}', '"digest": "0000', data.read_text()).replace('"images": 1437', '"images": 1438'))
     with pytest.raises((DatasetError, ValueError), match="data"):
         train_or_stop(network_of(prepared), prepared, lambda _: None)
+
+
+RAISED = """Traceback (most recent call last):
+ModuleNotFoundError: No module named 'own_network'
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+  exitcode  : 1 (pid: 12)
+"""
+KILLED = "ChildFailedError:\n  exitcode  : -15 (pid: 11)\n  exitcode  : -9 (pid: 12)\n"
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        (RAISED, "failed (ModuleNotFoundError: No module named 'own_network')"),
+        (KILLED, "was killed (signal 9, as the system does where the memory is full)"),
+        ("", "ended with exit code 1"),
+    ],
+)
+def test_how_one_ended_that_said_nothing(log, said):
+    assert why(log, 1) == said
 
 
 def test_how_to_repeat_it_says_how_many_processes_there_were(tmp_path):
