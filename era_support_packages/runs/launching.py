@@ -32,6 +32,7 @@ from era_support_packages.system.interrupts import sigterm_interrupts
 from era_support_packages.system.plain_error import PlainError
 from era_support_packages.system.processes import Processes, ProcessLostError
 from era_support_packages.system.progress import TextBar
+from era_support_packages.system.tensor_file import write_tensors
 from era_support_packages.training.checkpoint import Checkpoint
 from era_support_packages.training.history import EpochRecord, Trained, trained
 
@@ -62,7 +63,13 @@ def train_on_devices(
         run.write_config(config)
     with tempfile.TemporaryDirectory() as folder:
         start = Path(folder) / "start.pt"
-        torch.save({name: values.cpu() for name, values in model.state_dict().items()}, start)
+        try:
+            write_tensors(start, {name: values.cpu() for name, values in model.state_dict().items()})
+        except OSError as error:
+            raise LaunchError(
+                f"{folder} cannot be written ({error.strerror or error}), where the weights lie that several devices start from: "
+                "make room there, or name another folder in the environment variable TMPDIR."
+            ) from None
         asked = {"folder": run.folder, "data_root": prepared.data_root, "start": start, "again": config.max_lr == "auto"}
         try:
             with sigterm_interrupts(), _Launched(prepared.devices, Path(folder), asked) as launched:

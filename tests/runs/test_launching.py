@@ -1,5 +1,6 @@
 """A run on several devices, started from here: as if torchrun had been typed, and it stops as a run of one process does."""
 
+import errno
 import os
 import re
 import shlex
@@ -21,6 +22,7 @@ from era_support_packages.notebook.parameters import ParameterError, Parameters
 from era_support_packages.runs import RunStopped, prepare, train_in_folder, train_or_stop
 from era_support_packages.runs.card import recipe
 from era_support_packages.runs.launching import LaunchError, why
+from era_support_packages.system import tensor_file
 from era_support_packages.system.processes import ProcessLostError
 from era_support_packages.training import build_model, sharing
 from era_support_packages.training.checkpoint import Checkpoint
@@ -173,6 +175,20 @@ def test_a_network_of_another_kind_is_refused(tmp_path):
     prepared = prepare("smoke", devices=2, output_dir=str(tmp_path), **SMALL)
     with pytest.raises(LaunchError, match="not the 'resnet_custom' of the configuration"):
         train_or_stop(tiny_network(10), prepared, lambda _: None)
+
+
+def test_a_full_disk_for_temporary_files_is_said_before_any_process_is_started(tmp_path, monkeypatch):
+    prepared = prepare("smoke", devices=2, output_dir=str(tmp_path), **SMALL)
+    write = tensor_file.write_atomically
+
+    def full(path, content):
+        if path.name == "start.pt":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, content)
+
+    monkeypatch.setattr(tensor_file, "write_atomically", full)
+    with pytest.raises(LaunchError, match=r"No space left on device.* TMPDIR"):
+        train_or_stop(network_of(prepared), prepared, lambda _: None)
 
 
 @pytest.mark.parametrize(
