@@ -10,20 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from era_support_packages.datasets.fitting import FITS, IMAGE_SIZE, Fit, Fitting
+from era_support_packages.datasets.fitting import IMAGE_SIZE, Fit, Fitting
 from era_support_packages.datasets.image_dataset import Channels, ImageDataset
 from era_support_packages.datasets.loading import load as load_dataset
-from era_support_packages.datasets.normalization import STATISTICS, are_statistics, images_at_once, normalize, unnormalize
+from era_support_packages.datasets.normalization import images_at_once, normalize, unnormalize
 from era_support_packages.datasets.streaming import Pixels, in_parts
 from era_support_packages.evaluation.images import Images, pixels_and_labels, positions
 from era_support_packages.evaluation.predictions import Predictions, logits_problem, predicted_logits
 from era_support_packages.gradcam.arguments import TARGETS, checked_batch_size, checked_words
 from era_support_packages.gradcam.explanation import Explanation, explain
 from era_support_packages.gradcam.exploration import Exploration, check_index, checked_methods, explored, layers_of
-from era_support_packages.models.catalog import MODELS, build_network, differing_weight, is_network
+from era_support_packages.models import classifier_file
+from era_support_packages.models.catalog import MODELS, build_network, differing_weight
 from era_support_packages.models.classifier_file import FORMAT, WITHOUT_CLASSIFIER, WITHOUT_WEIGHTS, complete, description
 from era_support_packages.system.machine import resolve_device, resolve_precision
-from era_support_packages.system.naming import nearest_names
 from era_support_packages.system.paths import expanded
 from era_support_packages.system.plain_error import PlainError
 from era_support_packages.system.tensor_file import TensorFileError, read_tensors, write_tensors
@@ -73,31 +73,23 @@ class Classifier:
     """how: "crop", "squash" or "pad" (`datasets.fitting.Fitting`)"""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "classes", tuple(self.classes))
-        problems = []
-        if not isinstance(self.resolution, int) or self.resolution < 1:
-            problems.append(f"resolution is {self.resolution!r}; give the px that the network is used to, 1 or more.")
-        if not isinstance(self.image_size, int) or self.image_size < 1:
-            problems.append(f"image_size is {self.image_size!r}; give the px that images had in training, 1 or more.")
-        if self.fit not in FITS:
-            problems.append(f"fit is {self.fit!r}: {nearest_names(self.fit, FITS)}")
-        if not are_statistics(self.mean, self.std):
-            problems.append(f"mean is {self.mean} and std {self.std}; give three numbers each, {STATISTICS}.")
-        if len(set(self.classes)) != len(self.classes):
-            problems.append(f"classes are {self.classes}; give each class a name of its own.")
-        if self.precision not in ("fp32", "bf16", "fp16"):
-            problems.append(f"precision is {self.precision!r}; give 'fp32', 'bf16' or 'fp16'.")
-        if self.model is not None and not is_network(self.model):
-            problems.append(f"model is {self.model!r}, or None for a network made elsewhere: {nearest_names(self.model, MODELS)}")
-        if problems:
+        if not isinstance(self.network, nn.Module):
+            raise ClassifierError(
+                f"network is {type(self.network).__name__}; give the nn.Module itself, not its weights or its name."
+            )
+        for name in ("resolution", "image_size"):
+            if isinstance(px := getattr(self, name), np.integer):
+                object.__setattr__(self, name, int(px))
+        if problems := classifier_file.value_problems(self):
             raise ClassifierError(" ".join(problems))
+        object.__setattr__(self, "classes", tuple(self.classes))
 
     # ---- what the network says ---------------------------------------------------------------------------------------
 
     @property
     def device(self) -> torch.device:
         """Where the network is."""
-        return next(self.network.parameters()).device
+        return next((weights.device for weights in self.network.parameters()), torch.device("cpu"))
 
     @property
     def fitting(self) -> Fitting:
@@ -117,6 +109,8 @@ class Classifier:
         """
         self._check_classes(images)
         checked_batch_size(batch_size)
+        if not isinstance(flip, bool | np.bool_):
+            raise ValueError(f"flip is {flip!r}; give True or False.")
         pixels, labels = pixels_and_labels(images, indices, self.bits, self.fitting)
         return Predictions(self._logits(pixels, batch_size, flip), labels, self.classes, pixels)
 
@@ -228,6 +222,10 @@ class Classifier:
             )
         weights = {name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}
         file = expanded(path)
+        if os.path.isdir(file):
+            raise ClassifierError(f"{file} is a folder; give a file in it.")
+        if file.name == "checkpoint.pt" and os.path.isfile(file.with_name("config.json")):
+            raise ClassifierError(f"{file} is the checkpoint of a run, which holds more than a classifier; give another file.")
         try:
             write_tensors(file, {"format": FORMAT, "classifier": self.description(), "model": weights})
         except OSError as error:
@@ -284,10 +282,15 @@ def _completed(file: Path, content: dict[str, Any]) -> dict[str, Any]:
     """`complete`, with the data set that the run's configuration names."""
     name = content["config"]["dataset"]
     try:
-        train, _ = load_dataset(name)
+        train, test = load_dataset(name)
+        problem = classifier_file.other_data(content, test)
     except (ValueError, OSError, RuntimeError) as error:
+        problem = f"cannot be loaded ({error})"
+    else:
+        problem = problem and f"is not what the run was trained on ({problem})"
+    if problem:
         raise ClassifierError(
             f"{file} was written by an earlier version, which kept no class names: its data set {name!r} is needed once to add "
-            f"them, and cannot be loaded ({error})."
-        ) from None
+            f"them, and {problem}. The file is left as it is."
+        )
     return complete(file, content, train)

@@ -244,6 +244,7 @@ PIXELS = np.zeros((2, 8, 8, 3), np.uint8)
         ([PIXELS[0]], {}, r"np\.stack"),
         (PIXELS, {"batch_size": 0}, "batch_size must be an integer of at least 1"),
         (PIXELS, {"batch_size": -1}, "batch_size must be an integer of at least 1"),
+        (PIXELS, {"flip": "no"}, "flip is 'no'; give True or False"),
     ],
 )
 def test_what_are_no_images(tiny_classifier, images, options, problem):
@@ -284,6 +285,13 @@ def test_splits_and_predictions_of_other_classes_or_without_images_are_refused(c
         ({"precision": "int8"}, "precision is 'int8'"),
         ({"model": "ResNet19"}, "model is 'ResNet19'.*'ResNet18'"),
         ({"classes": ("cat", "cat", "dog")}, "a name of its own"),
+        ({"classes": "abc"}, "classes are 'abc'; give the names as a list"),
+        ({"classes": {"cat", "dog", "bee"}}, "in the order of the logits"),
+        ({"classes": ("cat", "", None)}, "give each class its name as text"),
+        ({"classes": ()}, "give each class its name as text"),
+        ({"resolution": True}, "resolution is True"),
+        ({"bits": "16"}, "bits is '16'; give one of 8, 10, 12, 14, 16, or None"),
+        ({"network": {}}, r"network is dict; give the nn\.Module itself"),
     ],
 )
 def test_values_that_no_classifier_has(tiny_classifier, changes, problem):
@@ -338,7 +346,7 @@ def test_where_there_is_none_and_a_machine_that_is_not_this_one(classifier, tmp_
         Classifier.load(tmp_path / "gone")
     with pytest.raises(FileNotFoundError, match=r"no checkpoint\.pt"):
         Classifier.load(tmp_path)
-    for device, precision, bad in (("cpu", "int8", "int8"), ("cuda:7", "fp32", "cuda:7")):
+    for device, precision, bad in (("cpu", "int8", "int8"), ("cuda:7", "fp32", "cuda:7"), ("gpu", "fp32", "gpu")):
         with pytest.raises(ValueError, match=f"is '{bad}'"):
             Classifier.load(classifier.save(tmp_path / "good.pt"), device, precision)
 
@@ -366,4 +374,6 @@ def test_a_file_goes_into_a_folder_that_is_there(classifier, tmp_path):
         classifier.save(tmp_path / "no" / "x.pt")
     with pytest.raises(ClassifierError, match="cannot be written"):
         classifier.save(tmp_path / ("x" * 300))
+    with pytest.raises(ClassifierError, match="is a folder; give a file in it"):
+        classifier.save(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -1,10 +1,17 @@
 """What a file keeps of a classifier beside the weights of its network, and how a file that lacks it is completed."""
 
+from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import Any, Protocol
 
-from era_support_packages.datasets.fitting import Fit
+import torch
+
+from era_support_packages.datasets.decoding import BITS
+from era_support_packages.datasets.fitting import FITS, Fit
 from era_support_packages.datasets.image_dataset import Channels, ImageDataset
+from era_support_packages.datasets.normalization import STATISTICS, are_statistics
+from era_support_packages.models.catalog import MODELS, build_network, is_network
+from era_support_packages.system.naming import nearest_names
 from era_support_packages.system.tensor_file import write_tensors
 
 FORMAT = 3  # of the files; count up when their contents change
@@ -57,9 +64,74 @@ def description(model: str | None, source: Described, resolution: int) -> dict[s
     }
 
 
+def value_problems(values: Any) -> list[str]:
+    """A sentence for each value that no classifier has; `values` has the fields of one as attributes."""
+    problems = []
+    for name, what in (
+        ("resolution", "the px that the network is used to"),
+        ("image_size", "the px that images had in training"),
+    ):
+        px = getattr(values, name)
+        if isinstance(px, bool) or not isinstance(px, int) or px < 1:
+            problems.append(f"{name} is {px!r}; give {what}, 1 or more.")
+    if values.fit not in FITS:
+        problems.append(f"fit is {values.fit!r}: {nearest_names(values.fit, FITS)}")
+    if values.bits is not None and values.bits not in BITS:
+        problems.append(f"bits is {values.bits!r}; give one of {', '.join(map(str, BITS))}, or None.")
+    if not are_statistics(values.mean, values.std):
+        problems.append(f"mean is {values.mean} and std {values.std}; give three numbers each, {STATISTICS}.")
+    if sentence := _names_problem(values.classes):
+        problems.append(sentence)
+    if values.precision not in ("fp32", "bf16", "fp16"):
+        problems.append(f"precision is {values.precision!r}; give 'fp32', 'bf16' or 'fp16'.")
+    if values.model is not None and not is_network(values.model):
+        problems.append(f"model is {values.model!r}, or None for a network made elsewhere: {nearest_names(values.model, MODELS)}")
+    return problems
+
+
+def _names_problem(classes: object) -> str:
+    """Why these are no names of classes: "" where they are. The names of a set have no order, those of a text are letters."""
+    if not isinstance(classes, Iterable) or isinstance(classes, str | bytes | Set):
+        return f"classes are {classes!r}; give the names as a list, in the order of the logits."
+    names = tuple(classes)
+    if not names or not all(isinstance(name, str) and name.strip() for name in names):
+        return f"classes are {names}; give each class its name as text."
+    return f"classes are {names}; give each class a name of its own." if len(set(names)) != len(names) else ""
+
+
+def other_data(content: dict[str, Any], test: ImageDataset) -> str:
+    """What shows that a run of format 2 was trained on other data than this, as far as its file tells; "" where nothing does.
+
+    test: the test split of the data set of that name. Names of other classes would be a wrong answer for good.
+    """
+    classes = len(test.classes)
+    try:
+        build_network(content["config"]["model"], classes).load_state_dict(content["model"])
+    except RuntimeError:
+        return f"it has {classes} classes, and the network has not"
+    logits, last = content["logits"], content["records"][-1]
+    if not isinstance(logits, torch.Tensor) or not content["config"].get("final_test", True):
+        return ""
+    if len(logits) != len(test):
+        return f"it has {len(test):,} test images, and the run had {len(logits):,}"
+    right = int((logits.argmax(dim=1).numpy() == test.labels).sum())
+    if right != last.get("test_correct", right):
+        return f"by its labels {right:,} predictions of the run are right, and {last['test_correct']:,} were"
+    return ""
+
+
 def complete(file: Path, content: dict[str, Any], split: ImageDataset) -> dict[str, Any]:
-    """Add to a file of format 2 what it lacks, from a split of its data set, and say so; returns the description."""
+    """Add to a file of format 2 what it lacks, from a split of its data set, and say so; returns the description.
+
+    Where the file cannot be written it stays as it is, and a line says so.
+    """
     described = description(content["config"]["model"], split, content["records"][-1]["resolution"])
-    write_tensors(file, {**content, "format": FORMAT, "classifier": described})
-    print(f"{file} of an earlier version was completed: class names and statistics come from the data set {split.name!r}.")
+    source = f"class names and statistics come from the data set {split.name!r}"
+    try:
+        write_tensors(file, {**content, "format": FORMAT, "classifier": described})
+    except OSError as error:
+        reason = error.strerror or str(error)
+        print(f"{file} of an earlier version cannot be completed ({reason}): {source}, which is needed each time.")
+        return described
+    print(f"{file} of an earlier version was completed: {source}.")
     return described

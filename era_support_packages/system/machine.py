@@ -16,13 +16,16 @@ from torch import nn
 def resolve_device(device: str = "auto") -> torch.device:
     """The device to train on: "auto" is the first CUDA GPU, else Apple's GPU, else the CPU.
 
-    Raises `ValueError` when the device asked for is not there.
+    Raises `ValueError` when the device asked for is not there, or is none.
     """
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", 0)
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    resolved = torch.device(device)
+    try:
+        resolved = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device is {device!r}; give one of 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'.") from None
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise ValueError(f"device is {device!r}, but this machine has {count} CUDA GPUs; use 'auto' or 'cpu'.")
