@@ -1,12 +1,17 @@
 """Evaluation mode, and parameters without gradients, for a while; afterwards every flag is as it was."""
 
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
+# A network has no place of its own for its lock, as it is copied and pickled.
+_IN_USE: WeakKeyDictionary[nn.Module, AbstractContextManager[Any]] = WeakKeyDictionary()
+_ONE_BY_ONE = threading.Lock()
 
 
 def training_mode(model: nn.Module, hold_norms: bool = False) -> None:
@@ -41,6 +46,8 @@ class HeldNorms(nn.Module):
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Within the block the model is in evaluation mode; afterwards, also after an exception, each module's flag is as before.
 
+    Other threads wait here until the block ends: the flags, and the hooks of an explanation, are those of the one network.
+
     >>> from era_support_packages import ResNet18
     >>> from era_support_packages.models import evaluation_mode
     >>> model = ResNet18().train()
@@ -50,13 +57,16 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     >>> model.training
     True
     """
-    flags = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, training in flags:
-            module.training = training
+    with _ONE_BY_ONE:
+        lock = _IN_USE.setdefault(model, threading.RLock())
+    with lock:
+        flags = [(module, module.training) for module in model.modules()]
+        try:
+            model.eval()
+            yield
+        finally:
+            for module, training in flags:
+                module.training = training
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Evaluation mode for a while: each module's own training flag comes back."""
 
+import threading
+
 import pytest
 from tiny import tiny_network
 
@@ -17,3 +19,21 @@ def test_each_flag_is_put_back_also_after_an_interrupt() -> None:
     with pytest.raises(KeyboardInterrupt), evaluation_mode(model):
         raise KeyboardInterrupt
     assert {name: module.training for name, module in model.named_modules()} == before
+
+
+def test_threads_wait_for_each_other_and_one_alone_never_does() -> None:
+    """Else the first to end would put the others' network back into training mode."""
+    model, found = tiny_network().train(), []
+
+    def look() -> None:
+        with evaluation_mode(model):
+            found.append(model.training)
+
+    other = threading.Thread(target=look)
+    with evaluation_mode(model), evaluation_mode(model):
+        other.start()
+        other.join(0.2)
+        assert found == []
+    other.join()
+    assert found == [False]
+    assert model.training
