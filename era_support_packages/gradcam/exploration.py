@@ -96,8 +96,10 @@ def explored(explain: Callable[[str], Explanation], methods: Sequence[str] | Non
 
 
 def checked_methods(methods: Sequence[str] | None) -> tuple[str, ...]:
-    """The methods by name, all of them for None. Raises `ValueError` for a name that is none."""
-    names = tuple(METHODS) if methods is None else tuple(methods)
+    """The methods by name, all of them for None. Raises `ValueError` for a name that is none, and where there is no name."""
+    names = tuple(METHODS) if methods is None else (methods,) if isinstance(methods, str) else tuple(methods)
+    if not names:
+        raise ValueError("methods is empty; name at least one method, or pass None for all.")
     for name in names:
         check_method(name)
     return names

@@ -226,6 +226,12 @@ def test_where_widgets_are_not_shown_a_sentence_stands_in(panel: ExplorerPanel, 
     assert data == {"text/plain": "Run this cell to get the panel."}
 
 
+def test_methods_are_names_one_at_least(tiny_classifier: Classifier) -> None:
+    assert tiny_classifier.explore(TEST, 0, layers=LAYERS, methods="gradcam").explanations[0].method == "gradcam"
+    with pytest.raises(ValueError, match=r"^methods is empty; name at least one method, or pass None for all\.$"):
+        tiny_classifier.explore(TEST, 0, layers=LAYERS, methods=[])
+
+
 @pytest.mark.parametrize(
     ("indices", "message"),
     [([], "indices is empty; give the number of at least one image of the data set."), ([0, 6], f"an index is 6; {OF_SIX}")],
