@@ -239,9 +239,11 @@ def as_typed(sentence: str, place: wording.Place) -> str:
 
 
 def parse(pairs: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """Names and values of `-p NAME VALUE`: what is text stays text ("2024" as a name), the rest is read as Python or JSON."""
+    """Names and values of `-p NAME VALUE`, each name once: text stays text ("2024" as a name), the rest is Python or JSON."""
     found: dict[str, Any] = {}
     for name, text in pairs:
+        if name in found:
+            raise ParameterError(f"{name} is given twice: give it once.")
         value = read_value(text)
         as_it_is = name in _TEXTS and text != "None" and not (name in _LISTS and isinstance(value, list))
         found[name] = text if as_it_is else value

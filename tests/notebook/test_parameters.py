@@ -234,6 +234,11 @@ def test_what_is_text_stays_text():
     assert parse(pairs) == {"run_name": "2024", "dataset": "10", "data_root": None}
 
 
+def test_a_name_is_given_once():
+    with pytest.raises(ParameterError, match=r"^seed is given twice: give it once\.$"):
+        parse([("seed", "1"), ("cutout", "8"), ("seed", "2")])
+
+
 def test_negative_numbers_are_not_taken_for_options():
     words = ["-p", "max_lr", "-1e-3", "-3", "-inf", "--seed"]
     assert shield_negative_numbers(words) == ["-p", "max_lr", " -1e-3", "-3", " -inf", "--seed"]
