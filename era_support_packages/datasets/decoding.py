@@ -204,13 +204,19 @@ def _deep_picture(colors: np.ndarray, opacity: np.ndarray | None, pictures: int,
 
 
 def _opened(data: bytes) -> Image.Image | None:
-    """The file as Pillow knows it from its first bytes, not decoded yet."""
+    """The file as Pillow knows it from its first bytes, not decoded yet.
+
+    Raises `UndecodableError` for more pixels than Pillow opens: OpenCV alone would leave out its transparency without a word.
+    """
     if _is_heic(data) and importlib.util.find_spec("pillow_heif") is not None:
         from pillow_heif import register_heif_opener
 
         register_heif_opener()
     try:
         return Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+        raise UndecodableError(f"it has more than {most} million pixels", remedy="save it with fewer pixels") from None
     except Exception:
         return None
 

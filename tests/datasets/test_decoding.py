@@ -252,3 +252,12 @@ def test_a_classifier_scales_16_bits_as_its_training_data_was(tmp_path: Path, ca
     classifier = Classifier(ResNet18(2), train.classes, train.mean, train.std, resolution=16, bits=train.bits, model="ResNet18")
     kept = Classifier.load(classifier.save(tmp_path / "classifier.pt"), device="cpu", precision="fp32")
     assert (kept.seen(tmp_path / "deep/train/b/0.png") == 17).all()  # alone, its values would take 10 bits
+
+
+def test_more_pixels_than_pillow_opens_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV would decode it, with black in place of what is transparent."""
+    clear = encoded(np.zeros((3000, 1000, 4), np.uint8))
+    assert decode(clear).pixels.min() == 255
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10**6)
+    with pytest.raises(UndecodableError, match=r"^it has more than 2 million pixels; save it with fewer pixels$"):
+        decode(clear)
