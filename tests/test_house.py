@@ -30,18 +30,23 @@ def imports_at_run_time(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
 
 
 def imported_modules(source: str, package: Path) -> set[str]:
-    """The modules of the package that a source imports, without the package's name: "training.config"."""
+    """The modules of the package that a source imports, without the package's name: "training.config".
+
+    What the package's own face hands on stays as it is, "Run", and a relative import has its dots: no floor is so low.
+    """
     found = set()
     for node in imports_at_run_time(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == NAME:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            found.add("." * node.level + (node.module or ""))
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == NAME:
             module = node.module.removeprefix(NAME).lstrip(".")
             for alias in node.names:
                 inner = f"{module}.{alias.name}".lstrip(".")
                 path = package / inner.replace(".", "/")
-                found.add(inner if path.with_suffix(".py").is_file() or path.is_dir() else module)
+                found.add(inner if path.with_suffix(".py").is_file() or path.is_dir() or not module else module)
         elif isinstance(node, ast.Import):
-            found |= {alias.name.removeprefix(NAME + ".") for alias in node.names if alias.name.startswith(NAME + ".")}
-    return found - {""}
+            found |= {alias.name.removeprefix(NAME + ".") for alias in node.names if alias.name.split(".")[0] == NAME}
+    return found - {"__version__"}
 
 
 def arrows(package: Path) -> dict[str, set[str]]:
@@ -58,7 +63,7 @@ def upward(graph: dict[str, set[str]]) -> list[str]:
     return sorted(
         f"{module} imports {target}"
         for module, target in pairs
-        if rooms[module] != rooms[target] and FLOOR[rooms[target]] >= FLOOR[rooms[module]]
+        if rooms[module] != rooms[target] and FLOOR.get(rooms[target], len(FLOOR)) >= FLOOR[rooms[module]]
     )
 
 
@@ -92,6 +97,9 @@ def test_every_import_points_down_and_none_goes_in_a_circle():
         ("gradcam.maps", "from era_support_packages.runs.folder import Run", "gradcam.maps imports runs.folder"),
         ("system.naming", "def f():\n    import era_support_packages.plots.style", "system.naming imports plots.style"),
         ("classifier", "from era_support_packages import training", "classifier imports training"),
+        ("gradcam.maps", "from era_support_packages import Run", "gradcam.maps imports Run"),
+        ("gradcam.maps", "from ..runs import folder", "gradcam.maps imports ..runs"),
+        ("gradcam.maps", "import era_support_packages", "gradcam.maps imports era_support_packages"),
     ],
 )
 def test_an_import_that_points_up_is_named_but_for_those_of_type_checkers(module, line, problem):
