@@ -75,7 +75,7 @@ class Classifier:
     def __post_init__(self) -> None:
         if not isinstance(self.network, nn.Module):
             raise ClassifierError(
-                f"network is {type(self.network).__name__}; give the nn.Module itself, not its weights or its name."
+                f"A {type(self.network).__name__} is no network; give the nn.Module itself, not its weights or its name."
             )
         for name in ("resolution", "image_size"):
             if isinstance(px := getattr(self, name), np.integer):

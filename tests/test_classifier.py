@@ -291,7 +291,7 @@ def test_splits_and_predictions_of_other_classes_or_without_images_are_refused(c
         ({"classes": ()}, "give each class its name as text"),
         ({"resolution": True}, "resolution is True"),
         ({"bits": "16"}, "bits is '16'; give one of 8, 10, 12, 14, 16, or None"),
-        ({"network": {}}, r"network is dict; give the nn\.Module itself"),
+        ({"network": {}}, r"A dict is no network; give the nn\.Module itself"),
     ],
 )
 def test_values_that_no_classifier_has(tiny_classifier, changes, problem):
