@@ -134,11 +134,10 @@ def test_a_run_in_a_folder_that_cannot_be_written_stays_as_it_is(here, capsys, m
 @pytest.mark.parametrize("command", COMMANDS[:2])
 def test_nothing_is_lost_where_the_folder_around_cannot_be_changed(here, capsys, monkeypatch, command):
     before = (here / "runs" / "first" / "config.json").read_bytes()
-    monkeypatch.setattr(keeping.os, "access", lambda path, mode: path != here / "runs")
-    assert main(["runs", *command]) == 2
+    with monkeypatch.context() as patched:
+        patched.setattr(keeping.os, "access", lambda path, mode: path != here / "runs")
+        assert main(["runs", *command]) == 2
     assert f"({here / 'runs'} is read-only)" in capsys.readouterr().err
-    monkeypatch.undo()
-    os.chdir(here)
 
     def refused(*_):
         raise OSError(errno.EACCES, "Permission denied")
