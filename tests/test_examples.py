@@ -26,6 +26,9 @@ MARKS = {  # they train
     "runs.comparison.Comparison": pytest.mark.unhurried,
     "runs.card.model_card": pytest.mark.unhurried,
     "plots.comparison.run_curves": pytest.mark.unhurried,
+    "plots.faithfulness.advantage_over_baselines": pytest.mark.unhurried,
+    "plots.faithfulness.perturbation_curves": pytest.mark.unhurried,
+    "runs.listing.RunList": pytest.mark.unhurried,
 }
 
 

@@ -30,6 +30,7 @@ def accuracy(bench, tmp_path, monkeypatch):
     return accuracy
 
 
+@pytest.mark.unhurried
 def test_missing_rows_are_trained_and_stored_and_no_row_twice(accuracy, call, capsys):
     call(accuracy, *FULL, "0", "--shared")
     (row,) = accuracy.STORED.rows()

@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.unhurried
 def test_a_step_is_shared_out_among_the_parts_of_the_network(bench):
     import step_layers
     from throughput import configuration

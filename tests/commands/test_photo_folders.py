@@ -8,6 +8,8 @@ from PIL import Image
 
 from era_support_packages.commands.command_line import main
 
+pytestmark = pytest.mark.unhurried
+
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):

@@ -9,6 +9,8 @@ from PIL import Image
 from era_support_packages.commands.command_line import main
 from era_support_packages.runs.readings import keep_reading, kept_readings
 
+pytestmark = pytest.mark.unhurried
+
 
 class Page(HTMLParser):
     """The texts, links, pictures and headings of a page."""

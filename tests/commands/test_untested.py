@@ -12,6 +12,8 @@ from tiny_run import TINY
 from era_support_packages.commands.command_line import main
 from era_support_packages.runs import RunError, compare, keeping, list_runs, recording
 
+pytestmark = pytest.mark.unhurried
+
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "record.schema.json").read_text())
 UNTESTED = ["train", *TINY, "--validation", "0.1", "--final-test", "false", "--test-time-flip", "true"]
 

@@ -15,6 +15,8 @@ from era_support_packages.datasets.normalization import image_batches
 from era_support_packages.datasets.streaming import ImageFiles, StreamedImages, in_parts, taken
 from era_support_packages.datasets.validation import hold_out
 
+pytestmark = pytest.mark.unhurried
+
 MB = 10**6
 
 

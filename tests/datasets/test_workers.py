@@ -26,6 +26,8 @@ from era_support_packages.datasets.streaming import ImageFiles
 from era_support_packages.datasets.workers import WorkerLostError, lost_workers, prefetch
 from era_support_packages.system.processes import Processes
 
+pytestmark = pytest.mark.unhurried
+
 CPU = torch.device("cpu")
 POLICY = AugmentationPolicy(horizontal_flip=0.5, crop_padding=4, cutout=6, rgb_shift=0.5, brightness_contrast=0.5)
 ROTATED = dataclasses.replace(POLICY, shift_scale_rotate=0.5)

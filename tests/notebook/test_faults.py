@@ -603,6 +603,7 @@ def titles(package: ModuleType) -> list[str]:
     return list(filter(None, texts))
 
 
+@pytest.mark.unhurried
 def test_fault_15():
     """The test set was shuffled, nothing was seeded, and a heading called CIFAR-10 "MNIST"."""
     check_predictions_are_in_file_order(predict_with_package)

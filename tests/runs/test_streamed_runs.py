@@ -25,6 +25,8 @@ from era_support_packages.system.processes import Processes
 from era_support_packages.training.checkpoint import Checkpoint
 from era_support_packages.trust import sanity, shortcut
 
+pytestmark = pytest.mark.unhurried
+
 SMALL = {"epochs": 3, "batch_size": 6, "resolutions": [(16, 1.0)], "image_size": 32, "max_lr": 0.05, "device": "cpu"}
 SMALL |= {"precision": "fp32", "threads": 1, "model": "ResNet18"}
 

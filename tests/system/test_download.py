@@ -22,6 +22,8 @@ from era_support_packages.system import download_attempt
 from era_support_packages.system.download import Download, begin
 from era_support_packages.system.download_attempt import MOST_BYTES, Patience, shown
 
+pytestmark = pytest.mark.unhurried
+
 ROOT = Path(__file__).resolve().parents[2]
 MD5 = hashlib.md5(CONTENT).hexdigest()
 REST, LITTLE = "bytes=100000-", "bytes=5000-"

@@ -19,7 +19,7 @@ from era_support_packages.training.lr_finder import choose_max_lr
 from era_support_packages.training.phases import Phases, WeightAverage, body_held
 from era_support_packages.training.setup import build_optimizer
 
-pytestmark = pytest.mark.usefixtures("long_enough", "instant")
+pytestmark = [pytest.mark.unhurried, pytest.mark.usefixtures("long_enough", "instant")]
 TRAIN, TEST = colored_images(24), colored_images(9, split="test", seed=1)
 RECIPE = {"optimizer": "adamw", "max_lr": 0.01, "head_lr": 10.0, "head_first": 0.34, "freeze_norms": True, "average": 0.3}
 

@@ -22,7 +22,7 @@ from era_support_packages.training.step import TrainingStep
 
 POLICY = {"horizontal_flip": 0.5, "crop_padding": 4, "cutout": 6, "rgb_shift": 0.5, "brightness_contrast": 0.5}
 STEPS = {"epochs": 4, "batch_size": 6, "resolutions": ((16, 0.5), (24, 0.5)), **POLICY}  # five steps an epoch
-pytestmark = pytest.mark.usefixtures("instant")
+pytestmark = [pytest.mark.unhurried, pytest.mark.usefixtures("instant")]
 
 
 @pytest.fixture

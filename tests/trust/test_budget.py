@@ -27,6 +27,8 @@ from era_support_packages.trust.plan import CheckPlan, check_extent
 from era_support_packages.trust.sanity import check as sanity
 from era_support_packages.trust.shortcut import planting, search
 
+pytestmark = pytest.mark.unhurried
+
 FULL = (10, 24, (24, 12), 200)  # methods for one image; faithfulness; sanity check; planted shortcut
 CIFAR10, DIGITS = 50_000, 1437  # training images
 

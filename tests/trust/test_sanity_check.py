@@ -144,6 +144,7 @@ def test_verdicts_on_methods_that_are_known_are_those_that_the_page_shows() -> N
         assert float(excess) == pytest.approx(found.excess.estimate, abs=0.05), name
 
 
+@pytest.mark.unhurried
 def test_eigencam_is_not_class_specific_and_constant_maps_decide_nothing() -> None:
     check = checked("trained")
     assert check.verdicts[2].class_specific is False
