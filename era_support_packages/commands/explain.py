@@ -28,7 +28,7 @@ def run(options: dict[str, Any]) -> int:
     """Draw; 1 where a photo cannot be read, whose others are explained all the same."""
     if options["method"] not in METHOD_NAMES:
         raise CommandLineError(f"Unknown method {options['method']!r}: {nearest_names(options['method'], METHOD_NAMES)}")
-    from era_support_packages.datasets.photos import decoded_photos, named_broken, panel_names, photo_files
+    from era_support_packages.datasets.photos import decoded_photos, named_broken, named_depths, panel_names, photo_files
 
     found = photo_files(options["photos"])
     out = expanded(options["out"] or "explained")
@@ -48,9 +48,10 @@ def run(options: dict[str, Any]) -> int:
         raise CommandLineError(f"The network knows no class {wanted!r}: {nearest_names(wanted, classifier.classes)}")
     asked: dict[str, Any] = {"target": None if wanted is None else classifier.classes.index(wanted)}
     asked |= {"layers": options["layers"], "method": options["method"], "temperature": temperature}
-    report, rows, number = reporter(options), list[dict[str, Any]](), 0
+    report, rows, depths, number = reporter(options), list[dict[str, Any]](), list[int](), 0
     report(how_sure(temperature))
     for part in decoded_photos(found, classifier.bits):
+        depths += [photo.bits for photo in part]
         for photo in part:
             name, number = names[number], number + 1
             row: dict[str, Any] = {"file": printable_path(photo.file), "top": [], "problem": photo.problem, "panel": ""}
@@ -69,6 +70,8 @@ def run(options: dict[str, Any]) -> int:
                     write_atomically(out / f"{name}.npy", content.getbuffer())
             report(f"{saved}: {', '.join(f'{label} {100 * sure:.1f} %' for label, sure in seen.top)}")
             row |= {"top": seen.top, "temperature": temperature, "panel": f"{name}.png"}
+    if said := named_depths(depths, classifier.bits):
+        report(said)
     with files.folder_for(out):
         files.write_table(out / "predictions.csv", rows, len(classifier.classes))
     broken = named_broken([(row["file"], row["problem"]) for row in rows if row["problem"]], len(rows))

@@ -17,7 +17,7 @@ def add_options(parser: CommandParser) -> None:
 
 def run(options: dict[str, Any]) -> int:
     """Classify; 1 where a photo cannot be read."""
-    from era_support_packages.datasets.photos import decoded_photos, named_broken, photo_files
+    from era_support_packages.datasets.photos import decoded_photos, named_broken, named_depths, photo_files
 
     found = photo_files(options["photos"])
     table = expanded(options["out"]) / "predictions.csv" if options["out"] else None
@@ -31,12 +31,13 @@ def run(options: dict[str, Any]) -> int:
 
     network = files.network_file(options["network"])
     classifier, temperature = Classifier.load(network), kept_temperature(network)
-    report, rows = reporter(options), list[dict[str, Any]]()
+    report, rows, depths = reporter(options), list[dict[str, Any]](), list[int]()
     report(how_sure(temperature))
     for part in decoded_photos(found, classifier.bits):
         whole = [fitted(photo.pixels, classifier.fitting) for photo in part if photo.pixels is not None]
-        said = classifier.predict(np.stack(whole)) if whole else None
-        logits = iter(said.logits if said is not None else ())
+        found_all = classifier.predict(np.stack(whole)) if whole else None
+        logits = iter(found_all.logits if found_all is not None else ())
+        depths += [photo.bits for photo in part]
         for photo in part:
             row: dict[str, Any] = {"file": printable_path(photo.file), "top": [], "problem": photo.problem}
             rows.append(row)
@@ -48,6 +49,8 @@ def run(options: dict[str, Any]) -> int:
                 print(
                     f"{row['file']}: " + ", ".join(f"{name} {100 * sure:.1f} %" for name, sure in top), file=results(), flush=True
                 )
+    if said := named_depths(depths, classifier.bits):
+        report(said)
     if table is not None:
         with files.folder_for(table.parent):
             files.write_table(table, rows, len(classifier.classes))

@@ -135,8 +135,8 @@ def decode_images(
 ) -> list[np.ndarray]:
     """Decode image files as those of a folder are: uint8 (H, W, 3) each, of one size where `fitting` says how.
 
-    bits: of the files that the network was trained on (`ImageDataset.bits`), by which files of 16 bits are scaled; None is the
-    smallest number that holds the values of all these files. A line says what was done.
+    bits: of the files that the network was trained on (`ImageDataset.bits`), by which files of 16 bits are scaled; None is for
+    each file the smallest number that holds its values, whatever else is decoded. A line says what was done.
     Raises `DatasetError` where one is not a whole image, `FileNotFoundError` where it is not there.
     """
     names = [os.fspath(expanded(file)) for file in files]
@@ -151,12 +151,10 @@ def decode_images(
             remedy = remedy or f"give {'a whole one' if file.damaged else 'another file'}"
             raise DatasetError(f"{name} cannot be decoded as an image ({what}): {remedy}.")
         pictures.append(file.pixels)
-    largest = max(file.largest for file in found)
-    if not largest:
-        return pictures
-    bits = smallest_bits(largest) if bits is None else bits
-    print(_bits_sentence(largest, bits))
-    return [to_8_bits(pixels, bits) if file.largest else pixels for file, pixels in zip(found, pictures, strict=True)]
+    depths = [bits or smallest_bits(file.largest) if file.largest else 0 for file in found]
+    for depth in sorted(set(depths) - {0}):
+        print(_bits_sentence(max(file.largest for file, own in zip(found, depths, strict=True) if own == depth), depth))
+    return [to_8_bits(pixels, depth) if depth else pixels for pixels, depth in zip(pictures, depths, strict=True)]
 
 
 def _scanned(folder: Path, listing: Listing, cache_dir: Path, fitting: Fitting, sums: bool) -> FolderScan:

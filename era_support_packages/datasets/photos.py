@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from era_support_packages.datasets.decoding import recognized, smallest_bits, to_8_bits
-from era_support_packages.datasets.scanning import scan
+from era_support_packages.datasets.scanning import ScannedFile, scan
 from era_support_packages.system.paths import expanded, printable_path
 
 PART = 64  # photos decoded at a time
@@ -18,11 +18,15 @@ _ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """A file, its pixels uint8 (H, W, 3), or None and what is wrong with it."""
+    """A file, its pixels uint8 (H, W, 3), or None and what is wrong with it.
+
+    bits: as what a file of 16 bits was read, 0 for others.
+    """
 
     file: Path
     pixels: np.ndarray | None
     problem: str = ""
+    bits: int = 0
 
 
 def photo_files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
@@ -49,12 +53,28 @@ def decoded_photos(files: Sequence[Path], bits: int | None) -> Iterator[list[Pho
     for start in range(0, len(files), PART):
         part = files[start : start + PART]
         scanned = scan([os.fspath(file) for file in part], None)
-        yield [
-            Photo(file, None, found.problem)
-            if found.pixels is None
-            else Photo(file, to_8_bits(found.pixels, bits or smallest_bits(found.largest)) if found.largest else found.pixels)
-            for file, found in zip(part, scanned, strict=True)
-        ]
+        yield [_photo(file, found, bits) for file, found in zip(part, scanned, strict=True)]
+
+
+def _photo(file: Path, found: ScannedFile, bits: int | None) -> Photo:
+    if found.pixels is None:
+        return Photo(file, None, found.problem)
+    if not found.largest:
+        return Photo(file, found.pixels)
+    own = bits or smallest_bits(found.largest)
+    return Photo(file, to_8_bits(found.pixels, own), bits=own)
+
+
+def named_depths(bits: Sequence[int], trained: int | None) -> str:
+    """The sentence for those of the photos that have 16 bits, by what each was read as; "" where none has."""
+    deep = [own for own in bits if own]
+    if not deep:
+        return ""
+    how = f"{len(deep)} of {len(bits)} photos have 16 bits"
+    if trained:
+        return f"{how}; they are read as {trained} bits, as those of the training were."
+    read = " or ".join(map(str, sorted(set(deep))))
+    return f"{how}, and none of the training had: each is read as the fewest bits that hold its own largest value, {read}."
 
 
 def panel_names(files: Sequence[Path]) -> list[str]:

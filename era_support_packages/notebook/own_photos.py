@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from era_support_packages import plots
 from era_support_packages.classifier import Classifier
-from era_support_packages.datasets.photos import Photo, decoded_photos, named_broken, panel_names, photo_files
+from era_support_packages.datasets.photos import Photo, decoded_photos, named_broken, named_depths, panel_names, photo_files
 from era_support_packages.evaluation.intervals import percent
 from era_support_packages.evaluation.tables import show
 from era_support_packages.notebook.parameters import ParameterError
@@ -53,17 +53,22 @@ class OwnPhotos:
 
     def drawn(self, files: Sequence[Path]) -> Iterator[tuple[str, Path | None]]:
         """What `plots.PhotoUpload` shows of each file: its likeliest classes and its panel, or why there is none."""
+        depths = []
         for name, photo in self._decoded(files):
+            depths.append(photo.bits)
             if photo.pixels is None:
                 yield named_broken([(printable_path(Path(photo.file.name)), photo.problem)], len(files)), None
                 continue
             said, figure = self._explained(photo)
             yield said, plots.save(figure, self._folder / f"photo_{name}.png")
+        if said := named_depths(depths, self._bits):
+            yield said, None
         yield self._how_sure, None
 
     def _show_files(self, files: Sequence[Path]) -> None:
-        broken = []
+        broken, depths = [], []
         for name, photo in self._decoded(files[:MOST]):
+            depths.append(photo.bits)
             if photo.pixels is None:
                 broken.append((printable_path(photo.file), photo.problem))
             else:
@@ -73,7 +78,7 @@ class OwnPhotos:
         if len(files) > MOST:
             command = f"python -m era_support_packages explain {self._folder} FOLDER"
             left_out = f"These are the first {MOST} of {len(files)} photos; {command} draws all of a folder."
-        show(*filter(None, (problem, left_out, self._how_sure)))
+        show(*filter(None, (problem, named_depths(depths, self._bits), left_out, self._how_sure)))
 
     def _decoded(self, files: Sequence[Path]) -> Iterator[tuple[str, Photo]]:
         photos = (photo for part in decoded_photos(files, self._bits) for photo in part)
