@@ -11,6 +11,7 @@ two means on the test images. The grid looks at the test images, as no person sh
 
 import argparse
 import datetime
+import functools
 import statistics
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -67,10 +68,11 @@ CASES = {
 }
 
 
-def subset(data: str, case: Case) -> tuple[ImageDataset, ImageDataset]:
+@functools.cache  # a process trains many rows
+def subset(data: str) -> tuple[ImageDataset, ImageDataset]:
     """The images of a case, the same every time: 5,000 and 2,000, or all digits."""
-    train, test = datasets.load("digits" if case.digits else data)
-    if case.digits:
+    train, test = datasets.load(data)
+    if data == "digits":
         return train, test
     generator = np.random.default_rng(0)
     return tuple(
@@ -83,7 +85,7 @@ def trained(name: str, rate: float | str, seed: int, data: str) -> tuple[Values,
     torch.set_num_threads(1)
     case = CASES[name]
     asked = case.config(rate, seed)
-    train, test = subset(data, case)
+    train, test = subset("digits" if case.digits else data)
     prepared = prepare_config(asked, train)
     model = build_model(prepared, len(train.classes), train)
     if rate == "auto":
