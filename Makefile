@@ -23,7 +23,7 @@ test: lint  ## Lint, unit tests, and the notebook under nbmake (ARGS="-k gradcam
 	$(UNIT_TESTS) $(ARGS)
 	$(PY) -m pytest --nbmake --nbmake-timeout=600 notebooks/gradcam_cifar10.ipynb
 
-quick: $(VENV)/.installed  ## Unit tests without those that take over two seconds (ARGS="-k gradcam")
+quick: $(VENV)/.installed  ## The quick unit tests alone, in two minutes on two cores (ARGS="-k gradcam")
 	$(UNIT_TESTS) -m "not slow and not unhurried" $(ARGS)
 
 lint: $(VENV)/.installed  ## Check style and types
