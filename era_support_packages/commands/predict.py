@@ -35,8 +35,8 @@ def run(options: dict[str, Any]) -> int:
     report(how_sure(temperature))
     for part in decoded_photos(found, classifier.bits):
         whole = [fitted(photo.pixels, classifier.fitting) for photo in part if photo.pixels is not None]
-        found_all = classifier.predict(np.stack(whole)) if whole else None
-        logits = iter(found_all.logits if found_all is not None else ())
+        predictions = classifier.predict(np.stack(whole)) if whole else None
+        logits = iter(predictions.logits if predictions is not None else ())
         depths += [photo.bits for photo in part]
         for photo in part:
             row: dict[str, Any] = {"file": printable_path(photo.file), "top": [], "problem": photo.problem}

@@ -65,6 +65,11 @@ def smallest_bits(largest: int) -> int:
     return next(bits for bits in BITS if largest < 2**bits)
 
 
+def depth_of(largest: int, bits: int | None) -> int:
+    """As how many bits a file of that largest value is read: those given, else the fewest that hold it; 0 for one of 8 bits."""
+    return (bits or smallest_bits(largest)) if largest else 0
+
+
 def to_8_bits(deep: np.ndarray, bits: int) -> np.ndarray:
     """Deep pixels (..., 4), as in `Picture`, to uint8 (..., 3): 0 to 2^bits - 1 become 0 to 255, more is clipped."""
     color = np.minimum(deep[..., :3].astype(np.float32) * (255 / (2**bits - 1)), 255)

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from era_support_packages.datasets.decoding import BITS, smallest_bits, to_8_bits
+from era_support_packages.datasets.decoding import BITS, depth_of, smallest_bits, to_8_bits
 from era_support_packages.datasets.fingerprint import Fingerprint
 from era_support_packages.datasets.fitting import IMAGE_SIZE, Fit, Fitting
 from era_support_packages.datasets.folder_cache import FolderScan, cache_file, scan_folder
@@ -151,7 +151,7 @@ def decode_images(
             remedy = remedy or f"give {'a whole one' if file.damaged else 'another file'}"
             raise DatasetError(f"{name} cannot be decoded as an image ({what}): {remedy}.")
         pictures.append(file.pixels)
-    depths = [bits or smallest_bits(file.largest) if file.largest else 0 for file in found]
+    depths = [depth_of(file.largest, bits) for file in found]
     for depth in sorted(set(depths) - {0}):
         print(_bits_sentence(max(file.largest for file, own in zip(found, depths, strict=True) if own == depth), depth))
     return [to_8_bits(pixels, depth) if depth else pixels for pixels, depth in zip(pictures, depths, strict=True)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from era_support_packages.datasets.decoding import recognized, smallest_bits, to_8_bits
+from era_support_packages.datasets.decoding import depth_of, recognized, to_8_bits
 from era_support_packages.datasets.scanning import ScannedFile, scan
 from era_support_packages.system.paths import expanded, printable_path
 
@@ -59,10 +59,8 @@ def decoded_photos(files: Sequence[Path], bits: int | None) -> Iterator[list[Pho
 def _photo(file: Path, found: ScannedFile, bits: int | None) -> Photo:
     if found.pixels is None:
         return Photo(file, None, found.problem)
-    if not found.largest:
-        return Photo(file, found.pixels)
-    own = bits or smallest_bits(found.largest)
-    return Photo(file, to_8_bits(found.pixels, own), bits=own)
+    depth = depth_of(found.largest, bits)
+    return Photo(file, to_8_bits(found.pixels, depth) if depth else found.pixels, bits=depth)
 
 
 def named_depths(bits: Sequence[int], trained: int | None) -> str:
