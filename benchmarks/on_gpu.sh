@@ -98,7 +98,7 @@ equality() {
 }
 
 SEEDS=(0 1 2) MORE=({1..9})
-[[ -z $TINY ]] || SEEDS=(0 1) MORE=(2)
+[[ -z $TINY ]] || SEEDS=(0) MORE=(1)
 rows best 0
 rows "published, 26 epochs" "${SEEDS[@]}"
 rows fast "${SEEDS[@]}"

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,8 +18,6 @@ from era_support_packages.datasets.streaming import Pixels, in_parts
 from era_support_packages.evaluation.images import Images, pixels_and_labels, positions
 from era_support_packages.evaluation.predictions import Predictions, logits_problem, predicted_logits
 from era_support_packages.gradcam.arguments import TARGETS, checked_batch_size, checked_words
-from era_support_packages.gradcam.explanation import Explanation, explain
-from era_support_packages.gradcam.exploration import Exploration, check_index, checked_methods, explored, layers_of
 from era_support_packages.models import classifier_file
 from era_support_packages.models.catalog import MODELS, build_network, differing_weight
 from era_support_packages.models.classifier_file import FORMAT, WITHOUT_CLASSIFIER, WITHOUT_WEIGHTS, complete, description
@@ -27,6 +25,10 @@ from era_support_packages.system.machine import resolve_device, resolve_precisio
 from era_support_packages.system.paths import expanded
 from era_support_packages.system.plain_error import PlainError
 from era_support_packages.system.tensor_file import TensorFileError, read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from era_support_packages.gradcam.exploration import Exploration
+    from era_support_packages.gradcam.result import Explanation
 
 _GIVE = "give the folder of a run, or a file that Classifier.save wrote."
 
@@ -128,12 +130,14 @@ class Classifier:
         layers: Any = None,
         method: str = "gradcam",
         **options: Any,
-    ) -> Explanation:
+    ) -> "Explanation":
         """Class activation maps of images, which are given as to `predict`; the rest as for `gradcam.explain`.
 
         targets: also "contrast": the predicted class and its rival, which is the actual class, or the runner-up where that was
         predicted or no labels are known. Of predictions, the class predicted is the one that they hold.
         """
+        from era_support_packages.gradcam.explanation import explain  # takes seconds to import, and few need it
+
         self._check_classes(images)
         checked_words(targets, (*TARGETS, "contrast"), self.classes)
         pixels, labels = pixels_and_labels(images, indices, self.bits, self.fitting)
@@ -150,8 +154,8 @@ class Classifier:
         inputs = self._normalized(pixels)
         options.setdefault("batch_size", images_at_once(64, self.resolution))
         found = explain(self.network, inputs, targets, layers, method, **options)
-        shown = unnormalize(inputs, self.mean, self.std)
         predicted = found.predicted if said is None else said.predicted
+        shown = unnormalize(inputs, self.mean, self.std)
         return replace(found, predicted=predicted, images=shown, labels=labels, classes=self.classes)
 
     def explore(
@@ -162,7 +166,7 @@ class Classifier:
         *,
         layers: Sequence[str] | None = None,
         methods: Sequence[str] | None = None,
-    ) -> Exploration:
+    ) -> "Exploration":
         """One image, number `index` of those given as to `predict`, under every method, for the class `target` (None: the
         predicted one).
 
@@ -170,6 +174,8 @@ class Classifier:
         layers: as for `explain`. Score-CAM and Ablation-CAM take a forward pass for each channel. Raises `ValueError` for an
         index, class, layer or method that is not there, before anything is computed.
         """
+        from era_support_packages.gradcam.exploration import check_index, checked_methods, explored, layers_of
+
         checked_methods(methods)
         source = images if isinstance(images, ImageDataset | Predictions) else self.predict(images)
         check_index(index, len(source), "index", "images")
@@ -199,8 +205,6 @@ class Classifier:
     def _batches(self, pixels: Pixels, batch_size: int) -> Iterator[Tensor]:
         for part in in_parts(pixels, images_at_once(batch_size, self.resolution)):
             yield normalize(torch.from_numpy(part).to(self.device), self.mean, self.std, self.resolution)
-
-    # ---- files -------------------------------------------------------------------------------------------------------
 
     def description(self) -> dict[str, Any]:
         """What a file keeps of the classifier beside its weights: plain values."""

@@ -12,7 +12,6 @@ from era_support_packages.datasets.augmentation_policy import ENGINES, Augmentat
 from era_support_packages.datasets.device_augmentation import augment
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.datasets.normalization import mean_color, scale_and_shift, scaled_pixels
-from era_support_packages.datasets.sample_augmentation import Augmenter
 from era_support_packages.datasets.streaming import StreamedImages
 from era_support_packages.datasets.workers import in_workers
 from era_support_packages.system.naming import nearest_names
@@ -121,6 +120,8 @@ class TrainingBatches:
                 yield pixels, self.labels.index_select(0, chosen[batch])
 
     def _by_the_sample(self, start: int, count: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        from era_support_packages.datasets.sample_augmentation import Augmenter  # here, because it is slow to import
+
         height, width = self.dataset.images.shape[1:3]
         augmenter = Augmenter(self.policy, height, width, mean_color(self.dataset), self.seed)
         indices, draws = self._drawn(start, count, size)
@@ -172,6 +173,8 @@ def augmented_variants(
     >>> augmented_variants(train, np.array([0, 1]), policy, count=3).variants.shape
     (2, 3, 32, 32, 3)
     """
+    from era_support_packages.datasets.sample_augmentation import Augmenter
+
     height, width = dataset.images.shape[1:3]
     augmenter = Augmenter(policy, height, width, mean_color(dataset), seed)
     originals = dataset.images[indices]

@@ -5,7 +5,7 @@ import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,11 +15,13 @@ from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_in
 from era_support_packages.datasets.augmentation_policy import AugmentationDraws
 from era_support_packages.datasets.errors import DatasetError
 from era_support_packages.datasets.image_dataset import ImageDataset
-from era_support_packages.datasets.sample_augmentation import Augmenter
 from era_support_packages.datasets.streaming import StreamedImages
 from era_support_packages.system.interrupts import end_with_parent
 from era_support_packages.system.memory import free_memory
 from era_support_packages.system.plain_error import PlainError
+
+if TYPE_CHECKING:
+    from era_support_packages.datasets.sample_augmentation import Augmenter
 
 PREFETCH = 4  # batches that each worker has ready or in work, at most
 _SHARE = 8  # of the free memory, an eighth may be taken by them
@@ -32,7 +34,7 @@ class WorkerLostError(PlainError, RuntimeError):
 class _AugmentedImages(Dataset[Any]):
     """Map-style data set of the images shown in an epoch, in their order."""
 
-    def __init__(self, dataset: ImageDataset, augmenter: Augmenter, indices: np.ndarray, draws: AugmentationDraws) -> None:
+    def __init__(self, dataset: ImageDataset, augmenter: "Augmenter", indices: np.ndarray, draws: AugmentationDraws) -> None:
         self.images, self.labels, self.augmenter = dataset.images, dataset.labels, augmenter
         self.indices, self.draws = indices, draws
 
@@ -56,7 +58,7 @@ def _batch(samples: list[Any]) -> Any:
 
 def in_workers(
     dataset: ImageDataset,
-    augmenter: Augmenter,
+    augmenter: "Augmenter",
     indices: np.ndarray,
     draws: AugmentationDraws,
     batch_size: int,

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest, norm
 
 from era_support_packages.evaluation.intervals import CONFIDENCE, Interval
 from era_support_packages.evaluation.predictions import Predictions
@@ -63,6 +62,8 @@ class PairedComparison(Readable):
     @property
     def difference(self) -> Interval:
         """Accuracy of the second minus that of the first, as shares, with the 95 % interval of a mean of paired differences."""
+        from scipy.stats import norm  # here, because it is slow to import
+
         first, second = self._right
         paired = second.astype(np.float64) - first
         mean = float(paired.mean())
@@ -74,6 +75,8 @@ class PairedComparison(Readable):
     @property
     def p_value(self) -> float:
         """The exact two-sided McNemar test (McNemar 1947): how often chance alone would part them at least as far."""
+        from scipy.stats import binomtest
+
         first, second = len(self.only_first), len(self.only_second)
         return 1.0 if first + second == 0 else float(binomtest(first, first + second).pvalue)
 

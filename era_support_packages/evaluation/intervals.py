@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import binomtest, bootstrap, norm, t
 
 CONFIDENCE = 0.95
 
@@ -48,6 +47,8 @@ def mean_interval(values: ArrayLike, comparisons: int = 1, draws: int = 2000, se
     >>> interval.estimate, interval.excludes(0)
     (2.5, True)
     """
+    from scipy.stats import bootstrap, norm, t  # here, because it is slow to import
+
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or values.size == 0:
         raise ValueError(f"An interval needs a sample of shape (N,) with at least one value, not {values.shape}.")
@@ -83,6 +84,8 @@ def share_interval(hits: int, trials: int) -> Interval:
     >>> f"{found.estimate} [{found.low:.2f}, {found.high:.2f}]"
     '0.8 [0.49, 0.94]'
     """
+    from scipy.stats import binomtest
+
     if not 0 <= hits <= trials or trials < 1:
         raise ValueError(f"{hits} hits in {trials} trials: there must be at least one trial, and no more hits than trials.")
     found = binomtest(int(hits), int(trials)).proportion_ci(CONFIDENCE, method="wilson")

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import softmax
 
 from era_support_packages.evaluation.predictions import Predictions
@@ -73,6 +72,8 @@ def fit_temperature(predictions: Predictions) -> float:
             f"No temperature fits {len(logits)} images whose labels the logits do not tell: the flatter their probabilities, "
             "the lower the cross entropy; train the network first."
         )
+    from scipy.optimize import brentq  # here, because it is slow to import
+
     return float(np.exp(brentq(slope, coldest, hottest, xtol=1e-12)))
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from era_support_packages.evaluation.tables import Column, Readable, Table
-from era_support_packages.gradcam.methods import METHODS
 
 ALL_LAYERS = "all layers"
 """the layer's name where a method makes one map from all of them"""
@@ -80,6 +79,8 @@ class Explanation(Readable):
 
     def reading(self) -> str:
         """What was explained, and how many of the maps mark nothing."""
+        from era_support_packages.gradcam.methods import METHODS  # here, because it is slow to import
+
         count, classes, layers = self.maps.shape[:3]
         text = (
             f"{METHODS[self.method].title} at {', '.join(self.layers)}: {count} image{'s' * (count > 1)}, {classes} "

@@ -174,10 +174,13 @@ class _Launched:
                     watch(value)
                 elif kind == "failed":
                     failures.append(value)
+        log = self._log.read_text(errors="replace")
         if failures:
-            raise_told(min(failures, key=lambda told: isinstance(told[0], ProcessLostError)))
+            worst = min(failures, key=lambda told: isinstance(told[0], ProcessLostError))
+            if not (isinstance(worst[0], ProcessLostError) and _killed(log)):  # else how it was lost says more
+                raise_told(worst)
         if self._process.returncode != 0:
-            how = why(self._log.read_text(errors="replace"), self._process.returncode)
+            how = why(log, self._process.returncode)
             raise LaunchError(
                 f"One of the processes that were started {how}. The last checkpoint stays: run again with the same values to "
                 "go on from there."
@@ -187,11 +190,20 @@ class _Launched:
 def why(log: str, code: int) -> str:
     """How one of several ended that said nothing itself, by what torchrun wrote: what it raised, else its exit code."""
     for line in log.splitlines():
-        if re.match(r"[\w.]+(Error|Exception)\b", line) and "ChildFailedError" not in line:
+        if re.match(r"[\w.]+(?<!ChildFailed)(?<!ProcessLost)(Error|Exception)\b", line):
             return f"failed ({line.strip().rstrip('.')})"
-    codes = [int(found) for found in re.findall(r"exitcode\s*:\s*(-?\d+)", log)]
-    own = [found for found in codes if found != -signal.SIGTERM]  # by which torchrun ends the others
-    return how_it_ended([*own, *codes, code][0])
+    codes = _exit_codes(log)
+    own = [found for found in codes if found != -signal.SIGTERM]
+    return how_it_ended([*_killed(log), *own, *codes, code][0])
+
+
+def _exit_codes(log: str) -> list[int]:
+    return [int(found) for found in re.findall(r"exitcode\s*:\s*(-?\d+)", log)]
+
+
+def _killed(log: str) -> list[int]:
+    """The exit codes of those that a signal ended, less the one by which torchrun ends the others."""
+    return [code for code in _exit_codes(log) if code < 0 and code != -signal.SIGTERM]
 
 
 def _hang_up(connection: Connection) -> None:

@@ -14,7 +14,7 @@ from scipy.special import softmax
 
 from era_support_packages.classifier import Classifier
 from era_support_packages.datasets.fitting import fitted
-from era_support_packages.gradcam.explanation import Explanation
+from era_support_packages.gradcam.result import Explanation
 
 TOP = 3  # classes named of each photo
 Top = tuple[tuple[str, float], ...]

@@ -136,6 +136,16 @@ def test_the_command_line_imports_no_pytorch_to_list_runs(here):
     assert subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False).returncode == 0
 
 
+def test_training_imports_nothing_that_only_maps_and_figures_need():
+    code = "import sys; import era_support_packages.runs.launched; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    needless = {"torchvision", "pytorch_grad_cam", "albumentations", "matplotlib", "scipy.stats", "sklearn", "pandas"}
+    assert needless & set(loaded.stdout.split()) == set()
+    assert "torch" in loaded.stdout.split()
+
+
 def test_every_command_is_a_module_with_the_two_functions():
     for module, purpose in command_line.COMMANDS.values():
         command = __import__(f"era_support_packages.commands.{module}", fromlist=["run"])

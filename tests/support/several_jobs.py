@@ -73,10 +73,13 @@ def batches(processes: Processes, engine: str) -> list[tuple[np.ndarray, np.ndar
     return [(images.numpy(), labels.numpy()) for images, labels in build_batches(TRAIN, config, processes).epoch(8, 0, 48)]
 
 
-def evaluate(processes: Processes, images: int, flip: bool) -> np.ndarray:
-    """The logits of so many test images in batches of 7."""
-    part = colored_images(images, split="test")
-    return predict(tiny_network().eval(), part, torch.device("cpu"), batch_size=7, flip=flip, processes=processes).logits
+def evaluate(processes: Processes, parts: list[tuple[int, bool]]) -> list[np.ndarray]:
+    """The logits of so many test images in batches of 7, with or without their mirror images."""
+    network, cpu = tiny_network().eval(), torch.device("cpu")
+    return [
+        predict(network, colored_images(images, split="test"), cpu, batch_size=7, flip=flip, processes=processes).logits
+        for images, flip in parts
+    ]
 
 
 def disagree(processes: Processes, folder: Path) -> dict[str, Any]:
