@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accuracy import markdown
 from bench import ROOT, RowFile, commit, merge, report, table
 from keys import Values, digest, recipe_values
 
@@ -191,6 +192,13 @@ def summarized(rows: list[Values]) -> list[Values]:
     return lines
 
 
+def conclusion(lines: list[Values]) -> str:
+    """What following "auto" costs over these cases."""
+    lost = [float(line["lost points"]) for line in lines]
+    mean, most = statistics.mean(lost), max(lost)
+    return f"auto loses {mean:.2f} points on average and {most:.2f} at most, in {len(lines)} of {len(CASES)} cases."
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -199,6 +207,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2, help="side by side (default: 2)")
     parser.add_argument("--merge", metavar="FILE", help="take over the rows of another file that are missing")
     parser.add_argument("--json", metavar="FILE", help="also write the stored rows into this file")
+    parser.add_argument("--markdown", action="store_true", help="print the table as a README has it")
     chosen = parser.parse_args()
     merge(parser, STORED, chosen.merge, IDENTITY)
     if chosen.full:
@@ -206,12 +215,7 @@ def main() -> None:
     lines = summarized(STORED.rows())
     if not lines:
         raise SystemExit("No case is complete yet: train the rows with --full.")
-    print(table(lines))
-    lost = [float(line["lost points"]) for line in lines]
-    print(
-        f"auto loses {statistics.mean(lost):.2f} points on average and {max(lost):.2f} at most, in {len(lines)} of "
-        f"{len(CASES)} cases."
-    )
+    print((markdown if chosen.markdown else table)(lines), conclusion(lines), sep="\n")
     STORED.copy(chosen.json)
 
 

@@ -73,6 +73,7 @@ def test_no_stored_result_names_a_folder_of_one_machine():
 
 def test_the_readmes_quote_the_stored_results():
     import accuracy
+    import learning_rate
     import screening
 
     changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "benchmarks/results"], cwd=ROOT, capture_output=True)
@@ -89,6 +90,8 @@ def test_the_readmes_quote_the_stored_results():
         assert f"| {row['way']} | {row['images/s (median)']:.0f} | {row['ms a batch']:.3g} |" in text
     for line in screening.compared(stored("screening")["rows"], stored("screening")["recipes"]):
         assert f"| {line['seeds']} | {line['without %']} % | {line['with %']} % | {line['difference']} |" in text
+    lines = learning_rate.summarized(stored("learning_rate")["rows"])
+    assert f"{accuracy.markdown(lines)}\n\n{learning_rate.conclusion(lines)}" in text
     lines = accuracy.summarized(stored("accuracy")["rows"])
     assert accuracy.markdown(lines) in text
     for line in (line for line in lines if line["recipe"] in ("cpu", "fast") and line["seeds"] >= 3):
@@ -115,11 +118,11 @@ def test_a_key_changes_with_every_value_that_decides_the_result_and_with_no_othe
 def test_stored_rows_carry_the_keys_of_what_they_were_trained_with():
     import keys
 
-    for name in ("accuracy", "screening"):
+    for name in ("accuracy", "screening", "learning_rate"):
         content = stored(name)
         assert all(keys.digest(values) == key for key, values in content["recipes"].items())
         assert {row["key"] for row in content["rows"]} == set(content["recipes"])
-        assert all(row["kind"] == keys.kind_of(row["device"]) for row in content["rows"])
+        assert all(row["kind"] == keys.kind_of(row["device"]) for row in content["rows"] if "kind" in row)
 
 
 def test_a_row_names_its_commit_and_whether_the_code_was_changed_since(bench, monkeypatch, tmp_path):
