@@ -20,11 +20,14 @@ lab: $(VENV)/.browser  ## Open a working copy of the notebook, runs/lab/gradcam_
 	$(PY) -m jupyterlab $(ARGS) runs/lab/gradcam_cifar10.ipynb
 
 test: lint  ## Lint, unit tests, and the notebook under nbmake (ARGS="-k gradcam")
-	$(UNIT_TESTS) $(ARGS)
+	$(UNIT_TESTS) -m "not several" $(ARGS)
 	$(PY) -m pytest --nbmake --nbmake-timeout=600 notebooks/gradcam_cifar10.ipynb
 
 quick: $(VENV)/.installed  ## The quick unit tests alone, in two minutes on two cores (ARGS="-k gradcam")
-	$(UNIT_TESTS) -m "not slow and not unhurried" $(ARGS)
+	$(UNIT_TESTS) -m "not slow and not unhurried and not several" $(ARGS)
+
+several: $(VENV)/.installed  ## Training and sweeps by several processes, and runs that are stopped in the middle (ARGS="-k torchrun")
+	$(UNIT_TESTS) -m several $(ARGS)
 
 lint: $(VENV)/.installed  ## Check style and types
 	$(PY) -m ruff check .

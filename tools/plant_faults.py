@@ -163,7 +163,7 @@ def reaching(fault: Fault, coverage: CoverageData, copy: Path) -> list[str]:
 
 def pytest(words: list[str], copy: Path, processes: int, limit: float | None = LIMIT) -> tuple[int, str] | None:
     """Exit code and output of the tests but the slow ones; None where they did not end in time."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", *words]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow and not several", "-p", "no:cacheprovider", *words]
     command += ["-n", str(processes)] if processes > 1 else []
     try:
         result = subprocess.run(command, cwd=copy, env=environment(copy), capture_output=True, text=True, timeout=limit)

@@ -26,7 +26,7 @@ def stored(folder: Path) -> list[tuple[str, int]]:
     return [(row["recipe"], row["seed"]) for row in rows if row["data"] == "digits"]
 
 
-@pytest.mark.slow
+@pytest.mark.several
 def test_everything_runs_is_stopped_in_the_middle_and_goes_on(tmp_path):
     work, folder = tmp_path / "work", tmp_path / "brought back"
     command = ["bash", str(SCRIPT), "--tiny", str(folder)]

@@ -45,7 +45,7 @@ def test_what_is_measured(gpus, counts):
     assert sum(products is not None for _, _, products in found.values()) == (0 if gpus else 2)
 
 
-@pytest.mark.slow
+@pytest.mark.several
 def test_the_whole_on_a_tiny_batch(tmp_path, monkeypatch, capsys):
     import scaling
 

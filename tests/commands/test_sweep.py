@@ -140,7 +140,7 @@ sys.exit(main(sys.argv[3:]))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.several
 def test_a_killed_sweep_goes_on_trains_nothing_twice_and_tests_the_winner_alone(tmp_path):
     log = tmp_path / "log"
     options = [*SWEEP, "--resolutions", "[[8, 0.5], [9, 0.5]]", "--seeds", "0,1", "--json"]

@@ -35,7 +35,7 @@ def is_there(pid: int) -> bool:
         return False
 
 
-@pytest.mark.slow
+@pytest.mark.several
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the children of a process are read from /proc")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_no_process_outlives_the_one_that_prints(number, code, tmp_path):

@@ -30,7 +30,7 @@ def torchrun(arguments: list[str], folder: Path) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-@pytest.mark.slow
+@pytest.mark.several
 def test_two_processes_make_one_record(tmp_path):
     code, out, err = torchrun([*MODULE, "train", *TINY, "--json"], tmp_path)
     assert code == 0, err
@@ -44,7 +44,7 @@ def test_two_processes_make_one_record(tmp_path):
     assert (code, out.count("Not trained now: this is the run run")) == (0, 1), err
 
 
-@pytest.mark.slow
+@pytest.mark.several
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -68,7 +68,7 @@ def test_what_cannot_be_used_is_said_once_and_nothing_is_made(arguments, sentenc
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.several
 def test_killed_processes_are_started_again_and_end_as_the_undisturbed_run_bit_by_bit(tmp_path):
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
@@ -80,7 +80,7 @@ def test_killed_processes_are_started_again_and_end_as_the_undisturbed_run_bit_b
     assert kill_several.differences(whole, killed) == []
 
 
-@pytest.mark.slow
+@pytest.mark.several
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_torchrun_ends_all_with_one_sentence_and_the_run_goes_on_in_one_process(number, tmp_path, capsys):
     process = begin([*MODULE, "train", *TINY, *PASSES, "11496"], tmp_path)

@@ -13,7 +13,7 @@ from two_nodes import LINK, Node, two_nodes, why_not
 
 from era_support_packages.training.checkpoint import Checkpoint
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(reason := why_not()), reason=reason)]
+pytestmark = [pytest.mark.several, pytest.mark.skipif(bool(reason := why_not()), reason=reason)]
 
 
 @pytest.fixture

@@ -121,7 +121,8 @@ def check(name: str) -> None:
         notebook_alone(python, between=lambda: install_last(python, wheels[-1]) if len(wheels) > 1 else None)
         took("the notebook alone, twice")
         inside = os.environ | {"PYTHONPATH": str(ROOT), "NO_ALBUMENTATIONS_UPDATE": "1", "OMP_NUM_THREADS": "1"}
-        pytest(python, ROOT, inside, "-n", "2", "--dist", "worksteal", "-m", "not slow", "--durations=15", *sys.argv[2:])
+        options = ["-n", "2", "--dist", "worksteal", "-m", "not slow and not several", "--durations=15"]
+        pytest(python, ROOT, inside, *options, *sys.argv[2:])
         took("the unit tests")
 
 

@@ -10,7 +10,7 @@ import nbformat
 import papermill
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.several
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks" / "gradcam_cifar10.ipynb"

@@ -65,7 +65,7 @@ def network_of(prepared):
     return build_model(prepared.config, 10, prepared.train)
 
 
-@pytest.mark.slow
+@pytest.mark.several
 def test_it_equals_the_run_under_torchrun_bit_by_bit(tmp_path):
     prepared = prepare("smoke", devices=2, output_dir=str(tmp_path), run_name="here", **SMALL)
     network, lines = network_of(prepared), []
@@ -84,7 +84,7 @@ def test_it_equals_the_run_under_torchrun_bit_by_bit(tmp_path):
     assert again[0].startswith("Not trained now: this is the run here")
 
 
-@pytest.mark.slow
+@pytest.mark.several
 @SLOWLY
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_all_and_the_run_can_be_shown_and_goes_on(number, code, tmp_path, started):
@@ -108,12 +108,14 @@ def test_a_signal_stops_all_and_the_run_can_be_shown_and_goes_on(number, code, t
     kept = Checkpoint.load(prepared.run.checkpoint_file)
     assert all(torch.equal(values, kept.model[name]) for name, values in network.state_dict().items())
     assert (kept.processes, prepared.run.summary()["processes"], prepared.run.summary()["complete"]) == (2, 2, False)
+    if number == signal.SIGINT:  # once is enough
+        return
     again = prepare("smoke", devices=2, **asked)
     assert train_or_stop(network_of(again), again, lines.append).history.complete
     assert "bit-identical" not in " ".join(lines)
 
 
-@pytest.mark.slow
+@pytest.mark.several
 @SLOWLY
 def test_a_process_that_is_killed_ends_all_in_a_sentence(tmp_path, started):
     prepared = prepare("smoke", devices=2, output_dir=str(tmp_path / "runs"), **FOUR)
@@ -128,7 +130,7 @@ def test_a_process_that_is_killed_ends_all_in_a_sentence(tmp_path, started):
     assert len(Checkpoint.load(prepared.run.checkpoint_file).records) >= 1
 
 
-@pytest.mark.slow
+@pytest.mark.several
 def test_what_goes_wrong_there_is_said_here(tmp_path):
     prepared = prepare("smoke", devices=2, output_dir=str(tmp_path), **SMALL)
     data = prepared.run.folder / "data.json"

@@ -57,7 +57,7 @@ def assert_all_ended(log):
             os.kill(pid, 0)
 
 
-@pytest.mark.slow
+@pytest.mark.several
 @pytest.mark.parametrize("fault", ["", "kill 0.2 1"])
 def test_two_processes_train_each_epoch_once_to_the_result_of_one(fault, log, tmp_path, monkeypatch):
     """Also where one of them is killed after its first epoch: the trial goes on from there in another one."""
@@ -77,7 +77,7 @@ def test_two_processes_train_each_epoch_once_to_the_result_of_one(fault, log, tm
     assert_all_ended(log)
 
 
-@pytest.mark.slow
+@pytest.mark.several
 def test_a_trial_that_ends_two_processes_is_given_up(log, tmp_path, monkeypatch):
     monkeypatch.setenv("SWEEP_FAULT", "kill 0.2 9")
     lines = []
@@ -91,7 +91,7 @@ def test_a_trial_that_ends_two_processes_is_given_up(log, tmp_path, monkeypatch)
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.several
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_all_with_one_sentence(number, code, log, tmp_path):
     lines = []
@@ -110,7 +110,7 @@ def test_a_signal_ends_all_with_one_sentence(number, code, log, tmp_path):
     assert_all_ended(log)
 
 
-@pytest.mark.slow
+@pytest.mark.several
 @pytest.mark.parametrize(
     ("fault", "error", "said"),
     [("full", SweepError, "There is no room left"), ("device", sweep_jobs.NoProcessLeftError, "No GPU is left that works")],
@@ -124,7 +124,7 @@ def test_what_ends_the_sweep_in_one_process_ends_it_in_all(fault, error, said, l
     assert_all_ended(log)
 
 
-@pytest.mark.slow
+@pytest.mark.several
 def test_a_search_by_two_processes(log, tmp_path):
     pytest.importorskip("optuna", reason='Optuna is not installed: pip install "optuna>=4"')
     lines = []

@@ -19,7 +19,7 @@ ROWS = tuple(EpochRecord(epoch, 8, 64, 0.1, 2.0, 10.0, 2.0, 10.0, 4, 40, 1.5) fo
 FINISHED = Checkpoint(plan(), 2, ROWS, {"weight": torch.zeros(2)}, None, None, None, {}, torch.zeros(4, 3))
 
 
-@pytest.mark.slow
+@pytest.mark.several
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 def test_six_kills_lose_nothing(capfd):
     assert kill_runs.main(["--kills", "6", "--seed", "1"]) == 0

@@ -91,7 +91,7 @@ def test_what_the_processes_measure_differently_is_settled_by_the_first(tmp_path
 # ---- going on ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.several
 def test_a_run_of_two_goes_on_bit_by_bit_also_with_dropout(tmp_path):
     whole = in_processes(2, jobs.run, 3)
     file = tmp_path / "checkpoint.pt"
@@ -135,6 +135,7 @@ def test_a_loss_that_is_no_number_in_one_process_stops_all():
     assert re.match(r"TrainingDivergedError: The loss became nan at step 3 of epoch 1, ", first)
 
 
+@pytest.mark.several
 @pytest.mark.parametrize(("how", "seconds"), [("gone", 200), ("stands still", 5)])
 def test_a_process_that_is_gone_or_stands_still_ends_the_other(how, seconds):
     assert in_processes(2, jobs.lost, how, seconds=seconds)[0] is True
