@@ -1,4 +1,4 @@
-"""Faster weight gradients of convolutions on a CPU where the images have become small and the channels many."""
+"""Faster convolutions on a CPU where the images have become small and the channels many: above all their weight gradients."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -14,19 +14,25 @@ FEWEST_CHANNELS = 256
 # in bf16 oneDNN is slow where the output is smaller than the images, and elsewhere fast for many positions
 LARGEST_STRIDED_OUTPUT, FEWEST_STRIDED_CHANNELS = 8, 64
 MOST_POSITIONS = 5000
+LARGEST_MULTIPLIED_OUTPUT = 2  # px a side; there, in bf16, the forward pass is faster as a product too
 
 
 class _Convolution(torch.autograd.Function):
-    """`F.conv2d` whose weight gradient is one matrix product over all positions of all images.
+    """`F.conv2d` whose weight gradient is one matrix product over all positions of all images, as is the smallest output in bf16.
 
-    In channels_last memory the product comes out in the weight's own layout, so nothing is copied afterwards.
+    In channels_last memory both come out in the layout that they are to have, so nothing is copied afterwards.
     """
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
         ctx.save_for_backward(images, weight)
         ctx.stride, ctx.padding = stride, padding
-        return F.conv2d(images, weight, None, stride, padding)
+        rows, columns = _output_size(images, weight, stride, padding)
+        if images.dtype != torch.bfloat16 or max(rows, columns) > LARGEST_MULTIPLIED_OUTPUT:
+            return F.conv2d(images, weight, None, stride, padding)
+        outputs, _, height, width = weight.shape
+        product = _patches(images, height, width, stride, padding) @ weight.permute(0, 2, 3, 1).reshape(outputs, -1).t()
+        return product.view(len(images), rows, columns, outputs).permute(0, 3, 1, 2)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
@@ -46,6 +52,13 @@ class _Convolution(torch.autograd.Function):
         return for_images, for_weight, None, None
 
 
+def _output_size(images: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns that a convolution gives."""
+    sizes = zip(images.shape[2:], weight.shape[2:], stride, padding, strict=True)
+    rows, columns = ((size + 2 * around - kernel) // step + 1 for size, kernel, step, around in sizes)
+    return rows, columns
+
+
 def _patches(images: Tensor, height: int, width: int, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
     """What each output position sees: images (N, C, H, W) to (N * H' * W', height * width * C)."""
     pixels = F.pad(images.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0]))
@@ -56,7 +69,8 @@ def _patches(images: Tensor, height: int, width: int, stride: tuple[int, int], p
 class FastWeightGradients(TorchFunctionMode):
     """While it lasts, convolutions with many channels and few positions get the faster weight gradient.
 
-    The forward pass and the gradient of the images stay as they are. Only on a CPU, in float32, and in bfloat16 under autocast;
+    The gradient of the images stays as it is, and so does the forward pass; but where the output has 2 px a side or fewer, in
+    bfloat16, it is a product too, which is rounded otherwise. Only on a CPU, in float32, and in bfloat16 under autocast;
     grouped and dilated convolutions and those with a bias are left alone. No module is changed.
     """
 
@@ -95,8 +109,7 @@ def _suitable(
     precision = _precision(images, weight)
     if dilation != (1, 1) or height * width == 1 or precision is None or not torch.is_grad_enabled():
         return False
-    rows = (images.shape[-2] + 2 * padding[0] - height) // stride[0] + 1
-    columns = (images.shape[-1] + 2 * padding[1] - width) // stride[1] + 1
+    rows, columns = _output_size(images, weight, stride, padding)
     channels, side = min(inputs, outputs), max(rows, columns)
     if precision == torch.bfloat16 and stride != (1, 1):
         return channels >= FEWEST_STRIDED_CHANNELS and side <= LARGEST_STRIDED_OUTPUT

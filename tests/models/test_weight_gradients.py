@@ -127,7 +127,7 @@ def test_neither_in_other_precisions_nor_without_gradients_nor_after_an_error(ap
 
 @pytest.mark.parametrize(
     ("count", "side", "stride", "taken"),
-    [(2, 4, 1, True), (2, 5, 1, False), (312, 4, 1, True), (313, 4, 1, False), (2, 16, 2, True), (2, 17, 2, False)],
+    [(2, 2, 1, True), (2, 4, 1, True), (2, 5, 1, False), (312, 4, 1, True), (313, 4, 1, False), (2, 16, 2, True), (2, 17, 2, False)],
 )
 def test_under_autocast_it_equals_the_gradient_of_pytorch_in_bf16(count, side, stride, taken, applied) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -139,7 +139,9 @@ def test_under_autocast_it_equals_the_gradient_of_pytorch_in_bf16(count, side, s
         with FastWeightGradients():
             output = layer(images)
     assert (output.dtype, applied) == (torch.bfloat16, [(8, 3, 3, 3)] * taken)
-    assert torch.equal(output, usual)
+    assert output.is_contiguous(memory_format=torch.channels_last)
+    same = {"rtol": 2**-7, "atol": 2**-7} if side == 2 else {"rtol": 0, "atol": 0}  # of 2 px, the output is a product too
+    torch.testing.assert_close(output, usual, **same)
     for result in (output, usual):
         result.sum().backward()
     assert (layer.weight.grad.dtype, layer.weight.grad.stride()) == (torch.float32, layer.weight.stride())
@@ -163,8 +165,8 @@ def test_a_resnet_learns_the_same_with_some_of_its_convolutions_faster(precision
     # at 16 px: the three convolutions of layer3 behind its first, and the four of layer4; in bf16 also what halves the images
     halving = [[(128, 64, 3, 3)], [(256, 128, 3, 3)]] if precision == "bf16" else [[], []]
     assert applied == halving[0] + halving[1] + [(256, 256, 3, 3)] * 3 + [(512, 256, 3, 3)] + [(512, 512, 3, 3)] * 3
-    assert torch.equal(fast, usual)
     close = {"rtol": 1e-4, "atol": 1e-5} if precision == "fp32" else {"rtol": 2**-6, "atol": 2**-9}
+    torch.testing.assert_close(fast, usual, **(close if precision == "bf16" else {"rtol": 0, "atol": 0}))
     for (name, ours), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, **close, msg=lambda text, name=name: f"{name}: {text}")
         assert ours.grad.is_contiguous(memory_format=torch.channels_last) or ours.ndim < 4
