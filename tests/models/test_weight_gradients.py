@@ -127,7 +127,15 @@ def test_neither_in_other_precisions_nor_without_gradients_nor_after_an_error(ap
 
 @pytest.mark.parametrize(
     ("count", "side", "stride", "taken"),
-    [(2, 2, 1, True), (2, 4, 1, True), (2, 5, 1, False), (312, 4, 1, True), (313, 4, 1, False), (2, 16, 2, True), (2, 17, 2, False)],
+    [
+        (2, 2, 1, True),
+        (2, 4, 1, True),
+        (2, 5, 1, False),
+        (312, 4, 1, True),
+        (313, 4, 1, False),
+        (2, 16, 2, True),
+        (2, 17, 2, False),
+    ],
 )
 def test_under_autocast_it_equals_the_gradient_of_pytorch_in_bf16(count, side, stride, taken, applied) -> None:
     generator = torch.Generator().manual_seed(0)
