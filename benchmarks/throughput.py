@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from bench import ROOT, alternate, options, publish, ratio
+from bench import ROOT, alternate, commit, options, publish, ratio
 from torch.utils.data import DataLoader, Dataset
 
 from era_support_packages.datasets.image_dataset import ImageDataset
@@ -184,7 +184,8 @@ def main() -> None:
             rows, times = compare_commits(chosen.against, config, chosen.steps, chosen.rounds)
         except ValueError as error:
             parser.error(str(error))
-        publish("throughput", rows, times, f"{what}: {times:.2f} times the speed of commit {chosen.against}.", chosen.json)
+        sentence = f"{what}: commit {commit()} runs at {times:.2f} times the speed of commit {chosen.against}."
+        publish("throughput", rows, times, sentence, chosen.json)
         return
     has_own = isinstance(fast_weight_gradients(torch.device(config.device), config.precision), FastWeightGradients)
     variants = [name for name in VARIANTS if has_own or name != "ours, oneDNN's weight gradients"]
