@@ -71,18 +71,27 @@ class FastWeightGradients(TorchFunctionMode):
 
     The gradient of the images stays as it is, and so does the forward pass; but where the output has 2 px a side or fewer, in
     bfloat16, it is a product too, which is rounded otherwise. Only on a CPU, in float32, and in bfloat16 under autocast;
-    grouped and dilated convolutions and those with a bias are left alone. No module is changed.
+    grouped and dilated convolutions and those with a bias are left alone, but for one case: where part of a kernel sees nothing
+    but padding, as on images of 1 px, they are computed in float32 instead of bfloat16. No module is changed.
     """
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, arguments: tuple[Any, ...] = (), named: dict[str, Any] | None = None
     ) -> Any:
-        if function is F.conv2d and not named and _suitable(*arguments):
+        named = dict(named or {})
+        if function is not F.conv2d:
+            return function(*arguments, **named)
+        if "input" in named:
+            arguments = (named.pop("input"), *arguments)
+        if not named and _suitable(*arguments):
             images, weight, _, stride, padding = arguments[:5]
             if torch.is_autocast_enabled("cpu"):
                 images, weight = images.bfloat16(), weight.bfloat16()
             return _Convolution.apply(images, weight, tuple(stride), tuple(padding))
-        return function(*arguments, **(named or {}))
+        if _wrong_in_bf16(*arguments, **named):
+            with torch.autocast("cpu", enabled=False):
+                return function(*map(_float, arguments), **{name: _float(value) for name, value in named.items()}).bfloat16()
+        return function(*arguments, **named)
 
 
 def fast_weight_gradients(device: torch.device, precision: str) -> AbstractContextManager[object]:
@@ -104,7 +113,12 @@ def _suitable(
     groups: int = 1,
 ) -> bool:
     outputs, inputs, height, width = weight.shape
-    if bias is not None or groups != 1 or not all(isinstance(value, tuple) for value in (stride, padding, dilation)):
+    if (
+        images.ndim != 4
+        or bias is not None
+        or groups != 1
+        or not all(isinstance(value, tuple) for value in (stride, padding, dilation))
+    ):
         return False
     precision = _precision(images, weight)
     if dilation != (1, 1) or height * width == 1 or precision is None or not torch.is_grad_enabled():
@@ -115,6 +129,41 @@ def _suitable(
         return channels >= FEWEST_STRIDED_CHANNELS and side <= LARGEST_STRIDED_OUTPUT
     few = precision == torch.float32 or len(images) * rows * columns <= MOST_POSITIONS
     return few and channels >= FEWEST_CHANNELS and side <= LARGEST_OUTPUT
+
+
+def _wrong_in_bf16(  # with the parameters of F.conv2d
+    images: Tensor,
+    weight: Tensor,
+    bias: Any = None,  # noqa: ARG001
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,  # noqa: ARG001
+) -> bool:
+    """Whether some row or column of the kernel never meets the images, only their padding.
+
+    Its gradient is 0. In bf16 oneDNN may leave it unwritten, so that it is whatever lay in memory there: NaN, or 1e10.
+    """
+    if images.ndim != 4 or not torch.is_grad_enabled() or _precision(images, weight) != torch.bfloat16 or padding == "valid":
+        return False
+    strides, dilations = _pair(stride), _pair(dilation)
+    sides = list(zip(images.shape[2:], weight.shape[2:], dilations, strides, strict=True))
+    before = [apart * (kernel - 1) // 2 for _, kernel, apart, _ in sides] if padding == "same" else _pair(padding)
+    for (size, kernel, apart, step), around in zip(sides, before, strict=True):
+        after = apart * (kernel - 1) - around if padding == "same" else around
+        starts = range(-around, size + after - apart * (kernel - 1), step)
+        if any(not any(0 <= start + apart * place < size for start in starts) for place in range(kernel)):
+            return True
+    return False
+
+
+def _float(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) else value
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    rows, columns = value if isinstance(value, tuple | list) else (value, value)
+    return int(rows), int(columns)
 
 
 def _precision(images: Tensor, weight: Tensor) -> torch.dtype | None:

@@ -156,13 +156,54 @@ def test_under_autocast_it_equals_the_gradient_of_pytorch_in_bf16(count, side, s
     torch.testing.assert_close(layer.weight.grad, twin.weight.grad, rtol=2**-7, atol=2**-7)
 
 
+@pytest.mark.parametrize(
+    ("size", "options", "unseen"),
+    [
+        (1, {"kernel_size": 3, "stride": 2, "padding": 1}, [0, 2]),  # of 1 px only the middle of the kernel sees anything
+        (1, {"kernel_size": 3, "stride": 2, "padding": 1, "groups": 32, "bias": False}, [0, 2]),
+        (3, {"kernel_size": 3, "stride": 4, "padding": 1}, [0]),
+        (2, {"kernel_size": 5, "padding": "same"}, [0]),
+        (3, {"kernel_size": 3, "dilation": 4, "padding": 4}, [0, 2]),
+        (3, {"kernel_size": 3, "padding": 1}, []),
+        (3, {"kernel_size": 3, "padding": "valid"}, []),
+    ],
+)
+@pytest.mark.parametrize("by_name", [False, True])
+def test_what_of_a_kernel_sees_only_padding_has_a_gradient_of_zero_in_bf16(size, options, unseen, by_name) -> None:
+    """PyTorch's own may be anything there, as it is never written: often NaN where the memory held NaN before."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(32, 64, **options)
+    images = torch.randn(4, 32, size, size).requires_grad_()
+    wanted = torch.autograd.grad(layer(images).square().sum(), [images, layer.weight])
+    rest = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation, "groups": layer.groups}
+    for _ in range(3):
+        freed = [torch.full((1 << 15,), torch.nan, dtype=torch.bfloat16) for _ in range(30)]
+        del freed
+        with BF16, FastWeightGradients():
+            output = F.conv2d(input=images, weight=layer.weight, bias=layer.bias, **rest) if by_name else layer(images)
+        assert output.dtype == torch.bfloat16
+        found = torch.autograd.grad(output.float().square().sum(), [images, layer.weight])
+        for ours, right in zip(found, wanted, strict=True):
+            torch.testing.assert_close(ours, right, rtol=2**-5, atol=2**-5 * float(right.abs().max()))
+        assert not found[1][:, :, unseen].any()
+        assert not found[1][..., unseen].any()
+
+
+def test_an_image_without_the_axis_of_a_batch_is_left_alone(applied) -> None:
+    layer, image = nn.Conv2d(3, 3, 3, bias=False), torch.ones(3, 4, 4)
+    for context in (nullcontext(), BF16):
+        with context, FastWeightGradients():
+            assert layer(image).shape == (3, 2, 2)
+    assert applied == []
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_resnet_learns_the_same_with_some_of_its_convolutions_faster(precision, applied, monkeypatch) -> None:
     monkeypatch.setattr(weight_gradients, "FEWEST_CHANNELS", FEWEST)  # as they are elsewhere
     monkeypatch.setattr(weight_gradients, "FEWEST_STRIDED_CHANNELS", FEWEST_STRIDED)
     torch.manual_seed(0)
     model = ResNet18().to(memory_format=torch.channels_last)
-    twin = copy.deepcopy(model)
+    twin, exact = copy.deepcopy(model), copy.deepcopy(model)
     images, labels = torch.randn(4, 3, 16, 16), torch.arange(4)
     with BF16 if precision == "bf16" else nullcontext():
         with FastWeightGradients():
@@ -170,13 +211,16 @@ def test_a_resnet_learns_the_same_with_some_of_its_convolutions_faster(precision
         usual = twin(images)
     F.cross_entropy(fast, labels).backward()
     F.cross_entropy(usual, labels).backward()
+    F.cross_entropy(exact(images), labels).backward()
     # at 16 px: the three convolutions of layer3 behind its first, and the four of layer4; in bf16 also what halves the images
     halving = [[(128, 64, 3, 3)], [(256, 128, 3, 3)]] if precision == "bf16" else [[], []]
     assert applied == halving[0] + halving[1] + [(256, 256, 3, 3)] * 3 + [(512, 256, 3, 3)] + [(512, 512, 3, 3)] * 3
-    close = {"rtol": 1e-4, "atol": 1e-5} if precision == "fp32" else {"rtol": 2**-6, "atol": 2**-9}
-    torch.testing.assert_close(fast, usual, **(close if precision == "bf16" else {"rtol": 0, "atol": 0}))
-    for (name, ours), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
-        torch.testing.assert_close(ours.grad, theirs.grad, **close, msg=lambda text, name=name: f"{name}: {text}")
+    close = {"rtol": 0, "atol": 0} if precision == "fp32" else {"rtol": 2**-6, "atol": 2**-9}
+    torch.testing.assert_close(fast, usual, **close)
+    every = zip(model.named_parameters(), twin.parameters(), exact.parameters(), strict=True)
+    for (name, ours), theirs, right in every:  # where one value is rounded otherwise, in bf16 many gradients are
+        allowed = 1.25 * (theirs.grad - right.grad).norm() + 1e-4 * right.grad.norm()
+        assert (ours.grad - right.grad).norm() <= allowed, name
         assert ours.grad.is_contiguous(memory_format=torch.channels_last) or ours.ndim < 4
 
 
