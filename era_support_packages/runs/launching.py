@@ -198,7 +198,10 @@ def why(log: str, code: int) -> str:
 
 
 def _exit_codes(log: str) -> list[int]:
-    return [int(found) for found in re.findall(r"exitcode\s*:\s*(-?\d+)", log)]
+    """Of all but those that torchrun itself killed, as they did not end when it asked them to: they had hung before."""
+    hung = re.findall(r"Unable to shutdown process (\d+)", log)
+    found = re.findall(r"exitcode\s*:\s*(-?\d+)(?: +\(pid: (\d+)\))?", log)
+    return [int(code) for code, process in found if process not in hung]
 
 
 def _killed(log: str) -> list[int]:

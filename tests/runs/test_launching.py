@@ -145,6 +145,7 @@ torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
   exitcode  : 1 (pid: 12)
 """
 LEFT = "ChildFailedError:\n  exitcode  : 1 (pid: 11)\n  exitcode  : -9 (pid: 12)\n"  # the first had missed the second
+FORCED = "W1127 12:18:07 api.py:1047] Unable to shutdown process 12 via 15, forcefully exiting via 9\n" + LEFT  # it had hung
 KILLED = "ChildFailedError:\n  exitcode  : -15 (pid: 11)\n  exitcode  : -9 (pid: 12)\n"
 
 
@@ -154,6 +155,7 @@ KILLED = "ChildFailedError:\n  exitcode  : -15 (pid: 11)\n  exitcode  : -9 (pid:
         (RAISED, "failed (ModuleNotFoundError: No module named 'own_network')"),
         (KILLED, "was killed (signal 9, as the system does where the memory is full)"),
         (LEFT, "was killed (signal 9, as the system does where the memory is full)"),
+        (FORCED, "ended with exit code 1"),
         ("", "ended with exit code 1"),
     ],
 )
