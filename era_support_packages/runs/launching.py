@@ -103,7 +103,10 @@ class _Launched:
     def __init__(self, count: int, folder: Path, asked: dict[str, Any]) -> None:
         key = secrets.token_bytes(16)
         self._heard: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
-        self._listener = Listener(authkey=key, backlog=count)
+        try:
+            self._listener = Listener(authkey=key, backlog=count)
+        except OSError:  # the path of the temporary folder is too long for a socket in it
+            self._listener = Listener(("127.0.0.1", 0), authkey=key, backlog=count)
         self._connections: list[Connection] = []
         self._log = folder / "log"
         (folder / "asked").write_bytes(pickle.dumps({**asked, "address": self._listener.address}))

@@ -1,9 +1,12 @@
 """A run on several devices, started from here: as if torchrun had been typed, and it stops as a run of one process does."""
 
 import errno
+import multiprocessing
 import os
+import pickle
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +22,7 @@ from tiny_run import TINY
 from era_support_packages.commands.command_line import build_parser, main
 from era_support_packages.datasets.image_dataset import DatasetError
 from era_support_packages.notebook.parameters import ParameterError, Parameters
-from era_support_packages.runs import RunStopped, prepare, train_in_folder, train_or_stop
+from era_support_packages.runs import RunStopped, launching, prepare, train_in_folder, train_or_stop
 from era_support_packages.runs.card import recipe
 from era_support_packages.runs.launching import LaunchError, why
 from era_support_packages.system import tensor_file
@@ -161,6 +164,16 @@ KILLED = "ChildFailedError:\n  exitcode  : -15 (pid: 11)\n  exitcode  : -9 (pid:
 )
 def test_how_one_ended_that_said_nothing(log, said):
     assert why(log, 1) == said
+
+
+def test_processes_are_heard_where_the_path_of_the_temporary_folder_is_too_long_for_a_socket(tmp_path, monkeypatch):
+    (folder := tmp_path / ("t" * 100)).mkdir()
+    monkeypatch.setitem(multiprocessing.current_process()._config, "tempdir", str(folder))
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))  # in place of torchrun
+    with launching._Launched(2, tmp_path, {}) as launched:
+        asked = pickle.loads((tmp_path / "asked").read_bytes())
+        assert asked["address"] == launched._listener.address
+        assert asked["address"][0] == "127.0.0.1"
 
 
 def test_how_to_repeat_it_says_how_many_processes_there_were(tmp_path):
