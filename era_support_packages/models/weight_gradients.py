@@ -32,7 +32,8 @@ class _Convolution(torch.autograd.Function):
             return F.conv2d(images, weight, None, stride, padding)
         outputs, _, height, width = weight.shape
         product = _patches(images, height, width, stride, padding) @ weight.permute(0, 2, 3, 1).reshape(outputs, -1).t()
-        return product.view(len(images), rows, columns, outputs).permute(0, 3, 1, 2)
+        output = product.view(len(images), rows, columns, outputs).permute(0, 3, 1, 2)
+        return output if images.is_contiguous(memory_format=torch.channels_last) else output.contiguous()  # as PyTorch's own
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:

@@ -189,6 +189,18 @@ def test_what_of_a_kernel_sees_only_padding_has_a_gradient_of_zero_in_bf16(size,
         assert not found[1][..., unseen].any()
 
 
+def test_the_output_lies_in_memory_as_that_of_pytorch(applied) -> None:
+    layer = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+    for memory in (torch.contiguous_format, torch.channels_last):
+        layer, images = layer.to(memory_format=memory), torch.ones(2, 3, 2, 2).contiguous(memory_format=memory)
+        with BF16:
+            usual = layer(images)
+            with FastWeightGradients():
+                output = layer(images)
+        assert output.stride() == usual.stride()
+    assert applied == [(8, 3, 3, 3)] * 2
+
+
 def test_an_image_without_the_axis_of_a_batch_is_left_alone(applied) -> None:
     layer, image = nn.Conv2d(3, 3, 3, bias=False), torch.ones(3, 4, 4)
     for context in (nullcontext(), BF16):
