@@ -19,7 +19,7 @@ lab: $(VENV)/.browser  ## Open a working copy of the notebook, runs/lab/gradcam_
 	@[ -e runs/lab/gradcam_cifar10.ipynb ] || cp notebooks/gradcam_cifar10.ipynb runs/lab/
 	$(PY) -m jupyterlab $(ARGS) runs/lab/gradcam_cifar10.ipynb
 
-test: lint  ## Lint, unit tests, and the notebook under nbmake (ARGS="-k gradcam")
+test: lint  ## Lint, unit tests but those of `make several`, and the notebook under nbmake (ARGS="-k gradcam")
 	$(UNIT_TESTS) -m "not several" $(ARGS)
 	$(PY) -m pytest --nbmake --nbmake-timeout=600 notebooks/gradcam_cifar10.ipynb
 

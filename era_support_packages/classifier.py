@@ -154,8 +154,8 @@ class Classifier:
         inputs = self._normalized(pixels)
         options.setdefault("batch_size", images_at_once(64, self.resolution))
         found = explain(self.network, inputs, targets, layers, method, **options)
-        predicted = found.predicted if said is None else said.predicted
         shown = unnormalize(inputs, self.mean, self.std)
+        predicted = found.predicted if said is None else said.predicted
         return replace(found, predicted=predicted, images=shown, labels=labels, classes=self.classes)
 
     def explore(

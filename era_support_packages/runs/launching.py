@@ -196,12 +196,12 @@ def why(log: str, code: int) -> str:
         if re.match(r"[\w.]+(?<!ChildFailed)(?<!ProcessLost)(Error|Exception)\b", line):
             return f"failed ({line.strip().rstrip('.')})"
     codes = _exit_codes(log)
-    own = [found for found in codes if found != -signal.SIGTERM]
+    own = [found for found in codes if found != -signal.SIGTERM]  # by which torchrun ends the others
     return how_it_ended([*_killed(log), *own, *codes, code][0])
 
 
 def _exit_codes(log: str) -> list[int]:
-    """Of all but those that torchrun itself killed, as they did not end when it asked them to: they had hung before."""
+    """The exit codes that torchrun wrote down, less those of processes that hung, which it killed itself in the end."""
     hung = re.findall(r"Unable to shutdown process (\d+)", log)
     found = re.findall(r"exitcode\s*:\s*(-?\d+)(?: +\(pid: (\d+)\))?", log)
     return [int(code) for code, process in found if process not in hung]
