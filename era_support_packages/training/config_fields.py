@@ -68,6 +68,9 @@ class ConfigFields:
     muon_lr: float = setting(
         0.25, "Muon's rate as a multiple of max_lr: the share of its own length by which a filter bank turns", low=0, high=1000
     )
+    muon_outputs: int | None = setting(
+        None, "most outputs of a convolution that Muon turns, wider ones going by SGD; None for all", low=1, high=10**6
+    )
     momentum: float = setting(0.9, "Nesterov momentum; of AdamW, of the gradient", low=0, high=0.9999)
     weight_decay: float = setting(5e-4, "on convolutions and the output layer, but not on what Muon turns", low=0, high=1)
     decay_norms_and_biases: bool = setting(False, "whether weight_decay is for norms and biases too")

@@ -87,7 +87,7 @@ def build_optimizer(model: nn.Module, config: ResolvedConfig) -> torch.optim.Opt
 
     Batch-norm biases learn at `norm_bias_lr` times `max_lr`, and where `head_lr` is not 1 the last layer at that multiple, in
     two groups at the end: its weight and its bias. With `optimizer="muon"` the filters of all convolutions but the
-    first go by `Muon`, without weight decay, at `muon_lr` times `max_lr`.
+    first go by `Muon`, without weight decay, at `muon_lr` times `max_lr`, or those of no more than `muon_outputs` filters.
 
     >>> from era_support_packages import TrainingConfig, load
     >>> from era_support_packages.training import build_model, build_optimizer, resolve
@@ -99,7 +99,7 @@ def build_optimizer(model: nn.Module, config: ResolvedConfig) -> torch.optim.Opt
     """
     biases = [module.bias for module in model.modules() if isinstance(module, nn.BatchNorm2d) and module.bias is not None]
     head = head_parameters(model) if config.head_lr != 1 or config.head_first else []
-    filters = muon_filters(model) if config.optimizer == "muon" else []
+    filters = muon_filters(model, config.muon_outputs) if config.optimizer == "muon" else []
     filters = [weight for weight in filters if all(weight is not other for other in head)]
     apart = {id(parameter) for parameter in (*biases, *filters, *head)}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in apart]
@@ -136,9 +136,12 @@ def build_optimizer(model: nn.Module, config: ResolvedConfig) -> torch.optim.Opt
     return optimizer
 
 
-def muon_filters(model: nn.Module) -> list[Tensor]:
-    """The weights of the convolutions that Muon turns: all but the first, which sees colours and not features."""
-    return [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)][1:]
+def muon_filters(model: nn.Module, outputs: int | None = None) -> list[Tensor]:
+    """The weights of the convolutions that Muon turns: all but the first, which sees colours and not features, and but for those
+    of more than so many outputs, whose products cost the most.
+    """
+    weights = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)][1:]
+    return [weight for weight in weights if outputs is None or len(weight) <= outputs]
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, config: ResolvedConfig, steps: int) -> torch.optim.lr_scheduler.OneCycleLR:

@@ -13,7 +13,7 @@ from era_support_packages.training.config import TrainingConfig
 
 FIELDS = [field.name for field in dataclasses.fields(TrainingConfig)]
 INF, NAN, OBJECT = float("inf"), float("nan"), object()
-OPTIONAL = ("epochs", "train_images", "max_epochs", "test_images", "tracker")
+OPTIONAL = ("epochs", "train_images", "max_epochs", "test_images", "muon_outputs", "tracker")
 RANGES: dict[str, tuple[float, float]] = {
     **{"epochs": (1, 10_000), "train_images": (1, 10**9), "max_epochs": (1, 10_000), "test_images": (1, 10**9)},
     **{
@@ -25,6 +25,7 @@ RANGES: dict[str, tuple[float, float]] = {
     },
     **{"seed": (0, 2**32 - 1), "crop_padding": (0, 511), "cutout": (0, 512)},
     **{"warmup": (0.0, 1.0), "warmup_start": (1e-4, 1.0), "muon_lr": (0.0, 1000.0), "norm_bias_lr": (0.0, 1000.0)},
+    "muon_outputs": (1, 10**6),
     **{
         "momentum": (0.0, 0.9999),
         "weight_decay": (0.0, 1.0),
