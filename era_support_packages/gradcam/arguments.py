@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from era_support_packages.evaluation.running import layout_problem
+from era_support_packages.gradcam.combining import parts_of
 from era_support_packages.system.naming import nearest, nearest_names
 
 TARGETS = ("predicted", "actual")
@@ -103,7 +104,7 @@ def named_by_default(model: nn.Module) -> tuple[str, ...]:
 
 
 def layer_names(model: nn.Module, layers: str | nn.Module | Iterable[str | nn.Module]) -> tuple[str, ...]:
-    """The names of the target layers in the order asked for."""
+    """The names of the target layers in the order asked for, also of combined ones: "layer3+layer4"."""
     modules = {name: module for name, module in model.named_modules(remove_duplicate=False) if name}
     asked = [layers] if isinstance(layers, str | nn.Module) or not isinstance(layers, Iterable) else list(layers)
     if not asked:
@@ -114,8 +115,12 @@ def layer_names(model: nn.Module, layers: str | nn.Module | Iterable[str | nn.Mo
         name = own.get(layer) if isinstance(layer, nn.Module) else layer
         if name is None:
             raise ValueError(f"The {type(layer).__name__} in layers is not a layer of this model; pass one of its own.")
-        if name not in list(modules):
-            raise ValueError(f"Unknown layer {name!r}: {nearest_names(name, modules)}")
+        parts = parts_of(name, modules) if isinstance(name, str) else (name,)
+        for part in parts:
+            if part not in list(modules):
+                raise ValueError(f"Unknown layer {part!r}: {nearest_names(part, modules)}")
+        if repeated := next((part for part in parts if parts.count(part) > 1), None):
+            raise ValueError(f"{name!r} has {repeated!r} twice; a combined map takes each layer once.")
         names.append(name)
     return tuple(names)
 

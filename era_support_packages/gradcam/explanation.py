@@ -7,6 +7,7 @@ are asked for, and the model is left as it was found, also after an exception.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from era_support_packages.gradcam.arguments import (
     named_by_default,
 )
 from era_support_packages.gradcam.batch import Batch
+from era_support_packages.gradcam.combining import combined, parts_of
 from era_support_packages.gradcam.kinds import warn_of_company
 from era_support_packages.gradcam.layouts import Reshape
 from era_support_packages.gradcam.methods import GRADIENT_METHODS, METHODS, Method, check_method
@@ -90,8 +92,9 @@ def explain(
             T classes per image cost one forward and T backward passes; (1, T) are the same for every image. EigenCAM has no
             class: its maps are the same for each.
         layers: names as in `model.named_modules()` or the modules themselves, in any order, repeats allowed; each runs once in a
-            forward pass. None means those of layer1 ... layer4 that there are, else what `default_layers` finds. FullGrad makes
-            one map from all layers and takes none.
+            forward pass. "layer3+layer4" is one map, the mean of both layers' maps (`combining.combined`). None means those of
+            layer1 ... layer4 that there are, else what `default_layers` finds. FullGrad makes one map from all layers and takes
+            none.
         method: a key of `METHODS`, where the source of each method stands. Score-CAM and Ablation-CAM take hundreds of
             forward passes an image: `image_passes` says how many.
         labels: integer class ids (N,), used for the targets "actual" only.
@@ -132,23 +135,25 @@ def explain(
         logits = LogitReader(network)
         names = asked or _found(logits, images)
         unique = tuple(dict.fromkeys(names))
+        parts = _parts(model, unique)
+        seen = tuple(dict.fromkeys(chain.from_iterable(parts.values())))
         maps = np.zeros((count, columns, len(unique), height, width), np.float32)
         raw_ranges = np.zeros((count, columns, len(unique), 2), np.float32)
         grids: dict[str, tuple[int, int]] = {}
-        with _advance(logits, images, unique, method, progress, reshape) as advance:
+        with _advance(logits, images, seen, method, progress, reshape) as advance:
             for start in range(0, count, batch_size):
                 part = slice(start, start + batch_size)
-                batch = Batch(logits, to_network(images[part], network), unique, part, ids, batch_size, advance, reshape)
+                batch = Batch(logits, to_network(images[part], network), seen, part, ids, batch_size, advance, reshape)
                 result = METHODS[method].maps(batch)
                 advance(len(batch.images))
                 explained[part] = result.classes.cpu().numpy()
                 predicted[part] = result.logits.argmax(dim=1).cpu().numpy()
                 confidences[part] = logits.confidences(result.logits, confidence).gather(1, result.classes).cpu().numpy()
-                for k, (name, raw) in enumerate(zip(unique, result.raw, strict=True)):
-                    raw = np.maximum(np.nan_to_num(raw), 0)
-                    grids[name] = raw.shape[2:]
+                found = dict(zip(seen, result.raw, strict=True))
+                for k, name in enumerate(unique):
+                    raw, grids[name] = _one_map([found[layer] for layer in parts[name]], (height, width))
                     raw_ranges[part, :, k] = np.stack([raw.min(axis=(2, 3)), raw.max(axis=(2, 3))], axis=2)
-                    resized = upsample(raw.reshape(-1, *grids[name]), (height, width))
+                    resized = upsample(raw.reshape(-1, *raw.shape[2:]), (height, width))
                     maps[part, :, k] = resized.reshape(-1, columns, height, width)
 
     order = [unique.index(name) for name in names]
@@ -192,7 +197,8 @@ def image_passes(
         return len(images) * (1 + 2 * classes * METHODS[method].needs_gradients)
     with prepared(model) as network:
         logits = LogitReader(network)
-        return _passes_per_channel(logits, images, tuple(dict.fromkeys(asked or _found(logits, images))), reshape)
+        parts = _parts(model, asked or _found(logits, images))
+        return _passes_per_channel(logits, images, tuple(dict.fromkeys(chain.from_iterable(parts.values()))), reshape)
 
 
 def default_layers(model: nn.Module, images: Tensor | np.ndarray | None = None) -> tuple[str, ...]:
@@ -245,6 +251,22 @@ def _asked(model: nn.Module, layers: Layers, method: str) -> tuple[str, ...]:
     if layers is not None:
         raise ValueError(f"Method {method!r} makes one map from all layers; leave layers out, or choose another method.")
     return (ALL_LAYERS,)
+
+
+def _parts(model: nn.Module, names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """For each map the layers that it is made of: one, or those that a plus joins."""
+    modules = {name for name, _ in model.named_modules(remove_duplicate=False)}
+    return {name: parts_of(name, modules) for name in names}
+
+
+def _one_map(layers: list[np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+    """Maps (N, T, h, w) after their ReLU, and how finely they mark a place: of one layer its own, of several their mean."""
+    layers = [np.maximum(np.nan_to_num(raw), 0) for raw in layers]
+    height, width = (max(raw.shape[axis] for raw in layers) for axis in (2, 3))
+    if len(layers) == 1:
+        return layers[0], (height, width)
+    mean = combined([raw.reshape(-1, *raw.shape[2:]) for raw in layers], size)
+    return mean.reshape(*layers[0].shape[:2], *size), (height, width)
 
 
 def _found(logits: LogitReader, images: Tensor) -> tuple[str, ...]:

@@ -27,15 +27,17 @@ class Explanation(Readable):
     targets: np.ndarray
     """int64 (N, T): the class ids explained"""
     layers: tuple[str, ...]
-    """the names of the L layers, in the order asked for; `ALL_LAYERS` alone for FullGrad"""
+    """the names of the L layers, in the order asked for, "layer3+layer4" for the mean of two; `ALL_LAYERS` alone for FullGrad"""
     confidences: np.ndarray
     """float32 (N, T): probability of each target class, by the softmax, or by the sigmoid where that was asked for"""
     raw_ranges: np.ndarray
-    """float32 (N, T, L, 2): minimum and maximum of the map after its ReLU, unscaled, at the layer's resolution"""
+    """float32 (N, T, L, 2): minimum and maximum of the map after its ReLU, unscaled, at the layer's resolution; of a mean of
+    several layers before it is scaled again, at the image's"""
     method: str
     """the key of `METHODS` that made the maps"""
     grids: tuple[tuple[int, int], ...]
-    """height and width of each layer's activation, of the image for FullGrad: how finely its maps can mark a place"""
+    """height and width of each layer's activation, of the image for FullGrad, of a mean of several the finest: how finely the
+    maps can mark a place"""
     predicted: np.ndarray
     """int64 (N,): the classes with the highest logit"""
     score: str = "logit"

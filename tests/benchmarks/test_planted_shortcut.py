@@ -31,3 +31,9 @@ def test_the_control_stays_thirty_points_below_its_ceiling_where_the_grid_allows
     for row in FOUND["rows"]:
         if row["ceiling %"] >= 50:
             assert row["control %"] <= row["ceiling %"] - 30, row
+
+
+def test_a_map_hits_the_mark_in_over_nine_tenths_of_the_images() -> None:
+    best = max(FOUND["rows"], key=lambda row: row["hits %"])
+    assert best["hits %"] > 90
+    assert best["verdict"] == "finds it"

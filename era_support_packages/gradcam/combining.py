@@ -1,0 +1,33 @@
+"""One map of several layers: "layer3+layer4" is the mean of theirs, each scaled by itself, as pytorch-grad-cam makes it."""
+
+from collections.abc import Container, Sequence
+
+import numpy as np
+from pytorch_grad_cam.utils.image import scale_cam_image
+
+PLUS = "+"
+
+
+def parts_of(name: str, modules: Container[str]) -> tuple[str, ...]:
+    """The layers whose maps one of that name is made of; the name alone where it is a module's own.
+
+    >>> parts_of("layer3+layer4", {"layer3", "layer4"})
+    ('layer3', 'layer4')
+    """
+    return (name,) if name in modules else tuple(name.split(PLUS))
+
+
+def combined(raw: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    """The mean of several layers' maps (N, h, w), each of its own grid, not yet scaled: float32 (N, height, width) in [0, 1].
+
+    Each map is first scaled to [0, 1] by itself, so that no layer outweighs another, and brought to `size`; a constant one
+    becomes zeros. A coarse layer says which object, a fine one where its edge is (Jiang et al. 2021, "LayerCAM: Exploring
+    Hierarchical Class Activation Maps for Localization", who take the maximum; pytorch-grad-cam takes the mean).
+
+    >>> import numpy as np
+    >>> fine, coarse = np.eye(4)[None], np.eye(2)[None]
+    >>> combined([fine, coarse], (4, 4)).shape
+    (1, 4, 4)
+    """
+    scaled = np.stack([scale_cam_image(np.asarray(maps, np.float32), (size[1], size[0])) for maps in raw])
+    return scaled.mean(axis=0, dtype=np.float32)
