@@ -94,8 +94,8 @@ def build_optimizer(model: nn.Module, config: ResolvedConfig) -> torch.optim.Opt
     >>> train, _ = load("digits")
     >>> config = resolve(TrainingConfig.preset("cpu"), train)
     >>> optimizer = build_optimizer(build_model(config, 10, train), config)
-    >>> [round(group["lr"], 2) for group in optimizer.param_groups]  # weights, the output layer's bias, biases of batch norm
-    [0.07, 0.07, 4.48]
+    >>> [round(group["lr"], 2) for group in optimizer.param_groups]  # weights, the output layer's bias, biases of norms, Muon's
+    [0.1, 0.1, 6.4, 0.05]
     """
     biases = [module.bias for module in model.modules() if isinstance(module, nn.BatchNorm2d) and module.bias is not None]
     head = head_parameters(model) if config.head_lr != 1 or config.head_first else []
