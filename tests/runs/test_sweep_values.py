@@ -166,8 +166,8 @@ def test_without_optuna_a_search_is_refused_with_the_line_to_type(monkeypatch):
 
 
 def test_what_comes_to_the_same_configuration_is_tried_once():
-    found = plan(("max_lr", "None,0.07,0.1"), ("cutout", "0,8")).combinations()  # 0.07 is what the preset has
-    assert [tuple(values.values()) for values in found] == [(None, 0), (None, 8), (0.1, 0), (0.1, 8)]
+    found = plan(("max_lr", "None,0.1,0.2"), ("cutout", "0,8")).combinations()  # 0.1 is what the preset has
+    assert [tuple(values.values()) for values in found] == [(None, 0), (None, 8), (0.2, 0), (0.2, 8)]
     presets = plan(("preset", "auto,cpu,fast"), preset="auto").with_preset("cpu")
     assert presets.space == {"preset": Choice(("cpu", "fast"))}
 
