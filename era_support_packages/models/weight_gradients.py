@@ -82,7 +82,7 @@ class _OfWholeImages(torch.autograd.Function):
 
 def _flat(images: Tensor) -> Tensor:
     """Images (N, C, H, W) as rows of values (N, H * W * C), a view in channels_last memory."""
-    return images.permute(0, 2, 3, 1).reshape(len(images), -1)
+    return images.permute(0, 2, 3, 1).flatten(1)
 
 
 def _images(flat: Tensor, channels: int, channels_last: bool) -> Tensor:
@@ -102,7 +102,7 @@ def _matrix(weight: Tensor) -> Tensor:
 
 def _gradient_of_taps(gradient: Tensor, flat: Tensor) -> Tensor:
     """The gradient of a kernel (outputs, inputs, 3, 3) from that of the output and from the images, both as rows."""
-    own, seen = (rows.view(len(rows), 2, 2, -1) for rows in (gradient, flat))
+    own, seen = (rows.view(len(rows), 2, 2, rows.shape[1] // 4) for rows in (gradient, flat))
     outputs, inputs = own.shape[3], seen.shape[3]
     taps = gradient.new_empty(outputs, 3, 3, inputs)
     for row, (rows, rows_seen) in enumerate(_SEEN):

@@ -12,6 +12,7 @@ from era_support_packages.training.plan import Resolutions
 Auto = Literal["auto"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Engine = Literal["device", "samples"]
+ALL_OUTPUTS = 10**6  # more than any convolution has
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,11 @@ class ConfigFields:
         0.25, "Muon's rate as a multiple of max_lr: the share of its own length by which a filter bank turns", low=0, high=1000
     )
     muon_outputs: int | None = setting(
-        None, "most outputs of a convolution that Muon turns, wider ones going by SGD; None for all", low=1, high=10**6
+        None,
+        f"most outputs of a convolution that Muon turns, wider ones going by SGD; {ALL_OUTPUTS} is all of them, and so is None "
+        "where the preset has no number",
+        low=1,
+        high=ALL_OUTPUTS,
     )
     momentum: float = setting(0.9, "Nesterov momentum; of AdamW, of the gradient", low=0, high=0.9999)
     weight_decay: float = setting(5e-4, "on convolutions and the output layer, but not on what Muon turns", low=0, high=1)

@@ -200,6 +200,16 @@ def test_a_gradient_of_whole_images_by_hand_in_bf16(applied) -> None:
     assert torch.equal(layer.weight.grad, expected.expand(4, 3, 3, 3))
 
 
+def test_no_image_at_all_gives_nothing_and_a_gradient_of_zero_in_bf16(applied) -> None:
+    layer, images = nn.Conv2d(3, 4, 3, padding=1, bias=False), torch.ones(0, 3, 2, 2, requires_grad=True)
+    with BF16, FastWeightGradients():
+        output = layer(images)
+    output.sum().backward()
+    assert applied == [(4, 3, 3, 3)]
+    assert (output.shape, images.grad.shape) == ((0, 4, 2, 2), (0, 3, 2, 2))
+    assert torch.equal(layer.weight.grad, torch.zeros(4, 3, 3, 3))
+
+
 @pytest.mark.parametrize(
     ("size", "options", "unseen"),
     [

@@ -62,6 +62,14 @@ def test_the_command_trains_the_same(preset, dataset, fitting, values):
     assert given["max_lr"] == config.max_lr
 
 
+def test_muon_for_all_convolutions_is_named_where_the_preset_leaves_the_widest_out():
+    """None would be the preset's number; a run of `--optimizer muon` from before the preset had one has None."""
+    config = PreparedConfig.from_dict({**stored("cpu", "digits", Fitting(32, "crop"), {}).to_dict(), "muon_outputs": None})
+    assert needed_values(config)["muon_outputs"] == 10**6
+    assert "muon_outputs" not in needed_values(config.replace(optimizer="sgd"))
+    assert "muon_outputs" not in needed_values(stored("fast", "digits", Fitting(32, "crop"), {}))
+
+
 def test_nothing_is_named_that_the_preset_brings():
     assert needed_values(stored(*CASES[0])) == {"max_lr": 0.01, "precision": "bf16"}
     assert needed_values(stored(*CASES[9])).keys() == {"image_size", "fit", "max_lr", "horizontal_flip", "precision"}
