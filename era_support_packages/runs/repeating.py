@@ -4,7 +4,6 @@ from typing import Any
 
 from era_support_packages.training.adapting import DEFAULT_PLAN, adapted, is_built_in, is_pretrained, usual_flip
 from era_support_packages.training.config import PreparedConfig, TrainingConfig
-from era_support_packages.training.config_fields import ALL_OUTPUTS
 from era_support_packages.training.presets import PRESETS
 
 _IN_ANY_CASE = ("max_lr", "precision")  # where they are left open, the machine chooses
@@ -29,8 +28,6 @@ def needed_values(config: PreparedConfig) -> dict[str, Any]:
         if stored["max_epochs"] is None and made["max_epochs"] is not None and "train_images" not in given:
             given["train_images"] = stored["train_images"]  # the preset's number, but without its limit
             continue
-        if stored["optimizer"] == "muon" and stored["muon_outputs"] is None and made["muon_outputs"] is not None:
-            given["muon_outputs"] = ALL_OUTPUTS  # None would be the preset's number
         return {name: given[name] for name in stored if name in given}
 
 

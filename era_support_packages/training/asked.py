@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from era_support_packages.training.adapting import adapted
-from era_support_packages.training.config_fields import ALL_OUTPUTS
 from era_support_packages.training.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -44,14 +43,13 @@ def run_name(asked: "TrainingConfig", default: "TrainingConfig", dataset: str) -
 def differences(asked: "ConfigValues", stored: "ConfigValues") -> list[str]:
     """`TrainingConfig.differences`: what was asked for is first brought to the image size of what is stored.
 
-    `muon_outputs` of None and of all of them say the same.
+    What only Muon has differs where one of them learns by it.
     """
     own, other = asked.to_dict(), stored.to_dict()
     if isinstance(other["image_size"], int):
         own = adapted(own, other["image_size"])
-    for values in (own, other):
-        if values["muon_outputs"] == ALL_OUTPUTS:
-            values["muon_outputs"] = None
+    if "muon" not in (own["optimizer"], other["optimizer"]):
+        own |= {name: other[name] for name in ("muon_lr", "muon_outputs")}
     return [
         f"{name} {other[name]!r} (here {own[name]!r})"
         for name in own

@@ -15,6 +15,7 @@ from era_support_packages.system.machine import resolve_device
 from era_support_packages.system.processes import ALONE, Processes
 from era_support_packages.training.batch_norm import refreshed_images
 from era_support_packages.training.config import ConfigValues, PreparedConfig, ResolvedConfig
+from era_support_packages.training.config_fields import ALL_OUTPUTS
 from era_support_packages.training.cuda_graph import GraphedPass
 from era_support_packages.training.muon import orthogonalized
 from era_support_packages.training.phases import body_held, steps_of
@@ -109,7 +110,7 @@ def training_flops(
     return work
 
 
-def muon_flops(model: nn.Module, outputs: int | None = None) -> int:
+def muon_flops(model: nn.Module, outputs: int = ALL_OUTPUTS) -> int:
     """Floating-point operations of the matrix products of one step of Muon, for convolutions of at most so many outputs; 2 per
     multiply-add.
     """

@@ -19,6 +19,7 @@ from era_support_packages.system.machine import resolve_device
 from era_support_packages.system.processes import ALONE, Processes
 from era_support_packages.training.adapting import is_pretrained
 from era_support_packages.training.config import ConfigValues, PreparedConfig, ResolvedConfig
+from era_support_packages.training.config_fields import ALL_OUTPUTS
 from era_support_packages.training.muon import MuonWithSGD
 from era_support_packages.training.sgd import SGD
 
@@ -136,12 +137,12 @@ def build_optimizer(model: nn.Module, config: ResolvedConfig) -> torch.optim.Opt
     return optimizer
 
 
-def muon_filters(model: nn.Module, outputs: int | None = None) -> list[Tensor]:
+def muon_filters(model: nn.Module, outputs: int = ALL_OUTPUTS) -> list[Tensor]:
     """The weights of the convolutions that Muon turns: all but the first, which sees colours and not features, and but for those
     of more than so many outputs, whose products cost the most.
     """
     weights = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)][1:]
-    return [weight for weight in weights if outputs is None or len(weight) <= outputs]
+    return [weight for weight in weights if len(weight) <= outputs]
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, config: ResolvedConfig, steps: int) -> torch.optim.lr_scheduler.OneCycleLR:

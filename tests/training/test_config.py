@@ -148,13 +148,13 @@ def test_differences_name_each_value_of_the_other_and_its_own() -> None:
 
 
 def test_an_unfinished_run_of_the_preset_cpu_from_before_it_learned_by_muon_is_found_again_by_its_values() -> None:
-    before = {"optimizer": "sgd", "batch_size": 32, "momentum": 0.9, "max_lr": 0.07, "muon_lr": 0.25}
-    before |= {"train_images": 87_000, "max_epochs": 10}
-    stored = {**TrainingConfig.preset("cpu").to_dict(), **before}
+    before = {"optimizer": "sgd", "batch_size": 32, "momentum": 0.9, "max_lr": 0.07, "train_images": 87_000, "max_epochs": 10}
+    stored = {**TrainingConfig.preset("cpu").to_dict(), **before, "muon_lr": 0.25}
     del stored["muon_outputs"]  # it had none
     asked = TrainingConfig.preset("cpu", **before)
-    assert asked.differences(TrainingConfig.from_dict(stored)) == ["muon_outputs None (here 256)"]
-    assert asked.replace(muon_outputs=10**6).differences(TrainingConfig.from_dict(stored)) == []
+    assert asked.differences(TrainingConfig.from_dict(stored)) == []
+    words = ["optimizer 'sgd' (here 'muon')", "muon_lr 0.25 (here 0.5)", "muon_outputs 1000000 (here 256)"]
+    assert asked.replace(optimizer="muon").differences(TrainingConfig.from_dict(stored)) == words
 
 
 def test_auto_differs_from_nothing_and_a_number_from_an_auto_that_is_not_resolved_yet() -> None:

@@ -13,7 +13,7 @@ from era_support_packages.training.config import TrainingConfig
 
 FIELDS = [field.name for field in dataclasses.fields(TrainingConfig)]
 INF, NAN, OBJECT = float("inf"), float("nan"), object()
-OPTIONAL = ("epochs", "train_images", "max_epochs", "test_images", "muon_outputs", "tracker")
+OPTIONAL = ("epochs", "train_images", "max_epochs", "test_images", "tracker")
 RANGES: dict[str, tuple[float, float]] = {
     **{"epochs": (1, 10_000), "train_images": (1, 10**9), "max_epochs": (1, 10_000), "test_images": (1, 10**9)},
     **{
