@@ -120,7 +120,10 @@ def test_each_value_that_decides_the_result_is_a_difference_and_changes_the_run_
             expected = ["epochs 3 (here None)", "train_images None (here 100)"]
         if field == "final_test":  # it takes a validation share
             expected.insert(0, "validation 0.0 (here 0.1)")
-        assert other.differences(plain) == ([] if field in PLACE_AND_MACHINE else expected)
+        of_muon = field in ("muon_lr", "muon_outputs")
+        if of_muon:
+            assert other.replace(optimizer="muon").differences(plain.replace(optimizer="muon")) == expected
+        assert other.differences(plain) == ([] if field in PLACE_AND_MACHINE or of_muon else expected)
     assert plain.default_run_name("digits").startswith("cpu-digits-")
 
 
