@@ -129,8 +129,9 @@ def from_scratch(train: ImageDataset, test: ImageDataset, seed: int, seconds: fl
     """The preset `cpu` at 32 px for about so many seconds, those that it took, and what was asked for."""
     fixed = {**FIXED, "seed": seed}
     asked = TrainingConfig.preset("cpu", **{**fixed, "train_images": 320})
-    spent = [_scratch(train, test.take(range(10)), asked.replace(train_images=images))[1] for images in (160, 320)]
-    images = round(160 * seconds / (spent[1] - spent[0]))
+    few, more = 640, 1920  # so many that the steps of either size are counted and not guessed
+    spent = [_scratch(train, test.take(range(10)), asked.replace(train_images=images))[1] for images in (few, more)]
+    images = round((more - few) * seconds / (spent[1] - spent[0]))
     asked = TrainingConfig.preset("cpu", **{**fixed, "train_images": max(images, 64)})
     return *_scratch(train, test, asked), recipe_values(asked)
 

@@ -41,7 +41,8 @@ def recipe_values(config: TrainingConfig) -> Values:
     if config.optimizer == "muon":
         values |= {"muon_lr": config.muon_lr, "muon_iterations": ITERATIONS}
     else:
-        values.pop("muon_lr", None)
+        for name in ("muon_lr", "muon_outputs"):
+            values.pop(name, None)
     if config.max_lr == "auto":
         values["range_test_iterations"] = config.range_test_iterations
     else:

@@ -60,11 +60,12 @@ class Case:
         return TrainingConfig.preset(self.preset, **values, **self.changes)
 
 
+BEFORE_MUON: Values = {"optimizer": "sgd", "momentum": 0.9, "batch_size": 32}  # what the preset was when its rows were trained
 CASES = {
-    "cpu": Case("cpu"),
-    "cpu, batch 64": Case("cpu", {"batch_size": 64}),
+    "cpu, SGD": Case("cpu", BEFORE_MUON),
+    "cpu, SGD, batch 64": Case("cpu", {**BEFORE_MUON, "batch_size": 64}),
     "original, batch 64": Case("original", {"batch_size": 64}),
-    "digits, cpu": Case("cpu", digits=True),
+    "digits, cpu, SGD": Case("cpu", BEFORE_MUON, digits=True),
     "digits, original, batch 64, resnet_custom": Case("original", {"batch_size": 64, "model": "resnet_custom"}, digits=True),
 }
 

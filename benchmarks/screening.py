@@ -108,7 +108,7 @@ def compared(rows: list[Values], recipes: dict[str, Values]) -> list[Values]:
 
 def _rest(values: Values, change: Values) -> Values:
     """What a recipe is but for a change, and for the values that only one kind of optimizer or rate has."""
-    return _without(values, *change, "muon_lr", "muon_iterations", "range_test_iterations")
+    return _without(values, *change, "muon_lr", "muon_outputs", "muon_iterations", "range_test_iterations")
 
 
 def current_key(preset: str, base: Values, change: Values) -> str | None:

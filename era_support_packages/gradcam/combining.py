@@ -22,12 +22,14 @@ def combined(raw: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
 
     Each map is first scaled to [0, 1] by itself, so that no layer outweighs another, and brought to `size`; a constant one
     becomes zeros. A coarse layer says which object, a fine one where its edge is (Jiang et al. 2021, "LayerCAM: Exploring
-    Hierarchical Class Activation Maps for Localization", who take the maximum; pytorch-grad-cam takes the mean).
+    Hierarchical Class Activation Maps for Localization", who take the maximum; pytorch-grad-cam takes the mean). They are scaled
+    twice, as the library divides by the maximum and 1e-7 more: a layer of tiny values would count for less.
 
     >>> import numpy as np
     >>> fine, coarse = np.eye(4)[None], np.eye(2)[None]
     >>> combined([fine, coarse], (4, 4)).shape
     (1, 4, 4)
     """
-    scaled = np.stack([scale_cam_image(np.asarray(maps, np.float32), (size[1], size[0])) for maps in raw])
+    own = [scale_cam_image(np.asarray(maps, np.float32)) for maps in raw]
+    scaled = np.stack([scale_cam_image(maps, (size[1], size[0])) for maps in own])
     return scaled.mean(axis=0, dtype=np.float32)

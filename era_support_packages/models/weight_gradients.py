@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
 LARGEST_OUTPUT = 4  # px a side; above, oneDNN's own gradient is as fast
@@ -15,6 +16,9 @@ FEWEST_CHANNELS = 256
 LARGEST_STRIDED_OUTPUT, FEWEST_STRIDED_CHANNELS = 8, 64
 MOST_POSITIONS = 5000
 LARGEST_MULTIPLIED_OUTPUT = 2  # px a side; there, in bf16, the forward pass is faster as a product too
+_PLACES = ((0, 0), (0, 1), (1, 0), (1, 1))  # of an image of 2x2 px
+_SEEN = ((slice(1, 2), slice(0, 1)), (slice(0, 2), slice(0, 2)), (slice(0, 1), slice(1, 2)))
+"""for each row, or column, of a kernel: those of the output that it helps to make, and those of the image that it sees"""
 
 
 class _Convolution(torch.autograd.Function):
@@ -53,6 +57,61 @@ class _Convolution(torch.autograd.Function):
         return for_images, for_weight, None, None
 
 
+class _OfWholeImages(torch.autograd.Function):
+    """`F.conv2d` of images of 2x2 px by kernels of 3x3 with a border of 1 px, as products of whole images in all three passes.
+
+    Of the 36 products of a position and a tap only 16 meet the image, the others its border. So as one matrix from all values
+    of an image to all of the output it takes four ninths of the work.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: Tensor) -> Tensor:
+        flat, matrix = _flat(images), _matrix(weight)
+        ctx.save_for_backward(flat, matrix)
+        ctx.channels_last = images.is_contiguous(memory_format=torch.channels_last)
+        return _images(flat @ matrix.t(), len(weight), ctx.channels_last)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        flat, matrix = ctx.saved_tensors
+        own = _flat(gradient)
+        for_images = _images(own @ matrix, flat.shape[1] // 4, ctx.channels_last) if ctx.needs_input_grad[0] else None
+        return for_images, _gradient_of_taps(own, flat) if ctx.needs_input_grad[1] else None
+
+
+def _flat(images: Tensor) -> Tensor:
+    """Images (N, C, H, W) as rows of values (N, H * W * C), a view in channels_last memory."""
+    return images.permute(0, 2, 3, 1).flatten(1)
+
+
+def _images(flat: Tensor, channels: int, channels_last: bool) -> Tensor:
+    """Rows of values as images (N, C, 2, 2), in that order in memory."""
+    found = flat.view(len(flat), 2, 2, channels).permute(0, 3, 1, 2)
+    return found if channels_last else found.contiguous()
+
+
+def _matrix(weight: Tensor) -> Tensor:
+    """A kernel (outputs, inputs, 3, 3) as a matrix from all values of an image of 2x2 px to all of its output."""
+    outputs, inputs = weight.shape[:2]
+    taps, matrix = weight.permute(0, 2, 3, 1), weight.new_empty(2, 2, outputs, 2, 2, inputs)
+    for row, column in _PLACES:
+        matrix[row, column] = taps[:, 1 - row : 3 - row, 1 - column : 3 - column]
+    return matrix.view(4 * outputs, 4 * inputs)
+
+
+def _gradient_of_taps(gradient: Tensor, flat: Tensor) -> Tensor:
+    """The gradient of a kernel (outputs, inputs, 3, 3) from that of the output and from the images, both as rows."""
+    own, seen = (rows.view(len(rows), 2, 2, rows.shape[1] // 4) for rows in (gradient, flat))
+    outputs, inputs = own.shape[3], seen.shape[3]
+    taps = gradient.new_empty(outputs, 3, 3, inputs)
+    for row, (rows, rows_seen) in enumerate(_SEEN):
+        for column, (columns, columns_seen) in enumerate(_SEEN):
+            pixels = seen[:, rows_seen, columns_seen].reshape(-1, inputs)
+            taps[:, row, column] = own[:, rows, columns].reshape(-1, outputs).t() @ pixels
+    return taps.permute(0, 3, 1, 2)
+
+
 def _output_size(images: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns that a convolution gives."""
     sizes = zip(images.shape[2:], weight.shape[2:], stride, padding, strict=True)
@@ -71,9 +130,10 @@ class FastWeightGradients(TorchFunctionMode):
     """While it lasts, convolutions with many channels and few positions get the faster weight gradient.
 
     The gradient of the images stays as it is, and so does the forward pass; but where the output has 2 px a side or fewer, in
-    bfloat16, it is a product too, which is rounded otherwise. Only on a CPU, in float32, and in bfloat16 under autocast;
-    grouped and dilated convolutions and those with a bias are left alone, but for one case: where part of a kernel sees nothing
-    but padding, as on images of 1 px, they are computed in float32 instead of bfloat16. No module is changed.
+    bfloat16, it is a product too, which is rounded otherwise; of 3x3 kernels on 2x2 px so are both gradients. Only on a CPU, in
+    float32, and in bfloat16 under autocast; grouped and dilated convolutions and those with a bias are left alone, but for one
+    case: where part of a kernel sees nothing but padding, as on images of 1 px, they are computed in float32 instead of bfloat16.
+    No module is changed.
     """
 
     def __torch_function__(
@@ -88,6 +148,8 @@ class FastWeightGradients(TorchFunctionMode):
             images, weight, _, stride, padding = arguments[:5]
             if torch.is_autocast_enabled("cpu"):
                 images, weight = images.bfloat16(), weight.bfloat16()
+                if _meets_whole_images(images, weight, stride, padding):
+                    return _OfWholeImages.apply(images, weight)
             return _Convolution.apply(images, weight, tuple(stride), tuple(padding))
         if _wrong_in_bf16(*arguments, **named):
             with torch.autocast("cpu", enabled=False):
@@ -130,6 +192,11 @@ def _suitable(
         return channels >= FEWEST_STRIDED_CHANNELS and side <= LARGEST_STRIDED_OUTPUT
     few = precision == torch.float32 or len(images) * rows * columns <= MOST_POSITIONS
     return few and channels >= FEWEST_CHANNELS and side <= LARGEST_OUTPUT
+
+
+def _meets_whole_images(images: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> bool:
+    """Whether it is the one kind of convolution that `_OfWholeImages` is for."""
+    return images.shape[2:] == (2, 2) and weight.shape[2:] == (3, 3) and stride == padding == (1, 1)
 
 
 def _wrong_in_bf16(  # with the parameters of F.conv2d

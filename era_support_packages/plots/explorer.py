@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from era_support_packages.gradcam.explanation import ALL_LAYERS
 from era_support_packages.gradcam.exploration import Exploration
 from era_support_packages.gradcam.methods import METHODS
-from era_support_packages.plots.panels import PanelLayout, check_some, panel_layout, panel_width, row_labels
-from era_support_packages.plots.style import percent_text, styled
+from era_support_packages.plots.panels import PanelLayout, check_some, fit_captions, panel_layout, panel_width, row_labels
+from era_support_packages.plots.style import count_lines, percent_text, styled
 
 
 @styled
@@ -31,18 +31,22 @@ def exploration(found: Exploration, title: str, opacity: float = 0.5) -> Figure:
     labels, left = row_labels([_label(each.method) for each in found.explanations])
     columns = 1 + len(layers)
     panel = panel_width([1] * columns, largest=1.05, left=left)
-    lines = [1] + [int(each.layers == (ALL_LAYERS,) != layers) for each in found.explanations[1:]]
+    captions = [
+        fit_captions([_caption(*own) for own in zip(each.layers, each.grids, strict=True)], panel) for each in found.explanations
+    ]
+    top = next(row for row, each in enumerate(found.explanations) if each.layers == layers)
+    named = [row in (0, top) or each.layers == (ALL_LAYERS,) for row, each in enumerate(found.explanations)]
+    lines = [max(map(count_lines, own)) * shown for own, shown in zip(captions, named, strict=True)]
     layout = panel_layout(title, panel, found.image.shape[:2], [1] * columns, lines, left=left, color_bar=True)
     for row, each in enumerate(found.explanations):
-        maps, captions = each.maps[0, 0], [_caption(name, size) for name, size in zip(each.layers, each.grids, strict=True)]
+        maps = each.maps[0, 0]
         first = columns - len(maps)
         if row == 0:
             layout.draw(0, 0, found.image, "INPUT", labels[0])
         else:
             _empty(layout, row, labels[row])
-        for column, (heat, caption) in enumerate(zip(maps, captions, strict=True), start=first):
-            named = row == 0 or each.layers == (ALL_LAYERS,)
-            layout.draw_map(row, column, found.image, heat, opacity, caption if named else "")
+        for column, (heat, caption) in enumerate(zip(maps, captions[row], strict=True), start=first):
+            layout.draw_map(row, column, found.image, heat, opacity, caption if named[row] else "")
     layout.draw_color_bar(f"class activation map over the input, {percent_text(opacity)} opaque")
     return layout.figure
 

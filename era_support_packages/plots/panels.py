@@ -18,6 +18,8 @@ from era_support_packages.system.naming import nearest_names
 if TYPE_CHECKING:
     from era_support_packages.datasets.streaming import Pixels
 
+BAR = 3.6  # inches at the right of the row labels, which the words at a color bar take
+
 
 def overlay(image: np.ndarray, heat: np.ndarray, opacity: float = 0.5, colormap: str = HEAT_COLORMAP) -> np.ndarray:
     """The colours of a heat map blended over an image, both in RGB: (1 - opacity) image + opacity colour, rounded.
@@ -107,9 +109,10 @@ def panel_layout(
     ratios = list(ratios)
     places = [column for column, ratio in enumerate(ratios) if ratio == 1]
     width = left + sum(ratios) * panel + 2 * PAD * len(ratios) + 2 * MARGIN
-    if width < NARROW:  # a title needs room: the rest stays empty at the right
-        ratios.append((NARROW - width) / panel)
-        width = NARROW
+    narrow = max(NARROW, left + BAR) if color_bar else NARROW
+    if width < narrow:  # a title needs room, and what is written at a color bar: the rest stays empty at the right
+        ratios.append((narrow - width) / panel)
+        width = narrow
     height = panel * image_shape[0] / image_shape[1]
     row_ratios = [1.0] * len(caption_lines)
     body = sum(height + 2 * PAD + ((lines * LINE * FONT + 4) / 72 if lines else 0) for lines in caption_lines)

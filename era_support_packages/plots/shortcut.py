@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from era_support_packages.evaluation.intervals import Interval
-from era_support_packages.plots.panels import check_some, overlay
+from era_support_packages.plots.panels import check_some, fit_captions, overlay
 from era_support_packages.plots.style import (
     BLUE,
     FONT,
@@ -27,6 +27,7 @@ from era_support_packages.plots.style import (
     PURPLE,
     VERMILLION,
     WIDTH,
+    count_lines,
     new_figure,
     styled,
     text_width,
@@ -42,6 +43,7 @@ CHARTS = 3.4  # inches
 PANEL = 1.3  # inches: the largest example
 LEGEND = 2.8  # inches, at the right of the examples
 MAX_LAYERS = 6
+TICKS = 290  # points, for the names of all layers below a chart
 SPREAD = 0.45  # of a layer's width on the axis: room for its methods side by side
 BASELINES_AT = 0.38  # of the same, right of the middle
 
@@ -76,17 +78,18 @@ def planted_shortcut(result: ShortcutTest, title: str) -> Figure:
     left = max(map(text_width, methods)) / 72 + 0.1
     columns = 1 + len(layers)
     panel = min(PANEL, (WIDTH - 2 * MARGIN - left - LEGEND) / columns - 2 * PAD)
-    row = panel + 2 * PAD + (LINE * FONT + 4) / 72
+    captions = fit_captions([f"{maps.layer}: {_outcome(maps.planted)}" for maps in result.maps], panel)
+    row = panel + 2 * PAD + (max(map(count_lines, captions)) * LINE * FONT + 4) / 72
     figure = new_figure(WIDTH, len(methods) * row + CHARTS, title)
     outer = GridSpec(2, 1, figure, height_ratios=[len(methods) * row, CHARTS])
     rest = (WIDTH - 2 * MARGIN - left) / (panel + 2 * PAD) - columns
     upper = outer[0].subgridspec(len(methods), columns + 1, width_ratios=[*[1] * columns, rest])
     for number, method in enumerate(methods):
         _draw_panel(figure.add_subplot(upper[number, 0]), result.example, "input", method)
-        for maps in result.maps:
+        for maps, caption in zip(result.maps, captions, strict=True):
             if maps.method == method:
                 axes = figure.add_subplot(upper[number, 1 + layers.index(maps.layer)])
-                _draw_map(axes, result, maps)
+                _draw_map(axes, result, maps, caption)
     _draw_legend(figure.add_subplot(upper[:, -1]), methods)
     lower = outer[1].subgridspec(1, 2)
     for column, (name, unit, share) in enumerate(
@@ -118,11 +121,14 @@ def _draw_panel(axes: Axes, image: np.ndarray, caption: str, label: str = "") ->
     axes.set_ylabel(label, rotation=0, ha="right", va="center")
 
 
-def _draw_map(axes: Axes, result: ShortcutTest, maps: MarkScores) -> None:
-    """The example under one of its maps, with the mark's outline and what the map scores there."""
-    score = maps.planted
-    outcome = "hit" if score.hits[0] else "near" if score.near[0] else "constant" if score.constant[0] else "miss"
-    _draw_panel(axes, overlay(result.example, maps.example, OPACITY), f"{maps.layer}: {outcome}")
+def _outcome(score: Score) -> str:
+    """What a map scores in the example."""
+    return "hit" if score.hits[0] else "near" if score.near[0] else "constant" if score.constant[0] else "miss"
+
+
+def _draw_map(axes: Axes, result: ShortcutTest, maps: MarkScores, caption: str) -> None:
+    """The example under one of its maps, with the mark's outline."""
+    _draw_panel(axes, overlay(result.example, maps.example, OPACITY), caption)
     marks = result.marks
     corner = marks.lefts[0] - 0.5, marks.tops[0] - 0.5
     axes.add_patch(Rectangle(corner, marks.size, marks.size, fill=False, edgecolor="white", linewidth=1.5))
@@ -152,7 +158,8 @@ def _draw_scores(
             axes.plot(place + BASELINES_AT, 100 * share(maps.gaussian).estimate, "+", color=GRAY, markersize=8)
     axes.grid(True, axis="y")
     grids = {maps.layer: maps.grid for maps in rows}
-    names = [wrap(f"{layer}\n{grids[layer][0]}x{grids[layer][1]}", 72, FONT) for layer in layers]
+    room = min(72, TICKS / len(layers))
+    names = [wrap(f"{layer}\n{grids[layer][0]}x{grids[layer][1]}", room, FONT) for layer in layers]
     axes.set_xticks(range(len(layers)), names)
     axes.set(xlim=(-0.6, len(layers) - 0.4), ylim=(-3, 105))
 

@@ -127,7 +127,7 @@ def wrap(text: str, points: float, size: float) -> str:
             while text_width(word, size) > points:
                 fits = max((end for end in range(1, len(word)) if text_width(word[:end], size) <= points), default=1)
                 # A name like aquarium_fish breaks where its parts meet.
-                joint = max(word.rfind(mark, 0, fits) for mark in "_-./")
+                joint = max(word.rfind(mark, 0, fits) for mark in "_-./+")
                 end = joint + 1 if joint > 0 else fits
                 lines.append(word[:end])
                 word = word[end:]

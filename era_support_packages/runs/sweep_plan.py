@@ -11,7 +11,7 @@ from typing import Any
 
 from era_support_packages.runs.sweep_values import PRESET, Choice, Space, SweepError
 from era_support_packages.training.config import TrainingConfig
-from era_support_packages.training.presets import named_preset
+from era_support_packages.training.presets import PRESETS, named_preset
 
 MOST_COMBINATIONS = 1000
 INSTALL = 'pip install "optuna>=4"'
@@ -109,11 +109,13 @@ class SweepPlan:
         return tuple(found.values())
 
     def name(self, dataset: str, digest: str) -> str:
-        """The sweep's name, which changes with all that decides its result, the number of a search's trials aside.
+        """The sweep's name, which changes with all that decides its result, the number of a search's trials aside: also with the
+        values of its presets, so that no search goes on with trials of an older recipe.
 
         dataset, digest: short name and fingerprint of the data.
         """
         values = {name: value for name, value in self.fixed.items() if name not in _OF_NO_ACCOUNT and value is not None}
         space = {name: repr(found) for name, found in self.space.items()}
-        known = [self.preset, sorted(values.items()), sorted(space.items()), self.seeds, digest, self.trials is None]
+        recipes = [PRESETS.get(preset) for preset in (self.space[PRESET].ends if PRESET in self.space else (self.preset,))]
+        known = [self.preset, sorted(values.items()), sorted(space.items()), self.seeds, digest, self.trials is None, recipes]
         return f"sweep-{dataset}-{hashlib.sha256(json.dumps(known).encode()).hexdigest()[:6]}"

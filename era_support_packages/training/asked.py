@@ -41,10 +41,15 @@ def run_name(asked: "TrainingConfig", default: "TrainingConfig", dataset: str) -
 
 
 def differences(asked: "ConfigValues", stored: "ConfigValues") -> list[str]:
-    """`TrainingConfig.differences`: what was asked for is first brought to the image size of what is stored."""
+    """`TrainingConfig.differences`: what was asked for is first brought to the image size of what is stored.
+
+    What only Muon has differs where one of them learns by it.
+    """
     own, other = asked.to_dict(), stored.to_dict()
     if isinstance(other["image_size"], int):
         own = adapted(own, other["image_size"])
+    if "muon" not in (own["optimizer"], other["optimizer"]):
+        own |= {name: other[name] for name in ("muon_lr", "muon_outputs")}
     return [
         f"{name} {other[name]!r} (here {own[name]!r})"
         for name in own

@@ -112,7 +112,7 @@ class TrainingConfig(ConfigValues):
     >>> from era_support_packages import TrainingConfig
     >>> config = TrainingConfig.preset("cpu", epochs=3)
     >>> config.epochs, config.batch_size, config.max_lr
-    (3, 32, 0.07)
+    (3, 64, 0.1)
     >>> TrainingConfig.preset("cpu", epoch=3)
     Traceback (most recent call last):
         ...
@@ -197,7 +197,7 @@ class ResolvedConfig(PreparedConfig):
     >>> from era_support_packages.training import resolve
     >>> train, _ = load("digits")
     >>> resolve(TrainingConfig.preset("cpu"), train).max_lr
-    0.07
+    0.1
     """
 
     max_lr: float = narrowed(_OPEN["max_lr"])

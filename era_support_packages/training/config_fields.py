@@ -12,6 +12,7 @@ from era_support_packages.training.plan import Resolutions
 Auto = Literal["auto"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Engine = Literal["device", "samples"]
+ALL_OUTPUTS = 10**6  # more than any convolution has
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,9 @@ class ConfigFields:
     )
     muon_lr: float = setting(
         0.25, "Muon's rate as a multiple of max_lr: the share of its own length by which a filter bank turns", low=0, high=1000
+    )
+    muon_outputs: int = setting(
+        ALL_OUTPUTS, "most outputs of a convolution that Muon turns, wider ones going by SGD", low=1, high=ALL_OUTPUTS
     )
     momentum: float = setting(0.9, "Nesterov momentum; of AdamW, of the gradient", low=0, high=0.9999)
     weight_decay: float = setting(5e-4, "on convolutions and the output layer, but not on what Muon turns", low=0, high=1)

@@ -15,6 +15,7 @@ from era_support_packages.system.machine import resolve_device
 from era_support_packages.system.processes import ALONE, Processes
 from era_support_packages.training.batch_norm import refreshed_images
 from era_support_packages.training.config import ConfigValues, PreparedConfig, ResolvedConfig
+from era_support_packages.training.config_fields import ALL_OUTPUTS
 from era_support_packages.training.cuda_graph import GraphedPass
 from era_support_packages.training.muon import orthogonalized
 from era_support_packages.training.phases import body_held, steps_of
@@ -105,14 +106,16 @@ def training_flops(
     if range_test_batches:
         work += flops_per_image(model, first) * range_test_batches * min(config.batch_size, train_size)
     if config.optimizer == "muon":
-        work += muon_flops(model) * (range_test_batches + steps_of(config, planned))
+        work += muon_flops(model, config.muon_outputs) * (range_test_batches + steps_of(config, planned))
     return work
 
 
-def muon_flops(model: nn.Module) -> int:
-    """Floating-point operations of the matrix products of one step of Muon, 2 per multiply-add."""
+def muon_flops(model: nn.Module, outputs: int = ALL_OUTPUTS) -> int:
+    """Floating-point operations of the matrix products of one step of Muon, for convolutions of at most so many outputs; 2 per
+    multiply-add.
+    """
     with FlopCounterMode(display=False) as counter:
-        for filters in muon_filters(model):
+        for filters in muon_filters(model, outputs):
             orthogonalized(torch.empty(1, len(filters), filters[0].numel(), device="meta"))
     return counter.get_total_flops()
 

@@ -19,6 +19,7 @@ from era_support_packages.system.machine import resolve_device
 from era_support_packages.system.processes import ALONE, Processes
 from era_support_packages.training.adapting import is_pretrained
 from era_support_packages.training.config import ConfigValues, PreparedConfig, ResolvedConfig
+from era_support_packages.training.config_fields import ALL_OUTPUTS
 from era_support_packages.training.muon import MuonWithSGD
 from era_support_packages.training.sgd import SGD
 
@@ -87,19 +88,19 @@ def build_optimizer(model: nn.Module, config: ResolvedConfig) -> torch.optim.Opt
 
     Batch-norm biases learn at `norm_bias_lr` times `max_lr`, and where `head_lr` is not 1 the last layer at that multiple, in
     two groups at the end: its weight and its bias. With `optimizer="muon"` the filters of all convolutions but the
-    first go by `Muon`, without weight decay, at `muon_lr` times `max_lr`.
+    first go by `Muon`, without weight decay, at `muon_lr` times `max_lr`, or those of no more than `muon_outputs` filters.
 
     >>> from era_support_packages import TrainingConfig, load
     >>> from era_support_packages.training import build_model, build_optimizer, resolve
     >>> train, _ = load("digits")
     >>> config = resolve(TrainingConfig.preset("cpu"), train)
     >>> optimizer = build_optimizer(build_model(config, 10, train), config)
-    >>> [round(group["lr"], 2) for group in optimizer.param_groups]  # weights, the output layer's bias, biases of batch norm
-    [0.07, 0.07, 4.48]
+    >>> [round(group["lr"], 2) for group in optimizer.param_groups]  # weights, the output layer's bias, biases of norms, Muon's
+    [0.1, 0.1, 6.4, 0.05]
     """
     biases = [module.bias for module in model.modules() if isinstance(module, nn.BatchNorm2d) and module.bias is not None]
     head = head_parameters(model) if config.head_lr != 1 or config.head_first else []
-    filters = muon_filters(model) if config.optimizer == "muon" else []
+    filters = muon_filters(model, config.muon_outputs) if config.optimizer == "muon" else []
     filters = [weight for weight in filters if all(weight is not other for other in head)]
     apart = {id(parameter) for parameter in (*biases, *filters, *head)}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in apart]
@@ -136,9 +137,12 @@ def build_optimizer(model: nn.Module, config: ResolvedConfig) -> torch.optim.Opt
     return optimizer
 
 
-def muon_filters(model: nn.Module) -> list[Tensor]:
-    """The weights of the convolutions that Muon turns: all but the first, which sees colours and not features."""
-    return [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)][1:]
+def muon_filters(model: nn.Module, outputs: int = ALL_OUTPUTS) -> list[Tensor]:
+    """The weights of the convolutions that Muon turns: all but the first, which sees colours and not features, and but for those
+    of more than so many outputs, whose products cost the most.
+    """
+    weights = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)][1:]
+    return [weight for weight in weights if len(weight) <= outputs]
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, config: ResolvedConfig, steps: int) -> torch.optim.lr_scheduler.OneCycleLR:

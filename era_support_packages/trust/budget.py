@@ -23,7 +23,7 @@ from era_support_packages.classifier import Classifier
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.evaluation.intervals import percent
 from era_support_packages.gradcam import exploration
-from era_support_packages.gradcam.explanation import default_layers
+from era_support_packages.gradcam.explanation import default_layers, image_passes
 from era_support_packages.gradcam.methods import METHODS
 from era_support_packages.training.cost import duration
 from era_support_packages.training.history import History
@@ -173,10 +173,11 @@ class CheckBudget:
         reason = self._cannot_tell("plant_shortcut", wanted, "finds a cause", FEWEST_MARKED, others)
         if reason is not None:
             return reason
-        first = planting.image_passes(len(self.train))
+        first, more = planting.image_passes(len(self.train)), 2 * self._channel_passes(methods)  # in two networks
         sizes = []
         for count in (200, 100, 50, 25, FEWEST_MARKED):
-            passes = first + search.image_passes(min(count, self._tested), methods=methods)
+            marked = min(count, self._tested)
+            passes = first + search.image_passes(marked, methods=methods) + marked * more
             sizes.append(CheckPlan("", True, passes, count, options={"count": count, "methods": tuple(methods)}))
         return self._largest("The planted shortcut", SHORTCUT, sizes)
 
@@ -216,10 +217,17 @@ class CheckBudget:
         """From the largest on: fewer images, then one method, then one layer, the coarser one."""
         most = min(24, self._tested)
         for some, at in ((methods, layers), (methods[:1], layers), (methods[:1], layers[-1:])):
+            more = self._channel_passes(some, at)
             for count in range(most, needed_images(len(some) * len(at) * len(BASELINES)) - 1, -1):
                 passes = faithfulness.image_passes(count, len(some), len(at), passes_per_system=self.passes_per_system)
+                passes += count * more
                 options = {"count": count, "methods": some, "layers": at}
                 yield CheckPlan("", True, passes, count, methods=some, options=options)
+
+    def _channel_passes(self, methods: Sequence[str], layers: tuple[str, ...] | None = None) -> int:
+        """How many passes the methods that take one for each channel add to an image's own."""
+        many = [method for method in methods if METHODS[method].pass_per_channel]
+        return sum(image_passes(self.classifier.network, self._image, layers, method) - 1 for method in many)
 
     def _affordable(self, passes: int, share: float) -> bool:
         return self.extent == "full" or passes <= share * self.allowed

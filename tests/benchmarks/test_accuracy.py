@@ -7,9 +7,10 @@ from tiny import colored_images
 
 from era_support_packages.datasets import loading as datasets
 from era_support_packages.datasets.batches import batch_count
+from era_support_packages.models.resnet import ResNet18
 from era_support_packages.training import config as config_module
 from era_support_packages.training.config import TrainingConfig
-from era_support_packages.training.cost import training_flops
+from era_support_packages.training.cost import flops_per_image, training_flops
 from era_support_packages.training.setup import build_model
 
 FULL = ("--full", "--data", "colours", "--recipes", "cpu", "--seeds")
@@ -139,13 +140,13 @@ def test_the_published_recipe_is_in_half_precision_on_a_gpu():
     assert recipe.config("cpu").precision == "auto"
 
 
-def test_equal_work_is_counted_in_pixels():
-    from recipes import Recipe, image_equivalents
+def test_equal_work_is_that_of_the_preset_with_muons_products():
+    from recipes import EQUAL_WORK, Recipe
 
-    plan = TrainingConfig("cpu", train_images=1000, resolutions=((16, 0.6), (24, 0.4)))
-    assert image_equivalents(plan) == pytest.approx(600 / 4 + 400 * 9 / 16)
-    cpu = image_equivalents(TrainingConfig.preset("cpu"))
-    assert Recipe("original", equal_work=True).overrides("cpu") == {"test_time_flip": True, "train_images": round(cpu)}
+    config, network = TrainingConfig.preset("cpu"), ResNet18()
+    asked = training_flops(network, config, config.planned_epochs(50_000), 50_000)
+    assert EQUAL_WORK * flops_per_image(network, 32) == pytest.approx(asked, rel=0.002)
+    assert Recipe("original", equal_work=True).overrides("cpu") == {"test_time_flip": True, "train_images": EQUAL_WORK}
 
 
 def test_the_comparison_is_one_of_mean_errors_and_waits_for_both_recipes(accuracy, monkeypatch):

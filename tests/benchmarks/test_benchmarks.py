@@ -106,10 +106,11 @@ def test_a_key_changes_with_every_value_that_decides_the_result_and_with_no_othe
     plain = keys.key_of(make())
     assert set(keys.ALWAYS) | set(keys.NEVER) | {"muon_lr", "range_test_iterations"} <= set(OTHER_VALUES)
     for name, change in OTHER_VALUES.items():
-        assert (keys.key_of(make(**change)) == plain) == (name in (*keys.NEVER, "muon_lr")), name
+        assert (keys.key_of(make(**change)) == plain) == (name in (*keys.NEVER, "muon_lr", "muon_outputs")), name
     assert keys.key_of(make(max_lr=1)) == keys.key_of(make(max_lr=1.0, range_test_iterations=300)) != plain
     muon = make(optimizer="muon")
     assert keys.key_of(muon) != keys.key_of(make(optimizer="muon", muon_lr=0.2))
+    assert keys.key_of(muon) != keys.key_of(make(optimizer="muon", muon_outputs=256))
     assert keys.recipe_values(muon)["muon_iterations"] == 3
     devices = {"CPU (x, 2 threads)": "cpu", "Apple GPU (arm64)": "mps", "NVIDIA H200": "cuda"}
     assert {device: keys.kind_of(device) for device in devices} == devices

@@ -21,6 +21,7 @@ from era_support_packages.models.resnet import ResNet18
 def test_several_layers_equal_the_library_given_them_together(method: str, library: type[BaseCAM]) -> None:
     torch.manual_seed(0)
     network = ResNet18().train()
+    network.linear.weight.data *= 1000  # the library divides by the maximum and 1e-7 more, which then says nothing
     network(torch.randn(4, 3, 32, 32))
     network.eval()
     images = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
@@ -40,6 +41,7 @@ def test_the_mean_of_two_maps_by_hand() -> None:
     """Each is scaled by itself: (0, 5) and (0, 10) to (0, 1); a constant one marks nothing and halves the other."""
     left, right = np.float32([[[5, 0]]]), np.float32([[[0, 10]]])
     np.testing.assert_allclose(combined([left, right], (1, 2)), [[[0.5, 0.5]]], atol=1e-6)
+    np.testing.assert_allclose(combined([left * 1e-8, right], (1, 2)), [[[0.5, 0.5]]], atol=1e-6)  # however small its values
     np.testing.assert_allclose(combined([left, np.full((1, 1, 2), 3, np.float32)], (1, 2)), [[[0.5, 0]]], atol=1e-6)
 
 

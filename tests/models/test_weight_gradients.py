@@ -21,15 +21,18 @@ BF16 = torch.autocast("cpu", torch.bfloat16)
 def applied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Few channels suffice; the shapes of the weights whose gradient was a product."""
     shapes: list[tuple[int, ...]] = []
-    convolution = weight_gradients._Convolution
 
-    class Counting:
-        @staticmethod
-        def apply(*arguments: object) -> Tensor:
-            shapes.append(tuple(arguments[1].shape))
-            return convolution.apply(*arguments)
+    def counting(function: type[torch.autograd.Function]) -> type:
+        class Counting:
+            @staticmethod
+            def apply(*arguments: object) -> Tensor:
+                shapes.append(tuple(arguments[1].shape))
+                return function.apply(*arguments)
 
-    monkeypatch.setattr(weight_gradients, "_Convolution", Counting)
+        return Counting
+
+    for name in ("_Convolution", "_OfWholeImages"):
+        monkeypatch.setattr(weight_gradients, name, counting(getattr(weight_gradients, name)))
     monkeypatch.setattr(weight_gradients, "FEWEST_CHANNELS", 3)
     monkeypatch.setattr(weight_gradients, "FEWEST_STRIDED_CHANNELS", 3)
     return shapes
@@ -154,6 +157,57 @@ def test_under_autocast_it_equals_the_gradient_of_pytorch_in_bf16(count, side, s
         result.sum().backward()
     assert (layer.weight.grad.dtype, layer.weight.grad.stride()) == (torch.float32, layer.weight.stride())
     torch.testing.assert_close(layer.weight.grad, twin.weight.grad, rtol=2**-7, atol=2**-7)
+
+
+@pytest.mark.parametrize("memory", [torch.channels_last, torch.contiguous_format])
+def test_products_of_whole_images_are_as_exact_as_pytorch_in_bf16(memory: torch.memory_format, applied) -> None:
+    """Images of 2x2 px: the output and both gradients, against float64 of what bf16 makes of images and weights."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(48, 64, 3, padding=1, bias=False)
+    layer.weight.data = layer.weight.data.bfloat16().float()
+    layer = layer.to(memory_format=memory)
+    images = torch.randn(16, 48, 2, 2).bfloat16().float().contiguous(memory_format=memory)
+    weighing = torch.randn(16, 64, 2, 2).bfloat16()
+
+    def passed(own: nn.Module, given: Tensor, factors: Tensor) -> list[Tensor]:
+        given = given.clone().requires_grad_()
+        output = own(given)
+        return [output.detach(), *torch.autograd.grad((output * factors).sum(), [given, *own.parameters()])]
+
+    right = passed(copy.deepcopy(layer).double(), images.double(), weighing.double())
+    with BF16:
+        usual = passed(layer, images, weighing)
+        with FastWeightGradients():
+            ours = passed(layer, images, weighing)
+    assert applied == [(64, 48, 3, 3)]
+    assert [found.stride() for found in ours[:2]] == [theirs.stride() for theirs in usual[:2]]
+    for found, theirs, exact in zip(ours, usual, right, strict=True):
+        assert found.dtype == theirs.dtype
+        assert (found - exact).norm() <= max(1.5 * (theirs - exact).norm(), 2**-8 * exact.norm())
+        assert (found - exact).norm() > 0  # it is bf16
+
+
+def test_a_gradient_of_whole_images_by_hand_in_bf16(applied) -> None:
+    layer, images = nn.Conv2d(3, 4, 3, padding=1, bias=False), torch.ones(1, 3, 2, 2, requires_grad=True)
+    nn.init.ones_(layer.weight)
+    with BF16, FastWeightGradients():
+        output = layer(images)
+    output.sum().backward()
+    assert applied == [(4, 3, 3, 3)]
+    assert torch.equal(output, torch.full((1, 4, 2, 2), 12.0).bfloat16())  # four places of three channels
+    assert torch.equal(images.grad, torch.full((1, 3, 2, 2), 16.0))  # four places of four outputs
+    expected = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]])
+    assert torch.equal(layer.weight.grad, expected.expand(4, 3, 3, 3))
+
+
+def test_no_image_at_all_gives_nothing_and_a_gradient_of_zero_in_bf16(applied) -> None:
+    layer, images = nn.Conv2d(3, 4, 3, padding=1, bias=False), torch.ones(0, 3, 2, 2, requires_grad=True)
+    with BF16, FastWeightGradients():
+        output = layer(images)
+    output.sum().backward()
+    assert applied == [(4, 3, 3, 3)]
+    assert (output.shape, images.grad.shape) == ((0, 4, 2, 2), (0, 3, 2, 2))
+    assert torch.equal(layer.weight.grad, torch.zeros(4, 3, 3, 3))
 
 
 @pytest.mark.parametrize(

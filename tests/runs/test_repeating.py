@@ -22,7 +22,7 @@ CASES = [
     ("smoke", "cifar10", Fitting(32, "crop"), {"horizontal_flip": 0.0}),
     ("smoke", "digits", Fitting(32, "squash"), {}),  # as earlier versions trained
     ("original", "digits", Fitting(32, "crop"), {"max_lr": 0.1}),
-    ("cpu", "digits", Fitting(32, "crop"), {"train_images": 87_000}),  # which takes the preset's max_epochs away
+    ("cpu", "digits", Fitting(32, "crop"), {"train_images": 79_400}),  # which takes the preset's max_epochs away
     ("cpu", "digits", Fitting(32, "crop"), {"train_images": 500, "max_epochs": 10}),
     ("cpu", "digits", Fitting(32, "crop"), {"epochs": 3, "validation": 0.1, "skip_broken": True}),
     ("fast", "cifar10", Fitting(32, "crop"), {"horizontal_flip": 0.25}),
@@ -60,6 +60,14 @@ def test_the_command_trains_the_same(preset, dataset, fitting, values):
         assert given["horizontal_flip"] == config.horizontal_flip
     assert given["precision"] == "bf16"
     assert given["max_lr"] == config.max_lr
+
+
+def test_muon_for_all_convolutions_is_named_where_the_preset_leaves_the_widest_out():
+    """As in a run of `--optimizer muon` from before the preset had a number."""
+    values = stored("cpu", "digits", Fitting(32, "crop"), {}).to_dict()
+    del values["muon_outputs"]
+    assert needed_values(PreparedConfig.from_dict(values))["muon_outputs"] == 10**6
+    assert "muon_outputs" not in needed_values(stored("fast", "digits", Fitting(32, "crop"), {}))
 
 
 def test_nothing_is_named_that_the_preset_brings():

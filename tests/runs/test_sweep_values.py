@@ -5,6 +5,7 @@ import pytest
 from era_support_packages.runs import sweep_plan
 from era_support_packages.runs.sweep_plan import SweepPlan
 from era_support_packages.runs.sweep_values import Choice, Range, SweepError, read_seeds, read_space
+from era_support_packages.training.presets import PRESETS
 
 FIXED = {"validation": 0.1}
 
@@ -166,8 +167,8 @@ def test_without_optuna_a_search_is_refused_with_the_line_to_type(monkeypatch):
 
 
 def test_what_comes_to_the_same_configuration_is_tried_once():
-    found = plan(("max_lr", "None,0.07,0.1"), ("cutout", "0,8")).combinations()  # 0.07 is what the preset has
-    assert [tuple(values.values()) for values in found] == [(None, 0), (None, 8), (0.1, 0), (0.1, 8)]
+    found = plan(("max_lr", "None,0.1,0.2"), ("cutout", "0,8")).combinations()  # 0.1 is what the preset has
+    assert [tuple(values.values()) for values in found] == [(None, 0), (None, 8), (0.2, 0), (0.2, 8)]
     presets = plan(("preset", "auto,cpu,fast"), preset="auto").with_preset("cpu")
     assert presets.space == {"preset": Choice(("cpu", "fast"))}
 
@@ -191,3 +192,11 @@ def test_the_name_changes_with_what_decides_the_result():
     )
     assert len({*same} | names) == 10
     assert plan(("cutout", "0,8"), trials=2).name("d", "a") == plan(("cutout", "0,8"), trials=9).name("d", "a")
+
+
+def test_a_search_of_a_preset_that_was_another_recipe_has_another_name(monkeypatch):
+    """Else what that recipe reached would be among the trials."""
+    plans = [plan(("cutout", "0,8"), trials=2), plan(("preset", "cpu,fast"), trials=2), plan(("cutout", "0,8"), preset="fast")]
+    before = [one.name("digits", "a") for one in plans]
+    monkeypatch.setitem(PRESETS, "cpu", {**PRESETS["cpu"], "optimizer": "sgd"})
+    assert [one.name("digits", "a") == name for one, name in zip(plans, before, strict=True)] == [False, False, True]

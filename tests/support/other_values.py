@@ -11,6 +11,7 @@ def make(**values: Any) -> TrainingConfig:
 
 _EACH = {"dataset": "digits", "model": "ResNet34", "epochs": 4, "resolutions": ((31, 1.0),), "batch_size": 511, "max_lr": 0.1}
 _EACH |= {"warmup": 0.26, "warmup_start": 0.2, "anneal": "cos", "optimizer": "muon", "muon_lr": 0.2, "momentum": 0.8}
+_EACH |= {"muon_outputs": 256}
 _EACH |= {"weight_decay": 5.1e-4, "decay_norms_and_biases": True, "label_smoothing": 0.1, "norm_bias_lr": 16}
 _EACH |= {"residual_start": "dirac", "max_epochs": 2, "whitening": True, "horizontal_flip": 0.4, "alternating_flip": True}
 _EACH |= {"crop_padding": 1, "cutout": 1, "cutout_first": True, "shift_scale_rotate": 0.1, "rgb_shift": 0.1}

@@ -120,7 +120,10 @@ def test_each_value_that_decides_the_result_is_a_difference_and_changes_the_run_
             expected = ["epochs 3 (here None)", "train_images None (here 100)"]
         if field == "final_test":  # it takes a validation share
             expected.insert(0, "validation 0.0 (here 0.1)")
-        assert other.differences(plain) == ([] if field in PLACE_AND_MACHINE else expected)
+        of_muon = field in ("muon_lr", "muon_outputs")
+        if of_muon:
+            assert other.replace(optimizer="muon").differences(plain.replace(optimizer="muon")) == expected
+        assert other.differences(plain) == ([] if field in PLACE_AND_MACHINE or of_muon else expected)
     assert plain.default_run_name("digits").startswith("cpu-digits-")
 
 
@@ -145,6 +148,16 @@ def test_differences_name_each_value_of_the_other_and_its_own() -> None:
         *("max_epochs None (here 2)", "resolutions [[32, 1.0]] (here [[16, 0.5], [32, 0.5]])", "batch_size 64 (here 32)"),
         *("max_lr 0.25 (here 0.1)", "anneal 'linear' (here 'cos')", "whitening False (here True)"),
     ]
+
+
+def test_an_unfinished_run_of_the_preset_cpu_from_before_it_learned_by_muon_is_found_again_by_its_values() -> None:
+    before = {"optimizer": "sgd", "batch_size": 32, "momentum": 0.9, "max_lr": 0.07, "train_images": 87_000, "max_epochs": 10}
+    stored = {**TrainingConfig.preset("cpu").to_dict(), **before, "muon_lr": 0.25}
+    del stored["muon_outputs"]  # it had none
+    asked = TrainingConfig.preset("cpu", **before)
+    assert asked.differences(TrainingConfig.from_dict(stored)) == []
+    words = ["optimizer 'sgd' (here 'muon')", "muon_lr 0.25 (here 0.5)", "muon_outputs 1000000 (here 256)"]
+    assert asked.replace(optimizer="muon").differences(TrainingConfig.from_dict(stored)) == words
 
 
 def test_auto_differs_from_nothing_and_a_number_from_an_auto_that_is_not_resolved_yet() -> None:

@@ -25,6 +25,7 @@ RANGES: dict[str, tuple[float, float]] = {
     },
     **{"seed": (0, 2**32 - 1), "crop_padding": (0, 511), "cutout": (0, 512)},
     **{"warmup": (0.0, 1.0), "warmup_start": (1e-4, 1.0), "muon_lr": (0.0, 1000.0), "norm_bias_lr": (0.0, 1000.0)},
+    "muon_outputs": (1, 10**6),
     **{
         "momentum": (0.0, 0.9999),
         "weight_decay": (0.0, 1.0),

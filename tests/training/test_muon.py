@@ -172,5 +172,6 @@ def test_the_filters_of_all_convolutions_but_the_first_are_turned_and_their_prod
     filters = muon_filters(model)
     assert len(filters) == 19
     assert all(weight is not model.conv1.weight and weight.ndim == 4 for weight in filters)
+    assert [len(weight) for weight in muon_filters(model, 128)] == [64] * 4 + [128] * 5
     # three times, for 2 filters of 3 values: X Xᵀ takes 2·2·3, its square 2·2·2, and the product with X 2·2·3 multiply-adds
     assert muon_flops(nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 2, 1))) == 3 * 2 * (12 + 8 + 12)

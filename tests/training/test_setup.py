@@ -69,6 +69,17 @@ def test_groups_of_the_optimizer(muon: bool, momentum: float, decay: float) -> N
     assert [group["max_lr"] for group in scheduled] == [lr for _, lr, *_ in expected]
 
 
+@pytest.mark.parametrize(("most", "turned"), [(10**6, ["1.weight", "3.weight"]), (5, ["1.weight"]), (4, [])])
+def test_convolutions_of_more_outputs_than_muon_turns_go_by_sgd_with_its_weight_decay(most: int, turned: list[str]) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 5, 1), nn.Flatten(), nn.Conv2d(5, 6, 1))
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    groups = build_optimizer(model, plan(optimizer="muon", muon_outputs=most, weight_decay=0.03)).param_groups
+    found = [[names[one] for one in group["params"]] for group in groups if group["orthogonal"]]
+    assert found == ([turned] if turned else [])
+    decayed = [names[one] for group in groups if group["weight_decay"] == 0.03 for one in group["params"]]
+    assert decayed == [name for name in ("0.weight", "1.weight", "3.weight") if name not in turned]
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "muon"])
 def test_a_first_step_that_a_gradient_scaler_skips_leaves_no_trace(optimizer: str) -> None:
     """PyTorch's fused SGD allocates its momentum then and does not set it."""

@@ -225,6 +225,15 @@ def test_the_cost_of_planting_and_finding_a_shortcut_is_what_it_takes() -> None:
     assert network.passes[0] == search.image_passes(10)
 
 
+def test_methods_that_take_a_pass_for_each_channel_are_paid_for() -> None:
+    """ResNet18 at layer1 ... layer4: 64 + 128 + 256 + 512 = 960 channels."""
+    made = budget("fast", CIFAR10, tested=100, extent="full")
+    plain, more = (made.shortcut(methods=("gradcam", *others)) for others in ((), ("scorecam",)))
+    assert more.passes - plain.passes == 2 * 100 * (1 + 960)  # in two networks
+    plain, more = (made.faithfulness(methods=methods) for methods in (("gradcam",), ("scorecam",)))
+    assert more.passes - plain.passes == more.options["count"] * (128 + 512)  # at two of the layers
+
+
 def test_planning_leaves_a_network_that_was_just_trained_as_it_is() -> None:
     """In training mode a pass of any image would move the batch-norm statistics, and every later answer with them."""
     network = Counted().train()

@@ -178,7 +178,8 @@ def image_passes(
     """How many images `judge` sends through the network for that many images, gradient methods and layers.
 
     A backward pass counts double, and each linear system of ROAD as `passes_per_system`: on a CPU it takes about as long as a
-    forward pass of a ResNet18 for images of that size.
+    forward pass of a ResNet18 for images of that size. The passes for each channel of Score-CAM and Ablation-CAM come on top:
+    `gradcam.image_passes` knows them.
     """
     maps = 2 * methods * layers + 2 * layers + 1  # each method and its borrowed maps, two baselines a layer, pixel noise
     explanations, systems = 3 * count * methods, 2 * count * maps * percentiles

@@ -94,7 +94,10 @@ def find(
 
 
 def image_passes(count: int, *, methods: Sequence[str] = ("gradcam", "hirescam")) -> int:
-    """How many images `find` sends through the two networks for that many marked ones, a backward pass counted double."""
+    """How many images `find` sends through the two networks for that many marked ones, a backward pass counted double.
+
+    The passes for each channel of Score-CAM and Ablation-CAM come on top: `gradcam.image_passes` knows them.
+    """
     maps = sum(1 + 2 * METHODS[method].needs_gradients for method in methods)
     return 2 * count * (1 + maps)
 
