@@ -1,6 +1,6 @@
 """What `gradcam.explain` takes: images, targets and layers, brought to one form or refused in one sentence."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -8,11 +8,11 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from era_support_packages.evaluation.running import layout_problem
-from era_support_packages.gradcam.combining import parts_of
 from era_support_packages.system.naming import nearest, nearest_names
 
 TARGETS = ("predicted", "actual")
 DEFAULT_LAYERS = ("layer1", "layer2", "layer3", "layer4")
+PLUS = "+"  # between the names of layers that are to have one map
 
 Layers = str | nn.Module | Iterable[str | nn.Module] | None
 Targets = str | ArrayLike | Tensor
@@ -123,6 +123,15 @@ def layer_names(model: nn.Module, layers: str | nn.Module | Iterable[str | nn.Mo
             raise ValueError(f"{name!r} has {repeated!r} twice; a combined map takes each layer once.")
         names.append(name)
     return tuple(names)
+
+
+def parts_of(name: str, modules: Container[str]) -> tuple[str, ...]:
+    """The layers whose maps one of that name is made of; the name alone where it is a module's own.
+
+    >>> parts_of("layer3+layer4", {"layer3", "layer4"})
+    ('layer3', 'layer4')
+    """
+    return (name,) if name in modules else tuple(name.split(PLUS))
 
 
 def _integers(name: str, given: ArrayLike | Tensor, count: int, shape: str, dimensions: tuple[int, ...]) -> np.ndarray:

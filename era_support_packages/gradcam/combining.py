@@ -1,20 +1,9 @@
 """One map of several layers: "layer3+layer4" is the mean of theirs, each scaled by itself, as pytorch-grad-cam makes it."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from pytorch_grad_cam.utils.image import scale_cam_image
-
-PLUS = "+"
-
-
-def parts_of(name: str, modules: Container[str]) -> tuple[str, ...]:
-    """The layers whose maps one of that name is made of; the name alone where it is a module's own.
-
-    >>> parts_of("layer3+layer4", {"layer3", "layer4"})
-    ('layer3', 'layer4')
-    """
-    return (name,) if name in modules else tuple(name.split(PLUS))
 
 
 def combined(raw: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:

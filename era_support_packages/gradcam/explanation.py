@@ -28,9 +28,10 @@ from era_support_packages.gradcam.arguments import (
     class_ids,
     layer_names,
     named_by_default,
+    parts_of,
 )
 from era_support_packages.gradcam.batch import Batch
-from era_support_packages.gradcam.combining import combined, parts_of
+from era_support_packages.gradcam.combining import combined
 from era_support_packages.gradcam.kinds import warn_of_company
 from era_support_packages.gradcam.layouts import Reshape
 from era_support_packages.gradcam.methods import GRADIENT_METHODS, METHODS, Method, check_method
