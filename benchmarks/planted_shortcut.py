@@ -1,6 +1,6 @@
 """Would class activation maps find a planted shortcut in a pretrained network at 128 px?
 
-python benchmarks/planted_shortcut.py --json benchmarks/results/planted_shortcut.json
+python benchmarks/planted_shortcut.py --check-seconds 1800 --json benchmarks/results/planted_shortcut.json
 
 EfficientNet-Lite0 with the weights that its package carries is finetuned as in finetune.py: 5,000 images of a JPEG copy of
 CIFAR-10, enlarged to 128 px. A mark of 16 px is then planted in a copy of it, and in a second copy with labels drawn at random,
