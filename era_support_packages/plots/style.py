@@ -126,9 +126,9 @@ def wrap(text: str, points: float, size: float) -> str:
                 lines.append(line)
             while text_width(word, size) > points:
                 fits = max((end for end in range(1, len(word)) if text_width(word[:end], size) <= points), default=1)
-                # A name like aquarium_fish breaks where its parts meet.
-                joint = max(word.rfind(mark, 0, fits) for mark in "_-./+")
-                end = joint + 1 if joint > 0 else fits
+                # A name like aquarium_fish breaks where its parts meet, that of several layers between these.
+                joints = (max(word.rfind(mark, 0, fits) for mark in marks) for marks in ("+", "_-./"))
+                end = next((joint + 1 for joint in joints if joint > 0), fits)
                 lines.append(word[:end])
                 word = word[end:]
                 if len(word) <= 1:

@@ -56,3 +56,4 @@ def test_a_planted_shortcut_at_combined_layers(check_figure: Check) -> None:
 
 def test_a_name_breaks_where_its_layers_meet() -> None:
     assert wrap("layer3+layer4", 45, 9) == "layer3+\nlayer4"
+    assert wrap("_blocks.5._bn0+_blocks.11._bn0", 90, 9) == "_blocks.5._bn0+\n_blocks.11._bn0"  # and not behind the next joint
