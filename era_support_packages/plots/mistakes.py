@@ -168,7 +168,8 @@ def class_scores(scores: ClassScores, title: str) -> Figure:
     axes.set_yticks(rows, names)
     axes.tick_params(axis="y", length=0)
     axes.grid(True, axis="x")
-    axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel="percent")
+    missing = max(5.0, 100 - both.min(where=np.isfinite(both), initial=100))  # at most, of 100 %, where the axis ends
+    axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel="percent", xlim=(100 - 1.05 * missing, 100 + 0.03 * missing))
     if len(shown) < len(scores.classes):
         axes.set_title(f"the {len(shown)} lowest of {len(scores.classes)} classes", loc="right", color=GRAY)
     figure.legend(loc="outside lower center", ncols=4)

@@ -115,9 +115,20 @@ def test_the_scores_are_rows_from_the_lowest_f1_to_the_highest(check_figure: Che
     assert axes.get_title(loc="right") == ""
 
 
+@pytest.mark.parametrize(("wrong", "from_percent"), [(0, 95), (1, 50)])
+def test_the_axis_of_the_scores_ends_at_100_percent(wrong: int, from_percent: float) -> None:
+    """With one of two dogs taken for a cat, the recall of dogs is 50 %."""
+    logits = np.eye(2)[[0, 0, 1, 1 - wrong]]
+    [axes] = figures.class_scores(class_scores(Predictions(logits, np.array([0, 0, 1, 1]), ("cat", "dog"))), "t").axes
+    first, last = axes.get_xlim()
+    assert from_percent - 3 < first < from_percent
+    assert 100 < last < 102
+
+
 def test_a_class_without_images_says_so() -> None:
     logits = np.pad(TWO_CLASSES.logits, ((0, 0), (0, 1)), constant_values=-9)
     [axes] = figures.class_scores(class_scores(Predictions(logits, TWO_CLASSES.labels, ("cat", "dog", "x"))), "t").axes
+    assert np.isfinite(axes.get_xlim()).all()
     assert [label.get_text() for label in axes.get_yticklabels()] == ["cat (2 images)", "dog (2 images)", "x (no images)"]
 
 
