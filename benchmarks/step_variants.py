@@ -1,22 +1,27 @@
-"""A training step with and without a recorded CUDA graph, and compiled by torch.compile: its rate and its start-up, in one run.
+"""A training step on a GPU, and what it would take otherwise: its rate, its start-up and its memory, in one run.
 
 python benchmarks/step_variants.py --json benchmarks/results/step_variants.json
 
-A step is that of the preset `fast` on images of noise. "Start-up" is all that lies before the sixth step: choosing algorithms,
-recording, compiling. The ceiling is a product of two square matrices, measured in the same process. It needs a CUDA GPU.
+A step is that of the preset `fast` on images of noise: forward and backward pass and update as one recorded CUDA graph. Each
+variant has a process of its own, because cuDNN remembers in a process what it has chosen. "Start-up" is all that lies before the
+sixth step: loading libraries, choosing algorithms, recording, compiling. The ceiling is a product of two square matrices. It
+needs a CUDA GPU.
 """
 
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from bench import options, publish
 from step_profile import Steps, matrix_ceiling
 from throughput import images
 
+from era_support_packages.models import fused_norms
 from era_support_packages.system.machine import resolve_device
-from era_support_packages.training.config import ResolvedConfig, TrainingConfig
+from era_support_packages.training.config import TrainingConfig
 from era_support_packages.training.cost import flops_per_image, muon_flops
 from era_support_packages.training.cuda_graph import GraphedPass
 from era_support_packages.training.resolution import resolve
@@ -24,149 +29,132 @@ from era_support_packages.training.resources import use_resources
 from era_support_packages.training.step import ForwardBackward
 
 
-def plain(steps: Steps) -> None:
-    """Each kernel launched by Python."""
-    steps.step.forward_backward = single(steps)
+def package(steps: Steps) -> None:
+    """The package's way."""
 
 
-def recorded(steps: Steps) -> None:
-    """The package's way: forward and backward pass recorded as one graph."""
+def trials(steps: Steps) -> None:
+    """The same after cuDNN has tried its algorithms."""
+    torch.backends.cudnn.benchmark = True
 
 
-def recorded_without_trials(steps: Steps) -> None:
-    """The same with cuDNN's own choice of algorithms."""
-    torch.backends.cudnn.benchmark = False
+def pytorch_norms(steps: Steps) -> None:
+    """With PyTorch's batch norm, addition and ReLU, one after the other."""
+    fused_norms.works = lambda *_: False
+
+
+def update_outside(steps: Steps) -> None:
+    """The update launched by Python behind the recorded passes."""
+    steps.step.update.on_device = False
+    steps.step.passes = GraphedPass(steps.step.forward_backward)
+
+
+def as_before(steps: Steps) -> None:
+    """All three of these."""
+    trials(steps)
+    pytorch_norms(steps)
+    update_outside(steps)
+
+
+def kernel_by_kernel(steps: Steps) -> None:
+    """Nothing recorded: each kernel launched by Python."""
+    steps.step.passes = steps.step.passes.forward_backward
 
 
 def compiled(steps: Steps) -> None:
     """`torch.compile` as it comes."""
-    steps.step.forward_backward = single(steps, torch.compile(steps.model))
+    forward(steps, torch.compile(steps.model))
+    kernel_by_kernel(steps)
 
 
 def compiled_and_recorded(steps: Steps) -> None:
     """`torch.compile`, and the package's graph around it."""
-    steps.step.forward_backward = GraphedPass(single(steps, torch.compile(steps.model)))
+    forward(steps, torch.compile(steps.model))
 
 
 def reduced_overhead(steps: Steps) -> None:
     """PyTorch's own graphs around what it compiled."""
-    steps.step.forward_backward = single(steps, torch.compile(steps.model, mode="reduce-overhead"))
+    forward(steps, torch.compile(steps.model, mode="reduce-overhead"))
+    kernel_by_kernel(steps)
 
 
-class WholeStep:
-    """Forward and backward pass and the update, to be recorded as one graph.
-
-    While it runs each group's rate is a number on the device, which is written before each step: a graph would keep the first.
-    """
-
-    def __init__(self, steps: Steps) -> None:
-        self.single, self.scaler, self.optimizer = single(steps), steps.step.scaler, steps.step.optimizer
-        self.rates = torch.zeros(len(self.optimizer.param_groups), device=steps.step.device)
-
-    def write_rates(self) -> None:
-        """The rates as the schedule has them now."""
-        self.rates.copy_(torch.tensor([group["lr"] for group in self.optimizer.param_groups]))
-
-    def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        results, groups = self.single(images, labels), self.optimizer.param_groups
-        kept = [group["lr"] for group in groups]
-        try:
-            for group, rate in zip(groups, self.rates, strict=True):
-                group["lr"] = rate
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        finally:
-            for group, rate in zip(groups, kept, strict=True):
-                group["lr"] = rate
-        return results
-
-
-class RecordedStep:
-    """Stands for the training step: everything but the schedule in one graph."""
-
-    def __init__(self, steps: Steps) -> None:
-        self.whole, self.scheduler = WholeStep(steps), steps.step.scheduler
-        self.graphed = GraphedPass(self.whole)
-
-    def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        self.whole.write_rates()
-        results = self.graphed(images, labels)
-        if self.scheduler is not None:
-            self.scheduler.step()
-        return results
-
-
-def update_recorded(steps: Steps) -> None:
-    """The update in the graph too."""
-    steps.step = RecordedStep(steps)
-
-
-def single(steps: Steps, forward: Callable[[torch.Tensor], torch.Tensor] | None = None) -> ForwardBackward:
-    """The forward and backward pass of these steps, not recorded."""
+def forward(steps: Steps, network: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Let these steps go through another form of their network."""
     step = steps.step
-    return ForwardBackward(step.model if forward is None else forward, step.optimizer, step.scaler, step.device, step.config)
+    step.forward_backward = ForwardBackward(network, step.optimizer, step.scaler, step.device, step.config)
 
 
 VARIANTS = {
-    "recorded": recorded,
-    "update recorded too": update_recorded,
-    "recorded, no trials": recorded_without_trials,
-    "kernel by kernel": plain,
+    "the package's": package,
+    "cuDNN's trials": trials,
+    "PyTorch's norms": pytorch_norms,
+    "update outside": update_outside,
+    "these three": as_before,
+    "kernel by kernel": kernel_by_kernel,
+    "compiled": compiled,
     "compiled, recorded": compiled_and_recorded,
     "compiled, reduce-overhead": reduced_overhead,
-    "compiled": compiled,
 }
 
 
-def measured(name: str, config: ResolvedConfig, count: int) -> dict[str, float | str]:
-    """One variant: seconds before the sixth step, milliseconds of a step (the median of five series), peak memory in GB."""
-    torch.cuda.reset_peak_memory_stats()
-    torch.compiler.reset()
-    start = time.perf_counter()
-    with use_resources(config):
-        steps = Steps(config)
-        VARIANTS[name](steps)
-        steps.run(5)
-        first = time.perf_counter() - start
-        steps.run(3)
-        series = []
-        for _ in range(5):
-            start = time.perf_counter()
-            steps.run(count)
-            series.append(1000 * (time.perf_counter() - start) / count)
-        work = flops_per_image(steps.model, config.resolutions[0][0]) * config.batch_size + muon_flops(steps.model)
-    milliseconds = statistics.median(series)
-    return {
-        "variant": name,
-        "start-up s": first,
-        "ms a step": milliseconds,
-        "TFLOP/s": work / milliseconds / 1e9,
-        "peak GB": torch.cuda.max_memory_allocated() / 1e9,
-    }
+def measured(name: str, precision: str, batch_size: int, pixels: list[int], count: int) -> list[dict[str, Any]]:
+    """One variant at each resolution, in this process: seconds before the sixth step, milliseconds of a step (the median of five
+    series), peak memory in GB."""
+    rows = []
+    ceiling = matrix_ceiling(resolve_device("cuda"), precision, 8192)
+    for side in pixels:
+        values = {"epochs": 1, "resolutions": [(side, 1.0)], "batch_size": batch_size, "horizontal_flip": 0.5}
+        config = resolve(TrainingConfig.preset("fast", **values, precision=precision), images(2))
+        torch.cuda.reset_peak_memory_stats()
+        start = time.perf_counter()
+        with use_resources(config):
+            steps = Steps(config)
+            VARIANTS[name](steps)
+            steps.run(5)
+            first = time.perf_counter() - start
+            steps.run(3)
+            series = []
+            for _ in range(5):
+                start = time.perf_counter()
+                steps.run(count)
+                series.append(1000 * (time.perf_counter() - start) / count)
+            work = flops_per_image(steps.model, side) * batch_size + muon_flops(steps.model)
+        milliseconds = statistics.median(series)
+        rows.append(
+            {
+                "px": side,
+                "variant": name,
+                "start-up s": first,
+                "ms a step": milliseconds,
+                "TFLOP/s": work / milliseconds / 1e9,
+                "peak GB": torch.cuda.max_memory_allocated() / 1e9,
+                "of the ceiling": 1000 * work / milliseconds / ceiling,
+                "ceiling, TFLOP/s": ceiling / 1e12,
+            }
+        )
+    return rows
 
 
 def main() -> None:
     """The command line."""
-    parser = options(__doc__.splitlines()[0], rounds=20)
-    parser.add_argument("--pixels", type=int, nargs="+", default=[32, 16], help="resolutions (default: 32 16)")
+    parser = options(__doc__.splitlines()[0], rounds=40)
+    parser.add_argument("--pixels", type=int, nargs="+", default=[16, 24, 32], help="resolutions (default: 16 24 32)")
     parser.add_argument("--batch-size", type=int, default=512, help="images a step (default: 512)")
     parser.add_argument("--precision", choices=("bf16", "fp16"), default="bf16")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     chosen = parser.parse_args()
     if not torch.cuda.is_available():
         parser.error("no CUDA GPU is here; this compares ways to drive one.")
-    rows, ceiling = [], matrix_ceiling(resolve_device("cuda"), chosen.precision, 8192)
-    for pixels in chosen.pixels:
-        values = {"epochs": 1, "resolutions": [(pixels, 1.0)], "batch_size": chosen.batch_size, "horizontal_flip": 0.5}
-        config = resolve(TrainingConfig.preset("fast", **values, precision=chosen.precision), images(2))
+    rows = []
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for name in chosen.variants:
-            row = {"px": pixels, **measured(name, config, chosen.rounds)}
-            rows.append({**row, "of the ceiling": row["TFLOP/s"] * 1e12 / ceiling})
-            print(rows[-1], flush=True)
+            found = pool.apply(measured, (name, chosen.precision, chosen.batch_size, chosen.pixels, chosen.rounds))
+            rows += found
+            print(*found, sep="\n", flush=True)
     best = max(rows, key=lambda row: row["of the ceiling"])
     sentence = (
-        f"Batch {chosen.batch_size} in {chosen.precision}; a plain matrix product reaches {ceiling / 1e12:.4g} TFLOP/s. The "
-        f"highest rate is that of '{best['variant']}' at {best['px']} px."
+        f"Batch {chosen.batch_size} in {chosen.precision}; a matrix product reaches {best['ceiling, TFLOP/s']:.4g} TFLOP/s. The "
+        f" highest rate is that of '{best['variant']}' at {best['px']} px: {best['of the ceiling']:.3f} of it."
     )
     publish("step_variants", rows, best["of the ceiling"], sentence, chosen.json)
 

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from era_support_packages.models.fused_norms import norm_relu
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut: (N, in_planes, H, W) to (N, planes, H/stride, W/stride)."""
@@ -27,10 +29,9 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (N, planes, H / stride, W / stride)."""
-        out = F.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        out = out + self.shortcut(x)
-        return F.relu(out)
+        out = norm_relu(self.bn1, self.conv1(x))
+        out = self.conv2(out)
+        return norm_relu(self.bn2, out, self.shortcut, x)
 
 
 class Bottleneck(nn.Module):
@@ -50,11 +51,10 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (N, 4 * planes, H / stride, W / stride)."""
-        out = F.relu(self.bn1(self.conv1(x)))
-        out = F.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
-        out = out + self.shortcut(x)
-        return F.relu(out)
+        out = norm_relu(self.bn1, self.conv1(x))
+        out = norm_relu(self.bn2, self.conv2(out))
+        out = self.conv3(out)
+        return norm_relu(self.bn3, out, self.shortcut, x)
 
 
 def _shortcut(in_planes: int, out_planes: int, stride: int) -> nn.Sequential:
@@ -90,7 +90,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, 3, H, W)."""
-        out = F.relu(self.bn1(self.conv1(x)))
+        out = norm_relu(self.bn1, self.conv1(x))
         out = self.layer1(out)
         out = self.layer2(out)
         out = self.layer3(out)

@@ -14,7 +14,8 @@ from era_support_packages.training.config import PreparedConfig
 def use_resources(config: PreparedConfig) -> Iterator[None]:
     """While it lasts, PyTorch computes with the threads and the algorithms that the configuration asks for.
 
-    On a GPU cuDNN tries its algorithms and takes the fastest, or with `deterministic` only those that give the same bits. Raises
+    On a GPU cuDNN takes the algorithms that it holds for the fastest, or with `deterministic` only such as give the same bits:
+    to try them all takes seconds at each resolution and finds none that are faster (`benchmarks/README.md`). Raises
     `WorkerLostError` where one of its workers ends meanwhile.
     """
     threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
@@ -23,7 +24,7 @@ def use_resources(config: PreparedConfig) -> Iterator[None]:
     try:
         if config.threads != threads:  # to set them, even to the same number, is not free
             torch.set_num_threads(config.threads)
-        torch.backends.cudnn.benchmark = config.device.startswith("cuda") and not config.deterministic
+        torch.backends.cudnn.benchmark = False
         if config.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it before its first product
             torch.use_deterministic_algorithms(True)

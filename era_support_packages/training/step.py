@@ -1,6 +1,6 @@
 """One optimizer step on one batch, or on one process's share of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from era_support_packages.models.weight_gradients import fast_weight_gradients
 from era_support_packages.system.machine import autocast, resolve_device
 from era_support_packages.system.processes import ALONE, Processes
 from era_support_packages.training.config import ResolvedConfig
-from era_support_packages.training.cuda_graph import GraphedPass
+from era_support_packages.training.cuda_graph import GraphedPass, Pass
 from era_support_packages.training.muon import MuonWithSGD
 from era_support_packages.training.sharing import parallel_network
 
@@ -44,10 +44,14 @@ class TrainingStep:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         parallel = parallel_network(model, config, processes)  # the same weights; the model itself stays as it is
         forward = torch.compile(parallel) if config.compile else parallel
-        single = ForwardBackward(forward, optimizer, self.scaler, self.device, config)
+        self.forward_backward = ForwardBackward(forward, optimizer, self.scaler, self.device, config)
+        self.update = Update(optimizer, self.scaler, self.device)
         drops = any(isinstance(module, _DROPOUT) and module.p > 0 for module in model.modules())
         graphed = config.cuda_graph and self.device.type == "cuda" and not config.compile and not drops and processes.count == 1
-        self.forward_backward = GraphedPass(single) if graphed else single
+        self.passes: Pass = self.forward_backward
+        if self.update.on_device:
+            self.passes = self._with_update
+        self.passes = GraphedPass(self.passes) if graphed else self.passes
 
     def prepare(self) -> None:
         """Put the network into training mode: a body that does not learn keeps the statistics of its norms."""
@@ -61,12 +65,54 @@ class TrainingStep:
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The mean loss of these images and their number of correct predictions, both still on the device."""
-        loss, correct = self.forward_backward(images, labels)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        if self.update.on_device:
+            self.update.write_rates()
+            loss, correct = self.passes(images, labels)
+        else:
+            loss, correct = self.passes(images, labels)
+            self.update()
         if self.scheduler is not None and self.scheduler.last_epoch < self.scheduler.total_steps - 1:  # none after the last
             self.scheduler.step()
         return loss, correct
+
+    def _with_update(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Both as one, which may be recorded as a whole."""
+        results = self.forward_backward(images, labels)
+        self.update()
+        return results
+
+
+class Update:
+    """The update of a training step.
+
+    Where `on_device` is true the learning rates are numbers on the GPU, which `write_rates` brings up to date: a recorded graph
+    would keep those that it was recorded with. Recorded or not, the step reads the same numbers.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, device: torch.device) -> None:
+        self.optimizer, self.scaler, self.device = optimizer, scaler, device
+        # AdamW wants to be told beforehand that it will be recorded
+        self.on_device = device.type == "cuda" and isinstance(optimizer, torch.optim.SGD | MuonWithSGD)
+        self.rates: Sequence[Tensor] = ()
+
+    def write_rates(self) -> None:
+        """Put the rates of the schedule on the device, each by a kernel: a copy would wait for the steps before."""
+        self.rates = self.rates or torch.zeros(len(self.optimizer.param_groups), device=self.device).unbind()
+        for rate, group in zip(self.rates, self.optimizer.param_groups, strict=True):
+            rate.fill_(group["lr"])
+
+    def __call__(self) -> None:
+        """Move the weights by the gradients that they have now."""
+        groups = self.optimizer.param_groups
+        kept = [group["lr"] for group in groups]
+        try:
+            for group, rate in zip(groups, self.rates or kept, strict=True):
+                group["lr"] = rate
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        finally:
+            for group, rate in zip(groups, kept, strict=True):
+                group["lr"] = rate
 
 
 class ForwardBackward:

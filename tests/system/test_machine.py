@@ -141,8 +141,8 @@ PLAIN, STRICT = (2, False, False, False), (3, True, True, True)
         (plan(threads=3), PLAIN, (3, False, False, False)),
         (plan(threads=2, deterministic=True), PLAIN, (2, False, True, False)),
         (plan(threads=2, device="mps"), PLAIN, (2, False, False, False)),
-        (plan(threads=1, device="cuda:0"), PLAIN, (1, True, False, False)),
-        (plan(threads=1, device="cuda"), PLAIN, (1, True, False, False)),
+        (plan(threads=1, device="cuda:0"), (2, True, False, False), (1, False, False, False)),
+        (plan(threads=1, device="cuda"), PLAIN, (1, False, False, False)),
         (plan(threads=1, device="cuda:0", deterministic=True), PLAIN, (1, False, True, False)),
         (plan(threads=1, deterministic=True), STRICT, (1, False, True, False)),  # one that is not deterministic raises
         (plan(threads=1), STRICT, (1, False, True, True)),

@@ -41,7 +41,7 @@ def test_a_graph_is_for_gpus_and_can_be_switched_off(
     monkeypatch.setattr(torch, "compile", lambda model: model)
     model = tiny_network(drop=drop)
     step = TrainingStep(model, build_optimizer(model, plan()), plan(**changes))
-    assert isinstance(step.forward_backward, GraphedPass) is graphed
+    assert isinstance(step.passes, GraphedPass) is graphed
 
 
 class ActedGpu:
@@ -117,14 +117,14 @@ def trained(config: ResolvedConfig, graphed: bool, network: nn.Module | None = N
     optimizer, generator = build_optimizer(model, config), torch.Generator().manual_seed(0)
     step = TrainingStep(model, optimizer, config, build_scheduler(optimizer, config, 18))
     if not graphed:
-        step.forward_backward = step.forward_backward.forward_backward
+        step.passes = step.passes.forward_backward
     results = []
     with use_resources(config):
         for pixels in [16] * 7 + [24] * 6 + [16] * 5:
             images = torch.randn(32, 3, pixels, pixels, generator=generator).cuda().contiguous(memory_format=torch.channels_last)
             results += step(images, torch.randint(0, 10, (32,), generator=generator).cuda())
     if graphed and network is None:
-        assert step.forward_backward.recorded is not None
+        assert step.passes.recorded is not None
     return [value.item() for value in results], model.state_dict()
 
 
