@@ -21,7 +21,7 @@ from era_support_packages.training.cuda_graph import GraphedPass
 from era_support_packages.training.resolution import resolve
 from era_support_packages.training.resources import use_resources
 from era_support_packages.training.setup import build_model, build_optimizer, build_scheduler
-from era_support_packages.training.step import TrainingStep
+from era_support_packages.training.step import TrainingStep, Update
 
 TRAIN, TEST = colored_images(48, 32), colored_images(6, 32, "test")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -108,6 +108,47 @@ def test_what_cannot_be_recorded_runs_as_before_with_one_warning(
         gpu.run([4] * 6, monkeypatch)
     assert [str(warning.message) for warning in warned] == [f"Training runs without a CUDA graph, which is slower: {reason}"]
     assert (gpu.sizes, gpu.replays) == ([4] * 6, 0)
+
+
+def steps(on_device: bool, optimizer: str, count: int = 6) -> tuple[list[float], list[list[float]], list[Tensor]]:
+    """Losses, rates and weights of some steps on a CPU, where the rates may lie on the device as on a GPU."""
+    config = plan(batch_size=8, max_lr=0.02, optimizer=optimizer, norm_bias_lr=8.0, warmup=0.5)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), tiny_network()).train()  # Muon leaves the first convolution alone
+    generator = torch.Generator().manual_seed(0)
+    rule = build_optimizer(model, config)
+    step = TrainingStep(model, rule, config, build_scheduler(rule, config, count))
+    if on_device:
+        step.update.on_device, step.passes = True, step._with_update
+    losses, rates = [], []
+    for _ in range(count):
+        images = torch.randn(8, 3, 8, 8, generator=generator)
+        losses.append(step(images, torch.randint(0, 3, (8,), generator=generator))[0].item())
+        rates.append([group["lr"] for group in rule.param_groups])
+        assert all(isinstance(group["lr"], float) for group in rule.param_groups)  # as a checkpoint and the log want them
+        assert not on_device or all(rate.dtype == torch.float32 for rate in step.update.rates)
+    return losses, rates, [value.detach() for value in model.parameters()]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+def test_rates_on_the_device_follow_the_schedule(optimizer: str) -> None:
+    theirs, ours = steps(False, optimizer), steps(True, optimizer)
+    assert ours[1] == theirs[1]
+    assert len({tuple(rates) for rates in ours[1]}) > 3  # the schedule moves
+    assert_close(ours[0], theirs[0], rtol=1e-4, atol=1e-5)
+    assert_close(ours[2], theirs[2], rtol=1e-4, atol=1e-5)
+
+
+def test_an_update_that_fails_leaves_the_rates_as_numbers() -> None:
+    model = tiny_network()
+    optimizer = build_optimizer(model, plan())
+    update = Update(optimizer, torch.amp.GradScaler("cpu", enabled=False), torch.device("cpu"))
+    update.write_rates()
+    kept = [group["lr"] for group in optimizer.param_groups]
+    optimizer.step = lambda: (_ for _ in ()).throw(RuntimeError("out of memory"))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        update()
+    assert [group["lr"] for group in optimizer.param_groups] == kept
 
 
 def trained(config: ResolvedConfig, graphed: bool, network: nn.Module | None = None) -> tuple[list[float], dict[str, Tensor]]:
