@@ -126,9 +126,7 @@ class ConfigFields:
     stream: bool | Auto = setting("auto", "decode a folder's images when they are used", auto="what memory asks for")
     workers: int | Auto = setting("auto", 'processes of the engine "samples"; "auto": by what they do', low=0, high=64)
     threads: int | Auto = setting("auto", 'of PyTorch on the CPU; "auto" is what PyTorch finds', low=1, high=1024)
-    cuda_graph: bool = setting(
-        True, "on a GPU, launch a step's forward and backward pass as one recorded graph, to the same numbers"
-    )
+    cuda_graph: bool = setting(True, "on a GPU, launch a training step as one recorded graph, to the same numbers")
     compile: bool = setting(False, "train the network compiled by torch.compile, which takes time before the first step")
     sync_batch_norm: bool = setting(False, "several processes on GPUs share the statistics of batch norm at every step")
     deterministic: bool = setting(

@@ -1,4 +1,4 @@
-"""A forward and backward pass as one CUDA graph: launched as a whole instead of kernel by kernel."""
+"""A training step as one CUDA graph: launched as a whole instead of kernel by kernel."""
 
 import warnings
 from collections.abc import Callable
@@ -13,8 +13,9 @@ Pass = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 class GraphedPass:
     """`forward_backward(images, labels)`, from the fourth batch of a shape in a row on replayed as a CUDA graph.
 
-    A network of this size keeps a GPU waiting for Python, which launches a step's kernels one by one. `forward_backward`
-    must set the gradients to None first: the recorded backward pass then writes them into memory of its own, step after step.
+    A network of this size keeps a GPU waiting for Python, which launches a step's kernels one by one. `forward_backward`, which
+    may also make the update, must set the gradients to None first: the recorded backward pass then writes them into memory of
+    its own, step after step. What else it reads and writes (weights, an optimizer's state) must stay where it is in memory.
     It returns two tensors, of which this returns copies. What a graph cannot record (a network that reads a number from the
     device, say, or where the memory is too small for it) runs as before, with a warning. The pass must draw no random numbers on
     the device: after a recording that failed, PyTorch's generator may not work any more.
