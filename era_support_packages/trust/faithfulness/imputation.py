@@ -4,13 +4,16 @@ The numbers are those of pytorch-grad-cam's `NoisyLinearImputer`, which writes e
 that; here all of its entries are found at once, in the order in which the solver takes them.
 """
 
-from functools import cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 
 import numpy as np
 import torch
 from scipy.sparse import csc_array
 from scipy.sparse.linalg import spsolve
 from torch import Tensor
+
+from era_support_packages.system.cores import usable_cores
 
 NOISE = 0.01
 """standard deviation of what is added to every removed pixel"""
@@ -42,12 +45,19 @@ def imputed(images: Tensor, removed: np.ndarray) -> Tensor:
     count, channels, height, width = pixels.shape
     known = _known_parts(pixels, removed).reshape(count, channels, -1)
     filled = images.clone()
-    for image, right_side, unknown in zip(filled.flatten(2), known, removed.reshape(count, -1), strict=True):
-        places = np.flatnonzero(unknown)
-        solution = torch.tensor(spsolve(_system(unknown, places, (height, width)), right_side[:, places].T), dtype=torch.float)
-        suggested = solution.reshape(len(places), channels).t()
-        image[:, torch.from_numpy(places)] = suggested + NOISE * torch.randn_like(suggested)
+    with ThreadPoolExecutor(usable_cores()) as pool:  # the solver runs beside itself
+        solutions = pool.map(partial(_solved, size=(height, width)), known, removed.reshape(count, -1))
+        for image, (places, solution) in zip(filled.flatten(2), solutions, strict=True):
+            suggested = torch.from_numpy(solution).float().t()
+            image[:, torch.from_numpy(places)] = suggested + NOISE * torch.randn_like(suggested)
     return filled
+
+
+def _solved(known: np.ndarray, unknown: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The places of the unknowns and what they are, (places, channels), given what their known neighbours add."""
+    places = np.flatnonzero(unknown)
+    right_side = known[:, places].T
+    return places, spsolve(_system(unknown, places, size), right_side).reshape(right_side.shape)
 
 
 def _known_parts(pixels: np.ndarray, removed: np.ndarray) -> np.ndarray:
