@@ -41,6 +41,7 @@ class Page:
         plots.save(figure, folder / name)
         if result is not None:
             keep_reading(folder, name, result.reading())
+        figure.set_layout_engine("none")  # the places that were found for the file are those of the page too
         plots.show(figure)
 
     def own_photos(self, classifier: Classifier, photo: str | Sequence[str] | None, method: str = "gradcam") -> None:
