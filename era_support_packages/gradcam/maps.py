@@ -28,7 +28,7 @@ def gradient_maps(batch: Batch, library: type[BaseCAM]) -> BatchMaps:
     raw: dict[str, list[np.ndarray]] = {name: [] for name in batch.layers}
     for t, score in enumerate(class_scores(logits, classes)):
         found = gradients(score, [layer.output for layer in activations.values()], keep_graph=t + 1 < classes.shape[1])
-        categories = [ClassifierOutputTarget(int(class_id)) for class_id in classes[:, t]]
+        categories = [ClassifierOutputTarget(class_id) for class_id in classes[:, t].tolist()]  # one copy, not one each
         for (name, layer), gradient in zip(activations.items(), found, strict=True):
             if gradient is None:
                 raise ValueError(f"No gradient flows from the logits to layer {name!r}; choose a layer on the way to them.")
