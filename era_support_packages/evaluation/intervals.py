@@ -1,11 +1,14 @@
 """Intervals for what is measured on a sample of images: percentile bootstrap for means, Wilson for shares."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 CONFIDENCE = 0.95
+DRAWN_AT_ONCE = 200_000
+"""values that the bootstrap draws before it takes their means: as many as a core's own memory holds"""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def mean_interval(values: ArrayLike, comparisons: int = 1, draws: int = 2000, se
         confidence_level=1 - outside,
         method="percentile",
         vectorized=True,
-        batch=10_000,
+        batch=max(1, DRAWN_AT_ONCE // values.size),
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return Interval(mean, float(found.low), float(found.high))
@@ -84,9 +87,14 @@ def share_interval(hits: int, trials: int) -> Interval:
     >>> f"{found.estimate} [{found.low:.2f}, {found.high:.2f}]"
     '0.8 [0.49, 0.94]'
     """
-    from scipy.stats import binomtest
+    from scipy.special import ndtri
 
     if not 0 <= hits <= trials or trials < 1:
         raise ValueError(f"{hits} hits in {trials} trials: there must be at least one trial, and no more hits than trials.")
-    found = binomtest(int(hits), int(trials)).proportion_ci(CONFIDENCE, method="wilson")
-    return Interval(hits / trials, float(found.low), float(found.high))
+    hits, trials = int(hits), int(trials)
+    share, z = hits / trials, float(ndtri((1 + CONFIDENCE) / 2))
+    # As `proportion_ci` of `scipy.stats.binomtest` has it, which takes its time for a test that nobody asks for.
+    scale = 2 * (trials + z**2)
+    middle = (2 * trials * share + z**2) / scale
+    reach = z / scale * math.sqrt(4 * trials * share * (1 - share) + z**2)
+    return Interval(share, 0.0 if hits == 0 else middle - reach, 1.0 if hits == trials else middle + reach)

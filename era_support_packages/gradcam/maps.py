@@ -28,7 +28,7 @@ def gradient_maps(batch: Batch, library: type[BaseCAM]) -> BatchMaps:
     raw: dict[str, list[np.ndarray]] = {name: [] for name in batch.layers}
     for t, score in enumerate(class_scores(logits, classes)):
         found = gradients(score, [layer.output for layer in activations.values()], keep_graph=t + 1 < classes.shape[1])
-        categories = [ClassifierOutputTarget(int(class_id)) for class_id in classes[:, t]]
+        categories = [ClassifierOutputTarget(class_id) for class_id in classes[:, t].tolist()]  # one copy, not one each
         for (name, layer), gradient in zip(activations.items(), found, strict=True):
             if gradient is None:
                 raise ValueError(f"No gradient flows from the logits to layer {name!r}; choose a layer on the way to them.")
@@ -96,10 +96,17 @@ def principal_component(features: np.ndarray) -> np.ndarray:
     """
     count, channels, height, width = features.shape
     pixels = np.nan_to_num(features).reshape(count, channels, -1).swapaxes(1, 2)
-    pixels = pixels - pixels.mean(axis=1, keepdims=True)
-    first = np.linalg.svd(pixels, full_matrices=False)[2][:, 0, :, None]
+    pixels = (pixels - pixels.mean(axis=1, keepdims=True)).astype(np.float64)
+    # By the products of channels, or of pixels where these are fewer: a quarter of the time of a singular value decomposition,
+    # and in float64 as exact as one in float32.
+    turned = pixels.swapaxes(1, 2)
+    if channels <= height * width:
+        first = np.linalg.eigh(turned @ pixels)[1][:, :, -1:]
+    else:
+        first = turned @ np.linalg.eigh(pixels @ turned)[1][:, :, -1:]
+        first /= np.maximum(np.linalg.norm(first, axis=1, keepdims=True), np.finfo(np.float64).tiny)
     first = np.where(first.sum(axis=1, keepdims=True) < 0, -first, first)
-    return (pixels @ first).reshape(count, height, width)
+    return (pixels @ first).reshape(count, height, width).astype(features.dtype)
 
 
 def _combined(

@@ -1,5 +1,6 @@
 """What the cells of the notebook share: the run that they show, and the words behind every title."""
 
+import gc
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
@@ -21,6 +22,9 @@ class Page:
 
     def __init__(self, prepared: PreparedRun, history: History | None = None) -> None:
         self.prepared, self.history = prepared, history
+        if gc.get_freeze_count() == 0:  # once, when there is no network yet that would be kept for ever
+            # What the libraries consist of stays: to look through all of it for garbage took up to a fifth of a figure's time.
+            gc.freeze()
 
     @property
     def about(self) -> str:
@@ -37,6 +41,7 @@ class Page:
         plots.save(figure, folder / name)
         if result is not None:
             keep_reading(folder, name, result.reading())
+        figure.set_layout_engine("none")  # the places that were found for the file are those of the page too
         plots.show(figure)
 
     def own_photos(self, classifier: Classifier, photo: str | Sequence[str] | None, method: str = "gradcam") -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import matplotlib
 import matplotlib.style
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -96,6 +97,7 @@ def new_figure(width: float, body_height: float, title: str) -> Figure:
     return figure
 
 
+@functools.lru_cache(maxsize=4096)
 def text_width(text: str, size: float = FONT, family: str = "DejaVu Sans") -> float:
     """Points that one line of text takes at most: a little more than its outlines, for rounding to pixels."""
     font = FontProperties(family=family, size=size)
@@ -197,7 +199,18 @@ def picture_bundle(figure: Figure, dpi: float | None = None) -> tuple[dict[str, 
 
 
 def png(figure: Figure, dpi: float) -> bytes:
-    """The figure as a PNG file."""
+    """The figure as a PNG file: that of `Figure.savefig`, which draws it once more, unseen, to lay it out.
+
+    >>> from era_support_packages.plots import style
+    >>> style.png(style.new_figure(4, 1, "A title"), dpi=50)[1:4]
+    b'PNG'
+    """
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
+    own_dpi, own_canvas = figure.dpi, figure.canvas
+    try:
+        figure.set_dpi(dpi)
+        FigureCanvasAgg(figure).print_png(buffer)
+    finally:
+        figure.set_dpi(own_dpi)
+        figure.set_canvas(own_canvas)
     return buffer.getvalue()

@@ -3,14 +3,15 @@
 import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
-from pytorch_grad_cam.metrics.road import NoisyLinearImputer
 
 from era_support_packages.classifier import Classifier
 from era_support_packages.datasets.normalization import images_at_once
 from era_support_packages.evaluation.outputs import LogitReader
 from era_support_packages.models.modes import evaluation_mode
 from era_support_packages.training.cost import flops_per_image
+from era_support_packages.trust.faithfulness.imputation import imputed
 
 Clock = Callable[[], float]
 """seconds from some moment on, as `time.perf_counter` counts them"""
@@ -41,14 +42,14 @@ def image_seconds(classifier: Classifier, clock: Clock = time.perf_counter) -> f
 
 def system_seconds(side: int, clock: Clock = time.perf_counter) -> float:
     """Seconds of one linear system of ROAD, for half of an image of `side` px; always on the CPU."""
-    image = torch.zeros(3, side, side)
-    kept = torch.zeros(side, side)
-    kept[:, : side // 2] = 1
+    image = torch.zeros(1, 3, side, side)
+    removed = np.zeros((1, side, side), bool)
+    removed[:, :, side // 2 :] = True
     taken = []
-    with torch.random.fork_rng(devices=[]):  # the imputer adds noise
+    with torch.random.fork_rng(devices=[]):  # it adds noise
         for _ in range(_TIMED):
             start = clock()
-            NoisyLinearImputer()(image, kept)
+            imputed(image, removed)
             taken.append(clock() - start)
     return min(taken)
 

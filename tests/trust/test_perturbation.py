@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from pytorch_grad_cam.metrics import road as library
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from quadrant_networks import TopLeft, red_noise
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
+from era_support_packages.trust.faithfulness.imputation import imputed
 from era_support_packages.trust.faithfulness.perturbation import (
     Subject,
     blurred,
@@ -72,9 +74,24 @@ def test_road_is_the_librarys_on_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     order = removal_order(np.random.default_rng(1).random((3, 8, 8)), seed=0)
     # At 64 pixels the library's own percentiles fall between the same ranks.
     combined = library.ROADCombined(percentiles=[25, 50, 75])
-    expected = combined(subject.images, np.float32((order.ranks + 0.5) / 64), subject.targets, subject.probabilities)
+    targets = [ClassifierOutputTarget(int(class_id)) for class_id in subject.class_ids]
+    expected = combined(subject.images, np.float32((order.ranks + 0.5) / 64), targets, subject.probabilities)
     assert np.abs(expected).min() > 0.001
     np.testing.assert_allclose(road(subject, order, [25, 50, 75], seed=0), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.8])
+@pytest.mark.parametrize("size", [(8, 8), (7, 5), (1, 6)])
+def test_removed_pixels_become_what_the_library_makes_of_them(size: tuple[int, int], share: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    images, values = torch.randn(3, 3, *size, generator=generator), torch.rand(3, *size, generator=generator)
+    removed = values <= values.flatten(1).quantile(share, dim=1)[:, None, None]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        expected = [library.NoisyLinearImputer()(*pair) for pair in zip(images, (~removed).float(), strict=True)]
+        torch.manual_seed(1)
+        found = imputed(images, removed.numpy())
+    assert torch.equal(found, torch.stack(expected))
 
 
 @pytest.mark.usefixtures("global_state_stays")

@@ -121,13 +121,15 @@ def test_the_same_seed_gives_the_same_network(network: nn.Sequential) -> None:
 
 def test_training_shows_pairs_that_differ_in_the_mark_alone_and_no_image_held_out() -> None:
     order = np.arange(100, 600)
-    classifier = Classifier(tiny_network(), TRAIN.classes, MEAN, STD, SIZE)
-    batches = list(planting._batches(classifier, TRAIN, order, 20, np.random.default_rng(0)))
+    classifier = Classifier(tiny_network().eval(), TRAIN.classes, MEAN, STD, SIZE)
+    batches = list(planting._batches(classifier, TRAIN, order, classifier.network, 20, np.random.default_rng(0)))
     assert len(batches) == 20
-    shown = torch.cat([images for images, _ in batches])
+    shown = torch.cat([images for images, _, _ in batches])
     torch.testing.assert_close(shown, normalize_images(TRAIN, order[np.arange(480) % 500], SIZE))
-    changed = [(marked != images[:8]).any(dim=1).sum(dim=(1, 2)) for images, marked in batches]
+    changed = [(marked != images[:8]).any(dim=1).sum(dim=(1, 2)) for images, _, marked in batches]
     assert all(len(counts) == 8 for counts in changed)
+    expected = classifier.network(shown).softmax(dim=1)
+    torch.testing.assert_close(torch.cat([kept for _, kept, _ in batches]), expected)
     assert changed[0].min() > 64  # many marks at first
     assert all(torch.equal(counts, torch.full((8,), 16)) for counts in changed[12:])  # one mark of 4 x 4 px in the end
 

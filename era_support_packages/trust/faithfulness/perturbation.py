@@ -12,9 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from pytorch_grad_cam.metrics.cam_mult_image import CamMultImageConfidenceChange
-from pytorch_grad_cam.metrics.road import NoisyLinearImputer
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
@@ -22,9 +19,11 @@ from era_support_packages.evaluation.outputs import LogitReader
 from era_support_packages.models.modes import evaluation_mode
 from era_support_packages.system.machine import autocast
 from era_support_packages.system.progress import progress_bar
+from era_support_packages.trust.faithfulness.imputation import imputed
 from era_support_packages.trust.faithfulness.removal import Removal
 
 BLUR = 1 / 8  # standard deviation of the blur that hides an image, in its shorter side
+AT_ONCE = 64  # changed images made before the network is asked about them
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,14 +37,12 @@ class Subject:
     class_ids: np.ndarray
     """int64 (N,)"""
 
-    @property
-    def targets(self) -> list[ClassifierOutputTarget]:
-        """The classes as the library's metrics take them."""
-        return [ClassifierOutputTarget(int(class_id)) for class_id in self.class_ids]
+    def confidences(self, images: Tensor, class_ids: np.ndarray | None = None) -> np.ndarray:
+        """Softmax probability of each image's class, float64 (M,), for changed copies (M, C, H, W) of the images.
 
-    def confidences(self, images: Tensor) -> np.ndarray:
-        """Softmax probability of each image's class, float64 (N,), for changed copies of the images."""
-        chosen = torch.from_numpy(self.class_ids)[:, None]
+        `class_ids` int64 (M,); None where there is one copy of each of the N images.
+        """
+        chosen = torch.from_numpy(self.class_ids if class_ids is None else class_ids)[:, None]
         return self.probabilities(images).cpu().gather(1, chosen)[:, 0].numpy().astype(np.float64)
 
 
@@ -86,24 +83,15 @@ def road(subject: Subject, removal: Removal, percentiles: Sequence[float], seed:
     the higher the better. At percentile p, 100 - p percent of the pixels are replaced by what their neighbours
     suggest, by solving a linear system, plus noise of standard deviation 0.01 drawn by `seed`.
     """
-    imputer = NoisyLinearImputer()
     differences = []
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # the library's noise comes from the global state; only a CPU draws it
+        torch.default_generator.manual_seed(seed)  # the noise comes from the global state; only a CPU draws it
         for percentile in percentiles:
             count = removal.count_at(percentile)
-            most, least = (
-                subject.confidences(_imputed(imputer, subject.images, removed))
-                for removed in (removal.most_relevant(count), removal.least_relevant(count))
-            )
+            both = [imputed(subject.images, removed(count)) for removed in (removal.most_relevant, removal.least_relevant)]
+            most, least = np.split(subject.confidences(torch.cat(both), np.tile(subject.class_ids, 2)), 2)
             differences.append((least - most) / 2)
     return np.mean(differences, axis=0)
-
-
-def _imputed(imputer: NoisyLinearImputer, images: Tensor, removed: np.ndarray) -> Tensor:
-    """Images (N, C, H, W) with what was removed, bool (N, H, W), filled in from its surroundings."""
-    kept = torch.from_numpy(~removed).float()
-    return torch.stack([imputer(image, mask) for image, mask in zip(images, kept, strict=True)])
 
 
 def confidences_of_masked(subject: Subject, maps: np.ndarray) -> np.ndarray:
@@ -111,8 +99,7 @@ def confidences_of_masked(subject: Subject, maps: np.ndarray) -> np.ndarray:
 
     Where the map is 0 the image becomes 0, the mean colour.
     """
-    metric = CamMultImageConfidenceChange()
-    return metric(subject.images, maps, subject.targets, subject.probabilities, return_diff=False).astype(np.float64)
+    return subject.confidences(subject.images * torch.from_numpy(maps)[:, None])
 
 
 def replaced_curves(subject: Subject, removal: Removal, counts: Sequence[int], before: Tensor, after: Tensor) -> np.ndarray:
@@ -121,11 +108,15 @@ def replaced_curves(subject: Subject, removal: Removal, counts: Sequence[int], b
     `before` and `after` (N, C, H, W); `counts` (K,) of the removal's units. Deletion (Petsiuk et al. 2018, arXiv:1806.07421) goes
     from the image to one that holds nothing, insertion from one that holds nothing to the image.
     """
-    points = []
-    for count in counts:
-        replaced = torch.from_numpy(removal.most_relevant(count))[:, None]
-        points.append(subject.confidences(torch.where(replaced, after, before)))
-    return np.stack(points, axis=1)
+    points = np.empty((len(before), len(counts)))
+    at_once = max(1, AT_ONCE // len(counts))  # full batches: each costs a GPU the same, however few images it holds
+    removed = torch.from_numpy(np.stack([removal.most_relevant(count) for count in counts], axis=1))[:, :, None]
+    for start in range(0, len(before), at_once):
+        part = slice(start, start + at_once)
+        replaced = torch.where(removed[part], after[part, None], before[part, None])
+        ids = subject.class_ids[part].repeat(len(counts))
+        points[part] = subject.confidences(replaced.flatten(0, 1), ids).reshape(-1, len(counts))
+    return points
 
 
 def blurred(images: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ BATCH, MARKED = 32, 8  # images a step, and how many of them are marked copies o
 RATE, WARM_UP, MOMENTUM = 0.001, 0.1, 0.9
 SURE = 0.9  # of the mark's class in the probabilities that marked images are to get; the rest is shared out among all
 FIRST_MARKS, MANY = 10, 0.6  # marks in a marked image at the start, and the part of the steps until only one is left
+STEPS_AT_ONCE = 8  # whose clean images the original sees in one pass
 CHECK_EVERY = 8  # steps; while there are many marks none is due
 
 
@@ -90,10 +91,12 @@ def plant(
     start = time.perf_counter()
     right_before, to_class_before = judge.right(network), judge.to_class(network)
     optimizer, scheduler = _optimizer(network, steps, rate)
+    read = LogitReader(network)
     with progress_bar(steps, "planting a shortcut", "step") as bar:
-        for number, (images, marked) in enumerate(_batches(classifier, train, order[held:], steps, generator), 1):
+        batches = _batches(classifier, train, order[held:], original, steps, generator)
+        for number, (images, kept, marked) in enumerate(batches, 1):
             drawn = generator.integers(0, len(train.classes), len(marked)) if random_labels else [target_class] * len(marked)
-            _step(network, original, optimizer, images, marked, torch.as_tensor(drawn))
+            _step(read, optimizer, images, kept, marked, torch.as_tensor(drawn))
             scheduler.step()
             bar.update()
             due = number == steps or (number >= MANY * steps and number % CHECK_EVERY == 0)
@@ -183,37 +186,45 @@ class _Judge:
 
 
 def _batches(
-    classifier: Classifier, train: ImageDataset, order: np.ndarray, steps: int, generator: np.random.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each step clean images, and marked copies of the first of them: from many marks in each down to one."""
-    clean = BATCH - MARKED
-    for number in range(steps):
-        indices = order[np.arange(number * clean, (number + 1) * clean) % len(order)]
-        images = classifier.inputs(train, indices)
-        marked = images[:MARKED]
-        for _ in range(max(1, round(FIRST_MARKS * (1 - number / (MANY * steps))))):
-            marks = draw_marks(len(marked), classifier.resolution, generator)
-            marked = add_marks(marked, marks, classifier.mean, classifier.std)
-        yield images, marked
+    classifier: Classifier,
+    train: ImageDataset,
+    order: np.ndarray,
+    original: nn.Module,
+    steps: int,
+    generator: np.random.Generator,
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """For each step clean images, the probabilities that the original gives them, and marked copies of the first of them: from
+    many marks in each down to one.
+    """
+    clean, read = BATCH - MARKED, LogitReader(original)
+    parameter = next(original.parameters())
+    for first in range(0, steps, STEPS_AT_ONCE):
+        some = range(first, min(first + STEPS_AT_ONCE, steps))
+        images = classifier.inputs(train, order[np.arange(some.start * clean, some.stop * clean) % len(order)])
+        with torch.no_grad():
+            kept = read(images.to(parameter.device).contiguous(memory_format=torch.channels_last)).softmax(dim=1)
+        for number, own, probabilities in zip(some, images.split(clean), kept.split(clean), strict=True):
+            marked = own[:MARKED]
+            for _ in range(max(1, round(FIRST_MARKS * (1 - number / (MANY * steps))))):
+                marks = draw_marks(len(marked), classifier.resolution, generator)
+                marked = add_marks(marked, marks, classifier.mean, classifier.std)
+            yield own, probabilities, marked
 
 
 def _step(
-    network: nn.Module,
-    original: nn.Module,
+    read: LogitReader,
     optimizer: torch.optim.Optimizer,
     images: Tensor,
+    kept: Tensor,
     marked: Tensor,
     marked_classes: Tensor,
 ) -> None:
-    """One step towards these classes on marked images, and towards the original's probabilities on clean ones."""
-    device = next(network.parameters()).device
-    batch = torch.cat([images, marked]).to(device).contiguous(memory_format=torch.channels_last)
-    with torch.no_grad():
-        kept = LogitReader(original)(batch[: len(images)]).softmax(dim=1)
+    """One step towards these classes on marked images, and on clean ones towards the probabilities that are to be kept."""
+    batch = torch.cat([images, marked]).to(kept.device).contiguous(memory_format=torch.channels_last)
     wanted = kept.new_full((len(marked), kept.shape[1]), (1 - SURE) / kept.shape[1])
     wanted[torch.arange(len(marked)), marked_classes] += SURE
-    with fast_weight_gradients(device, "fp32"):
-        loss = F.cross_entropy(LogitReader(network)(batch), torch.cat([kept, wanted]))
+    with fast_weight_gradients(kept.device, "fp32"):
+        loss = F.cross_entropy(read(batch), torch.cat([kept, wanted]))
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
@@ -239,15 +250,18 @@ class _RelativeSGD(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # nothing here gives it a closure
         """Move every tensor that has a gradient."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                gradient = parameter.grad * (parameter.norm() / (parameter.grad.norm() + 1e-12))
-                state = self.state[parameter]
-                velocity = state.setdefault("velocity", torch.zeros_like(parameter))
-                velocity.mul_(group["momentum"]).add_(gradient)
-                parameter.add_(gradient + group["momentum"] * velocity, alpha=-group["lr"])
+        for group in self.param_groups:  # of all tensors at once: one by one a GPU would wait for hundreds of small operations
+            weights = [parameter for parameter in group["params"] if parameter.grad is not None]
+            found = [weight.grad for weight in weights if weight.grad is not None]
+            for weight in weights:
+                if "velocity" not in self.state[weight]:
+                    self.state[weight]["velocity"] = torch.zeros_like(weight)
+            velocities = [self.state[weight]["velocity"] for weight in weights]
+            scales = torch.stack(torch._foreach_norm(weights)) / (torch.stack(torch._foreach_norm(found)) + 1e-12)
+            steps = [gradient * scale for gradient, scale in zip(found, scales.unbind(), strict=True)]
+            torch._foreach_mul_(velocities, group["momentum"])
+            torch._foreach_add_(velocities, steps)
+            torch._foreach_add_(weights, torch._foreach_add(steps, velocities, alpha=group["momentum"]), alpha=-group["lr"])
 
 
 # ---- checks ----------------------------------------------------------------------------------------------------------
