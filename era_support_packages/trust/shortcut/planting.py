@@ -258,10 +258,11 @@ class _RelativeSGD(torch.optim.Optimizer):
                     self.state[weight]["velocity"] = torch.zeros_like(weight)
             velocities = [self.state[weight]["velocity"] for weight in weights]
             scales = torch.stack(torch._foreach_norm(weights)) / (torch.stack(torch._foreach_norm(found)) + 1e-12)
-            steps = [gradient * scale for gradient, scale in zip(found, scales.unbind(), strict=True)]
+            steps = torch._foreach_mul(found, list(scales.unbind()))
             torch._foreach_mul_(velocities, group["momentum"])
             torch._foreach_add_(velocities, steps)
-            torch._foreach_add_(weights, torch._foreach_add(steps, velocities, alpha=group["momentum"]), alpha=-group["lr"])
+            torch._foreach_add_(steps, torch._foreach_mul(velocities, group["momentum"]))
+            torch._foreach_add_(weights, steps, alpha=-group["lr"])
 
 
 # ---- checks ----------------------------------------------------------------------------------------------------------
