@@ -24,6 +24,7 @@ class Page:
         self.prepared, self.history = prepared, history
         if gc.get_freeze_count() == 0:  # once, when there is no network yet that would be kept for ever
             # What the libraries consist of stays: to look through all of it for garbage took up to a fifth of a figure's time.
+            gc.collect()  # what is garbage already would stay too
             gc.freeze()
 
     @property
