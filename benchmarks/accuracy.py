@@ -11,6 +11,7 @@ at the last epoch; the test split decides nothing.
 
 import argparse
 import datetime
+import gc
 import json
 import math
 import shlex
@@ -41,6 +42,8 @@ def trained(name: str, data: str, seed: int, kind: str, shared: bool = False) ->
     recipe = RECIPES[name]
     options, values = recipe.overrides(kind), recipe_values(recipe.config(kind))
     if kind == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()  # what a run before has left
         torch.cuda.reset_peak_memory_stats()
     prepared = preparation.prepare(recipe.preset, dataset=data, seed=seed, report=report, **options)
     recording.train_prepared(prepared, report)

@@ -80,12 +80,13 @@ def compared(rows: list[Values], recipes: dict[str, Values]) -> list[Values]:
     lines = []
     for first, *others in groups.values():
         unchanged = {name: first[name] for name in ("preset", "base", "data", "kind")} | {"change": {}}
-        without = {
-            row["seed"]: row["accuracy"]
+        bases = [
+            row
             for row in rows
             if all(row[name] == value for name, value in unchanged.items())
             and _rest(recipes[row["key"]], first["change"]) == _rest(recipes[first["key"]], first["change"])
-        }
+        ]
+        without = {own["seed"]: found["accuracy"] for own in (first, *others) if (found := _base_of(own, bases))}
         with_it = {row["seed"]: row["accuracy"] for row in (first, *others)}
         seeds = sorted(without.keys() & with_it.keys())
         if seeds:
@@ -104,6 +105,12 @@ def compared(rows: list[Values], recipes: dict[str, Values]) -> list[Values]:
                 }
             )
     return lines
+
+
+def _base_of(row: Values, bases: list[Values]) -> Values | None:
+    """The unchanged run of the same seed, and of the same commit where there is one: other code may round otherwise."""
+    of_seed = [base for base in bases if base["seed"] == row["seed"]]
+    return next((base for base in of_seed if base.get("commit") == row.get("commit")), next(iter(of_seed), None))
 
 
 def _rest(values: Values, change: Values) -> Values:

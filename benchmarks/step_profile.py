@@ -32,7 +32,10 @@ CLASSES = {
         *("conv", "gemm", "wgrad", "dgrad", "fprop", "cutlass", "xmma", "nvjet", "cublas"),
         *("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::linear", "mkldnn_linear"),
     ),
-    "batch norm": ("batch_norm", "batchnorm", "bn_fw", "bn_bw", "::bn"),
+    "batch norm": (
+        *("batch_norm", "batchnorm", "bn_fw", "bn_bw", "::bn"),
+        *("norm_moments", "norm_statistics", "norm_forward", "norm_gradients", "norm_parameter", "norm_backward"),  # with ReLU
+    ),
     "optimizer": ("multi_tensor", "fused_sgd", "fusedsgd", "foreach", "optimizer"),
     "loss": ("softmax", "nll_loss", "cross_entropy"),
     "gathering": ("index", "gather", "scatter"),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 MOST_VALUES = 2**31  # what a kernel counts to
-MOST_PROGRAMS = 528  # that share out the rows: four for each multiprocessor of a large GPU
+MOST_PROGRAMS = 264  # that share out the rows: two for each multiprocessor of an H200
 
 
 def norm_relu(norm: nn.Module, features: Tensor, shortcut: nn.Module | None = None, x: Tensor | None = None) -> Tensor:
@@ -95,12 +95,12 @@ class _NormShortcutReLU(torch.autograd.Function):
         mean, scale = x.new_empty(2, channels, dtype=torch.float32)
         line = (mean, scale, weight, bias)
         with torch.cuda.device_of(x):
-            kernels.strip_moments[strips](x, sums, rows, channels, strips[0], STAGES=kernels.STAGES, **tile)
-            kernels.statistics[part["grid"]](
+            kernels.norm_moments[strips](x, sums, rows, channels, strips[0], STAGES=kernels.STAGES, **tile)
+            kernels.norm_statistics[part["grid"]](
                 *(x, sums, mean, scale, running_mean, running_var, batches, rows, channels, strips[0], momentum, eps),
                 **part["sizes"],
             )
-            kernels.forward[tiles](
+            kernels.norm_forward[tiles](
                 *(x, x if shortcut is None else shortcut, y, *line, rows, channels),
                 SHORTCUT=shortcut is not None,
                 RELU=relu,
@@ -124,12 +124,12 @@ class _NormShortcutReLU(torch.autograd.Function):
         line = (mean, scale, weight, bias)
         y, passed = (rest[0], torch.empty_like(x)) if rest else (x, x)  # without a shortcut neither is looked at
         with torch.cuda.device_of(x):
-            kernels.strip_gradients[strips](
+            kernels.norm_gradients[strips](
                 *(gradient, x, y, passed, *line, sums, rows, channels, strips[0]),
                 **{"SHORTCUT": bool(rest), "RELU": ctx.relu, "STAGES": kernels.STAGES, **tile},
             )
-            kernels.parameter_gradients[part["grid"]](*(sums, for_bias, for_weight, channels, strips[0]), **part["sizes"])
-            kernels.backward[tiles](
+            kernels.norm_parameter_gradients[part["grid"]](*(sums, for_bias, for_weight, channels, strips[0]), **part["sizes"])
+            kernels.norm_backward[tiles](
                 *(passed if rest else gradient, x, result, *line, for_bias, for_weight, rows, channels),
                 RELU=ctx.relu and not rest,
                 **tile,

@@ -9,13 +9,13 @@ steps, over a strip of rows and then over the strips, always in the same order: 
 import triton
 import triton.language as tl
 
-ROWS, COLUMNS, WARPS = 32, 64, 4  # of the tile that a program holds at a time, and the warps that hold it
-STAGES = 1  # tiles that are read ahead
+ROWS, COLUMNS, WARPS = 32, 64, 4  # of the tile that a program holds at a time, and the warps that hold it: the fastest on an H200
+STAGES = 3  # tiles that are read ahead
 STRIPS, CHANNELS = 256, 16  # of the partial sums that the second step reads at a time
 
 
 @triton.jit(do_not_specialize=["rows", "strips"])
-def strip_moments(
+def norm_moments(
     x, sums, rows, channels, strips,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
@@ -49,7 +49,7 @@ def _over_strips(sums, first, strips, channels, column, inside, STRIPS: tl.const
 
 
 @triton.jit(do_not_specialize=["rows", "strips", "momentum", "eps"])
-def statistics(
+def norm_statistics(
     x, sums, mean, scale, running_mean, running_var, batches, rows, channels, strips, momentum, eps,
     STRIPS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
@@ -72,7 +72,7 @@ def statistics(
 
 
 @triton.jit(do_not_specialize=["rows"])
-def forward(
+def norm_forward(
     x, shortcut, y, mean, scale, weight, bias, rows, channels,
     SHORTCUT: tl.constexpr, RELU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -98,7 +98,7 @@ def _line(mean, scale, weight, bias, column, inside):
 
 
 @triton.jit(do_not_specialize=["rows", "strips"])
-def strip_gradients(
+def norm_gradients(
     gradient, x, y, passed, mean, scale, weight, bias, sums, rows, channels, strips,
     SHORTCUT: tl.constexpr, RELU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
@@ -125,7 +125,7 @@ def strip_gradients(
 
 
 @triton.jit(do_not_specialize=["strips"])
-def parameter_gradients(sums, for_bias, for_weight, channels, strips, STRIPS: tl.constexpr, CHANNELS: tl.constexpr):
+def norm_parameter_gradients(sums, for_bias, for_weight, channels, strips, STRIPS: tl.constexpr, CHANNELS: tl.constexpr):
     """The gradients of bias and weight from those of the strips."""
     column = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     inside = column < channels
@@ -136,7 +136,7 @@ def parameter_gradients(sums, for_bias, for_weight, channels, strips, STRIPS: tl
 
 
 @triton.jit(do_not_specialize=["rows"])
-def backward(
+def norm_backward(
     gradient, x, result, mean, scale, weight, bias, for_bias, for_weight, rows, channels,
     RELU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip

@@ -54,6 +54,19 @@ def test_a_change_pays_where_its_mean_exceeds_twice_its_standard_error(screening
     assert screening.judged([5.0, 5.0])[2] == "too few seeds"
 
 
+def test_a_row_is_compared_with_the_unchanged_run_of_its_own_commit_where_there_is_one(screening):
+    recipes = {"without": {"a": 0}, "with it": {"a": 1}}
+    common = {"preset": "cpu", "base": {}, "data": "x", "kind": "cuda"}
+    rows = [
+        {**common, "change": {}, "key": "without", "seed": 0, "accuracy": 50.0, "commit": "old"},
+        {**common, "change": {}, "key": "without", "seed": 1, "accuracy": 60.0, "commit": "old"},
+        {**common, "change": {}, "key": "without", "seed": 0, "accuracy": 54.0, "commit": "new"},
+        *({**common, "change": {"a": 1}, "key": "with it", "seed": seed, "accuracy": 61.0, "commit": "new"} for seed in (0, 1)),
+    ]
+    (line,) = screening.compared(rows, recipes)
+    assert (line["seeds"], line["difference"]) == (2, "+4.00")  # 61 - 54 and 61 - 60
+
+
 def test_rows_are_compared_with_those_that_differ_in_the_change_alone(screening):
     without, with_it, other_base = "without", "with it", "without on another base"
     recipes = {without: {"a": 0, "b": 0}, with_it: {"a": 1, "b": 0}, other_base: {"a": 0, "b": 2}}
