@@ -176,6 +176,7 @@ def test_kernels_that_fail_or_are_wrong_are_not_used_and_a_warning_says_so(
 # ---- the kernels -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.unhurried
 def test_the_kernels_give_pytorchs_numbers() -> None:
     """By Triton's interpreter on the CPU, in a process of its own: Triton looks for its variable when it is imported."""
     pytest.importorskip("triton", reason="needs Triton, which PyTorch for CUDA brings along")
