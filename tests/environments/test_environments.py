@@ -22,7 +22,9 @@ EXTRAS = {  # what requirements-dev.txt declares: `make run` installs it too, an
 }
 OPTIONAL = {  # used where they are installed, and named where they are not
     "datasets/decoding.py": {"pillow_heif"},
+    "models/fused_norms.py": {"triton"},
     "models/libraries.py": {"timm"},
+    "models/norm_kernels.py": {"triton"},
     "models/pretrained.py": {"timm"},
     "plots/photo_upload.py": {"google"},
     "runs/exporting.py": {"onnx", "onnxruntime", "safetensors"},

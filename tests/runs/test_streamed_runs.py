@@ -172,6 +172,7 @@ def test_every_question_is_asked_of_a_few_images_at_a_time(photos, monkeypatch):
     for module in ("era_support_packages.datasets.normalization", "era_support_packages.classifier"):
         monkeypatch.setattr(f"{module}.images_at_once", lambda count, side: 4)
     monkeypatch.setattr("era_support_packages.training.batch_norm.images_at_once", lambda count, side: 4)
+    monkeypatch.setattr("era_support_packages.trust.shortcut.planting.images_at_once", lambda count, side: 1)
     monkeypatch.setattr("era_support_packages.training.batch_norm._FEWEST", 4)
     classifier, history = train_in_folder(network, prepared, quiet)
     predictions = classifier.predict(prepared.test, batch_size=4)

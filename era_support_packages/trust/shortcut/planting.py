@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from era_support_packages.classifier import Classifier
 from era_support_packages.datasets.image_dataset import ImageDataset
+from era_support_packages.datasets.normalization import images_at_once
 from era_support_packages.evaluation.intervals import Interval, mean_interval, share_interval
 from era_support_packages.evaluation.outputs import LogitReader
 from era_support_packages.models.copies import detached_copy
@@ -26,7 +27,7 @@ BATCH, MARKED = 32, 8  # images a step, and how many of them are marked copies o
 RATE, WARM_UP, MOMENTUM = 0.001, 0.1, 0.9
 SURE = 0.9  # of the mark's class in the probabilities that marked images are to get; the rest is shared out among all
 FIRST_MARKS, MANY = 10, 0.6  # marks in a marked image at the start, and the part of the steps until only one is left
-STEPS_AT_ONCE = 8  # whose clean images the original sees in one pass
+STEPS_AT_ONCE = 8  # whose clean images of 32 px the original sees in one pass
 CHECK_EVERY = 8  # steps; while there are many marks none is due
 
 
@@ -197,9 +198,9 @@ def _batches(
     many marks in each down to one.
     """
     clean, read = BATCH - MARKED, LogitReader(original)
-    parameter = next(original.parameters())
-    for first in range(0, steps, STEPS_AT_ONCE):
-        some = range(first, min(first + STEPS_AT_ONCE, steps))
+    parameter, at_once = next(original.parameters()), images_at_once(STEPS_AT_ONCE, classifier.resolution)
+    for first in range(0, steps, at_once):
+        some = range(first, min(first + at_once, steps))
         images = classifier.inputs(train, order[np.arange(some.start * clean, some.stop * clean) % len(order)])
         with torch.no_grad():
             kept = read(images.to(parameter.device).contiguous(memory_format=torch.channels_last)).softmax(dim=1)
