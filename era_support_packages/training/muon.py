@@ -16,17 +16,18 @@ ITERATIONS = 3  # no worse than 5 where they were compared (benchmarks/README.md
 TINY = 1e-12  # added to what is divided by
 
 
-def orthogonalized(matrices: Tensor, iterations: int = ITERATIONS, products: torch.dtype | None = None) -> Tensor:
+def orthogonalized(matrices: Tensor, iterations: int = ITERATIONS) -> Tensor:
     """The same matrices with singular values closer to each other, none above 1.3: float32 (N, rows, columns) of the same shape.
 
     Newton-Schulz iteration from the matrix divided by its Frobenius norm (Jordan 2024, "Muon: An optimizer for hidden layers in
-    neural networks"); after five iterations all but the smallest lie between 0.7 and 1.2. `products` is the type that they are
-    computed in, None for that of the matrices. On a CUDA GPU it is always float16: Colab's T4 has units for it and none for
-    bfloat16, and all values on the way stay below 3. A matrix of zeros stays one.
+    neural networks"); after five iterations all but the smallest lie between 0.7 and 1.2. On a CUDA GPU the products run in
+    float16: Colab's T4 has units for it and none for bfloat16, and all values on the way stay below 3. A matrix of zeros
+    stays one.
     """
     a, b, c = COEFFICIENTS
     x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + TINY)
-    x = x.to(torch.float16 if x.device.type == "cuda" else products or x.dtype)
+    if x.device.type == "cuda":
+        x = x.half()
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     for _ in range(iterations):
@@ -46,13 +47,8 @@ class Muon(torch.optim.Optimizer):
     processes: Processes = ALONE  # those that take the same step, and may share out its products
     _step_supports_amp_scaling = True  # a gradient scaler hands over `grad_scale` and `found_inf` instead of skipping the step
 
-    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, momentum: float, products: torch.dtype | None = None) -> None:
+    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, momentum: float) -> None:
         super().__init__(groups, {"lr": lr, "momentum": momentum})
-        self.products = products
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What a copy is made of: PyTorch's own method knows of no products."""
-        return {**super().__getstate__(), "products": self.products}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -79,8 +75,7 @@ class Muon(torch.optim.Optimizer):
         buffers = [self.state[weight]["momentum_buffer"] for weight in weights]
         torch._foreach_mul_(buffers, momentum if skip is None else torch.where(skip, 1.0, momentum))
         torch._foreach_add_(buffers, gradients)
-        moved = torch._foreach_add(gradients, buffers, alpha=momentum)
-        directions = _orthogonalized(weights, moved, self.processes, self.products)
+        directions = _orthogonalized(weights, torch._foreach_add(gradients, buffers, alpha=momentum), self.processes)
         lengths = torch.stack(torch._foreach_norm(weights))
         shares = rate * lengths / (torch.stack(torch._foreach_norm(directions)) + TINY)
         for weight, direction, share in zip(weights, directions, shares.unbind(), strict=True):
@@ -88,9 +83,7 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_mul_(weights, list((lengths / (torch.stack(torch._foreach_norm(weights)) + TINY)).unbind()))
 
 
-def _orthogonalized(
-    weights: Sequence[Tensor], directions: Sequence[Tensor], processes: Processes, products: torch.dtype | None
-) -> list[Tensor]:
+def _orthogonalized(weights: Sequence[Tensor], directions: Sequence[Tensor], processes: Processes) -> list[Tensor]:
     """The directions orthogonalized as matrices (outputs, all else), those of one shape in one product; shaped as the weights.
 
     A matrix has its columns in the order that the weights' memory has, so that nothing needs to be rearranged; to what comes out
@@ -109,7 +102,7 @@ def _orthogonalized(
             alike.setdefault((*shape, number) if processes.count > 1 and kind == "cpu" else shape, []).append(number)
     found: dict[int, Tensor] = {}
     for numbers in alike.values():
-        results = orthogonalized(torch.stack([matrices[number] for number in numbers]), products=products)
+        results = orthogonalized(torch.stack([matrices[number] for number in numbers]))
         if processes.count > 1:  # as they are where they come from another: their order in memory decides the bits of their norm
             results = results.contiguous()
         found |= zip(numbers, results, strict=True)
@@ -133,21 +126,13 @@ def _order_in_memory(weight: Tensor) -> list[int]:
 class MuonWithSGD(torch.optim.Optimizer):
     """Two optimizers behind one face: `Muon` for groups with `orthogonal=True`, SGD with Nesterov momentum for all others.
 
-    Schedulers, gradient scalers, hooks and checkpoints see one optimizer with all groups. `fused` is that of `torch.optim.SGD`,
-    `products` that of `orthogonalized`.
+    Schedulers, gradient scalers, hooks and checkpoints see one optimizer with all groups. `fused` is that of `torch.optim.SGD`.
     """
 
-    def __init__(
-        self,
-        groups: Iterable[dict[str, Any]],
-        lr: float,
-        momentum: float,
-        fused: bool | None = None,
-        products: torch.dtype | None = None,
-    ) -> None:
+    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, momentum: float, fused: bool | None = None) -> None:
         groups = list(groups)
         self.sgd = SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
-        self.muon = Muon(groups, lr, momentum, products)
+        self.muon = Muon(groups, lr, momentum)
         super().__init__(groups, {**self.sgd.defaults, "orthogonal": False})
         self._step_supports_amp_scaling = bool(fused)
 

@@ -127,8 +127,7 @@ def build_optimizer(model: nn.Module, config: ResolvedConfig) -> torch.optim.Opt
     }
     optimizer: torch.optim.Optimizer
     if config.optimizer == "muon":
-        on_cpu = next(model.parameters()).device.type == "cpu"  # where bf16 is chosen, it takes half of the time there too
-        optimizer = MuonWithSGD(groups, **values, products=torch.bfloat16 if on_cpu and config.precision == "bf16" else None)
+        optimizer = MuonWithSGD(groups, **values)
     else:
         optimizer = SGD(groups, nesterov=config.momentum > 0, **values)
     if config.momentum:

@@ -22,9 +22,9 @@ def turn(processes: Processes, shared: bool) -> dict[str, Any]:
     computed: list[int] = []
     compute = muon.orthogonalized
 
-    def counted(matrices: torch.Tensor, products: torch.dtype | None) -> torch.Tensor:
+    def counted(matrices: torch.Tensor) -> torch.Tensor:
         computed.append(len(matrices))
-        return compute(matrices, products=products)
+        return compute(matrices)
 
     with (
         mock.patch.object(muon, "is_faster_shared", return_value=shared),

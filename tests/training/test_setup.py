@@ -69,13 +69,6 @@ def test_groups_of_the_optimizer(muon: bool, momentum: float, decay: float) -> N
     assert [group["max_lr"] for group in scheduled] == [lr for _, lr, *_ in expected]
 
 
-@pytest.mark.parametrize(("precision", "products"), [("fp32", None), ("bf16", torch.bfloat16)])
-def test_muons_products_are_in_bfloat16_where_the_run_is(precision: str, products: torch.dtype | None) -> None:
-    optimizer = build_optimizer(two_convolutions(), plan(optimizer="muon", precision=precision))
-    assert optimizer.muon.products == products
-    assert copy.deepcopy(optimizer).muon.products == products
-
-
 @pytest.mark.parametrize(("most", "turned"), [(10**6, ["1.weight", "3.weight"]), (5, ["1.weight"]), (4, [])])
 def test_convolutions_of_more_outputs_than_muon_turns_go_by_sgd_with_its_weight_decay(most: int, turned: list[str]) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 5, 1), nn.Flatten(), nn.Conv2d(5, 6, 1))
