@@ -220,6 +220,7 @@ class Attempts:
         """The next bytes, b"" being the end."""
         if self.halt.is_set():
             raise Stopped
+        self._require_speed()
         try:
             chunk = response.read1(CHUNK)
         except (OSError, http.client.HTTPException) as error:
@@ -229,10 +230,13 @@ class Attempts:
             what = f"sent nothing for {self.patience.silence:g} s" if silent else f"broke off ({error})"
             raise BrokenOff(what) from None
         self._received += len(chunk)
+        return chunk
+
+    def _require_speed(self) -> None:
+        """Raise `TooSlow` where that is so; asked before each read, when all that has come is in the part."""
         seconds = time.monotonic() - self._since
-        if seconds >= self.patience.slow_window:
+        if self._received and seconds >= self.patience.slow_window:
             rate = self._received / seconds
             if self.hurry and rate < self.patience.slow_rate:
                 raise TooSlow(rate)
             self._since, self._received = time.monotonic(), 0
-        return chunk
