@@ -154,7 +154,7 @@ def main() -> None:
     best = max(rows, key=lambda row: row["of the ceiling"])
     sentence = (
         f"Batch {chosen.batch_size} in {chosen.precision}; a matrix product reaches {best['ceiling, TFLOP/s']:.4g} TFLOP/s. The "
-        f" highest rate is that of '{best['variant']}' at {best['px']} px: {best['of the ceiling']:.2f} of it."
+        f"highest rate is that of '{best['variant']}' at {best['px']} px: {best['of the ceiling']:.2f} of it."
     )
     publish("step_variants", rows, best["of the ceiling"], sentence, chosen.json)
 

@@ -59,7 +59,8 @@ def norm_statistics(
     shift = tl.load(x + column, mask=inside, other=0.0).to(tl.float32)
     first = _over_strips(sums, 0, strips, channels, column, inside, STRIPS, CHANNELS) / rows
     second = _over_strips(sums, strips, strips, channels, column, inside, STRIPS, CHANNELS) / rows
-    variance = tl.maximum(second - first * first, 0.0)
+    variance = second - first * first
+    variance = tl.where(variance < 0.0, 0.0, variance)  # by rounding; what is not a number stays so
     tl.store(mean + column, shift + first, mask=inside)
     tl.store(scale + column, 1 / tl.sqrt(variance + eps), mask=inside)
     old = tl.load(running_mean + column, mask=inside)

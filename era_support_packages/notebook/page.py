@@ -4,6 +4,7 @@ import gc
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
+from torch import nn
 
 from era_support_packages import plots
 from era_support_packages.classifier import Classifier
@@ -22,10 +23,11 @@ class Page:
 
     def __init__(self, prepared: PreparedRun, history: History | None = None) -> None:
         self.prepared, self.history = prepared, history
-        if gc.get_freeze_count() == 0:  # once, when there is no network yet that would be kept for ever
-            # What the libraries consist of stays: to look through all of it for garbage took up to a fifth of a figure's time.
-            gc.collect()  # what is garbage already would stay too
-            gc.freeze()
+        if gc.get_freeze_count() == 0:  # once
+            gc.collect()  # what is garbage already would be kept for ever, and so would a network that becomes it later
+            if not any(nn.Module in type(found).__mro__ for found in gc.get_objects()):
+                # The libraries stay: to look through all of them for garbage took up to a fifth of a figure's time.
+                gc.freeze()
 
     @property
     def about(self) -> str:
@@ -42,8 +44,10 @@ class Page:
         plots.save(figure, folder / name)
         if result is not None:
             keep_reading(folder, name, result.reading())
+        engine = figure.get_layout_engine()
         figure.set_layout_engine("none")  # the places that were found for the file are those of the page too
         plots.show(figure)
+        figure.set_layout_engine(engine)
 
     def own_photos(self, classifier: Classifier, photo: str | Sequence[str] | None, method: str = "gradcam") -> None:
         """Show what the network looks at in photos of the person's own, a file, several, or a folder, or how to give some.

@@ -199,7 +199,7 @@ def picture_bundle(figure: Figure, dpi: float | None = None) -> tuple[dict[str, 
 
 
 def png(figure: Figure, dpi: float) -> bytes:
-    """The figure as a PNG file: that of `Figure.savefig`, which draws it once more, unseen, to lay it out.
+    """The figure as a PNG file, with the pixels of `Figure.savefig` but without its second drawing, which nobody sees.
 
     >>> from era_support_packages.plots import style
     >>> style.png(style.new_figure(4, 1, "A title"), dpi=50)[1:4]

@@ -15,8 +15,8 @@ def use_resources(config: PreparedConfig) -> Iterator[None]:
     """While it lasts, PyTorch computes with the threads and the algorithms that the configuration asks for.
 
     On a GPU cuDNN takes the algorithms that it holds for the fastest, or with `deterministic` only such as give the same bits:
-    to try them all takes seconds at each resolution and finds none that are faster (`benchmarks/README.md`). Raises
-    `WorkerLostError` where one of its workers ends meanwhile.
+    to try them all takes seconds at each resolution, more than it saves even in a run of minutes (`benchmarks/README.md`).
+    Raises `WorkerLostError` where one of its workers ends meanwhile.
     """
     threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
     deterministic = torch.are_deterministic_algorithms_enabled()

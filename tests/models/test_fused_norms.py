@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 from era_support_packages.models import fused_norms
 from era_support_packages.models.fused_norms import norm_relu
-from era_support_packages.models.resnet import ResNet18
+from era_support_packages.models.resnet import ResNet18, ResNet50
 
 CPU, BF16, CUDA = torch.device("cpu"), torch.bfloat16, torch.device("cuda")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -79,6 +79,19 @@ def test_a_network_in_training_takes_them_for_all_of_its_norms(taken: list[Any])
     assert sorted(taken) == sorted([alone] * 9 + [at_the_end] * 8 + [of_shortcuts] * 3)
 
 
+@pytest.mark.usefixtures("taken")
+def test_it_can_be_traced_and_scripted() -> None:
+    network, images = ResNet18(10).train(), torch.randn(2, 3, 8, 8)
+    expected = network(images)
+    assert "bn1" in {node.target for node in torch.fx.symbolic_trace(network).graph.nodes}
+    for network in (ResNet18(10).eval(), ResNet50(10).eval()):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch wants scripts no more
+            scripted = torch.jit.script(network)
+        assert_close(scripted(images), network(images))
+    assert expected.shape == (2, 10)
+
+
 class OtherNorm(nn.BatchNorm2d):
     """It may do something else."""
 
@@ -110,13 +123,35 @@ def test_a_norm_at_which_somebody_looks_is_left_to_pytorch(where: str, taken: li
     assert seen == [where]
 
 
+def test_so_is_one_that_does_something_else_when_it_is_called(taken: list[Any]) -> None:
+    x, norm, seen = features(4, 16, 5, 5).float(), nn.BatchNorm2d(16), []
+    norm.forward = lambda x: x + 1  # type: ignore[method-assign]
+    assert torch.equal(norm_relu(norm, x), F.relu(x + 1))
+    handle = nn.modules.module.register_module_forward_hook(lambda *_: seen.append(1))
+    norm_relu(nn.BatchNorm2d(16), x)
+    handle.remove()
+    assert (taken, seen) == ([], [1])
+
+    class Doubled(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    shortcut = Doubled(nn.Conv2d(16, 16, 1), nn.BatchNorm2d(16))
+    norm_relu(nn.BatchNorm2d(16), x, shortcut, x)
+    assert taken == [("BatchNorm2d", True, True)]  # and not the norm of the shortcut by itself
+
+
 @pytest.mark.parametrize(
-    "values", [{"dtype": torch.float32}, {"shape": (4, 24, 5, 5)}, {"shape": (1, 16, 1, 1)}, {"shape": (4, 16)}]
+    "values",
+    [
+        *({"shape": shape} for shape in [(4, 24, 5, 5), (1, 16, 1, 1), (4, 16), (0, 16, 5, 5), (2**19, 64, 8, 8)]),
+        *({"dtype": torch.float32}, {"channels_last": False}),
+    ],
 )
 def test_what_the_kernels_cannot_read(values: dict[str, Any]) -> None:
-    def readable(shape: tuple[int, ...] = (4, 16, 5, 5), dtype: torch.dtype = BF16) -> bool:
-        x = torch.empty(shape, dtype=dtype)
-        x = x.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else x
+    def readable(shape: tuple[int, ...] = (4, 16, 5, 5), dtype: torch.dtype = BF16, channels_last: bool = True) -> bool:
+        x = torch.empty(shape, dtype=dtype, device="meta")
+        x = x.contiguous(memory_format=torch.channels_last) if len(shape) == 4 and channels_last else x
         return fused_norms._readable(OnGpu(x))
 
     assert readable()
@@ -167,7 +202,6 @@ def test_kernels_that_fail_or_are_wrong_are_not_used_and_a_warning_says_so(
     fused_norms.works.cache_clear()
     monkeypatch.setitem(sys.modules, "triton", sys)  # importing it works
     monkeypatch.setattr(fused_norms, "_farthest", trial)
-    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: warnings.catch_warnings())
     with pytest.warns(UserWarning, match=said):
         assert not fused_norms.works(CUDA, BF16)
     fused_norms.works.cache_clear()

@@ -11,6 +11,7 @@ from quadrant_networks import TopLeft, red_noise
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
+from era_support_packages.trust.faithfulness import perturbation
 from era_support_packages.trust.faithfulness.imputation import imputed
 from era_support_packages.trust.faithfulness.perturbation import (
     Subject,
@@ -91,7 +92,10 @@ def test_removed_pixels_become_what_the_library_makes_of_them(size: tuple[int, i
         expected = [library.NoisyLinearImputer()(*pair) for pair in zip(images, (~removed).float(), strict=True)]
         torch.manual_seed(1)
         found = imputed(images, removed.numpy())
+        torch.manual_seed(1)
+        turned = imputed(images.transpose(2, 3).contiguous().transpose(2, 3), removed.numpy())  # otherwise in memory
     assert torch.equal(found, torch.stack(expected))
+    assert torch.equal(found, turned)
 
 
 @pytest.mark.usefixtures("global_state_stays")
@@ -117,6 +121,28 @@ def test_replaced_curves_by_hand() -> None:
     counts = [0, 1, 2, 3, 4, 5, 16]
     curves = replaced_curves(subject_of(TopLeft(), QUADRANT), by_pixel(ranks.reshape(1, 4, 4)), counts, QUADRANT, after)
     np.testing.assert_allclose(curves, [[sigmoid(total) for total in (10, 6, 4, 4, -1, -4, -4)]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("at_once", [1, 5, 6, 100])
+def test_curves_of_several_images_with_classes_of_their_own(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same as image by image, however many are asked about at once."""
+    monkeypatch.setattr(perturbation, "AT_ONCE", at_once)
+    images, ranks, counts = (
+        red_noise(3, size=4),
+        np.stack([np.random.default_rng(k).permutation(16) for k in range(3)]),
+        [0, 3, 9],
+    )
+    ids, after = np.array([0, 1, 0]), torch.zeros(3, 3, 4, 4)
+    model = TopLeft().eval()
+    probabilities = lambda batch: model(batch).softmax(dim=1).detach()  # noqa: E731
+    order = by_pixel(ranks.reshape(3, 4, 4))
+    found = replaced_curves(Subject(probabilities, images, ids), order, counts, images, after)
+    for number in range(3):
+        part = slice(number, number + 1)
+        alone = Subject(probabilities, images[part], ids[part])
+        expected = replaced_curves(alone, by_pixel(ranks[part].reshape(1, 4, 4)), counts, images[part], after[part])
+        np.testing.assert_allclose(found[part], expected, rtol=1e-6)
+    assert len(np.unique(found.round(6))) > 6
 
 
 def test_blurring_is_a_gaussian_of_an_eighth_of_the_shorter_side_of_each_plane() -> None:

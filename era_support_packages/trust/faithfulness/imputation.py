@@ -5,7 +5,7 @@ that; here all of its entries are found at once, in the order in which the solve
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ def imputed(images: Tensor, removed: np.ndarray) -> Tensor:
     pixels = images.numpy()
     count, channels, height, width = pixels.shape
     known = _known_parts(pixels, removed).reshape(count, channels, -1)
-    filled = images.clone()
+    filled = images.clone(memory_format=torch.contiguous_format)  # of which `flatten` below is a view
     with ThreadPoolExecutor(usable_cores()) as pool:  # the solver runs beside itself
         solutions = pool.map(partial(_solved, size=(height, width)), known, removed.reshape(count, -1))
         for image, (places, solution) in zip(filled.flatten(2), solutions, strict=True):
@@ -81,7 +81,7 @@ def _system(unknown: np.ndarray, places: np.ndarray, size: tuple[int, int]) -> c
     return csc_array((weights[places][are_unknown], numbers[beside][are_unknown], ends), shape=(len(places), len(places)))
 
 
-@cache
+@lru_cache(maxsize=2)
 def _surroundings(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """For each pixel of an image of `size` the numbers of its `_PLACES`, height x width where there is none, and their weights:
     (height x width, 9) each. Its own is less than zero, the sum of those within the image.

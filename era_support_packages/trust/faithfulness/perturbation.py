@@ -108,15 +108,14 @@ def replaced_curves(subject: Subject, removal: Removal, counts: Sequence[int], b
     `before` and `after` (N, C, H, W); `counts` (K,) of the removal's units. Deletion (Petsiuk et al. 2018, arXiv:1806.07421) goes
     from the image to one that holds nothing, insertion from one that holds nothing to the image.
     """
-    points = np.empty((len(before), len(counts)))
-    at_once = max(1, AT_ONCE // len(counts))  # full batches: each costs a GPU the same, however few images it holds
-    removed = torch.from_numpy(np.stack([removal.most_relevant(count) for count in counts], axis=1))[:, :, None]
-    for start in range(0, len(before), at_once):
-        part = slice(start, start + at_once)
-        replaced = torch.where(removed[part], after[part, None], before[part, None])
-        ids = subject.class_ids[part].repeat(len(counts))
-        points[part] = subject.confidences(replaced.flatten(0, 1), ids).reshape(-1, len(counts))
-    return points
+    points = []
+    at_once = max(1, AT_ONCE // len(before))  # full batches: each costs a GPU the same, however few images it holds
+    for start in range(0, len(counts), at_once):
+        some = counts[start : start + at_once]
+        removed = torch.from_numpy(np.stack([removal.most_relevant(count) for count in some]))[:, :, None]
+        replaced = torch.where(removed, after, before).flatten(0, 1)
+        points.append(subject.confidences(replaced, np.tile(subject.class_ids, len(some))).reshape(len(some), -1))
+    return np.concatenate(points).T
 
 
 def blurred(images: Tensor) -> Tensor:
