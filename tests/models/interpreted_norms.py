@@ -5,24 +5,11 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from norms import features, learned_norm
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from era_support_packages.models import fused_norms
-
-
-def features(*shape: int, seed: int = 0) -> Tensor:
-    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return values.contiguous(memory_format=torch.channels_last)
-
-
-def learned_norm(channels: int) -> nn.BatchNorm2d:
-    """A norm with weights of both signs."""
-    norm = nn.BatchNorm2d(channels, momentum=0.3)
-    with torch.no_grad():
-        norm.weight.copy_(torch.linspace(-1, 2, channels))
-        norm.bias.copy_(torch.linspace(1, -1, channels))
-    return norm
 
 
 def results(norm: nn.BatchNorm2d, out: Tensor, gradient: Tensor, *inputs: Tensor) -> list[Tensor]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from norms import features, learned_norm
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -19,20 +20,6 @@ from era_support_packages.models.resnet import ResNet18, ResNet50
 
 CPU, BF16, CUDA = torch.device("cpu"), torch.bfloat16, torch.device("cuda")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-
-
-def features(*shape: int, seed: int = 0) -> Tensor:
-    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return values.contiguous(memory_format=torch.channels_last)
-
-
-def learned_norm(channels: int) -> nn.BatchNorm2d:
-    """A norm with weights of both signs."""
-    norm = nn.BatchNorm2d(channels, momentum=0.3)
-    with torch.no_grad():
-        norm.weight.copy_(torch.linspace(-1, 2, channels))
-        norm.bias.copy_(torch.linspace(1, -1, channels))
-    return norm
 
 
 # ---- PyTorch's operations ----------------------------------------------------------------------------------------------
