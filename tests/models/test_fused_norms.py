@@ -68,15 +68,14 @@ def test_a_network_in_training_takes_them_for_all_of_its_norms(taken: list[Any])
 
 @pytest.mark.usefixtures("taken")
 def test_it_can_be_traced_and_scripted() -> None:
-    network, images = ResNet18(10).train(), torch.randn(2, 3, 8, 8)
-    expected = network(images)
-    assert "bn1" in {node.target for node in torch.fx.symbolic_trace(network).graph.nodes}
+    images = torch.randn(2, 3, 8, 8)
+    traced = torch.fx.symbolic_trace(ResNet18(10).train())
+    assert {"bn1", "layer2.0.shortcut.1"} <= {node.target for node in traced.graph.nodes}
     for network in (ResNet18(10).eval(), ResNet50(10).eval()):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch wants scripts no more
             scripted = torch.jit.script(network)
         assert_close(scripted(images), network(images))
-    assert expected.shape == (2, 10)
 
 
 class OtherNorm(nn.BatchNorm2d):
