@@ -21,8 +21,11 @@ def orthogonalized(matrices: Tensor, iterations: int = ITERATIONS) -> Tensor:
 
     Newton-Schulz iteration from the matrix divided by its Frobenius norm (Jordan 2024, "Muon: An optimizer for hidden layers in
     neural networks"); after five iterations all but the smallest lie between 0.7 and 1.2. On a CUDA GPU the products run in
-    float16: Colab's T4 has units for it and none for bfloat16, and all values on the way stay below 3. A matrix of zeros
+    float16: Colab's T4 has units for it and none for bfloat16, and all values on the way stay below 4 in size. A matrix of zeros
     stays one.
+
+    An iteration makes (a + bG + cG²) X of X, where G = X Xᵀ is small and square. All these polynomials commute, so they are
+    multiplied by each other, and by X once: for nine times as many columns as rows less than half of the operations.
     """
     a, b, c = COEFFICIENTS
     x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + TINY)
@@ -30,9 +33,19 @@ def orthogonalized(matrices: Tensor, iterations: int = ITERATIONS) -> Tensor:
         x = x.half()
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
-    for _ in range(iterations):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    gram = x @ x.mT
+    product = None  # of the polynomials so far
+    for left in reversed(range(iterations)):
+        rest = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)  # the polynomial is a + rest
+        if product is None:
+            product = rest.clone()
+            product.diagonal(dim1=1, dim2=2).add_(a)
+        else:
+            product = torch.baddbmm(product, rest, product, beta=a)
+        if left:
+            gram = torch.baddbmm(gram, rest, gram, beta=a)
+            gram = torch.baddbmm(gram, gram, rest, beta=a)
+    x = x if product is None else product @ x
     return (x.mT if tall else x).float()
 
 

@@ -140,12 +140,13 @@ def test_the_published_recipe_is_in_half_precision_on_a_gpu():
     assert recipe.config("cpu").precision == "auto"
 
 
-def test_equal_work_is_that_of_the_preset_with_muons_products():
+def test_equal_work_is_at_least_that_of_the_preset_with_muons_products():
     from recipes import EQUAL_WORK, Recipe
 
     config, network = TrainingConfig.preset("cpu"), ResNet18()
     asked = training_flops(network, config, config.planned_epochs(50_000), 50_000)
-    assert EQUAL_WORK * flops_per_image(network, 32) == pytest.approx(asked, rel=0.002)
+    given = EQUAL_WORK * flops_per_image(network, 32)
+    assert asked <= given <= 1.05 * asked  # what it is compared with has no less
     assert Recipe("original", equal_work=True).overrides("cpu") == {"test_time_flip": True, "train_images": EQUAL_WORK}
 
 

@@ -37,6 +37,7 @@ def test_shared_out_the_weights_are_those_of_each_by_itself_bit_by_bit(count):
 def test_the_operations_are_those_that_pytorch_counts():
     assert sum(operations(shape, ITERATIONS) for shape in SHAPES) == muon_flops(ResNet18())
     assert operations((4, 9), 1) == operations((9, 4), 1) == 2 * (4 * 4 * 9) * 2 + 2 * 4**3
+    assert operations((4, 9), 2) == 2 * (4 * 4 * 9) * 2 + 5 * 2 * 4**3
 
 
 @pytest.mark.parametrize(
@@ -78,10 +79,10 @@ def test_they_are_shared_out_where_more_is_saved_than_sending_costs(shapes, coun
 
 
 def test_the_rule_by_hand():
-    """Two matrices of (100, 100) for two processes: one is saved, 3 * 6 * 100**3 operations, and one of 40 kB comes in."""
-    assert operations((100, 100), 3) == 18_000_000
-    assert is_faster_shared([(100, 100)] * 2, 2, 3, "cpu")  # 450 a byte
-    assert not is_faster_shared([(11, 11)] * 2, 2, 3, "cpu")  # 49.5
+    """Two matrices of (100, 100) for two processes: one is saved, (4 + 2 * 9) * 100**3 operations, and one of 40 kB comes in."""
+    assert operations((100, 100), 3) == 22_000_000
+    assert is_faster_shared([(100, 100)] * 2, 2, 3, "cpu")  # 550 a byte
+    assert not is_faster_shared([(9, 9)] * 2, 2, 3, "cpu")  # 49.5
 
 
 def test_a_copy_of_the_optimizer_shares_nothing():
