@@ -2,7 +2,7 @@
 
 python benchmarks/step_layers.py --json benchmarks/results/step_layers.json
 
-ResNet18 at 16 px and batch 32, as in the first part of the preset `cpu`, on images of noise. Marks at the borders of the parts,
+ResNet18 at 16 px and batch 64, as in the first part of the preset `cpu` and with its optimizer, on images of noise. Marks at the borders of the parts,
 in both passes, say when each began; the rate is that of the convolutions' work (2 operations per multiply-add).
 """
 
@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from bench import options, publish
 from step_profile import matrix_ceiling
-from throughput import configuration, images
+from throughput import images
 from torch.utils.flop_counter import FlopCounterMode
 
 from era_support_packages.models.resnet import ResNet18
 from era_support_packages.system import machine
 from era_support_packages.training import setup as training_setup
-from era_support_packages.training.config import ResolvedConfig
+from era_support_packages.training.config import ResolvedConfig, TrainingConfig
+from era_support_packages.training.resolution import resolve
 from era_support_packages.training.resources import use_resources
 from era_support_packages.training.step import TrainingStep
 
@@ -31,11 +32,17 @@ PARTS = ("conv1", "layer1", "layer2", "layer3", "layer4", "linear")  # each begi
 BACKWARD = {"bn1" if name == "conv1" else name: name for name in PARTS}  # whose output's gradient begins it on the way back
 
 
+def configuration(pixels: int, batch_size: int) -> ResolvedConfig:
+    """The preset `cpu` at one resolution."""
+    values = {"resolutions": [(pixels, 1.0)], "batch_size": batch_size, "device": "cpu"}
+    return resolve(TrainingConfig.preset("cpu", **values), images(batch_size))
+
+
 def timeline(config: ResolvedConfig, steps: int) -> list[dict[str, float]]:
     """Of each timed step the milliseconds from each mark to the next, by the mark's name."""
     size, pixels = config.batch_size, config.resolutions[0][0]
     data = images(size * (steps + WARM_UP + 1))
-    model = training_setup.build_model(config, 10)
+    model = training_setup.build_model(config, 10, train=data)
     optimizer = training_setup.build_optimizer(model, config)
     step = TrainingStep(model, optimizer, config)
     marks: list[tuple[str, float]] = []
@@ -90,10 +97,10 @@ def main() -> None:
     """The command line."""
     parser = options(__doc__.splitlines()[0], rounds=40)
     parser.add_argument("--pixels", type=int, default=16, help="resolution of the images (default: 16)")
-    parser.add_argument("--batch-size", type=int, default=32, help="images a step (default: 32)")
+    parser.add_argument("--batch-size", type=int, default=64, help="images a step (default: 64)")
     chosen = parser.parse_args()
     machine.keep_freed_memory()
-    config = configuration(chosen.pixels, chosen.batch_size).replace(device="cpu")
+    config = configuration(chosen.pixels, chosen.batch_size)
     with use_resources(config):
         ceiling = matrix_ceiling(torch.device("cpu"), config.precision, 2048) / 1e9
     found = timeline(config, chosen.rounds)

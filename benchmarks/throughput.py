@@ -52,10 +52,10 @@ def images(count: int) -> ImageDataset:
     return ImageDataset(pixels, generator.integers(0, 10, count), classes, "noise", "noise", "train", (0.5,) * 3, (0.25,) * 3)
 
 
-def configuration(pixels: int, batch_size: int) -> ResolvedConfig:
+def configuration(pixels: int, batch_size: int, precision: str = "auto") -> ResolvedConfig:
     """The recipe of the measurement: SGD, flip and padded crop."""
     values = {"epochs": 1, "batch_size": batch_size, "max_lr": 0.01, "crop_padding": 2, "horizontal_flip": 0.5}
-    return resolve(TrainingConfig.preset("smoke", resolutions=[(pixels, 1.0)], **values), images(2))
+    return resolve(TrainingConfig.preset("smoke", resolutions=[(pixels, 1.0)], precision=precision, **values), images(2))
 
 
 class _Samples(Dataset):
@@ -123,6 +123,8 @@ def our_way(config: ResolvedConfig, steps: int, variant: str) -> float:
 def measured(variant: str, config: ResolvedConfig, steps: int, root: Path = ROOT) -> tuple[float, float]:
     """Images per second of a variant in a process of its own, from the checkout at `root`, and its peak memory in GB."""
     values = {"variant": variant, "steps": steps, "pixels": config.resolutions[0][0], "batch-size": config.batch_size}
+    if root == ROOT:  # another commit may not know it
+        values["precision"] = config.precision
     command = [sys.executable, str(root / "benchmarks" / "throughput.py")]
     command += [word for name, value in values.items() for word in (f"--{name}", str(value))]
     environment = {**os.environ, "PYTHONPATH": str(root)}
@@ -164,6 +166,7 @@ def main() -> None:
     parser = options(__doc__.splitlines()[0], rounds=5)
     parser.add_argument("--pixels", type=int, default=32, help="resolution of the images (default: 32)")
     parser.add_argument("--batch-size", type=int, default=512, help="images a step (default: 512)")
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of ours (default: auto)")
     parser.add_argument("--steps", type=int, default=2, help="timed steps of a measurement (default: 2)")
     parser.add_argument(
         "--against", metavar="COMMIT", help="measure this checkout and that commit, instead of the original's way"
@@ -171,7 +174,7 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="measure our way with parts of it left out, too")
     parser.add_argument("--variant", choices=VARIANTS, help="measure one variant here and print images per second")
     chosen = parser.parse_args()
-    config = configuration(chosen.pixels, chosen.batch_size)
+    config = configuration(chosen.pixels, chosen.batch_size, chosen.precision)
     if chosen.variant:
         way = (
             original_way(config, chosen.steps) if chosen.variant == VARIANTS[0] else our_way(config, chosen.steps, chosen.variant)

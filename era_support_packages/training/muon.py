@@ -19,20 +19,26 @@ TINY = 1e-12  # added to what is divided by
 def orthogonalized(matrices: Tensor, iterations: int = ITERATIONS) -> Tensor:
     """The same matrices with singular values closer to each other, none above 1.3: float32 (N, rows, columns) of the same shape.
 
-    Newton-Schulz iteration from the matrix divided by its Frobenius norm (Jordan 2024, "Muon: An optimizer for hidden layers in
-    neural networks"); after five iterations all but the smallest lie between 0.7 and 1.2. On a CUDA GPU the products run in
-    float16: Colab's T4 has units for it and none for bfloat16, and all values on the way stay below 4 in size. A matrix of zeros
-    stays one.
-
-    An iteration makes (a + bG + cG²) X of X, where G = X Xᵀ is small and square. All these polynomials commute, so they are
-    multiplied by each other, and by X once: for nine times as many columns as rows less than half of the operations.
+    `newton_schulz` of the matrix divided by its Frobenius norm; after five iterations all singular values but the smallest lie
+    between 0.7 and 1.2. On a CUDA GPU the products run in float16: Colab's T4 has units for it and none for bfloat16, and all
+    values on the way stay below 41, the third power of the largest coefficient. A matrix of zeros stays one.
     """
-    a, b, c = COEFFICIENTS
     x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + TINY)
     if x.device.type == "cuda":
         x = x.half()
     tall = x.shape[1] > x.shape[2]
-    x = x.mT if tall else x
+    x = newton_schulz(x.mT if tall else x, iterations)
+    return (x.mT if tall else x).float()
+
+
+def newton_schulz(x: Tensor, iterations: int) -> Tensor:
+    """The matrices (N, rows, columns), of no more rows than columns, after so many iterations of the quintic, in their own type.
+
+    Jordan 2024, "Muon: An optimizer for hidden layers in neural networks". An iteration makes (a + bG + cG²) X of X, where G is
+    X Xᵀ. These polynomials of one matrix commute, so the small square ones are multiplied by each other, and X by their product
+    once: of the operations for nine times as many columns as rows, as the convolutions have them, that leaves less than half.
+    """
+    a, b, c = COEFFICIENTS
     gram = x @ x.mT
     product = None  # of the polynomials so far
     for left in reversed(range(iterations)):
@@ -45,8 +51,7 @@ def orthogonalized(matrices: Tensor, iterations: int = ITERATIONS) -> Tensor:
         if left:
             gram = torch.baddbmm(gram, rest, gram, beta=a)
             gram = torch.baddbmm(gram, gram, rest, beta=a)
-    x = x if product is None else product @ x
-    return (x.mT if tall else x).float()
+    return x if product is None else product @ x
 
 
 class Muon(torch.optim.Optimizer):

@@ -12,9 +12,10 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.unhurried
 def test_a_step_is_shared_out_among_the_parts_of_the_network(bench):
     import step_layers
-    from throughput import configuration
 
-    (found,) = step_layers.timeline(configuration(8, 4), 1)
+    config = step_layers.configuration(8, 4)
+    assert (config.optimizer, config.muon_outputs, config.resolutions) == ("muon", 256, ((8, 1.0),))
+    (found,) = step_layers.timeline(config, 1)
     passes = [f"{way} {name}" for way in ("forward", "backward") for name in step_layers.PARTS]
     assert sorted(found) == sorted([*passes, "update", "batch and all else"])
     assert all(milliseconds > 0 for milliseconds in found.values())

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from era_support_packages.models.resnet import ResNet18
 from era_support_packages.training.cost import muon_flops
-from era_support_packages.training.muon import COEFFICIENTS, Muon, MuonWithSGD, orthogonalized
+from era_support_packages.training.muon import COEFFICIENTS, Muon, MuonWithSGD, newton_schulz, orthogonalized
 from era_support_packages.training.setup import muon_filters
 
 
@@ -36,6 +36,18 @@ def test_the_iteration_acts_on_the_singular_values_alone(shape: tuple[int, int])
     for matrix, result in zip(matrices.numpy(), found.numpy(), strict=True):
         np.testing.assert_allclose(result, polynomial(matrix, 3), atol=1e-6)
     assert not orthogonalized(torch.zeros(1, *shape)).any()  # a matrix of zeros stays one
+
+
+@pytest.mark.parametrize("smallest", [1.0, 1e-2, 1e-4])
+def test_in_float16_as_on_a_gpu_the_iteration_is_off_by_its_rounding_alone(smallest: float) -> None:
+    """Singular values of very different sizes, whose squares no float16 holds."""
+    scales = np.geomspace(1, smallest, 64)[:, None]
+    matrix = scales * np.random.default_rng(0).normal(size=(64, 576))
+    given = torch.from_numpy(matrix / np.linalg.norm(matrix))[None]
+    found, expected = newton_schulz(given.half(), 3), polynomial(matrix, 3)
+    assert found.dtype == torch.float16
+    assert np.linalg.norm(found[0].double().numpy() - expected) < 2e-3 * np.linalg.norm(expected)
+    assert torch.equal(newton_schulz(given, 0), given)
 
 
 def test_three_steps_of_several_shapes_against_numpy_in_float64() -> None:
