@@ -38,7 +38,7 @@ render: $(VENV)/.installed  ## Make the notebook's outputs and images/ again (AR
 	$(PY) tools/render.py $(ARGS)
 
 bench: $(VENV)/.installed  ## Measure throughput, a step, augmentation and Grad-CAM into benchmarks/results/; print the stored accuracies
-	$(PY) benchmarks/throughput.py --steps 1 --all --json benchmarks/results/throughput.json
+	$(PY) benchmarks/throughput.py --steps 1 --rounds 4 --all --json benchmarks/results/throughput.json
 	$(PY) benchmarks/throughput.py --pixels 16 --batch-size 32 --steps 12 --all --json benchmarks/results/throughput_16px.json
 	$(PY) benchmarks/step_layers.py --json benchmarks/results/step_layers.json
 	$(PY) benchmarks/augmentation.py --json benchmarks/results/augmentation.json

@@ -3,7 +3,8 @@
 python benchmarks/step_layers.py --json benchmarks/results/step_layers.json
 
 ResNet18 at 16 px and batch 64, as in the first part of the preset `cpu` and with its optimizer, on images of noise. Marks at
-the borders of the parts, in both passes, say when each began; the rate is that of the convolutions' work (2 operations per multiply-add).
+the borders of the parts, in both passes, say when each began; the rate is that of the convolutions' work (2 operations per
+multiply-add).
 """
 
 import functools

@@ -83,7 +83,8 @@ def test_the_readmes_quote_the_stored_results():
     ratio = stored("gradcam")["ratio"]
     assert f"({ratio:.1f} times as" in readme
     assert f"{ratio:.1f} times as fast" in text
-    for row in stored("throughput")["rows"] + stored("throughput_16px")["rows"]:
+    files = ("throughput", "throughput_16px", "throughput_batch64", "throughput_16px_fp32")
+    for row in (row for file in files for row in stored(file)["rows"]):
         quoted = f"| {row['images/s (median)']:.0f} | {row['slowest']:.0f} to {row['fastest']:.0f} |"
         assert f"| {row['variant']} {quoted}" in text
     for row in stored("augmentation")["rows"]:
