@@ -120,11 +120,10 @@ def our_way(config: ResolvedConfig, steps: int, variant: str) -> float:
     return steps * size / (time.perf_counter() - start)
 
 
-def measured(variant: str, config: ResolvedConfig, steps: int, root: Path = ROOT) -> tuple[float, float]:
+def measured(variant: str, config: ResolvedConfig, steps: int, root: Path = ROOT, precision: str = "auto") -> tuple[float, float]:
     """Images per second of a variant in a process of its own, from the checkout at `root`, and its peak memory in GB."""
     values = {"variant": variant, "steps": steps, "pixels": config.resolutions[0][0], "batch-size": config.batch_size}
-    if root == ROOT:  # another commit may not know it
-        values["precision"] = config.precision
+    values |= {} if precision == "auto" else {"precision": precision}
     command = [sys.executable, str(root / "benchmarks" / "throughput.py")]
     command += [word for name, value in values.items() for word in (f"--{name}", str(value))]
     environment = {**os.environ, "PYTHONPATH": str(root)}
@@ -166,7 +165,7 @@ def main() -> None:
     parser = options(__doc__.splitlines()[0], rounds=5)
     parser.add_argument("--pixels", type=int, default=32, help="resolution of the images (default: 32)")
     parser.add_argument("--batch-size", type=int, default=512, help="images a step (default: 512)")
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of ours (default: auto)")
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="of ours (default: auto)")
     parser.add_argument("--steps", type=int, default=2, help="timed steps of a measurement (default: 2)")
     parser.add_argument(
         "--against", metavar="COMMIT", help="measure this checkout and that commit, instead of the original's way"
@@ -183,6 +182,8 @@ def main() -> None:
         return
     what = f"ResNet18, batch {chosen.batch_size}, {chosen.pixels} px, {config.precision}"
     if chosen.against:
+        if chosen.precision != "auto":
+            parser.error("--precision is of this checkout alone, so it does not go with --against: leave one of them out.")
         try:
             rows, times = compare_commits(chosen.against, config, chosen.steps, chosen.rounds)
         except ValueError as error:
@@ -195,7 +196,7 @@ def main() -> None:
     memory: dict[str, float] = {}
 
     def measure(name: str) -> float:
-        speed, used = measured(name, config, chosen.steps)
+        speed, used = measured(name, config, chosen.steps, precision=chosen.precision)
         memory[name] = max(used, memory.get(name, 0.0))
         return speed
 

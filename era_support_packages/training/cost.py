@@ -17,7 +17,8 @@ from era_support_packages.training.batch_norm import refreshed_images
 from era_support_packages.training.config import ConfigValues, PreparedConfig, ResolvedConfig
 from era_support_packages.training.config_fields import ALL_OUTPUTS
 from era_support_packages.training.cuda_graph import GraphedPass
-from era_support_packages.training.muon import orthogonalized
+from era_support_packages.training.muon import ITERATIONS
+from era_support_packages.training.muon_sharing import operations
 from era_support_packages.training.phases import body_held, steps_of
 from era_support_packages.training.plan import PlannedEpoch
 from era_support_packages.training.setup import build_optimizer, muon_filters
@@ -106,18 +107,17 @@ def training_flops(
     if range_test_batches:
         work += flops_per_image(model, first) * range_test_batches * min(config.batch_size, train_size)
     if config.optimizer == "muon":
-        work += muon_flops(model, config.muon_outputs) * (range_test_batches + steps_of(config, planned))
+        work += muon_flops(model, config.muon_outputs, config.device) * (range_test_batches + steps_of(config, planned))
     return work
 
 
-def muon_flops(model: nn.Module, outputs: int = ALL_OUTPUTS) -> int:
+def muon_flops(model: nn.Module, outputs: int = ALL_OUTPUTS, device: str = "auto") -> int:
     """Floating-point operations of the matrix products of one step of Muon, for convolutions of at most so many outputs; 2 per
-    multiply-add.
+    multiply-add. On a CUDA GPU they are others than elsewhere; "auto" stands for this machine's.
     """
-    with FlopCounterMode(display=False) as counter:
-        for filters in muon_filters(model, outputs):
-            orthogonalized(torch.empty(1, len(filters), filters[0].numel(), device="meta"))
-    return counter.get_total_flops()
+    kind = torch.device(resolve_device() if device == "auto" else device).type
+    shapes = [(len(filters), filters[0].numel()) for filters in muon_filters(model, outputs)]
+    return sum(operations(shape, ITERATIONS, kind) for shape in shapes)
 
 
 @torch.random.fork_rng(devices=[])  # dropout draws from it

@@ -14,22 +14,26 @@ WORTH_A_BYTE = {"cpu": 50, "cuda": 3000}
 a few cores at 50 GFLOP/s and 1 GB/s between machines, a GPU at 300 TFLOP/s in half precision and 100 GB/s between GPUs."""
 
 
-def operations(shape: Shape, iterations: int) -> int:
-    """Of the products for one matrix, 2 per multiply-add: two of the whole matrix, and four of small square ones in an iteration.
+def operations(shape: Shape, iterations: int, kind: str) -> int:
+    """Of the products for one matrix on a kind of device, 2 per multiply-add.
 
-    The first needs no product of the polynomials before it, and the last does not change the small matrix any more.
+    On a CUDA GPU, in float16, three in each iteration, two of which are of the whole matrix. Elsewhere two of the whole matrix in
+    all, and four of small square ones in an iteration; the first needs no product with polynomials before it, and the last does
+    not change the small matrix any more.
     """
     short, long = sorted(shape)
+    if kind == "cuda":
+        return iterations * (4 * short * short * long + 2 * short**3)
     return 4 * short * short * long + 2 * (4 * iterations - 3) * short**3
 
 
-def owners(shapes: Sequence[Shape], count: int, iterations: int) -> list[int]:
+def owners(shapes: Sequence[Shape], count: int, iterations: int, kind: str) -> list[int]:
     """The process that computes each matrix: the most expensive first, each for the one that has the least to do so far."""
     loads = [0] * count
     found = [0] * len(shapes)
-    for number in sorted(range(len(shapes)), key=lambda number: -operations(shapes[number], iterations)):
+    for number in sorted(range(len(shapes)), key=lambda number: -operations(shapes[number], iterations, kind)):
         found[number] = loads.index(min(loads))
-        loads[found[number]] += operations(shapes[number], iterations)
+        loads[found[number]] += operations(shapes[number], iterations, kind)
     return found
 
 
@@ -41,8 +45,8 @@ def is_faster_shared(shapes: Sequence[Shape], count: int, iterations: int, kind:
     """
     if count == 1 or kind not in WORTH_A_BYTE:
         return False
-    costs = [operations(shape, iterations) for shape in shapes]
-    whose = owners(shapes, count, iterations)
+    costs = [operations(shape, iterations, kind) for shape in shapes]
+    whose = owners(shapes, count, iterations, kind)
     loads, own = ([0] * count for _ in range(2))
     for shape, cost, owner in zip(shapes, costs, whose, strict=True):
         loads[owner] += cost

@@ -39,7 +39,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "brightness_contrast": 0.5,
         "range_test_iterations": 200,
     },
-    # a good result for 1.26 PFLOP, as much as eight epochs at 32 px; for a GPU
+    # a good result for 1.30 PFLOP, as much as eight epochs at 32 px; for a GPU
     "fast": {
         "epochs": 13,
         "resolutions": ((16, 0.31), (24, 0.46), (32, 0.23)),  # 4, 6 and 3 epochs: more passes for the same work
@@ -50,7 +50,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "test_images": 2000,  # between epochs; the whole split would add a twentieth to the run's work
         "test_time_flip": True,
     },
-    # a better one for 9.4 PFLOP
+    # a better one for 9.6 PFLOP
     "best": {
         "epochs": 64,
         "resolutions": ((24, 0.3), (32, 0.7)),

@@ -106,7 +106,7 @@ def test_training_flops_counts_the_images_that_are_really_shown() -> None:
 @pytest.mark.usefixtures("long_enough")
 def test_training_flops_counts_the_products_of_muon() -> None:
     model = nn.Sequential(nn.Conv2d(3, 5, 1), nn.Conv2d(5, 2, 1), nn.AdaptiveAvgPool2d(1))
-    config = plan(train_images=150, batch_size=40, optimizer="muon")
+    config = plan(train_images=150, batch_size=40, optimizer="muon", device="cpu")
     per_image, per_step = flops_per_image(model, 8), 2 * (20 + 9 * 8 + 20)  # as in test_muon.py
     counted = training_flops(model, config, config.planned_epochs(100), 100, range_test_batches=25)
     assert counted == (120 + 25 * 40) * per_image + (3 + 25) * per_step
@@ -115,14 +115,16 @@ def test_training_flops_counts_the_products_of_muon() -> None:
 
 
 @pytest.mark.parametrize(
-    ("preset", "epochs", "pflops"),
+    ("preset", "device", "epochs", "pflops"),
     [
-        *[("fast", {16: 4, 24: 6, 32: 3}, 1.258), ("best", {24: 19, 32: 45}, 9.397), ("cpu", {16: 1, 24: 1}, 0.1038)],
-        ("original", {32: 25}, 25 * 97 * 512 * 3.329e-6),  # 97 batches of 512; ResNet18 takes 3.329 GFLOP an image of 32 px
+        *[("fast", "cuda", {16: 4, 24: 6, 32: 3}, 1.298), ("best", "cuda:1", {24: 19, 32: 45}, 9.593)],
+        *[("fast", "cpu", {16: 4, 24: 6, 32: 3}, 1.258), ("cpu", "cpu", {16: 1, 24: 1}, 0.1038)],
+        # 97 batches of 512; ResNet18 takes 3.329 GFLOP an image of 32 px
+        ("original", "cpu", {32: 25}, 25 * 97 * 512 * 3.329e-6),
     ],
 )
-def test_what_the_presets_cost_on_cifar10(preset: str, epochs: dict[int, int], pflops: float) -> None:
-    config = TrainingConfig.preset(preset)
+def test_what_the_presets_cost_on_cifar10(preset: str, device: str, epochs: dict[int, int], pflops: float) -> None:
+    config = TrainingConfig.preset(preset, device=device)
     planned = config.planned_epochs(50_000)
     assert collections.Counter(epoch.resolution for epoch in planned) == epochs
     assert training_flops(ResNet18(), config, planned, 50_000) == pytest.approx(pflops * 1e15, rel=1e-3)

@@ -38,16 +38,20 @@ def test_the_iteration_acts_on_the_singular_values_alone(shape: tuple[int, int])
     assert not orthogonalized(torch.zeros(1, *shape)).any()  # a matrix of zeros stays one
 
 
-@pytest.mark.parametrize("smallest", [1.0, 1e-2, 1e-4])
-def test_in_float16_as_on_a_gpu_the_iteration_is_off_by_its_rounding_alone(smallest: float) -> None:
-    """Singular values of very different sizes, whose squares no float16 holds."""
+@pytest.mark.parametrize(
+    ("smallest", "mean", "bound"),
+    [(1.0, 0.0, 2e-3), (1e-4, 0.0, 2e-3), (1.0, 3.0, 2e-3), (1.0, 1e4, 3e-2)],  # the last has one direction, nearly
+)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_the_iteration_is_off_by_its_rounding_alone(smallest: float, mean: float, bound: float, dtype: torch.dtype) -> None:
+    """In float16, as on a GPU, and in float32: singular values of very different sizes, whose squares no float16 holds."""
     scales = np.geomspace(1, smallest, 64)[:, None]
-    matrix = scales * np.random.default_rng(0).normal(size=(64, 576))
-    given = torch.from_numpy(matrix / np.linalg.norm(matrix))[None]
-    found, expected = newton_schulz(given.half(), 3), polynomial(matrix, 3)
-    assert found.dtype == torch.float16
-    assert np.linalg.norm(found[0].double().numpy() - expected) < 2e-3 * np.linalg.norm(expected)
-    assert torch.equal(newton_schulz(given, 0), given)
+    matrix = scales * (mean + np.random.default_rng(0).normal(size=(64, 576)))
+    given = torch.from_numpy(matrix / np.linalg.norm(matrix))[None].to(dtype)
+    found, expected = newton_schulz(given, 3), polynomial(given[0].double().numpy(), 3)
+    assert found.dtype == dtype
+    off = np.linalg.norm(found[0].double().numpy() - expected) / np.linalg.norm(expected)
+    assert off < bound / (1 if dtype == torch.float16 else 200)
 
 
 def test_three_steps_of_several_shapes_against_numpy_in_float64() -> None:
@@ -186,4 +190,6 @@ def test_the_filters_of_all_convolutions_but_the_first_are_turned_and_their_prod
     assert all(weight is not model.conv1.weight and weight.ndim == 4 for weight in filters)
     assert [len(weight) for weight in muon_filters(model, 128)] == [64] * 4 + [128] * 5
     # for 2 filters of 5 values: X Xᵀ and the product with X take 2·2·5 multiply-adds each, and nine small ones 2·2·2
-    assert muon_flops(nn.Sequential(nn.Conv2d(3, 5, 1), nn.Conv2d(5, 2, 1))) == 2 * (20 + 9 * 8 + 20)
+    network = nn.Sequential(nn.Conv2d(3, 5, 1), nn.Conv2d(5, 2, 1))
+    assert muon_flops(network, device="cpu") == 2 * (20 + 9 * 8 + 20)
+    assert muon_flops(network, device="cuda") == 3 * 2 * (20 + 8 + 20)  # all of them three times

@@ -8,11 +8,12 @@ import pytest
 import torch
 from several import in_processes
 from tiny import plan, tiny_network
+from torch.utils.flop_counter import FlopCounterMode
 
 from era_support_packages.models.resnet import ResNet18
 from era_support_packages.system.processes import ALONE, Processes
 from era_support_packages.training.cost import muon_flops
-from era_support_packages.training.muon import ITERATIONS, MuonWithSGD
+from era_support_packages.training.muon import ITERATIONS, MuonWithSGD, newton_schulz
 from era_support_packages.training.muon_sharing import is_faster_shared, operations, owners
 from era_support_packages.training.setup import build_optimizer, muon_filters
 
@@ -34,10 +35,15 @@ def test_shared_out_the_weights_are_those_of_each_by_itself_bit_by_bit(count):
             np.testing.assert_allclose(values, alone, atol=1e-5)
 
 
-def test_the_operations_are_those_that_pytorch_counts():
-    assert sum(operations(shape, ITERATIONS) for shape in SHAPES) == muon_flops(ResNet18())
-    assert operations((4, 9), 1) == operations((9, 4), 1) == 2 * (4 * 4 * 9) * 2 + 2 * 4**3
-    assert operations((4, 9), 2) == 2 * (4 * 4 * 9) * 2 + 5 * 2 * 4**3
+@pytest.mark.parametrize(("kind", "dtype"), [("cpu", torch.float32), ("cuda", torch.float16)])
+@pytest.mark.parametrize("iterations", [1, 2, 3, 5])
+def test_the_operations_are_those_that_pytorch_counts(kind, dtype, iterations):
+    for shape in SHAPES:
+        with FlopCounterMode(display=False) as counter:
+            newton_schulz(torch.empty(1, min(shape), max(shape), dtype=dtype, device="meta"), iterations)
+        assert operations(shape, iterations, kind) == operations(shape[::-1], iterations, kind) == counter.get_total_flops()
+    assert sum(operations(shape, ITERATIONS, kind) for shape in SHAPES) == muon_flops(ResNet18(), device=kind)
+    assert operations((4, 9), 1, kind) == 2 * (4 * 4 * 9) * 2 + 2 * 4**3
 
 
 @pytest.mark.parametrize(
@@ -50,13 +56,14 @@ def test_the_operations_are_those_that_pytorch_counts():
     ],
 )
 def test_each_gets_as_much_work_as_the_others(shapes, count, found):
-    assert owners(shapes, count, 3) == found
+    assert owners(shapes, count, 3, "cpu") == found
 
 
-def test_a_resnet18_is_shared_out_evenly():
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_a_resnet18_is_shared_out_evenly(kind):
     loads = [0, 0]
-    for shape, owner in zip(SHAPES, owners(SHAPES, 2, 3), strict=True):
-        loads[owner] += operations(shape, 3)
+    for shape, owner in zip(SHAPES, owners(SHAPES, 2, 3, kind), strict=True):
+        loads[owner] += operations(shape, 3, kind)
     assert max(loads) / sum(loads) < 0.56
 
 
@@ -80,7 +87,8 @@ def test_they_are_shared_out_where_more_is_saved_than_sending_costs(shapes, coun
 
 def test_the_rule_by_hand():
     """Two matrices of (100, 100) for two processes: one is saved, (4 + 2 * 9) * 100**3 operations, and one of 40 kB comes in."""
-    assert operations((100, 100), 3) == 22_000_000
+    assert operations((100, 100), 3, "cpu") == 22_000_000
+    assert operations((100, 100), 3, "cuda") == 18_000_000
     assert is_faster_shared([(100, 100)] * 2, 2, 3, "cpu")  # 550 a byte
     assert not is_faster_shared([(9, 9)] * 2, 2, 3, "cpu")  # 49.5
 
