@@ -86,7 +86,15 @@ def test_the_readmes_quote_the_stored_results():
     files = ("throughput", "throughput_16px", "throughput_batch64", "throughput_16px_fp32")
     for row in (row for file in files for row in stored(file)["rows"]):
         quoted = f"| {row['images/s (median)']:.0f} | {row['slowest']:.0f} to {row['fastest']:.0f} |"
+        quoted += f""" {row["times the original's way"]:.2f} |"""
         assert f"| {row['variant']} {quoted}" in text
+    sections = {row["section"].split(".")[0]: row["seconds"] for row in stored("notebook_sections_cpu")["rows"]}
+    after = sum(seconds for number, seconds in sections.items() if int(number) > 7)
+    page = " ".join(text.split())
+    assert f"{sum(sections.values()):.0f} seconds; training takes {sections['7']:.0f} and all after it {after:.0f}" in page
+    words = stored("step_layers")["sentence"]
+    assert f"reaches {re.search(r'([0-9]+) GFLOP', words)[1]} GFLOP/s" in text
+    assert f"runs at {re.search(r'runs at ([0-9.]+) of', words)[1]} of that" in page
     for row in stored("augmentation")["rows"]:
         assert f"| {row['way']} | {row['images/s (median)']:.0f} | {row['ms a batch']:.3g} |" in text
     for line in screening.compared(stored("screening")["rows"], stored("screening")["recipes"]):
