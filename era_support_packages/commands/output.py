@@ -60,6 +60,9 @@ class _Aside(io.TextIOBase):
     def flush(self) -> None:
         self.results.flush()
 
+    def close(self) -> None:
+        """Nothing. Python closes what it throws away, and closing would flush: into a pipe, perhaps, that nobody reads any more."""
+
 
 @contextlib.contextmanager
 def aside(options: dict[str, Any]) -> Iterator[None]:

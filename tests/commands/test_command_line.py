@@ -1,5 +1,7 @@
 """Which sub-command is meant, what it prints, and its exit code."""
 
+import gc
+import io
 import json
 import os
 import subprocess
@@ -13,6 +15,7 @@ from tiny_run import TINY
 import era_support_packages
 from era_support_packages.commands import command_line
 from era_support_packages.commands.command_line import COMMANDS, main
+from era_support_packages.commands.output import aside, results
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "docs" / "record.schema.json").read_text())
@@ -129,6 +132,23 @@ def test_a_closed_pipe_ends_quietly(here):
         child.stdout.close()  # before it prints
         said = child.stderr.read()
         assert (child.wait(60), said) == (141, b"")
+
+
+def test_what_stands_in_for_stdout_is_thrown_away_without_a_flush(monkeypatch):
+    """Python would say "Exception ignored in ..." on stderr, from 3.13 on."""
+
+    class Unread(io.StringIO):
+        def flush(self):
+            raise BrokenPipeError
+
+    ignored, unread = [], Unread()
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    monkeypatch.setattr(sys, "stdout", unread)
+    with aside({"json": True, "quiet": False}):
+        assert results() is unread
+    gc.collect()
+    assert ignored == []
+    monkeypatch.setattr(Unread, "flush", io.StringIO.flush)
 
 
 def test_the_command_line_imports_no_pytorch_to_list_runs(here):
