@@ -61,7 +61,7 @@ class _Aside(io.TextIOBase):
         self.results.flush()
 
     def close(self) -> None:
-        """Nothing. Python closes what it throws away, and closing would flush: into a pipe, perhaps, that nobody reads any more."""
+        """Nothing. Python closes what it throws away, and that would flush: into a pipe, perhaps, that nobody reads any more."""
 
 
 @contextlib.contextmanager
