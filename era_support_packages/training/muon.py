@@ -35,27 +35,33 @@ def newton_schulz(x: Tensor, iterations: int) -> Tensor:
     """The matrices (N, rows, columns), of no more rows than columns, after at least one iteration of the quintic, in their type.
 
     Jordan 2024, "Muon: An optimizer for hidden layers in neural networks". An iteration makes (a + bG + cG²) X of X, where G is
-    X Xᵀ. These polynomials of one matrix commute. So the small square ones are multiplied by each other, and X by their product
-    once: with nine times as many columns as rows, as most convolutions have, three iterations take 54 of 114 operations. In
-    float16, where what is carried on from G to G rounds too much, each iteration multiplies X.
+    X Xᵀ. In float16 each iteration multiplies X, for what is carried on from G to G would round too much.
+    """
+    if x.dtype != torch.float16:
+        return _by_one_product(x, iterations)
+    a, b, c = COEFFICIENTS
+    for _ in range(iterations):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x
+
+
+def _by_one_product(x: Tensor, iterations: int) -> Tensor:
+    """The same by polynomials of one matrix, which commute: the small square ones are multiplied by each other, and X once.
+
+    With nine times as many columns as rows, as most convolutions have, three iterations take 54 of 114 operations.
     """
     a, b, c = COEFFICIENTS
-    gram, product = x @ x.mT, None  # product: of the polynomials so far
+    gram = x @ x.mT
+    product = torch.eye(len(gram[0]), dtype=x.dtype, device=x.device).expand_as(gram)
     for left in reversed(range(iterations)):
         rest = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)  # the polynomial is a + rest
-        if x.dtype == torch.float16:
-            x = torch.baddbmm(x, rest, x, beta=a)
-            gram = x @ x.mT if left else gram
-            continue
-        if product is None:
-            product = rest.clone()
-            product.diagonal(dim1=1, dim2=2).add_(a)
-        else:
-            product = torch.baddbmm(product, rest, product, beta=a)
+        first = left == iterations - 1
+        product = a * product + rest if first else torch.baddbmm(product, rest, product, beta=a)
         if left:
             gram = torch.baddbmm(gram, rest, gram, beta=a)
             gram = torch.baddbmm(gram, gram, rest, beta=a)
-    return x if product is None else product @ x
+    return product @ x
 
 
 class Muon(torch.optim.Optimizer):
