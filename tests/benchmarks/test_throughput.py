@@ -46,6 +46,16 @@ def test_another_commit_is_measured_in_a_worktree_that_goes_away(bench):
         pass
 
 
+def test_a_precision_does_not_go_with_another_commit(bench, monkeypatch, capsys):
+    import throughput
+
+    monkeypatch.setattr("sys.argv", ["throughput.py", "--against", "HEAD", "--precision", "fp32"])
+    with pytest.raises(SystemExit) as stop:
+        throughput.main()
+    assert stop.value.code == 2
+    assert "--precision is of this checkout alone" in capsys.readouterr().err
+
+
 def test_the_page_has_the_stored_profile_and_what_a_change_brought():
     page = (ROOT / "benchmarks" / "README.md").read_text()
     results = ROOT / "benchmarks" / "results"
