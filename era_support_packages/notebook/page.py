@@ -41,13 +41,10 @@ class Page:
         result: what it shows; its reading is kept too, for a report.
         """
         folder = self.prepared.run.folder
-        plots.save(figure, folder / name)
+        path = plots.save(figure, folder / name)
         if result is not None:
             keep_reading(folder, name, result.reading())
-        engine = figure.get_layout_engine()
-        figure.set_layout_engine("none")  # the places that were found for the file are those of the page too
-        plots.show(figure)
-        figure.set_layout_engine(engine)
+        plots.show(figure, picture=path.read_bytes())  # drawing it again for the page took as long
 
     def own_photos(self, classifier: Classifier, photo: str | Sequence[str] | None, method: str = "gradcam") -> None:
         """Show what the network looks at in photos of the person's own, a file, several, or a folder, or how to give some.

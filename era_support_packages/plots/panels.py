@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.gridspec import GridSpec
 
 from era_support_packages.plots.style import FONT, HEAT_COLORMAP, LINE, MARGIN, NARROW, PAD, WIDTH, new_figure, text_width, wrap
 from era_support_packages.system.naming import nearest_names
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     from era_support_packages.datasets.streaming import Pixels
 
 BAR = 3.6  # inches at the right of the row labels, which the words at a color bar take
+BAR_HEIGHT = 0.12
+CAPTION_PAD = 3  # points between a panel and its caption
 
 
 def overlay(image: np.ndarray, heat: np.ndarray, opacity: float = 0.5, colormap: str = HEAT_COLORMAP) -> np.ndarray:
@@ -48,20 +49,29 @@ def overlay(image: np.ndarray, heat: np.ndarray, opacity: float = 0.5, colormap:
 
 
 class PanelLayout(NamedTuple):
-    """A figure with a grid of image panels; `columns` maps a column of panels to its column of the grid."""
+    """A figure with a grid of image panels, whose places are known: to have matplotlib find them took most of its drawing.
+
+    In inches, from the figure's lower left corner: `edges` are the left edges of the columns of the grid, gaps among them, and
+    the right edge of the last; `bottoms` are the lower edges of the panels of each row; `bar` that of the color bar.
+    """
 
     figure: Figure
-    grid: GridSpec
+    size: tuple[float, float]
+    """width and height of a panel"""
+    edges: list[float]
+    bottoms: list[float]
+    bar: float
     columns: list[int]
+    """the column of the grid of each column of panels"""
 
     def draw(self, row: int, column: int, image: np.ndarray, caption: str, label: str = "") -> Axes:
         """One image with a caption above and a label at its left."""
-        axes = self.figure.add_subplot(self.grid[row, self.columns[column]])
+        axes = self._axes(self.edges[self.columns[column]] + PAD, self.bottoms[row], *self.size)
         # A small image shows its pixels as they are; a large one is made smaller here and needs a filter.
         axes.imshow(image, interpolation="nearest" if max(image.shape[:2]) <= 64 else "antialiased")
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
-        axes.set_title(caption, pad=3)
+        axes.set_title(caption, pad=CAPTION_PAD)
         axes.set_ylabel(label, rotation=0, ha="right", va="center")
         return axes
 
@@ -76,7 +86,9 @@ class PanelLayout(NamedTuple):
     def draw_color_bar(self, label: str) -> None:
         """What the colours of the maps mean, in the last row of the grid."""
         middle = self.columns[(len(self.columns) - 1) // 2]
-        axes = self.figure.add_subplot(self.grid[-1, : middle + 2])  # all of a narrow figure, half of a wide one
+        left = self.edges[0] + PAD
+        right = self.edges[: middle + 3][-1] - PAD  # all of a narrow figure, half of a wide one
+        axes = self._axes(left, self.bar, right - left, BAR_HEIGHT)
         bar = self.figure.colorbar(
             ScalarMappable(Normalize(0, 1), HEAT_COLORMAP), cax=axes, orientation="horizontal", ticks=[0, 1]
         )
@@ -86,6 +98,10 @@ class PanelLayout(NamedTuple):
         last.set_horizontalalignment("right")
         axes.set_title(label, loc="left")
         bar.outline.set_visible(False)
+
+    def _axes(self, left: float, bottom: float, width: float, height: float) -> Axes:
+        across, up = self.figure.get_size_inches()
+        return self.figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
 def panel_width(ratios: Sequence[float], largest: float, left: float = 0.0) -> float:
@@ -114,14 +130,16 @@ def panel_layout(
         ratios.append((narrow - width) / panel)
         width = narrow
     height = panel * image_shape[0] / image_shape[1]
-    row_ratios = [1.0] * len(caption_lines)
-    body = sum(height + 2 * PAD + ((lines * LINE * FONT + 4) / 72 if lines else 0) for lines in caption_lines)
-    if color_bar:
-        row_ratios.append(0.12 / height)
-        body += 0.12 + 2 * PAD + (2 * LINE * FONT + 14) / 72
+    tops = [(lines * LINE * FONT + CAPTION_PAD + 1) / 72 if lines else 0.0 for lines in caption_lines]
+    above, below = (LINE * FONT + matplotlib.rcParams["axes.titlepad"]) / 72, (LINE * FONT + 8) / 72  # of the color bar
+    bar = above + BAR_HEIGHT + below + 2 * PAD if color_bar else 0.0
+    body = sum(top + height + 2 * PAD for top in tops) + bar
     figure = new_figure(width, body, title)
-    grid = GridSpec(len(row_ratios), len(ratios), figure, height_ratios=row_ratios, width_ratios=ratios)
-    return PanelLayout(figure, grid, places)
+    figure.set_layout_engine("none")
+    edges = MARGIN + left + np.cumsum([0.0, *(ratio * panel + 2 * PAD for ratio in ratios)])
+    edges[-1] = width - MARGIN  # also where the rest stays empty
+    bottoms = MARGIN + body + PAD - np.cumsum([top + height + 2 * PAD for top in tops])
+    return PanelLayout(figure, (panel, height), edges.tolist(), bottoms.tolist(), MARGIN + PAD + below, places)
 
 
 def fit_captions(captions: Sequence[str], panel: float) -> list[str]:

@@ -167,10 +167,11 @@ def save(figure: Figure, path: str | Path, dpi: float = 150) -> Path:
     return path
 
 
-def show(figure: Figure, dpi: float | None = None) -> None:
+def show(figure: Figure, dpi: float | None = None, picture: bytes | None = None) -> None:
     """Display a figure as PNG in a notebook, with its title as alternative text; without IPython running, do nothing.
 
     `display` has no picture of a figure made without pyplot before `%matplotlib inline` is run; this needs neither.
+    `picture` is the figure's PNG where it was drawn before: it is shown as wide as one of `dpi` would be.
 
     >>> import numpy as np
     >>> from era_support_packages import plots
@@ -184,18 +185,23 @@ def show(figure: Figure, dpi: float | None = None) -> None:
         return
     if get_ipython() is None:
         return
-    data, metadata = picture_bundle(figure, dpi)
+    data, metadata = picture_bundle(figure, dpi, picture)
     display(data, metadata=metadata, raw=True)
 
 
-def picture_bundle(figure: Figure, dpi: float | None = None) -> tuple[dict[str, str], dict[str, Any]]:
-    """The data and the metadata of a figure's output in a notebook: the PNG as base64 text, and its title as alternative text.
+def picture_bundle(
+    figure: Figure, dpi: float | None = None, picture: bytes | None = None
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """The data and the metadata of a figure's output in a notebook: its PNG as base64 text, its title as alternative text, and
+    its width in pixels of the page, as `show` describes them.
 
     Written out because `IPython.display.Image` takes `alt` from IPython 8 on only, and Colab has 7.34.
     """
     title = figure.get_suptitle().replace("\n", " ")
-    picture = base64.b64encode(png(figure, dpi or figure.dpi)).decode()
-    return {"text/plain": wrapped(title), "image/png": picture}, {"image/png": {"alt": title}}
+    dpi = dpi or figure.dpi
+    encoded = base64.b64encode(png(figure, dpi) if picture is None else picture).decode()
+    width = int(figure.bbox.width / figure.dpi * dpi)
+    return {"text/plain": wrapped(title), "image/png": encoded}, {"image/png": {"alt": title, "width": width}}
 
 
 def png(figure: Figure, dpi: float) -> bytes:
