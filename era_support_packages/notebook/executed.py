@@ -15,6 +15,15 @@ from era_support_packages.runs.folder import Run
 from era_support_packages.system.atomic_file import write_atomically
 from era_support_packages.training.cost import duration
 
+TITLED_PICTURES = """
+{%- extends "lab/index.html.j2" -%}
+{%- block data_png scoped -%}
+{%- set title = output | get_metadata("alt", "image/png") or "" -%}
+{{ super() | replace("<img ", '<img alt="' ~ (title | escape_html) ~ '" ', 1) }}
+{%- endblock -%}
+"""
+"""a template: nbconvert's own gives every picture the words that it has no description"""
+
 
 def tags(cell: Any) -> list[str]:
     """The tags of a cell, by which it is found whatever is written in it."""
@@ -55,10 +64,12 @@ def say_what_made_it(notebook: Path, parameters: Parameters, ending: str) -> Non
 
 
 def to_html(notebook: Path) -> Path:
-    """The notebook as one HTML page with its pictures inside, beside it."""
+    """The notebook as one HTML page with its pictures inside, beside it; the alternative text of each is its title."""
     from nbconvert import HTMLExporter
 
-    page, _ = HTMLExporter().from_notebook_node(without_widgets(nbformat.read(notebook, as_version=4)))
+    page, _ = HTMLExporter(raw_template=TITLED_PICTURES).from_notebook_node(
+        without_widgets(nbformat.read(notebook, as_version=4))
+    )
     target = notebook.with_suffix(".html")
     write_atomically(target, page.encode())
     return target

@@ -1,5 +1,6 @@
 """Showing and saving figures."""
 
+import base64
 import os
 
 import numpy as np
@@ -8,6 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from era_support_packages import plots
+from era_support_packages.plots import style
 
 
 def a_figure() -> Figure:
@@ -61,4 +63,13 @@ def test_show_displays_a_png_in_a_kernel_that_has_no_inline_backend_and_nothing_
     picture, printed = notebook.cells[0].outputs
     assert (picture.output_type, printed.text) == ("display_data", "False\n"), "no global figures"
     assert picture.data["image/png"].startswith("iVBORw0KGgo"), "the first bytes of a PNG in base64"
-    assert picture.metadata["image/png"]["alt"] == "A title"
+    assert picture.metadata["image/png"] == {"alt": "A title", "width": 420}, "4.2 inches"
+
+
+def test_a_picture_drawn_before_is_shown_as_it_is_and_as_wide_as_one_drawn_for_the_page() -> None:
+    figure = a_figure()
+    drawn = style.png(figure, dpi=150)
+    data, metadata = style.picture_bundle(figure, picture=drawn)
+    assert base64.b64decode(data["image/png"]) == drawn
+    assert metadata == style.picture_bundle(figure)[1] == {"image/png": {"alt": "A title", "width": 420}}
+    assert style.picture_bundle(figure, dpi=50)[1]["image/png"]["width"] == 210
