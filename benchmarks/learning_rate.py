@@ -1,4 +1,4 @@
-"""What following `max_lr="auto"` costs, against the best rate of a grid: five short cases, two processes side by side.
+"""What following `max_lr="auto"` costs, against the best rate of a grid: six short cases, two processes side by side.
 
 python benchmarks/learning_rate.py
 python benchmarks/learning_rate.py --full --data data/cifar10-jpeg
@@ -62,6 +62,7 @@ class Case:
 
 BEFORE_MUON: Values = {"optimizer": "sgd", "momentum": 0.9, "batch_size": 32}  # what the preset was when its rows were trained
 CASES = {
+    "cpu": Case("cpu"),
     "cpu, SGD": Case("cpu", BEFORE_MUON),
     "cpu, SGD, batch 64": Case("cpu", {**BEFORE_MUON, "batch_size": 64}),
     "original, batch 64": Case("original", {"batch_size": 64}),
