@@ -49,6 +49,14 @@ def pictures(page):
     return sorted(path.name for path in page.prepared.run.folder.glob("*.png"))
 
 
+def test_a_figure_is_shown_as_it_is_kept(page, monkeypatch):
+    seen = []
+    monkeypatch.setattr(plots, "show", lambda figure, picture: seen.append((figure, picture)))
+    figure = plots.image_grid(np.zeros((1, 8, 8, 3), np.uint8), ["cat"], "A title")
+    page.figure(figure, "cat.png")
+    assert seen == [(figure, (page.prepared.run.folder / "cat.png").read_bytes())]
+
+
 def test_without_a_photo_a_line_says_how_to_give_one_and_nobody_gets_a_button(page, capsys, monkeypatch):
     monkeypatch.setattr(plots.PhotoUpload, "show", lambda _: pytest.fail("a button was drawn"))
     page.own_photos(CLASSIFIER, None)
