@@ -15,11 +15,11 @@ from era_support_packages.datasets.image_dataset import Channels, ImageDataset
 from era_support_packages.datasets.loading import load as load_dataset
 from era_support_packages.datasets.normalization import images_at_once, normalize, unnormalize
 from era_support_packages.datasets.streaming import Pixels, in_parts
-from era_support_packages.evaluation.images import Images, pixels_and_labels, positions
+from era_support_packages.evaluation.images import Images, pixels_and_labels, positions, split_problem
 from era_support_packages.evaluation.predictions import Predictions, logits_problem, predicted_logits
 from era_support_packages.gradcam.arguments import TARGETS, checked_batch_size, checked_words
 from era_support_packages.models import classifier_file
-from era_support_packages.models.catalog import MODELS, build_network, differing_weight
+from era_support_packages.models.catalog import MODELS, build_network, difference
 from era_support_packages.models.classifier_file import FORMAT, WITHOUT_CLASSIFIER, WITHOUT_WEIGHTS, complete, description
 from era_support_packages.system.machine import resolve_device, resolve_precision
 from era_support_packages.system.paths import expanded
@@ -69,8 +69,8 @@ class Classifier:
     """the name by which `build_network` makes the network; None for one made elsewhere, which cannot be loaded by name"""
     bits: int | None = None
     """by which files of 16 bits were scaled in training (`ImageDataset.bits`), and are here; None where there were none"""
-    image_size: int = IMAGE_SIZE
-    """px of the square that photos are brought to, as the training images were, before they are brought to `resolution`"""
+    image_size: int = 0
+    """px of the square that photos are brought to, as in training, before they get `resolution`; 0: `resolution`, at least 32"""
     fit: Fit = "squash"
     """how: "crop", "squash" or "pad" (`datasets.fitting.Fitting`)"""
 
@@ -82,6 +82,8 @@ class Classifier:
         for name in ("resolution", "image_size"):
             if isinstance(px := getattr(self, name), np.integer):
                 object.__setattr__(self, name, int(px))
+        if self.image_size == 0 and isinstance(self.resolution, int):
+            object.__setattr__(self, "image_size", max(self.resolution, IMAGE_SIZE))
         if problems := classifier_file.value_problems(self):
             raise ClassifierError(" ".join(problems))
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -109,7 +111,7 @@ class Classifier:
         Labels are known for a split and its predictions only. Raises `ValueError` for anything else, `FileNotFoundError` for a
         missing file, and `DatasetError` for one that is no image.
         """
-        self._check_classes(images)
+        self._check_split(images)
         checked_batch_size(batch_size)
         if not isinstance(flip, bool | np.bool_):
             raise ValueError(f"flip is {flip!r}; give True or False.")
@@ -138,7 +140,7 @@ class Classifier:
         """
         from era_support_packages.gradcam.explanation import explain  # takes seconds to import, and few need it
 
-        self._check_classes(images)
+        self._check_split(images)
         checked_words(targets, (*TARGETS, "contrast"), self.classes)
         pixels, labels = pixels_and_labels(images, indices, self.bits, self.fitting)
         said = images.take(positions(images, indices)) if isinstance(images, Predictions) else None
@@ -185,19 +187,17 @@ class Classifier:
         return explored(lambda name: self.explain(source, [index], targets, layers_of(name, layers), name), methods)
 
     def inputs(self, images: Images, indices: Sequence[int] | np.ndarray | None = None) -> Tensor:
-        """Images as the network takes them: float32 (N, 3, r, r), resized and normalised, on the CPU."""
+        """Images as the network takes them, given as to `predict`: float32 (N, 3, r, r), resized and normalised, on the CPU."""
+        self._check_split(images)
         return self._normalized(pixels_and_labels(images, indices, self.bits, self.fitting)[0])
 
     def seen(self, images: Images, indices: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
         """Images as the network sees them, as pictures: uint8 (N, r, r, 3)."""
         return unnormalize(self.inputs(images, indices), self.mean, self.std)
 
-    def _check_classes(self, images: Images) -> None:
-        """Refuse a split whose labels mean something else."""
-        if isinstance(images, ImageDataset | Predictions) and tuple(images.classes) != self.classes:
-            theirs, ours = ", ".join(images.classes[:10]), ", ".join(self.classes[:10])
-            different = f"the images' classes are {theirs} and the classifier's {ours}, so that its labels mean something else"
-            raise ClassifierError(f"{different}; give a split of the same classes, or its images alone (split.images).")
+    def _check_split(self, images: Images) -> None:  # whose labels or pixels may be other than in training
+        if problem := split_problem(images, self):
+            raise ClassifierError(problem)
 
     def _normalized(self, pixels: Pixels) -> Tensor:
         return normalize(torch.from_numpy(np.ascontiguousarray(pixels[:])), self.mean, self.std, self.resolution)
@@ -220,10 +220,9 @@ class Classifier:
                 f"This network was made elsewhere, so that no name could make it again; give model= one of {', '.join(MODELS)}, "
                 "or keep its state_dict yourself."
             )
-        if weight := differing_weight(self.network, self.model, len(self.classes)):
-            raise ClassifierError(
-                f"The network is no {self.model} of {len(self.classes)} classes, as its {weight!r} shows; give model= its name."
-            )
+        if sign := difference(self.network, self.model, len(self.classes), self.resolution):
+            other = f"The network is no {self.model} of {len(self.classes)} classes, as {sign} shows"
+            raise ClassifierError(f"{other}; give model= its name, or None and keep its state_dict yourself.")
         weights = {name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}
         file = expanded(path)
         if os.path.isdir(file):

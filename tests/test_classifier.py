@@ -3,13 +3,15 @@
 import dataclasses
 import re
 import shutil
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from tiny import quiet
+from tiny import CLASSES, MEAN, STD, colored_images, quiet, tiny_network
 
 from era_support_packages import plots, trust
 from era_support_packages.classifier import FORMAT, WITHOUT_CLASSIFIER, Classifier, ClassifierError
@@ -19,6 +21,7 @@ from era_support_packages.datasets.normalization import normalize_images, unnorm
 from era_support_packages.evaluation.predictions import Predictions, predict
 from era_support_packages.gradcam.explanation import explain
 from era_support_packages.models.catalog import build_network
+from era_support_packages.models.copies import detached_copy
 from era_support_packages.runs.folder import Run
 from era_support_packages.runs.preparation import prepare
 from era_support_packages.runs.recording import train_prepared
@@ -367,6 +370,83 @@ def test_a_network_that_its_name_would_not_make_again_is_not_saved(model, classe
         wrong.save(tmp_path / "x.pt")
     assert list(tmp_path.iterdir()) == []
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("change", ["stride", "activation", "norm"])
+def test_a_network_that_differs_in_what_has_no_weights_is_not_saved_under_the_name(change, classifier, tmp_path):
+    network = detached_copy(classifier.network)
+    if change == "stride":
+        network.layer4[0].conv1.stride = network.layer4[0].shortcut[0].stride = (1, 1)
+    elif change == "activation":
+        network.conv1.register_forward_hook(lambda module, given, output: output.tanh())
+    else:
+        network.bn1.eps = 0.1
+    wrong = dataclasses.replace(classifier, network=network)
+    before = torch.get_rng_state()
+    with pytest.raises(ClassifierError, match=r"is no ResNet18 of 10 classes, as its forward pass shows; give model="):
+        wrong.save(tmp_path / "x.pt")
+    assert list(tmp_path.iterdir()) == []
+    assert torch.equal(torch.get_rng_state(), before)
+    dataclasses.replace(classifier, network=detached_copy(classifier.network).bfloat16()).save(tmp_path / "x.pt")
+
+
+# ---- images that are not as in training --------------------------------------------------------------------------------
+
+OWN = Classifier(tiny_network().eval(), CLASSES, MEAN, STD, resolution=16, image_size=16, fit="crop")
+
+
+def asked_of(classifier: Classifier, split: ImageDataset) -> dict[str, Callable[[], object]]:
+    """All that a split is given to."""
+    right = dataclasses.replace(colored_images(64, 16), fit="crop")
+    return {
+        "predict": lambda: classifier.predict(split),
+        "explain": lambda: classifier.explain(split, [0], layers=["conv"]),
+        "explore": lambda: classifier.explore(split, 0, methods=["gradcam"], layers=["conv"]),
+        "inputs": lambda: classifier.inputs(split),
+        "faithfulness": lambda: trust.faithfulness.evaluate(classifier, split, [0, 1], layers=["conv"]),
+        "sanity, test": lambda: trust.sanity.sanity_check(classifier, split, right, layers=["conv"]),
+        "sanity, train": lambda: trust.sanity.sanity_check(classifier, right, split, layers=["conv"]),
+        "plant": lambda: trust.shortcut.plant(classifier, split, held_out=8),
+    }
+
+
+@pytest.mark.parametrize("name", list(asked_of(OWN, colored_images(3))))
+def test_a_split_of_smaller_images_or_other_classes_or_brightness_is_refused_by_all(name):
+    small = dataclasses.replace(colored_images(64, 8), fit="crop")
+    with pytest.raises(ClassifierError, match=r"are 8x8 px, .* 16 px, .* load the data with image_size=16, fit='crop'"):
+        asked_of(OWN, small)[name]()
+    others = dataclasses.replace(colored_images(64, 16, classes=("green", "red", "blue")), fit="crop")
+    with pytest.raises(ClassifierError, match=r"classes are green, red, blue and the classifier's red, green, blue"):
+        asked_of(OWN, others)[name]()
+    deep = dataclasses.replace(colored_images(64, 16), fit="crop", bits=12)
+    with pytest.raises(ClassifierError, match=r"scaled by 12 bits, and by 16 in"):
+        asked_of(dataclasses.replace(OWN, bits=16), deep)[name]()
+
+
+def test_find_refuses_a_split_of_other_classes():
+    classifier = dataclasses.replace(OWN, fit="squash")
+    planted = trust.shortcut.plant(classifier, colored_images(64, 16), held_out=8)
+    with pytest.raises(ClassifierError, match="its labels mean something else"):
+        trust.shortcut.find(planted, colored_images(64, 16, classes=("green", "red", "blue")), layers=["conv"], count=8)
+
+
+def test_images_made_square_in_another_way_are_told_of_where_their_pixels_differ():
+    split = colored_images(3, 16)
+    with pytest.warns(UserWarning, match=r"fit='squash' and .* by 'crop': .* image_size=16, fit='crop'"):
+        OWN.predict(dataclasses.replace(split, mean=(0.1, 0.2, 0.3)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        OWN.predict(split)  # the same mean and standard deviation: square images, which every fit leaves alone
+        OWN.predict(dataclasses.replace(colored_images(3, 32), fit="crop"))  # larger ones are made smaller
+        OWN.predict(OWN.predict(split))
+
+
+def test_photos_get_the_resolution_of_a_classifier_that_does_not_say_their_size():
+    def sizes(resolution: int) -> tuple[int, int]:
+        classifier = Classifier(tiny_network(), CLASSES, MEAN, STD, resolution)
+        return classifier.image_size, classifier.predict(np.zeros((300, 200, 3), np.uint8)).pictures.shape[1]
+
+    assert [sizes(px) for px in (8, 32, 128)] == [(32, 32), (32, 32), (128, 128)]
 
 
 def test_a_file_goes_into_a_folder_that_is_there(classifier, tmp_path):

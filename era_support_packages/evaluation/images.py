@@ -1,18 +1,88 @@
 """What a person may give as images: a split, predictions, arrays or files, brought to pixels of one size."""
 
 import os
+import warnings
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
-from era_support_packages.datasets.fitting import Fitting, fitted
-from era_support_packages.datasets.image_dataset import ImageDataset
+from era_support_packages.datasets.fitting import Fit, Fitting, fitted
+from era_support_packages.datasets.image_dataset import Channels, ImageDataset
 from era_support_packages.datasets.image_folder import decode_images
 from era_support_packages.datasets.streaming import Pixels, taken
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.system.paths import expanded
 
 Images = ImageDataset | Predictions | np.ndarray | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+class Prepared(Protocol):
+    """What a classifier knows of the images that it was trained on."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Their names, in the order of the logits."""
+
+    @property
+    def mean(self) -> Channels:
+        """Of the training pixels."""
+
+    @property
+    def std(self) -> Channels:
+        """Of the training pixels."""
+
+    @property
+    def image_size(self) -> int:
+        """Px of the square that they were brought to."""
+
+    @property
+    def fit(self) -> Fit:
+        """How they were brought to it."""
+
+    @property
+    def resolution(self) -> int:
+        """Px at which the network saw them last."""
+
+    @property
+    def bits(self) -> int | None:
+        """By which files of 16 bits were scaled."""
+
+
+def split_problem(images: Images, trained: Prepared) -> str:
+    """Why a split, or predictions of one, are no images for a classifier: "" where nothing shows it, or `images` are others.
+
+    Other classes give its labels another meaning. Images that were made smaller than those of training, or brighter, do not show
+    what it is used to. Where they were made square in another way, a warning says so: square ones are the same in every way.
+    """
+    if not isinstance(images, ImageDataset | Predictions):
+        return ""
+    if tuple(images.classes) != trained.classes:
+        theirs, ours = ", ".join(images.classes[:10]), ", ".join(trained.classes[:10])
+        different = f"the images' classes are {theirs} and the classifier's {ours}, so that its labels mean something else"
+        return f"{different}; give a split of the same classes, or its images alone (split.images)."
+    wanted = f"load the data with image_size={trained.image_size}, fit={trained.fit!r}, or give the files themselves"
+    least = min(trained.image_size, trained.resolution)
+    if images.images is not None and min(images.images.shape[1:3]) < least:
+        rows, columns = images.images.shape[1:3]
+        return (
+            f"the images are {columns}x{rows} px, and the classifier is used to {least} px, so that it would see them blurred; "
+            f"{wanted}."
+        )
+    if isinstance(images, Predictions):
+        return ""
+    if None not in (images.bits, trained.bits) and images.bits != trained.bits:
+        return (
+            f"files of 16 bits were scaled by {images.bits} bits, and by {trained.bits} in the classifier's training, so that it "
+            "would see them darker or brighter; give the files themselves."
+        )
+    if images.fit != trained.fit and (images.mean, images.std) != (trained.mean, trained.std):  # else they are the same pixels
+        warnings.warn(
+            f"The images were made square by fit={images.fit!r} and those of the classifier's training by {trained.fit!r}: where "
+            f"they are not square themselves, it sees them otherwise than it is used to; {wanted}.",
+            stacklevel=4,
+        )
+    return ""
 
 
 def pixels_and_labels(
