@@ -69,8 +69,8 @@ class Classifier:
     """the name by which `build_network` makes the network; None for one made elsewhere, which cannot be loaded by name"""
     bits: int | None = None
     """by which files of 16 bits were scaled in training (`ImageDataset.bits`), and are here; None where there were none"""
-    image_size: int = 0
-    """px of the square that photos are brought to, as in training, before they get `resolution`; 0: `resolution`, at least 32"""
+    image_size: int = None  # type: ignore[assignment]  # an int once the value is made
+    """px of the square that photos are brought to, as in training, before they get `resolution`; None: that, and at least 32"""
     fit: Fit = "squash"
     """how: "crop", "squash" or "pad" (`datasets.fitting.Fitting`)"""
 
@@ -80,10 +80,11 @@ class Classifier:
                 f"A {type(self.network).__name__} is no network; give the nn.Module itself, not its weights or its name."
             )
         for name in ("resolution", "image_size"):
-            if isinstance(px := getattr(self, name), np.integer):
-                object.__setattr__(self, name, int(px))
-        if self.image_size == 0 and isinstance(self.resolution, int):
-            object.__setattr__(self, "image_size", max(self.resolution, IMAGE_SIZE))
+            px: Any = getattr(self, name)
+            px = int(px) if isinstance(px, np.integer) else px
+            if px is None and name == "image_size" and isinstance(self.resolution, int):
+                px = max(self.resolution, IMAGE_SIZE)
+            object.__setattr__(self, name, px)
         if problems := classifier_file.value_problems(self):
             raise ClassifierError(" ".join(problems))
         object.__setattr__(self, "classes", tuple(self.classes))

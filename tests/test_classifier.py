@@ -392,12 +392,12 @@ def test_a_network_that_differs_in_what_has_no_weights_is_not_saved_under_the_na
 
 # ---- images that are not as in training --------------------------------------------------------------------------------
 
-OWN = Classifier(tiny_network().eval(), CLASSES, MEAN, STD, resolution=16, image_size=16, fit="crop")
+OWN = Classifier(tiny_network().eval(), CLASSES, MEAN, STD, resolution=40, image_size=40, fit="crop")
 
 
 def asked_of(classifier: Classifier, split: ImageDataset) -> dict[str, Callable[[], object]]:
     """All that a split is given to."""
-    right = dataclasses.replace(colored_images(64, 16), fit="crop")
+    right = dataclasses.replace(colored_images(64, 40), fit="crop")
     return {
         "predict": lambda: classifier.predict(split),
         "explain": lambda: classifier.explain(split, [0], layers=["conv"]),
@@ -412,32 +412,32 @@ def asked_of(classifier: Classifier, split: ImageDataset) -> dict[str, Callable[
 
 @pytest.mark.parametrize("name", list(asked_of(OWN, colored_images(3))))
 def test_a_split_of_smaller_images_or_other_classes_or_brightness_is_refused_by_all(name):
-    small = dataclasses.replace(colored_images(64, 8), fit="crop")
-    with pytest.raises(ClassifierError, match=r"are 8x8 px, .* 16 px, .* load the data with image_size=16, fit='crop'"):
+    small = dataclasses.replace(colored_images(64, 32), fit="crop")
+    with pytest.raises(ClassifierError, match=r"are 32x32 px, .* 40 px, .* load the data with image_size=40, fit='crop'"):
         asked_of(OWN, small)[name]()
-    others = dataclasses.replace(colored_images(64, 16, classes=("green", "red", "blue")), fit="crop")
+    others = dataclasses.replace(colored_images(64, 40, classes=("green", "red", "blue")), fit="crop")
     with pytest.raises(ClassifierError, match=r"classes are green, red, blue and the classifier's red, green, blue"):
         asked_of(OWN, others)[name]()
-    deep = dataclasses.replace(colored_images(64, 16), fit="crop", bits=12)
+    deep = dataclasses.replace(colored_images(64, 40), fit="crop", bits=12)
     with pytest.raises(ClassifierError, match=r"scaled by 12 bits, and by 16 in"):
         asked_of(dataclasses.replace(OWN, bits=16), deep)[name]()
 
 
 def test_find_refuses_a_split_of_other_classes():
     classifier = dataclasses.replace(OWN, fit="squash")
-    planted = trust.shortcut.plant(classifier, colored_images(64, 16), held_out=8)
+    planted = trust.shortcut.plant(classifier, colored_images(64, 40), held_out=8)
     with pytest.raises(ClassifierError, match="its labels mean something else"):
-        trust.shortcut.find(planted, colored_images(64, 16, classes=("green", "red", "blue")), layers=["conv"], count=8)
+        trust.shortcut.find(planted, colored_images(64, 40, classes=("green", "red", "blue")), layers=["conv"], count=8)
 
 
 def test_images_made_square_in_another_way_are_told_of_where_their_pixels_differ():
-    split = colored_images(3, 16)
-    with pytest.warns(UserWarning, match=r"fit='squash' and .* by 'crop': .* image_size=16, fit='crop'"):
+    split = colored_images(3, 40)
+    with pytest.warns(UserWarning, match=r"fit='squash' and .* by 'crop': .* image_size=40, fit='crop'"):
         OWN.predict(dataclasses.replace(split, mean=(0.1, 0.2, 0.3)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         OWN.predict(split)  # the same mean and standard deviation: square images, which every fit leaves alone
-        OWN.predict(dataclasses.replace(colored_images(3, 32), fit="crop"))  # larger ones are made smaller
+        OWN.predict(dataclasses.replace(colored_images(3, 64), fit="crop"))  # larger ones are made smaller
         OWN.predict(OWN.predict(split))
 
 

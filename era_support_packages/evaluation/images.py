@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from era_support_packages.datasets.fitting import Fit, Fitting, fitted
+from era_support_packages.datasets.fitting import IMAGE_SIZE, Fit, Fitting, fitted
 from era_support_packages.datasets.image_dataset import Channels, ImageDataset
 from era_support_packages.datasets.image_folder import decode_images
 from era_support_packages.datasets.streaming import Pixels, taken
@@ -63,7 +63,7 @@ def split_problem(images: Images, trained: Prepared) -> str:
         return f"{different}; give a split of the same classes, or its images alone (split.images)."
     wanted = f"load the data with image_size={trained.image_size}, fit={trained.fit!r}, or give the files themselves"
     least = min(trained.image_size, trained.resolution)
-    if images.images is not None and min(images.images.shape[1:3]) < least:
+    if images.images is not None and max(min(images.images.shape[1:3]), IMAGE_SIZE) < least:
         rows, columns = images.images.shape[1:3]
         return (
             f"the images are {columns}x{rows} px, and the classifier is used to {least} px, so that it would see them blurred; "
