@@ -16,7 +16,8 @@ from era_support_packages.datasets.loading import load as load_dataset
 from era_support_packages.datasets.normalization import images_at_once, normalize, unnormalize
 from era_support_packages.datasets.streaming import Pixels, in_parts
 from era_support_packages.evaluation.images import Images, pixels_and_labels, positions, split_problem
-from era_support_packages.evaluation.predictions import Predictions, logits_problem, predicted_logits
+from era_support_packages.evaluation.outputs import logits_problem, predicted_logits
+from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.gradcam.arguments import TARGETS, checked_batch_size, checked_words
 from era_support_packages.models import classifier_file
 from era_support_packages.models.catalog import MODELS, build_network, difference
@@ -248,8 +249,7 @@ class Classifier:
         Raises `FileNotFoundError` where there is no such file, and `ClassifierError` where it gives no classifier.
         """
         path = expanded(path)
-        is_folder = os.path.isdir(path)
-        file = path / "checkpoint.pt" if is_folder else path
+        file = path / "checkpoint.pt" if (is_folder := os.path.isdir(path)) else path
         if not os.path.isfile(file):
             kind = "has no checkpoint.pt: it is no run, or no epoch of it is complete yet" if is_folder else "is not there"
             raise FileNotFoundError(f"{path} {kind}; {_GIVE}")

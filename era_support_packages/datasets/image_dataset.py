@@ -11,6 +11,7 @@ from era_support_packages.datasets.fingerprint import DataFingerprint, Fingerpri
 from era_support_packages.datasets.fitting import IMAGE_SIZE, LARGEST, Fit
 from era_support_packages.datasets.statistics import Channels as Channels
 from era_support_packages.datasets.streaming import Pixels, StreamedImages, channel_statistics as channel_statistics, taken
+from era_support_packages.system.naming import class_names_problem
 
 SPLIT_SEED = 0
 
@@ -27,7 +28,7 @@ class ImageDataset:
     bits: by which image files of 16 bits were scaled, None where there were none; both splits carry the same.
     fit: how images of another size were brought to this one, as in `fitting.Fitting`; both splits carry the same.
     held_out: how many images `hold_out` took out of a training split; its fingerprint is still that of all that was read.
-    Raises ValueError where shapes, dtypes or label values do not fit.
+    Raises ValueError where shapes, dtypes or label values do not fit, or a class has no name of its own.
 
     >>> from era_support_packages import load
     >>> train, test = load("digits")
@@ -50,6 +51,8 @@ class ImageDataset:
     fit: Fit = "squash"
 
     def __post_init__(self) -> None:
+        if problem := class_names_problem(self.classes):
+            raise ValueError(problem)
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[-1] != 3:
             raise ValueError(f"images are {self.images.dtype} {self.images.shape}; they must be uint8 (N, H, W, 3).")
         if self.labels.dtype != np.int64 or self.labels.shape != self.images.shape[:1]:

@@ -174,6 +174,21 @@ def taken(images: Pixels, indices: Any) -> Pixels:
     return images.take(indices) if isinstance(images, StreamedImages) else images[indices]
 
 
+def known_to_differ(images: Pixels, others: Pixels) -> bool:
+    """Whether two splits surely hold other images: another number, other files, or other pixels of the same size.
+
+    Of pixels of another size nothing is known: the same photos may have been brought to both.
+    """
+    if images is others or len(images) != len(others):
+        return len(images) != len(others)
+    if isinstance(images, StreamedImages) and isinstance(others, StreamedImages):
+        return not np.array_equal(images.files.sha256[images.indices], others.files.sha256[others.indices])
+    if images.shape != others.shape:
+        return False
+    parts = zip(in_parts(images, AT_ONCE), in_parts(others, AT_ONCE), strict=True)
+    return not all(np.array_equal(part, other) for part, other in parts)
+
+
 def channel_statistics(images: Pixels) -> tuple[Channels, Channels]:
     """Mean and standard deviation of each channel over all pixels of uint8 (N, H, W, 3), on the scale [0, 1].
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from era_support_packages.datasets.streaming import known_to_differ
 from era_support_packages.evaluation.intervals import CONFIDENCE, Interval
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.evaluation.tables import Column, Readable, Table
@@ -25,7 +26,8 @@ class PairedComparison(Readable):
     >>> found.only_first, found.only_second, found.p_value
     (array([1, 2]), array([3]), 1.0)
 
-    Raises `ValueError` where the predictions are of different images, labels or classes.
+    Raises `ValueError` where the predictions are of different images, labels or classes, where there are none, or where logits
+    are not finite.
     """
 
     first: str
@@ -35,13 +37,19 @@ class PairedComparison(Readable):
 
     def __post_init__(self) -> None:
         a, b = self.of_first, self.of_second
-        if a.classes != b.classes or not np.array_equal(a.actual, b.actual):
+        other = a.classes != b.classes or not np.array_equal(a.actual, b.actual)
+        if other or (a.images is not None and b.images is not None and known_to_differ(a.images, b.images)):
             raise ValueError(
                 f"{self.first} and {self.second} were not tested on the same images, so that they cannot be compared image by "
                 "image; give runs on the same data."
             )
         if len(a) == 0:
             raise ValueError("There are no images to compare two networks on; at least one is needed.")
+        for name, said in ((self.first, a), (self.second, b)):
+            try:
+                said.check()
+            except ValueError as error:
+                raise ValueError(f"{name} cannot be compared. {error}") from None
 
     @property
     def _right(self) -> tuple[np.ndarray, np.ndarray]:

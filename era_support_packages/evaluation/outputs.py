@@ -1,15 +1,18 @@
 """What a network returns, read as logits (N, C): from tensors, tuples and dicts, one output, probabilities."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from math import log
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from era_support_packages.evaluation.running import run
+from era_support_packages.models.modes import evaluation_mode
+from era_support_packages.system.machine import autocast
 
 TOLERANCE = 1e-3
 """how far the probabilities of a row may be from adding up to one; further where the output's type rounds more"""
@@ -246,3 +249,31 @@ class _Operations(TorchDispatchMode):
 
 def _is_combining(name: str) -> bool:
     return name in _COMBINING or "avg_pool" in name
+
+
+def predicted_logits(
+    model: nn.Module, batches: Iterable[Tensor], device: torch.device, precision: str = "fp32", flip: bool = False
+) -> np.ndarray:
+    """The model's logits float32 (N, C) of batches of normalised images, in evaluation mode; `flip` as for `predict`.
+
+    What is read as logits is told in `LogitReader`: one output is two classes, of probabilities the logarithms are taken.
+    """
+    logits, read = [], LogitReader(model)
+    dtype = next((weights.dtype for weights in model.parameters() if weights.is_floating_point()), torch.float32)
+    with evaluation_mode(model), torch.inference_mode(), autocast(device, precision):
+        for batch in batches:
+            images = batch.to(dtype)
+            output = read(images).float()
+            if flip:
+                output = (output + read(images.flip(3)).float()) / 2
+            logits.append(output.cpu())
+    return torch.cat(logits).numpy()
+
+
+def logits_problem(logits: np.ndarray, classes: int) -> str:
+    """Why logits (N, C) say nothing of so many classes: "" where they do."""
+    if logits.shape[1] != classes:
+        return f"the network has {logits.shape[1]} outputs for {classes} class names; give one each."
+    if not np.isfinite(logits).all():
+        return "the network's logits are NaN or infinite, so nothing can be predicted; check its weights."
+    return ""

@@ -1,23 +1,27 @@
 """Predictions of a whole split, computed once; everything asked of them afterwards is arithmetic."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
 from scipy.special import log_softmax
-from torch import Tensor, nn
+from torch import nn
 
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.datasets.normalization import image_batches
 from era_support_packages.datasets.streaming import Pixels, taken
 from era_support_packages.evaluation.intervals import Interval, percent, share_interval
-from era_support_packages.evaluation.outputs import LogitReader
+from era_support_packages.evaluation.outputs import predicted_logits
+from era_support_packages.evaluation.prediction_checks import (
+    checked_classes,
+    checked_count,
+    checked_images,
+    checked_labels,
+    checked_logits,
+)
 from era_support_packages.evaluation.sharing import shared_logits
 from era_support_packages.evaluation.tables import Column, Readable, Table
-from era_support_packages.models.modes import evaluation_mode
-from era_support_packages.system.machine import autocast
 from era_support_packages.system.processes import ALONE, Processes
 
 
@@ -25,9 +29,11 @@ from era_support_packages.system.processes import ALONE, Processes
 class Predictions(Readable):
     """A network's predictions of the images of a split, in file order.
 
-    logits float32 (N, C); labels int64 (N,), or None where they are unknown; classes: C names.
+    logits float32 (N, C); labels int64 (N,), or None where they are unknown; classes: C names. Lists and tensors become arrays.
 
-    What needs the labels (`losses`, `correct`, `accuracy`, `wrong`, ...) raises `ValueError` where there are none.
+    Raises `ValueError` where shapes or types do not fit, labels lie outside of the classes, or a name is there twice. So does
+    what needs the labels (`losses`, `correct`, `accuracy`, `wrong`, ...) where there are none, whatever is asked of logits that
+    are not finite, and a share or a mean where there is no image.
 
     >>> import numpy as np
     >>> from era_support_packages import Predictions
@@ -49,6 +55,15 @@ class Predictions(Readable):
     classes: tuple[str, ...]
     images: Pixels | None = None
     """uint8 (N, H, W, 3): the images themselves, not normalised, which figures show; None where only numbers are wanted"""
+
+    def __post_init__(self) -> None:
+        classes = checked_classes(self.classes)
+        logits = checked_logits(self.logits, len(classes))
+        labels = None if self.labels is None else checked_labels(self.labels, len(logits), len(classes))
+        if self.images is not None:
+            checked_images(self.images, len(logits))
+        for name, value in (("classes", classes), ("logits", logits), ("labels", labels)):
+            object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -87,6 +102,7 @@ class Predictions(Readable):
 
     def reading(self) -> str:
         """One sentence: how many are right; where no labels are known, how often each class is predicted."""
+        self._check_any()
         if self.labels is not None:
             return f"{self.correct:,} of {len(self):,} images are classified correctly: {self.accuracy:.2f} %."
         if len(self) == 1:
@@ -103,19 +119,28 @@ class Predictions(Readable):
 
     def check(self) -> None:
         """Raise `ValueError` where there is nothing to analyse: no image, or logits that are not finite."""
+        self._check_any()
+        _ = self._finite
+
+    def _check_any(self) -> None:
         if len(self) == 0:
             raise ValueError("There are no predictions to analyse; at least one image is needed.")
-        unusable = int((~np.isfinite(self.logits)).any(axis=1).sum())
-        if unusable:
+
+    @cached_property
+    def _finite(self) -> np.ndarray:
+        """The logits, which are looked through once."""
+        if not np.isfinite(self.logits).all():
+            unusable = int((~np.isfinite(self.logits)).any(axis=1).sum())
             raise ValueError(
                 f"The logits of {unusable} of {len(self)} images are NaN or infinite, so the training diverged; "
                 "train again at a lower learning rate."
             )
+        return self.logits
 
     @cached_property
     def log_probabilities(self) -> np.ndarray:
         """Log-softmax of the logits, float64 (N, C)."""
-        return log_softmax(self.logits.astype(np.float64), axis=1)
+        return log_softmax(self._finite.astype(np.float64), axis=1)
 
     @cached_property
     def probabilities(self) -> np.ndarray:
@@ -125,7 +150,7 @@ class Predictions(Readable):
     @cached_property
     def predicted(self) -> np.ndarray:
         """The class with the highest logit, int64 (N,)."""
-        return self.logits.argmax(axis=1).astype(np.int64)
+        return self._finite.argmax(axis=1).astype(np.int64)
 
     @cached_property
     def confidences(self) -> np.ndarray:
@@ -140,6 +165,7 @@ class Predictions(Readable):
     @property
     def mean_loss(self) -> float:
         """The mean cross entropy over the images (not over batches)."""
+        self._check_any()
         return float(self.losses.mean())
 
     @property
@@ -150,6 +176,7 @@ class Predictions(Readable):
     @property
     def accuracy(self) -> float:
         """Percent of images classified correctly."""
+        self._check_any()
         return 100 * self.correct / len(self)
 
     def wrong(self, order: str = "loss") -> np.ndarray:
@@ -167,7 +194,7 @@ class Predictions(Readable):
 
         Raises `ValueError` where `count` is below 1.
         """
-        _check_count(count)
+        checked_count(count)
         return np.argsort(-self.losses, kind="stable")[:count]
 
     def hardest(self, count: int) -> np.ndarray:
@@ -175,7 +202,7 @@ class Predictions(Readable):
 
         Raises `ValueError` where `count` is below 1.
         """
-        _check_count(count)
+        checked_count(count)
         right = self.predicted == self.actual
         return np.lexsort((-self.losses, right))[:count]  # stable, as all orders here
 
@@ -227,11 +254,6 @@ class Predictions(Readable):
             return 100 * counts.diagonal() / counts.sum(axis=1)
 
 
-def _check_count(count: int) -> None:
-    if count < 1:
-        raise ValueError(f"count is {count}; ask for at least 1 image.")
-
-
 def predict(
     model: nn.Module,
     dataset: ImageDataset,
@@ -264,31 +286,3 @@ def predict(
     else:
         said = shared_logits(len(dataset), batch_size, processes, lambda own: logits(dataset.take(own)))
     return Predictions(said, dataset.labels, dataset.classes, dataset.images)
-
-
-def predicted_logits(
-    model: nn.Module, batches: Iterable[Tensor], device: torch.device, precision: str = "fp32", flip: bool = False
-) -> np.ndarray:
-    """The model's logits float32 (N, C) of batches of normalised images, in evaluation mode; `flip` as for `predict`.
-
-    What is read as logits is told in `outputs.LogitReader`: one output is two classes, of probabilities the logarithms are taken.
-    """
-    logits, read = [], LogitReader(model)
-    dtype = next((weights.dtype for weights in model.parameters() if weights.is_floating_point()), torch.float32)
-    with evaluation_mode(model), torch.inference_mode(), autocast(device, precision):
-        for batch in batches:
-            images = batch.to(dtype)
-            output = read(images).float()
-            if flip:
-                output = (output + read(images.flip(3)).float()) / 2
-            logits.append(output.cpu())
-    return torch.cat(logits).numpy()
-
-
-def logits_problem(logits: np.ndarray, classes: int) -> str:
-    """Why logits (N, C) say nothing of so many classes: "" where they do."""
-    if logits.shape[1] != classes:
-        return f"the network has {logits.shape[1]} outputs for {classes} class names; give one each."
-    if not np.isfinite(logits).all():
-        return "the network's logits are NaN or infinite, so nothing can be predicted; check its weights."
-    return ""

@@ -1,6 +1,5 @@
 """What a file keeps of a classifier beside the weights of its network, and how a file that lacks it is completed."""
 
-from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +10,7 @@ from era_support_packages.datasets.fitting import FITS, Fit
 from era_support_packages.datasets.image_dataset import Channels, ImageDataset
 from era_support_packages.datasets.normalization import STATISTICS, are_statistics
 from era_support_packages.models.catalog import MODELS, build_network, is_network
-from era_support_packages.system.naming import nearest_names
+from era_support_packages.system.naming import class_names_problem, nearest_names
 from era_support_packages.system.tensor_file import write_tensors
 
 FORMAT = 3  # of the files; count up when their contents change
@@ -80,23 +79,13 @@ def value_problems(values: Any) -> list[str]:
         problems.append(f"bits is {values.bits!r}; give one of {', '.join(map(str, BITS))}, or None.")
     if not are_statistics(values.mean, values.std):
         problems.append(f"mean is {values.mean} and std {values.std}; give three numbers each, {STATISTICS}.")
-    if sentence := _names_problem(values.classes):
+    if sentence := class_names_problem(values.classes):
         problems.append(sentence)
     if values.precision not in ("fp32", "bf16", "fp16"):
         problems.append(f"precision is {values.precision!r}; give 'fp32', 'bf16' or 'fp16'.")
     if values.model is not None and not is_network(values.model):
         problems.append(f"model is {values.model!r}, or None for a network made elsewhere: {nearest_names(values.model, MODELS)}")
     return problems
-
-
-def _names_problem(classes: object) -> str:
-    """Why these are no names of classes: "" where they are. The names of a set have no order, those of a text are letters."""
-    if not isinstance(classes, Iterable) or isinstance(classes, str | bytes | Set):
-        return f"classes are {classes!r}; give the names as a list, in the order of the logits."
-    names = tuple(classes)
-    if not names or not all(isinstance(name, str) and name.strip() for name in names):
-        return f"classes are {names}; give each class its name as text."
-    return f"classes are {names}; give each class a name of its own." if len(set(names)) != len(names) else ""
 
 
 def other_data(content: dict[str, Any], test: ImageDataset) -> str:

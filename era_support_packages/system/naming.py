@@ -1,7 +1,7 @@
-"""What was perhaps meant by a name that is not there."""
+"""Names: what was perhaps meant by one that is not there, and which can be those of classes."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 _MOST_LISTED = 50  # a palette has more names than anybody reads
 
@@ -23,3 +23,13 @@ def nearest_names(name: object, valid: Iterable[str]) -> str:
     if len(valid) > _MOST_LISTED:
         return f"the nearest are {', '.join(map(repr, nearest(name, valid, cutoff=0)))}."
     return f"choose one of {', '.join(map(repr, valid))}."
+
+
+def class_names_problem(classes: object) -> str:
+    """Why these are no names of classes: "" where they are. The names of a set have no order, those of a text are letters."""
+    if not isinstance(classes, Iterable) or isinstance(classes, str | bytes | Set):
+        return f"classes are {classes!r}; give the names as a list, in the order of the logits."
+    names = tuple(classes)
+    if not names or not all(isinstance(name, str) and name.strip() for name in names):
+        return f"classes are {names}; give each class its name as text."
+    return f"classes are {names}; give each class a name of its own." if len(set(names)) != len(names) else ""

@@ -202,12 +202,18 @@ def _train_epochs(
 
 
 def _scores(split: str, said: Predictions | None) -> dict[str, Any]:
-    """The values of a record that are those of one split, by name; None where it was not looked at."""
-    values = (
-        dict.fromkeys(Scores._fields)
-        if said is None
-        else dict(zip(Scores._fields, (said.mean_loss, said.accuracy, said.correct, len(said)), strict=True))
-    )
+    """The values of a record that are those of one split, by name; None where it was not looked at.
+
+    Raises `TrainingDivergedError` for logits that are not finite, also where weights and losses still are.
+    """
+    if said is None:
+        values = dict.fromkeys(Scores._fields)
+    else:
+        try:
+            said.check()
+        except ValueError as error:
+            raise TrainingDivergedError(str(error)) from None
+        values = dict(zip(Scores._fields, (said.mean_loss, said.accuracy, said.correct, len(said)), strict=True))
     return {f"{split}_{name}": value for name, value in values.items()}
 
 

@@ -58,6 +58,8 @@ def test_take_refuses_an_index_beyond_the_end() -> None:
         ("labels", np.zeros(4, np.int32), "labels are int32 (4,); they must be int64 (4,), one an image."),
         ("labels", np.array([0, 1, 2, 1]), "labels reach from 0 to 2; with 2 classes they must lie in 0 ... 1."),
         ("labels", np.array([0, -1, 0, 1]), "labels reach from -1 to 1; with 2 classes they must lie in 0 ... 1."),
+        ("classes", ("cat", "cat"), "classes are ('cat', 'cat'); give each class a name of its own."),
+        ("classes", "cd", "classes are 'cd'; give the names as a list, in the order of the logits."),
     ],
 )
 def test_what_does_not_fit_is_refused(field: str, value: np.ndarray, message: str) -> None:

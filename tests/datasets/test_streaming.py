@@ -12,7 +12,7 @@ from era_support_packages.datasets import folder_cache, scanning, sizing, stream
 from era_support_packages.datasets.image_dataset import DatasetError, ImageDataset, fingerprint_of
 from era_support_packages.datasets.loading import load
 from era_support_packages.datasets.normalization import image_batches
-from era_support_packages.datasets.streaming import ImageFiles, StreamedImages, in_parts, taken
+from era_support_packages.datasets.streaming import ImageFiles, StreamedImages, in_parts, known_to_differ, taken
 from era_support_packages.datasets.validation import hold_out
 
 pytestmark = pytest.mark.unhurried
@@ -58,6 +58,18 @@ def test_what_is_held_out_or_taken_has_the_same_statistics_and_fingerprint(photo
         some, same = (part[0].take(chosen) for part in (memory, stream))
         assert_same(some, same)
         assert fingerprint_of(some) == fingerprint_of(same)
+
+
+def test_other_images_are_told_from_the_same(photos):
+    (_, memory), (_, stream) = both(photos, image_size=32)
+    same, other = memory.images.copy(), memory.images[::-1]
+    for given in (memory.images, stream.images):
+        assert [known_to_differ(given, images) for images in (given, memory.images, same, other, other[1:])] == [False] * 3 + [
+            True
+        ] * 2
+    backwards = taken(stream.images, np.arange(len(stream))[::-1])
+    larger = load(photos, stream=True, image_size=48)[1].images
+    assert [known_to_differ(stream.images, images) for images in (backwards, larger, larger[:])] == [True, False, False]
 
 
 def test_what_is_taken_is_not_decoded(photos, monkeypatch):

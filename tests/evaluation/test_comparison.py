@@ -80,3 +80,18 @@ def test_other_images_are_not_compared(change):
     }[change]
     with pytest.raises(ValueError, match="at least one" if change == "none" else "same images"):
         PairedComparison("one", "two", other if change == "none" else one, other)
+
+
+def test_other_images_with_the_same_labels_are_not_compared():
+    labels, pixels = np.array([0, 1]), np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3)
+    said = Predictions(np.eye(2), labels, ("a", "b"), pixels)
+    assert PairedComparison("one", "two", said, Predictions(np.eye(2), labels, ["a", "b"], pixels.copy())).p_value == 1
+    with pytest.raises(ValueError, match="not tested on the same images"):
+        PairedComparison("one", "two", said, Predictions(np.eye(2), labels, ("a", "b"), pixels[::-1]))
+
+
+def test_logits_that_are_not_finite_are_not_compared():
+    labels = np.array([0, 1])
+    one, diverged = Predictions(np.eye(2), labels, ("a", "b")), Predictions(np.eye(2) * np.nan, labels, ("a", "b"))
+    with pytest.raises(ValueError, match=r"^two cannot be compared\. The logits of 2 of 2 images are NaN"):
+        PairedComparison("one", "two", one, diverged)

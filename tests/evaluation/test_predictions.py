@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -70,6 +71,7 @@ def test_loss_and_confusion_matrix_of_many_images(recwarn: pytest.WarningsRecord
     assert NOTHING.confusion_matrix().tolist() == [[0, 0, 0]] * 3
 
 
+METHODS = [Predictions.reading, Predictions.table, Predictions.confusion_matrix, Predictions.wrong]
 COMPUTE = [reliability, fit_temperature, temperature_scaling, calibrate, class_scores, most_confused, suspicious_labels]
 
 
@@ -180,6 +182,75 @@ def test_without_labels_it_says_what_each_image_is_taken_for() -> None:
     assert told.take(np.array([1])).reading() == "The image is taken for dog (75.0 %)."
     assert told.to_frame()["predicted"].tolist() == ["cat", "dog", "cat"]
     np.testing.assert_array_equal(told.rivals, [1, 0, 1])
+
+
+FOUR, OF_FOUR, NAMES = np.eye(3)[[0, 1, 2, 0]], np.array([0, 1, 2, 1]), ("a", "b", "c")
+PIXELS = np.zeros((4, 2, 2, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"labels": OF_FOUR[:, None]}, r"labels are int64 \(4, 1\); they must be whole numbers \(4,\), one an image"),
+        ({"labels": OF_FOUR[:1]}, r"labels are int64 \(1,\); they must be whole numbers \(4,\)"),
+        ({"labels": np.array(["a", "b", "c", "b"])}, r"labels are text \(4,\); .* the place of its class among the class names"),
+        ({"labels": OF_FOUR.astype(float)}, r"labels are float64 \(4,\)"),
+        ({"labels": OF_FOUR == 1}, r"labels are bool \(4,\)"),
+        ({"labels": [[0, 1], [2]]}, "labels are lists of unequal lengths"),
+        ({"labels": OF_FOUR + 1}, r"reach from 1 to 3; with 3 classes they must lie in 0 \.\.\. 2\. .* count the classes from 0"),
+        ({"labels": OF_FOUR - 1}, "reach from -1 to 1; .*Leave out images that have no label"),
+        ({"classes": ("a", "b")}, r"logits are float64 \(4, 3\) for 2 class names; they must be numbers \(N, 2\)"),
+        ({"classes": ("a", "a", "b")}, "a name of its own"),
+        ({"classes": "abc"}, "names as a list"),
+        ({"logits": FOUR[0]}, r"logits are float64 \(3,\)"),
+        ({"logits": FOUR.astype(str)}, r"logits are text \(4, 3\)"),
+        ({"logits": FOUR + 0j}, r"logits are complex128 \(4, 3\)"),
+        ({"images": PIXELS[:3]}, r"images are uint8 \(3, 2, 2, 3\); they must be uint8 \(4, H, W, 3\)"),
+        ({"images": PIXELS / 255}, "images are float64"),
+        ({"images": [*PIXELS]}, "images are a list; give uint8 pixels"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_when_it_is_put_together(changed: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Predictions(**{"logits": FOUR, "labels": OF_FOUR, "classes": NAMES, **changed})
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels"),
+    [
+        (FOUR.tolist(), OF_FOUR.tolist()),
+        (torch.tensor(FOUR, requires_grad=True), torch.tensor(OF_FOUR)),
+        (torch.tensor(FOUR, dtype=torch.bfloat16), torch.tensor(OF_FOUR, dtype=torch.int16)),
+        (FOUR.astype(np.int64), OF_FOUR.astype(np.uint8)),
+        (FOUR.astype(np.float16), OF_FOUR),
+    ],
+)
+def test_lists_tensors_and_whole_numbers_become_arrays(logits: object, labels: object) -> None:
+    told = Predictions(logits, labels, ["a", "b", "c"])
+    assert told.reading() == "3 of 4 images are classified correctly: 75.00 %."
+    assert (told.logits.dtype.kind, told.labels.dtype, told.classes) == ("f", np.int64, NAMES)
+    assert told.mean_loss == pytest.approx(math.log(2 + math.e) - 3 / 4, rel=1e-12)
+    np.testing.assert_array_equal(told.rivals, [1, 0, 0, 1])
+
+
+def test_arrays_of_the_right_types_are_not_copied() -> None:
+    told = Predictions(FOUR, OF_FOUR, NAMES, PIXELS)
+    assert (told.logits is FOUR, told.labels is OF_FOUR, told.images is PIXELS) == (True, True, True)
+
+
+ASKED = ("accuracy", "correct", "predicted", "probabilities", "losses", "mean_loss", "rivals", "confidences")
+
+
+@pytest.mark.parametrize("ask", [*(partial(lambda name, said: getattr(said, name), name) for name in ASKED), *METHODS])
+def test_nothing_is_said_of_logits_that_are_not_finite(ask: Callable[[Predictions], object]) -> None:
+    with pytest.raises(ValueError, match="The logits of 2 of 3 images are NaN or infinite"):
+        ask(predictions([[0, 1], [np.nan, 1], [0, np.inf]], [0, 1, 1]))
+
+
+@pytest.mark.parametrize("ask", [lambda said: said.accuracy, lambda said: said.mean_loss, Predictions.reading])
+def test_no_share_of_no_image(ask: Callable[[Predictions], object]) -> None:
+    with pytest.raises(ValueError, match="at least one image is needed"):
+        ask(NOTHING)
 
 
 class Recorder(nn.Module):

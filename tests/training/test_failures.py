@@ -84,6 +84,15 @@ def test_what_is_no_number_ends_the_run_and_its_state_is_not_kept(spoil: Spoil, 
 
 
 @pytest.mark.usefixtures("instant")
+def test_logits_of_the_test_that_are_no_numbers_end_the_run_where_loss_and_weights_are_fine() -> None:
+    network, kept = tiny_network(), []
+    network.register_forward_hook(lambda module, _, logits: logits if module.training else logits * math.nan)
+    with pytest.raises(TrainingDivergedError, match=r"^The logits of 6 of 6 images are NaN .* at a lower learning rate\.$"):
+        fit(network, TRAIN, TEST, plan(epochs=2, warmup=0.5), quiet, kept.append)
+    assert kept == []
+
+
+@pytest.mark.usefixtures("instant")
 @pytest.mark.parametrize(("seconds_a_look", "seen"), [(0.0, 6), (2.0, 3)])
 def test_the_loss_is_looked_at_when_the_bar_refreshes_and_at_the_end_of_an_epoch(
     seconds_a_look: float, seen: int, monkeypatch: pytest.MonkeyPatch
