@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from era_support_packages.evaluation.intervals import (
         Interval as Interval,
         mean_interval as mean_interval,
+        paired_share_interval as paired_share_interval,
         share_interval as share_interval,
     )
     from era_support_packages.evaluation.mistakes import (

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from era_support_packages.datasets.streaming import known_to_differ
-from era_support_packages.evaluation.intervals import CONFIDENCE, Interval
+from era_support_packages.evaluation.intervals import Interval, paired_share_interval
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.evaluation.tables import Column, Readable, Table
 
@@ -69,16 +69,8 @@ class PairedComparison(Readable):
 
     @property
     def difference(self) -> Interval:
-        """Accuracy of the second minus that of the first, as shares, with the 95 % interval of a mean of paired differences."""
-        from scipy.stats import norm  # here, because it is slow to import
-
-        first, second = self._right
-        paired = second.astype(np.float64) - first
-        mean = float(paired.mean())
-        if len(paired) < 2:
-            return Interval(mean, -1.0, 1.0)
-        reach = norm.ppf((1 + CONFIDENCE) / 2) * paired.std(ddof=1) / np.sqrt(len(paired))
-        return Interval(mean, float(mean - reach), float(mean + reach))
+        """Accuracy of the second minus that of the first, as shares, with the 95 % interval of `paired_share_interval`."""
+        return paired_share_interval(*self._right)
 
     @property
     def p_value(self) -> float:
@@ -108,13 +100,10 @@ class PairedComparison(Readable):
         return f"{said} That is more than chance; other seeds may still part as far, so train more than one of each."
 
     def _by_chance(self) -> str:
-        """Why nothing can be said, also where the interval looks as if it could: it is a normal approximation, p is exact."""
+        """Why nothing can be said, also where the interval looks as if it could: it is an approximation, p is exact."""
         apart = len(self.only_first) + len(self.only_second)
         if apart == 0:
-            return (
-                "Both get the same images right, so that nothing tells them apart. The interval is an approximation, which has "
-                "no width here; other images may still part them."
-            )
+            return "Both get the same images right, so that nothing tells them apart; other images may still part them."
         if self.difference.low <= 0 <= self.difference.high:
             return "They cannot be told apart from chance."
         return (

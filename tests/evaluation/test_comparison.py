@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.weightstats import DescrStatsW
 
 from era_support_packages import Predictions
-from era_support_packages.evaluation import PairedComparison
+from era_support_packages.evaluation import PairedComparison, paired_share_interval
 
 
 def paired(first_right, second_right):
@@ -17,14 +16,13 @@ def paired(first_right, second_right):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_exact_test_and_the_interval_are_those_of_statsmodels(seed):
+def test_the_exact_test_is_that_of_statsmodels_and_the_interval_that_of_paired_shares(seed):
     generator = np.random.default_rng(seed)
     first, second = generator.random((2, 200)) < [[0.8], [0.7]]
     found = paired(first, second)
     table = [[(first & second).sum(), (first & ~second).sum()], [(~first & second).sum(), (~first & ~second).sum()]]
     assert found.p_value == pytest.approx(mcnemar(table, exact=True).pvalue, abs=1e-12)
-    low, high = DescrStatsW(second.astype(float) - first).zconfint_mean()
-    assert (found.difference.low, found.difference.high) == pytest.approx((low, high), abs=1e-12)
+    assert found.difference == paired_share_interval(first, second)
     assert found.difference.estimate == pytest.approx(second.mean() - first.mean(), abs=1e-12)
     assert [row[1:] for row in found.table().rows] == [(table[0][0], table[1][0]), (table[0][1], table[1][1])]
 
@@ -32,9 +30,16 @@ def test_the_exact_test_and_the_interval_are_those_of_statsmodels(seed):
 def test_networks_that_agree_everywhere_part_by_chance_alone():
     right = np.array([True, False, True])
     found = paired(right, right)
-    assert (found.p_value, found.difference.estimate, found.difference.low, found.difference.high) == (1.0, 0, 0, 0)
-    assert "[+0.00, +0.00], p = 1. Both get the same images right" in found.reading()
-    assert "an approximation, which has no width here" in found.reading()
+    assert (found.p_value, found.difference.estimate) == (1.0, 0)
+    assert found.difference.low < -0.3
+    assert found.difference.high > 0.3
+    assert "p = 1. Both get the same images right, so that nothing tells them apart; other images may" in found.reading()
+
+
+def test_where_all_images_differ_the_interval_still_has_a_width():
+    found = paired(np.zeros(30, bool), np.ones(30, bool)).difference
+    assert (found.estimate, found.high) == (1, 1)
+    assert found.low == pytest.approx(0.8395, abs=1e-4)  # 1 - sqrt(2) z^2 / (30 + z^2)
 
 
 @pytest.mark.parametrize(
@@ -43,12 +48,12 @@ def test_networks_that_agree_everywhere_part_by_chance_alone():
         (
             0,
             5,
-            "+1.39 points [+0.18, +2.60], p = 0.062. They cannot be told apart from chance.",
+            "+1.39 points [+0.07, +3.21], p = 0.062. They cannot be told apart from chance.",
             "for the 5 images that only one",
         ),
-        (5, 0, "-1.39 points [-2.60, -0.18], p = 0.062. They cannot be told apart from chance.", "believe p"),
-        (2, 4, "+0.56 points [-0.78, +1.89], p = 0.69. They cannot be told apart from chance.", ""),
-        (0, 6, "+1.67 points [+0.34, +2.99], p = 0.031. That is more than chance;", ""),
+        (5, 0, "-1.39 points [-3.21, -0.07], p = 0.062. They cannot be told apart from chance.", "believe p"),
+        (2, 4, "+0.56 points [-1.05, +2.32], p = 0.69. They cannot be told apart from chance.", ""),
+        (0, 6, "+1.67 points [+0.28, +3.59], p = 0.031. That is more than chance;", ""),
     ],
 )
 def test_interval_and_p_never_contradict_each_other_without_a_word(only_first, only_second, points, said):

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import ArrayLike
 from scipy.stats import norm, t
 
-from era_support_packages.evaluation.intervals import Interval, mean_interval, percent, share_interval
+from era_support_packages.evaluation.intervals import Interval, mean_interval, paired_share_interval, percent, share_interval
 
 Z = 1.959963984540054  # between -z and z lie 95 % of the normal distribution
 
@@ -116,7 +116,74 @@ def test_the_value_that_wilsons_method_is_published_with() -> None:
     assert (round(found.low, 4), round(found.high, 4)) == (0.2553, 0.3662)
 
 
-@pytest.mark.parametrize(("hits", "trials"), [(0, 0), (3, 2), (-1, 5), (0, -1)])
+@pytest.mark.parametrize(("hits", "trials"), [(0, 0), (3, 2), (-1, 5), (0, -1), (2.7, 10), (2, 10.5)])
 def test_impossible_counts_get_one_sentence(hits: int, trials: int) -> None:
     with pytest.raises(ValueError, match=rf"^{hits} hits in {trials} trials: there must be at least one trial, and no more hits"):
         share_interval(hits, trials)
+
+
+def pairs(both: int, only_first: int, only_second: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
+    counts = (both, only_first, only_second, neither)
+    return np.repeat([True, True, False, False], counts), np.repeat([True, False, True, False], counts)
+
+
+@pytest.mark.parametrize(
+    ("counts", "change", "low", "high"),
+    [
+        ((36, 12, 2, 0), -0.2, -0.3404, -0.0569),  # Newcombe 1998, table II, method 10; here as second less first
+        # Fagerland, Lydersen and Laake 2017, "Statistical Analysis of Contingency Tables", tables 8.7 and 8.8
+        ((1, 1, 7, 12), 0.2857, 0.0256, 0.5069),
+        ((59, 6, 16, 80), 0.0621, 0.0046, 0.1186),
+    ],
+)
+def test_the_values_that_newcombes_method_is_published_with(counts, change, low, high) -> None:
+    found = paired_share_interval(*pairs(*counts))
+    assert (round(found.estimate, 4), round(found.low, 4), round(found.high, 4)) == (change, low, high)
+
+
+def test_shares_that_do_not_change_have_an_interval_with_a_width() -> None:
+    # None of 40 images is wrong before or after: Wilson leaves z^2 / (40 + z^2) to each, and there is no correlation to find.
+    found, one = paired_share_interval(*pairs(40, 0, 0, 0)), Z**2 / (40 + Z**2)
+    assert (found.estimate, found.low, found.high) == (0, pytest.approx(-one), pytest.approx(one))
+    # All of 30 change: one share goes from 0 to 1, so that only the lower end has room, by the root of two squares.
+    found, one = paired_share_interval(*pairs(0, 0, 30, 0)), Z**2 / (30 + Z**2)
+    assert (found.estimate, found.low, found.high) == (1, pytest.approx(1 - math.sqrt(2) * one), 1)
+
+
+def test_the_paired_interval_turns_round_with_its_samples_and_widens_with_the_comparisons() -> None:
+    first, second = pairs(50, 9, 3, 8)
+    found, back = paired_share_interval(first, second), paired_share_interval(second, first)
+    assert (found.low, found.high) == (pytest.approx(-back.high), pytest.approx(-back.low))
+    wide = paired_share_interval(first, second, comparisons=9)
+    assert wide.low < found.low < found.high < wide.high
+
+
+@pytest.mark.parametrize(("images", "lost", "won"), [(300, 0.005, 0), (300, 0.01, 0.005), (40, 0.01, 0), (100, 0.1, 0.02)])
+def test_the_paired_interval_holds_a_small_change_as_often_as_it_says(images: int, lost: float, won: float) -> None:
+    """Of 300 images of which half a percent is lost, the bootstrap of the differences holds the change in 79 %."""
+    generator, held = np.random.default_rng(0), []
+    for _ in range(1000):
+        drawn, right = generator.random(images), generator.random(images) < 0.9
+        first = np.where(drawn < lost, True, np.where(drawn < lost + won, False, right))
+        second = np.where(drawn < lost, False, np.where(drawn < lost + won, True, right))
+        found = paired_share_interval(first, second)
+        assert found.low < found.high
+        held.append(not found.excludes(won - lost))
+    assert np.mean(held) >= 0.94
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "comparisons", "message"),
+    [
+        ([], [], 1, "at least one value"),
+        ([True], [True, False], 1, "bool (1,) and bool (2,)"),
+        ([[True]], [[True]], 1, "of the same shape (N,)"),
+        ([1, 0], [0, 1], 1, "truth values"),
+        ([True], [True], 0, "comparisons must be at least 1, not 0"),
+    ],
+)
+def test_what_is_no_pair_of_samples_gets_one_sentence(first, second, comparisons: int, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        paired_share_interval(
+            np.array(first, dtype=None if first else bool), np.array(second, dtype=None if second else bool), comparisons
+        )

@@ -166,6 +166,17 @@ def test_the_tables_of_scores_and_of_differences() -> None:
     assert table.caption.endswith("; constant: maps that mark nothing.")
 
 
+def test_shares_of_images_are_compared_as_such_and_not_by_a_bootstrap() -> None:
+    """Confidence that rises in all 20 images, against none: Newcombe's interval ends at 1 - sqrt(2) z^2 / (20 + z^2)."""
+    values = {metric: np.ones(20) for metric in METRICS}, {metric: np.zeros(20) for metric in METRICS}
+    better, worse = (dataclasses.replace(gradcam(), scores=scores) for scores in values)
+    result = result_of(better)
+    found, none = (result.advantage(better, other, "confidence_increase") for other in (worse, better))
+    assert (found.estimate, found.low, found.high) == (1, pytest.approx(0.7721, abs=1e-4), 1)
+    assert (none.estimate, none.low, none.high) == (0, pytest.approx(-0.1611, abs=1e-4), pytest.approx(0.1611, abs=1e-4))
+    assert "95 % intervals after Newcombe" in result.comparison_table("confidence_increase").caption
+
+
 @pytest.mark.parametrize("ask", [Faithfulness.comparison_table, Faithfulness.reading])
 def test_an_unknown_metric_is_refused(ask) -> None:
     with pytest.raises(ValueError, match=rf"^metric is 'ROAD'; choose one of {', '.join(METRICS)}\.$"):

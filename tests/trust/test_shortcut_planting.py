@@ -58,6 +58,13 @@ def planted(network: nn.Sequential) -> PlantedNetwork:
     return plant_in(network, target_class=1, steps=400, held_out=200)
 
 
+def test_where_no_image_changes_the_change_is_not_known_to_a_hundredth(network: nn.Sequential) -> None:
+    change = plant_in(network, steps=1, held_out=40, rate=1e-9).accuracy_change
+    assert change.estimate == 0
+    assert change.low < -0.02
+    assert change.high > 0.02
+
+
 def test_the_mark_decides_afterwards_and_little_is_lost(planted: PlantedNetwork) -> None:
     assert planted.planted
     assert planted.to_class.estimate >= 0.95

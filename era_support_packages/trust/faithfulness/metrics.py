@@ -9,6 +9,8 @@ class Metric:
 
     label: str
     higher_is_better: bool
+    yes_or_no: bool = False
+    """whether it is 0 or 1 for each image, so that its mean is a share"""
 
 
 # The last three depend on how much of the image a map lets through, so that a map that is large everywhere does well: they
@@ -18,7 +20,7 @@ METRICS: dict[str, Metric] = {
     "deletion": Metric("deletion area", False),
     "insertion": Metric("insertion area", True),
     "confidence_drop": Metric("confidence drop", False),
-    "confidence_increase": Metric("confidence increase", True),
+    "confidence_increase": Metric("confidence increase", True, yes_or_no=True),
     "average_drop": Metric("average drop", False),
 }
 

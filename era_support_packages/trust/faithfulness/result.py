@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from era_support_packages.evaluation.intervals import CONFIDENCE, Interval, mean_interval
+from era_support_packages.evaluation.intervals import CONFIDENCE, Interval, mean_interval, paired_share_interval
 from era_support_packages.evaluation.tables import Column, Readable, Table
 from era_support_packages.gradcam import methods as cam
 from era_support_packages.trust.faithfulness.metrics import METRICS, RANKING_METRICS, check_metric
@@ -99,12 +99,16 @@ class Faithfulness(Readable):
     def advantage(self, scores: MapScores, other: MapScores, metric: str, comparisons: int = 1) -> Interval:
         """The mean by which `scores` is better than `other`, paired by image, with its interval from `mean_interval`.
 
-        Positive is better, whatever the metric; the unit is that of the metric. `comparisons`: of how many intervals this is one.
+        Of a metric that is yes or no for each image the interval is that of `paired_share_interval`. Positive is better, whatever
+        the metric; the unit is that of the metric. `comparisons`: of how many intervals this is one.
         """
         check_metric(metric)
-        difference = scores.scores[metric] - other.scores[metric]
-        better = difference if METRICS[metric].higher_is_better else -difference
-        return mean_interval(better, comparisons, seed=self.seed)
+        one, two = other.scores[metric], scores.scores[metric]
+        if not METRICS[metric].higher_is_better:
+            one, two = two, one
+        if METRICS[metric].yes_or_no:
+            return paired_share_interval(one > 0, two > 0, comparisons)
+        return mean_interval(two - one, comparisons, seed=self.seed)
 
     def over_baselines(self, scores: MapScores, metric: str) -> dict[str, Interval]:
         """The advantage over each baseline by its name, corrected for all comparisons of a method's maps with a baseline."""
@@ -140,12 +144,13 @@ class Faithfulness(Readable):
         """
         check_metric(metric)
         columns = (Column("map"), *(Column(f"over {baseline}", "+.3f", unless=0) for baseline in BASELINES))
+        kind = "intervals after Newcombe" if METRICS[metric].yes_or_no else "bootstrap intervals"
         rows = tuple((row.label, *self.over_baselines(row, metric).values()) for row in self.methods)
         return Table(
             columns,
             rows,
             f"Advantage in {METRICS[metric].label}, paired over {len(self)} images, positive is better; "
-            f"{100 * CONFIDENCE:.0f} % bootstrap intervals, corrected for {len(self.methods) * len(BASELINES)} comparisons; "
+            f"{100 * CONFIDENCE:.0f} % {kind}, corrected for {len(self.methods) * len(BASELINES)} comparisons; "
             "* where zero is excluded.",
         )
 

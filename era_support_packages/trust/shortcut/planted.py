@@ -42,7 +42,7 @@ class PlantedNetwork(Readable):
     accuracy_before: Interval
     """the same of the original"""
     accuracy_change: Interval
-    """the paired difference of the two, in [-1, 1]"""
+    """the paired difference of the two, in [-1, 1], as `paired_share_interval` gives it"""
     marked_images: int
     clean_images: int
     steps: int

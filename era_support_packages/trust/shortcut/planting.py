@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from era_support_packages.classifier import Classifier
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.datasets.normalization import images_at_once
-from era_support_packages.evaluation.intervals import Interval, mean_interval, share_interval
+from era_support_packages.evaluation.intervals import Interval, paired_share_interval, share_interval
 from era_support_packages.evaluation.outputs import LogitReader
 from era_support_packages.models.copies import detached_copy
 from era_support_packages.models.modes import evaluation_mode
@@ -103,7 +103,7 @@ def plant(
             due = number == steps or (number >= MANY * steps and number % CHECK_EVERY == 0)
             if due and ((to_class := judge.to_class(network)).estimate >= ENOUGH or number == steps):
                 right = judge.right(network)
-                change = mean_interval(right.astype(float) - right_before)
+                change = paired_share_interval(right_before, right)
                 if change.estimate > -BEARABLE / 100:
                     break
     network.zero_grad(set_to_none=True)
