@@ -17,9 +17,17 @@ from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
 from era_support_packages.datasets import tiff
+from era_support_packages.datasets.orientation import (
+    UNTURNED,
+    left_alone,
+    noted_in_xmp,
+    noted_orientation,
+    says_how_to_turn,
+    turned,
+)
+from era_support_packages.datasets.signatures import foreign_format, is_avif, is_heic
 
 BITS = (8, 10, 12, 14, 16)
-HEIC_HINT = "HEIC (`pip install pillow-heif` reads it)"
 # A file of such a name that no decoder recognizes was an image once. What is read is asked of the decoders, not of this list.
 IMAGE_ENDINGS = (
     *(".apng", ".avif", ".bmp", ".cur", ".dds", ".dib", ".gif", ".heic", ".heif", ".hif", ".icns", ".ico", ".j2k", ".jfif"),
@@ -87,7 +95,7 @@ def recognized(file: str) -> bool:
     except Exception:  # the decoders raise all kinds of errors for bytes that are no image
         with open(file, "rb") as stream:
             start = stream.read(64)
-        return _is_heic(start) or _foreign_format(start) is not None  # Pillow knows HEIC only once its package is asked for
+        return is_heic(start) or foreign_format(start) is not None  # Pillow knows HEIC only once its package is asked for
 
 
 def _is_utf8(name: str) -> bool:
@@ -115,18 +123,25 @@ def decode(data: bytes, jpeg_warnings: Callable[[], str] | None = None) -> Pictu
         warnings.simplefilter("ignore")  # of Pillow, on metadata
         header = _opened(data)
         pictures = _picture_count(header)
+        noted = noted_orientation(data, header)
         if header is not None and _is_deep(header, chunks):
-            return _decode_deep(data, header, chunks, pictures)
+            return _decode_deep(data, header, chunks, pictures, noted)
         if header is not None and (_has_alpha(header) or (pictures > 1 and header.format != "TIFF")):
+            return Picture(_decode_with_pillow(header), pictures=pictures)
+        if header is not None and noted != 1 and is_avif(data):  # which OpenCV does not turn
             return Picture(_decode_with_pillow(header), pictures=pictures)
         if header is not None and header.format == "TIFF":
             _decode_with_pillow(header)  # OpenCV passes over what is missing
-        image = _imdecode(data, cv2.IMREAD_COLOR | (0 if _is_avif(data) else cv2.IMREAD_ANYDEPTH))
+        depth = 0 if is_avif(data) else cv2.IMREAD_ANYDEPTH
+        image = _imdecode(data, cv2.IMREAD_COLOR | depth | left_alone(header))
         if image is None and header is not None:
             return Picture(_decode_with_pillow(header), pictures=pictures)
     if image is None:
-        foreign = _foreign_format(data)
+        foreign = foreign_format(data)
         raise UndecodableError(foreign or "it cannot be decoded", damaged=foreign is None)
+    if header is None and is_avif(data) and says_how_to_turn(data):
+        raise UndecodableError("it is an AVIF that is to be turned", remedy="install a newer Pillow, which turns it")
+    image = turned(image, noted)
     if image.dtype == np.uint16:
         return _deep_picture(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), None, pictures)
     if image.dtype != np.uint8:
@@ -141,14 +156,15 @@ def _decode_jpeg(data: bytes, jpeg_warnings: Callable[[], str] | None) -> Pictur
     if data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda"):
         raise UndecodableError("it is cut short")
     jpeg_warnings()
-    image = _imdecode(data, cv2.IMREAD_COLOR)
+    noted = noted_in_xmp(data)
+    image = _imdecode(data, cv2.IMREAD_COLOR | (0 if noted == 1 else UNTURNED))
     said = jpeg_warnings()
     if image is None:
         raise UndecodableError("it cannot be decoded")
     for line in said.splitlines():
         if line.startswith(("Corrupt JPEG data", "Premature end of JPEG")):
             raise UndecodableError(f"libjpeg: {line.strip()}")
-    return Picture(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+    return Picture(cv2.cvtColor(turned(image, noted), cv2.COLOR_BGR2RGB))
 
 
 def _imdecode(data: bytes, flags: int) -> np.ndarray | None:
@@ -169,13 +185,13 @@ def _is_deep(header: Image.Image, chunks: dict[bytes, bytes]) -> bool:
     return max(header.tag_v2.get(258, (1,))) > 8  # BitsPerSample
 
 
-def _decode_deep(data: bytes, header: Image.Image, chunks: dict[bytes, bytes], pictures: int) -> Picture:
-    image = _imdecode(data, cv2.IMREAD_UNCHANGED)
+def _decode_deep(data: bytes, header: Image.Image, chunks: dict[bytes, bytes], pictures: int, noted: int) -> Picture:
+    image = _imdecode(data, cv2.IMREAD_UNCHANGED)  # as stored, but for a TIFF
     if image is None:
         raise UndecodableError("it cannot be decoded")
     if image.dtype != np.uint16:
         raise UndecodableError(f"it holds {image.dtype} values", remedy=tiff.EIGHT_OR_SIXTEEN)
-    image = image if image.ndim == 3 else image[..., None]
+    image = turned(image if image.ndim == 3 else image[..., None], noted)
     opacity = None
     if image.shape[2] == 4:
         image, last = image[..., :3], image[..., 3]
@@ -213,7 +229,7 @@ def _opened(data: bytes) -> Image.Image | None:
 
     Raises `UndecodableError` for more pixels than Pillow opens: OpenCV alone would leave out its transparency without a word.
     """
-    if _is_heic(data) and importlib.util.find_spec("pillow_heif") is not None:
+    if is_heic(data) and importlib.util.find_spec("pillow_heif") is not None:
         from pillow_heif import register_heif_opener
 
         register_heif_opener()
@@ -255,7 +271,7 @@ def _decode_with_pillow(header: Image.Image) -> np.ndarray:
         raise UndecodableError("it cannot be decoded") from None
 
 
-# ---- formats ---------------------------------------------------------------------------------------------------------
+# ---- PNG -------------------------------------------------------------------------------------------------------------
 
 
 def _png_chunks(data: bytes) -> dict[bytes, bytes]:
@@ -277,21 +293,3 @@ def _png_chunks(data: bytes) -> dict[bytes, bytes]:
             chunks[name] = data[place + 8 : end]
         place = end + 4
     raise UndecodableError("it is cut short")
-
-
-def _is_heic(data: bytes) -> bool:
-    return data[4:8] == b"ftyp" and not _is_avif(data) and data[8:12] in (b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")
-
-
-def _is_avif(data: bytes) -> bool:
-    return data[4:8] == b"ftyp" and any(brand in data[8:64] for brand in (b"avif", b"avis"))
-
-
-def _foreign_format(data: bytes) -> str | None:
-    """The name of a format that is known by its first bytes, but not read by any decoder that is installed here."""
-    if _is_heic(data):
-        return None if importlib.util.find_spec("pillow_heif") else HEIC_HINT
-    if _is_avif(data):
-        return None if "AVIF" in Image.registered_extensions().values() else "AVIF (a newer Pillow reads it)"
-    signatures = {b"\xff\x0a": "JPEG XL", b"\x00\x00\x00\x0cJXL ": "JPEG XL", b"qoif": "QOI", b"8BPS": "PSD"}
-    return next((name for start, name in signatures.items() if data.startswith(start)), None)

@@ -17,7 +17,7 @@ from era_support_packages.datasets.decoding import BITS
 from era_support_packages.datasets.fitting import Fitting
 from era_support_packages.datasets.scanning import ScannedFile, scan
 
-CACHE_FORMAT = 3  # count up when the same files would be read otherwise
+CACHE_FORMAT = 4  # count up when the same files would be read otherwise
 KEEP_EVERY = 60  # seconds, while files are read
 _WITHOUT_A_NAME = Fitting()  # of the caches of before sizes could be chosen
 
