@@ -15,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from era_support_packages.datasets.decoding import BITS, depth_of, smallest_bits, to_8_bits
+from era_support_packages.datasets.file_copies import copy_warnings
 from era_support_packages.datasets.fingerprint import Fingerprint
 from era_support_packages.datasets.fitting import IMAGE_SIZE, Fit, Fitting
 from era_support_packages.datasets.folder_cache import FolderScan, cache_file, scan_folder
@@ -53,7 +54,8 @@ def load_image_folder(
     Gray images become RGB, transparency is composed on white, the orientation that a camera noted is applied, and of an
     animation or several pages the first picture is taken. Files with 16 bits are scaled by the smallest of 8, 10, 12, 14 and 16
     bits that holds the largest value among the training files. Printed lines say how images of another size were resized, and
-    what is not used, with its number and the reason.
+    what is not used, with its number and the reason; and they warn of files that are, byte for byte, in both splits or in two
+    classes.
 
     Raises FileNotFoundError (no images, one of train/ and test/ missing), ValueError (fewer than two classes, a class in test/
     that train/ lacks, too few images to split, another fit), DatasetError (damaged images, all of them named; more than fit
@@ -99,9 +101,9 @@ def load_image_folder(
         train, test = slice(0, train_size), slice(train_size, None)
     bits, notes = _bits(found, train)
     images: Pixels = _streamed(found, used, fitting, bits) if held.streamed else _pixels(found, bits)
-    for note in _notes(listing, used, found, notes, fitting):
-        print(textwrap.fill(f"{folder.name}: {note}", 120, break_long_words=False, break_on_hyphens=False))
     names, hashes = [file.relative for file in used], [row.tobytes() for row in found.sha256[found.fine]]
+    for note in (*_notes(listing, used, found, notes, fitting), *copy_warnings(names, labels, hashes, test)):
+        print(textwrap.fill(f"{folder.name}: {note}", 120, break_long_words=False, break_on_hyphens=False))
     fingerprints = [
         Fingerprint.of_files(classes, _taken(names, part), labels[part], _taken(hashes, part)) for part in (train, test)
     ]

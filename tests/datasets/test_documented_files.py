@@ -53,6 +53,8 @@ def in_splits(*names: str) -> Change:
         for label in "ab":
             for name in names:
                 shutil.copytree(folder / label, folder / name / label)
+                for file in (folder / name / label).iterdir():
+                    file.write_bytes(file.read_bytes() + name.encode())  # behind the picture, so that no file is a copy
             shutil.rmtree(folder / label)
 
     return change

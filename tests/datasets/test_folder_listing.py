@@ -88,7 +88,8 @@ def test_names_of_classes(name: str, image_folder: Callable[..., Path]) -> None:
 def test_names_of_splits(
     splits: list[str], said: str, image_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    reds = {f"{split}/{label}": range(3 if split == splits[0] else 1) for split in splits for label in "ab"}
+    sizes = {f"{split}/{label}": 3 if split == splits[0] else 1 for split in splits for label in "ab"}
+    reds = {name: range(10 * place, 10 * place + size) for place, (name, size) in enumerate(sizes.items())}
     assert [len(part) for part in load_image_folder(image_folder(reds, "set"))] == [6, 2]
     assert capsys.readouterr().out == said
 

@@ -81,6 +81,32 @@ def test_class_folders_alone_are_split_in_proportion_and_always_alike(image_fold
     assert values(load_image_folder(folder, "another cache")[1].images) == values(test.images)
 
 
+def test_files_that_are_both_trained_and_tested_on_or_lie_in_two_classes_are_told_of(
+    image_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    reds = {"train/cat": [10, 11, 12], "train/dog": [20, 21, 10], "test/cat": [12, 13], "test/dog": [20, 22, 21]}
+    train, test = load_image_folder(image_folder(reds, "pets", "png"))
+    assert (len(train), len(test)) == (6, 5)
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert "pets: Warning: 3 of 5 test images are, byte for byte, also trained on (test/cat/12.png is train/cat/12.png" in said
+    assert "keep each in one split only." in said
+    assert "pets: Warning: 1 picture lies, byte for byte, in more than one class (train/cat/10.png is train/dog/10.png)" in said
+
+
+def test_copies_in_one_class_of_one_split_and_different_files_are_not_warned_of(pets: Path, capsys) -> None:
+    save(pets / "train" / "cat" / "again.png", np.asarray(Image.open(pets / "train" / "cat" / "10.png")))
+    load_image_folder(pets)
+    assert "Warning" not in capsys.readouterr().out
+
+
+def test_copies_that_the_split_shares_out_are_told_of_too(image_folder: Callable[..., Path], capsys) -> None:
+    folder = image_folder({"a": range(10), "b": range(100, 110)}, "pets", "png")
+    for number in range(10):
+        save(folder / "a" / f"copy{number}.png", np.asarray(Image.open(folder / "a" / f"{number}.png")))
+    load_image_folder(folder)
+    assert "of 6 test images are, byte for byte, also trained on (a/" in capsys.readouterr().out.replace("\n", " ")
+
+
 def test_more_images_than_a_chunk_keep_their_order(image_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scanning, "CHUNK", 7)
     even, odd = range(100, 140, 2), range(101, 140, 2)
@@ -90,8 +116,9 @@ def test_more_images_than_a_chunk_keep_their_order(image_folder: Callable[..., P
 def test_larger_images_are_averaged_by_area(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stripes = np.zeros((64, 128, 3), dtype=np.uint8)
     stripes[:, ::4] = 200  # one column in four: picking columns gives 200 or 0, averaging 50
-    for file in list(pets.rglob("*.png")):
-        save(file, stripes)
+    for number, file in enumerate(pets.rglob("*.png")):
+        data = save(file, stripes).read_bytes()
+        file.write_bytes(data + bytes([number]))  # behind the picture, so that no file is a copy
     for _ in range(2):  # also when they come from the cache
         assert (load_image_folder(pets)[0].images == 50).all()
         assert capsys.readouterr().out == "pets: images of 128x64 are resized to 32x32.\n"
