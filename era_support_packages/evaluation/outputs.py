@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from era_support_packages.evaluation.cautions import warn_of_company
 from era_support_packages.evaluation.running import run
 
 TOLERANCE = 1e-3
@@ -48,7 +49,13 @@ class LogitReader:
 
     def __call__(self, images: Tensor) -> Tensor:
         """The logits (N, C) that the network gives for images."""
-        return self.read(run(self.network, images), images)
+        return self.read(self.run(images), images)
+
+    def run(self, images: Tensor) -> object:
+        """What the network returns for images; before the first batch is read, with a warning where its answer rests on more."""
+        if self.form is None and isinstance(self.network, nn.Module):
+            warn_of_company(self.network)
+        return run(self.network, images)
 
     @property
     def score(self) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from pytorch_grad_cam.utils.image import scale_cam_image
 from torch import Tensor, nn
 
+from era_support_packages.evaluation.cautions import told_once, unspoken
 from era_support_packages.evaluation.outputs import LogitReader
 from era_support_packages.gradcam.arguments import (
     DEFAULT_LAYERS,
@@ -32,7 +33,6 @@ from era_support_packages.gradcam.arguments import (
 )
 from era_support_packages.gradcam.batch import Batch
 from era_support_packages.gradcam.combining import combined
-from era_support_packages.gradcam.kinds import warn_of_company
 from era_support_packages.gradcam.layouts import Reshape
 from era_support_packages.gradcam.methods import GRADIENT_METHODS, METHODS, Method, check_method
 from era_support_packages.gradcam.passes import forward, prepared, to_network, unwrapped
@@ -55,6 +55,7 @@ __all__ = [
 ]
 
 
+@told_once
 def explain(
     model: nn.Module,
     images: Tensor | np.ndarray,
@@ -126,7 +127,6 @@ def explain(
     model = unwrapped(model)
     checked_layout(images, model)
     asked = _asked(model, layers, method)
-    warn_of_company(model)
     columns = 1 if ids is None else ids.shape[1]
     explained = np.zeros((count, columns), np.int64)
     predicted = np.zeros(count, np.int64)
@@ -163,6 +163,7 @@ def explain(
     return Explanation(*shown, predicted, logits.score)
 
 
+@unspoken
 def image_passes(
     model: nn.Module,
     images: Tensor | np.ndarray,
@@ -202,6 +203,7 @@ def image_passes(
         return _passes_per_channel(logits, images, tuple(dict.fromkeys(chain.from_iterable(parts.values()))), reshape)
 
 
+@unspoken
 def default_layers(model: nn.Module, images: Tensor | np.ndarray | None = None) -> tuple[str, ...]:
     """The layers that `explain` takes where none are named, in the order in which they run.
 
