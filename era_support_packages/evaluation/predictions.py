@@ -282,6 +282,7 @@ def predicted_logits(
             if flip:
                 output = (output + read(images.flip(3)).float()) / 2
             logits.append(output.cpu())
+    read.warn_of_shares()
     return torch.cat(logits).numpy()
 
 
