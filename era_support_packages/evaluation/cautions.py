@@ -1,12 +1,17 @@
 """What is warned of, and not refused: a network whose answer on an image rests on more than the image."""
 
+import pickle
+import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from inspect import currentframe
 from typing import ParamSpec, TypeVar
 
+import numpy as np
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -91,6 +96,42 @@ def warn_of_company(network: nn.Module) -> None:
                 "network with running statistics and let its eval() use them."
             )
             return
+
+
+@contextmanager
+def warning_of_chance(network: nn.Module, device: torch.device) -> Iterator[None]:
+    """Around a pass: warn where a network in evaluation mode draws random numbers, so that it may answer otherwise each time.
+
+    Seen by the state of the random generators, which are only read: no second pass, and rounding is not taken for chance.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from era_support_packages.evaluation.cautions import warning_of_chance
+    >>> dropout = nn.Dropout().eval()
+    >>> with warning_of_chance(dropout, torch.device("cpu")):  # which does nothing in evaluation mode: nothing to say
+    ...     values = dropout(torch.zeros(3))
+    """
+    if network.training:
+        yield
+        return
+    before = _random_states(device)
+    yield
+    if _random_states(device) != before:
+        caution(
+            "The network draws random numbers in evaluation mode, as F.dropout(x) without training=self.training does: what it "
+            "says of an image, and its map, may be another each time; pass training=self.training, or use nn.Dropout, which "
+            "eval() switches off."
+        )
+
+
+def _random_states(device: torch.device) -> bytes:
+    """Of PyTorch on the CPU and on the device, of NumPy and of Python."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    elif device.type == "mps":
+        states.append(torch.mps.get_rng_state())
+    return pickle.dumps(([state.numpy() for state in states], np.random.get_state(), random.getstate()))
 
 
 def _keeping(

@@ -5,7 +5,7 @@ from math import log
 import torch
 from torch import Tensor, nn
 
-from era_support_packages.evaluation.cautions import caution, warn_of_company
+from era_support_packages.evaluation.cautions import caution, warn_of_company, warning_of_chance
 from era_support_packages.evaluation.operations import OVER_ONE, Operations, is_linear, tensors_in
 from era_support_packages.evaluation.running import run
 
@@ -52,9 +52,11 @@ class LogitReader:
 
     def run(self, images: Tensor) -> object:
         """What the network returns for images; before the first batch is read, with a warning where its answer rests on more."""
-        if self.form is None and isinstance(self.network, nn.Module):
-            warn_of_company(self.network)
-        return run(self.network, images)
+        if self.form is not None or not isinstance(self.network, nn.Module):
+            return run(self.network, images)
+        warn_of_company(self.network)
+        with warning_of_chance(self.network, images.device):
+            return run(self.network, images)
 
     @property
     def score(self) -> str:
