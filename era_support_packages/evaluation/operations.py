@@ -67,6 +67,11 @@ def _is_combining(name: str) -> bool:
     return name in _COMBINING or "avg_pool" in name
 
 
+def keeps_sums(name: str) -> bool:
+    """Whether an operation makes probabilities, or combines some without a bend, so that what adds up to one does so always."""
+    return "softmax" in name or name in ("exp", "add", "sub", "rsub", "mul", "div", "mean", "sum", "logsumexp")
+
+
 def is_linear(name: str) -> bool:
     """Whether an operation gives sums of products, as logits are, or combines what others gave."""
     return name in _COMBINING or name in _LINEAR or any(part in name for part in _LINEAR_PARTS)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from era_support_packages.evaluation.cautions import caution, warn_of_company, warning_of_chance
-from era_support_packages.evaluation.operations import OVER_ONE, Operations, is_linear, tensors_in
+from era_support_packages.evaluation.log_probabilities import sharpened
+from era_support_packages.evaluation.operations import OVER_ONE, Operations, is_linear, keeps_sums, tensors_in
 from era_support_packages.evaluation.running import run
 
 TOLERANCE = 1e-3
@@ -15,6 +16,10 @@ COMPLEMENT = 1e-5
 """the same of two sigmoids, which may be those of z and -z"""
 ROUNDED = 0.05
 """the same behind a softmax, whose values may have been rounded before they were brought to float32"""
+SURE = 100
+"""how many times its rounding a probability must lack to 1 to have a map: of less, not two digits are left"""
+SUREST = 1e-25
+"""the same where it is known from the other probabilities: of less, float32 has no products"""
 
 
 class LogitReader:
@@ -45,6 +50,7 @@ class LogitReader:
         self.form: str | None = None
         """what the network returns: "logits", "one logit", "one probability", "one log-probability", "probabilities",
         "log-probabilities" or "independent probabilities"; None before the first batch"""
+        self._last: frozenset[str] = frozenset()  # the operations that probabilities were made by, where they are known
 
     def __call__(self, images: Tensor) -> Tensor:
         """The logits (N, C) that the network gives for images."""
@@ -73,13 +79,20 @@ class LogitReader:
         # A probability of 0 has no logarithm, and behind a sigmoid 0 and 1 have none.
         precision = torch.finfo(values.dtype)
         if self.form in ("one probability", "independent probabilities"):
-            values = torch.logit(values, eps=precision.eps)
+            values = values.clamp_min(precision.tiny).log() - torch.log1p(-values.clamp_max(1 - precision.eps / 2))
         elif self.form == "one log-probability":
             values = values.clamp(max=-precision.eps)
             values = values - torch.log(-torch.expm1(values))
         if classes_of_one(self.form):
             return torch.cat([-values / 2, values / 2], dim=1)
-        return values.clamp_min(precision.tiny).log() if self.form == "probabilities" else values
+        if self.form == "probabilities":
+            values = values.clamp_min(precision.tiny).log()
+        return sharpened(values, rounding) if self._exact else values
+
+    @property
+    def _exact(self) -> bool:
+        """Whether the rows add up to one always, so that the largest probability is known from the others."""
+        return self.score == "log-probability" and bool(self._last) and all(keeps_sums(name) for name in self._last)
 
     def confidences(self, logits: Tensor, kind: str = "softmax") -> Tensor:
         """Probabilities (N, C) of logits from this network: by the "softmax", or of each class by itself ("sigmoid").
@@ -104,6 +117,23 @@ class LogitReader:
                 "sigmoid of a prediction's logits."
             )
 
+    def warn_of_rounding(self, logits: Tensor, classes: Tensor) -> None:
+        """Warn where the network is so sure of one of these classes (N, T) that it does not show how the score may change."""
+        own, rounding = logits.gather(1, classes), torch.finfo(logits.dtype).eps
+        if self.score == "log-probability":
+            highest = -SUREST if self._exact else -SURE * rounding
+        elif self.form in ("one probability", "one log-probability") and self._last != {"sigmoid"}:
+            own, highest = logits[:, 1], -log(SURE * rounding) / 2
+        elif self.form in ("one probability", "independent probabilities"):
+            highest = -log(rounding) / (1 + classes_of_one(self.form))  # behind it there is little but 1
+        else:
+            return
+        if (own > highest).any():
+            caution(
+                "The network is so sure of some images, by a probability that can hardly be told from 1, that their maps are "
+                "mostly rounding, or empty; let it return what goes into its last softmax or sigmoid."
+            )
+
     def _form(self, values: Tensor, images: Tensor, rounding: float) -> str:
         """What the values (N, C) of the first batch are, from a type of this relative rounding."""
         classes = values.shape[1]
@@ -121,7 +151,7 @@ class LogitReader:
         if not seems and not unit and bool((values > 0).any()):
             return plain
         behind = self._last_operations(images, bool(seems))
-        only = next(iter(behind)) if len(behind) == 1 else ""
+        self._last, only = behind, next(iter(behind)) if len(behind) == 1 else ""
         # The rows of a few images, such as of one, may add up to one by chance.
         if seems and ("softmax" in only or self._always(images, "log" in seems, tolerance, behind)):
             return seems

@@ -32,7 +32,7 @@ from era_support_packages.gradcam.arguments import (
     parts_of,
 )
 from era_support_packages.gradcam.batch import Batch
-from era_support_packages.gradcam.combining import combined
+from era_support_packages.gradcam.combining import combined, visible
 from era_support_packages.gradcam.layouts import Reshape
 from era_support_packages.gradcam.methods import GRADIENT_METHODS, METHODS, Method, check_method
 from era_support_packages.gradcam.passes import forward, prepared, to_network, unwrapped
@@ -147,6 +147,8 @@ def explain(
                 batch = Batch(logits, to_network(images[part], network), seen, part, ids, batch_size, advance, reshape)
                 result = METHODS[method].maps(batch)
                 advance(len(batch.images))
+                if METHODS[method].class_specific:
+                    logits.warn_of_rounding(result.logits, result.classes)
                 explained[part] = result.classes.cpu().numpy()
                 predicted[part] = result.logits.argmax(dim=1).cpu().numpy()
                 confidences[part] = logits.confidences(result.logits, confidence).gather(1, result.classes).cpu().numpy()
@@ -242,7 +244,7 @@ def upsample(raw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     >>> upsample(np.array([[[0, 5], [5, 10]]]), (32, 32)).shape
     (1, 32, 32)
     """
-    resized = scale_cam_image(np.asarray(raw, np.float32), (size[1], size[0]))
+    resized = scale_cam_image(visible(raw), (size[1], size[0]))
     # Rounding in the scaling may leave [0, 1] by a hair.
     return np.clip(scale_cam_image(np.maximum(resized, 0)), 0, 1)
 
