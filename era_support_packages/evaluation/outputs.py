@@ -28,11 +28,13 @@ class LogitReader:
     - Logits as they are; from a tuple, list, dict or `ModelOutput` where one tensor may be them; (N, C, 1, 1) as (N, C).
     - One output z for each image: two classes with the scores -z/2 and z/2, whose softmax is the sigmoid of z. Behind a sigmoid z
       is what went into it; of one column p of a softmax it is log p - log(1 - p), and class 1 is that column's.
-    - Probabilities (rows that are not negative and add up to one): their logarithms, whose softmax they are.
-      Log-probabilities stay as they are.
+    - Probabilities (rows that are not negative and add up to one, of a softmax or for other images too): their logarithms, whose
+      softmax they are. Log-probabilities stay as they are. What the largest lacks to 1 is taken from the others
+      (`log_probabilities.sharpened`), so that value and gradient are exact however sure the network is.
     - Independent probabilities (behind a sigmoid, several a row): what went into the sigmoid.
 
-    Raises `ValueError` where the network cannot take the images (`running.run`), and where the output holds no logits, several
+    Before the first batch is read, warns of a network whose answer rests on more than its image (`cautions`). Raises
+    `ValueError` where the network cannot take the images (`running.run`), and where the output holds no logits, several
     tensors that may be, or values that look like probabilities and come from nothing that tells how to read them.
 
     >>> import torch

@@ -82,8 +82,8 @@ def explain(
 
     The network runs in evaluation mode and at least in float32; afterwards the training and `requires_grad` flags, gradients and
     hooks of `model` are as before. Batch norm with `track_running_stats=False` normalizes by the batch at hand even so: the map
-    of an image then depends on the images beside it, and a warning says so. What is served and what is refused stands in
-    docs/what-it-refuses.md.
+    of an image then depends on the images beside it, and a warning says so, as it does of random numbers drawn even so. What is
+    served, warned of and refused stands in docs/what-it-refuses.md.
 
     Args:
         model: maps float images to logits (N, C), or to what `evaluation.outputs.LogitReader` reads as such: one output is two

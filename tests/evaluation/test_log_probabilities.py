@@ -58,7 +58,7 @@ def lacking(scale: float) -> np.ndarray:
     return z.softmax(1).sort(dim=1).values[:, :-1].sum(1).numpy()
 
 
-@pytest.mark.parametrize("method", ["gradcam", "hirescam", "ablationcam"])
+@pytest.mark.parametrize("method", ["gradcam", "hirescam"])
 @pytest.mark.parametrize("end", ENDS)
 def test_maps_of_sure_predictions_are_those_of_float64(end: str, method: str) -> None:
     lacks = lacking(1000)
@@ -85,7 +85,7 @@ def test_a_map_of_hardly_any_range_is_scaled_like_any_other(end: str) -> None:
     assert len(cautions(lambda: explained(ENDS[end], 3000))) == 1  # of those that lack less
 
 
-@pytest.mark.parametrize("scale", [1, 10, 30])
+@pytest.mark.parametrize("scale", [10, 30])
 @pytest.mark.parametrize("end", ["softmax", "log_softmax"])
 def test_gradient_and_value_are_those_of_the_log_probability(end: str, scale: int) -> None:
     z = (torch.randn(6, 5, generator=torch.Generator().manual_seed(0)) * scale).requires_grad_()
