@@ -15,6 +15,7 @@ from era_support_packages.datasets.image_dataset import Channels, ImageDataset
 from era_support_packages.datasets.loading import load as load_dataset
 from era_support_packages.datasets.normalization import images_at_once, normalize, unnormalize
 from era_support_packages.datasets.streaming import Pixels, in_parts
+from era_support_packages.evaluation.cautions import unspoken
 from era_support_packages.evaluation.images import Images, pixels_and_labels, positions, split_problem
 from era_support_packages.evaluation.outputs import logits_problem, predicted_logits
 from era_support_packages.evaluation.predictions import Predictions
@@ -147,14 +148,14 @@ class Classifier:
         pixels, labels = pixels_and_labels(images, indices, self.bits, self.fitting)
         said = images.take(positions(images, indices)) if isinstance(images, Predictions) else None
         if isinstance(targets, str) and targets == "contrast":
-            said = said or self.predict(images, indices)
+            said = said or unspoken(self.predict)(images, indices)  # what there is to say, explaining says
             targets = np.stack([said.predicted, said.rivals], axis=1)
         elif isinstance(targets, str) and targets == "predicted" and said is not None:
             targets = said.predicted
         elif isinstance(targets, str) and targets == "actual" and labels is not None:
             options.setdefault("labels", labels)
         if said is None:
-            self._logits(pixels[:1])  # as many outputs as classes, else no name can be trusted
+            unspoken(self._logits)(pixels[:1])  # as many outputs as classes, else no name can be trusted
         inputs = self._normalized(pixels)
         options.setdefault("batch_size", images_at_once(64, self.resolution))
         found = explain(self.network, inputs, targets, layers, method, **options)
@@ -181,7 +182,7 @@ class Classifier:
         from era_support_packages.gradcam.exploration import check_index, checked_methods, explored, layers_of
 
         checked_methods(methods)
-        source = images if isinstance(images, ImageDataset | Predictions) else self.predict(images)
+        source = images if isinstance(images, ImageDataset | Predictions) else unspoken(self.predict)(images)
         check_index(index, len(source), "index", "images")
         if target is not None:
             check_index(target, len(self.classes), "target", "classes")
@@ -264,8 +265,7 @@ class Classifier:
             raise ClassifierError(f"{file} has format {version!r}, which this version does not read; update the package.")
         if content.get("model") == {}:
             raise ClassifierError(f"{file} holds no weights any more; {WITHOUT_WEIGHTS}")
-        where = resolve_device(device)
-        used = resolve_precision(precision, where)
+        used = resolve_precision(precision, where := resolve_device(device))
         try:
             if described is None and content["format"] == WITHOUT_CLASSIFIER:
                 described = _completed(file, content)

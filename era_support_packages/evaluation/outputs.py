@@ -1,23 +1,29 @@
 """What a network returns, read as logits (N, C): from tensors, tuples and dicts, one output, probabilities."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterable
 from math import log
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from era_support_packages.evaluation.cautions import caution, warn_of_company, warning_of_chance
+from era_support_packages.evaluation.log_probabilities import sharpened
+from era_support_packages.evaluation.operations import OVER_ONE, Operations, is_linear, keeps_sums, tensors_in
 from era_support_packages.evaluation.running import run
 from era_support_packages.models.modes import evaluation_mode
 from era_support_packages.system.machine import autocast
 
 TOLERANCE = 1e-3
 """how far the probabilities of a row may be from adding up to one; further where the output's type rounds more"""
+COMPLEMENT = 1e-5
+"""the same of two sigmoids, which may be those of z and -z"""
 ROUNDED = 0.05
 """the same behind a softmax, whose values may have been rounded before they were brought to float32"""
+SURE = 100
+"""how many times its rounding a probability must lack to 1 to have a map: of less, not two digits are left"""
+SUREST = 1e-25
+"""the same where it is known from the other probabilities: of less, float32 has no products"""
 
 
 class LogitReader:
@@ -26,11 +32,13 @@ class LogitReader:
     - Logits as they are; from a tuple, list, dict or `ModelOutput` where one tensor may be them; (N, C, 1, 1) as (N, C).
     - One output z for each image: two classes with the scores -z/2 and z/2, whose softmax is the sigmoid of z. Behind a sigmoid z
       is what went into it; of one column p of a softmax it is log p - log(1 - p), and class 1 is that column's.
-    - Probabilities (rows that are not negative and add up to one): their logarithms, whose softmax they are.
-      Log-probabilities stay as they are.
+    - Probabilities (rows that are not negative and add up to one, of a softmax or for other images too): their logarithms, whose
+      softmax they are. Log-probabilities stay as they are. What the largest lacks to 1 is taken from the others
+      (`log_probabilities.sharpened`), so that value and gradient are exact however sure the network is.
     - Independent probabilities (behind a sigmoid, several a row): what went into the sigmoid.
 
-    Raises `ValueError` where the network cannot take the images (`running.run`), and where the output holds no logits, several
+    Before the first batch is read, warns of a network whose answer rests on more than its image (`cautions`). Raises
+    `ValueError` where the network cannot take the images (`running.run`), and where the output holds no logits, several
     tensors that may be, or values that look like probabilities and come from nothing that tells how to read them.
 
     >>> import torch
@@ -48,10 +56,19 @@ class LogitReader:
         self.form: str | None = None
         """what the network returns: "logits", "one logit", "one probability", "one log-probability", "probabilities",
         "log-probabilities" or "independent probabilities"; None before the first batch"""
+        self._last: frozenset[str] = frozenset()  # the operations that probabilities were made by, where they are known
 
     def __call__(self, images: Tensor) -> Tensor:
         """The logits (N, C) that the network gives for images."""
-        return self.read(run(self.network, images), images)
+        return self.read(self.run(images), images)
+
+    def run(self, images: Tensor) -> object:
+        """What the network returns for images; before the first batch is read, with a warning where its answer rests on more."""
+        if self.form is not None or not isinstance(self.network, nn.Module):
+            return run(self.network, images)
+        warn_of_company(self.network)
+        with warning_of_chance(self.network, images.device):
+            return run(self.network, images)
 
     @property
     def score(self) -> str:
@@ -68,24 +85,60 @@ class LogitReader:
         # A probability of 0 has no logarithm, and behind a sigmoid 0 and 1 have none.
         precision = torch.finfo(values.dtype)
         if self.form in ("one probability", "independent probabilities"):
-            values = torch.logit(values, eps=precision.eps)
+            values = values.clamp_min(precision.tiny).log() - torch.log1p(-values.clamp_max(1 - precision.eps / 2))
         elif self.form == "one log-probability":
             values = values.clamp(max=-precision.eps)
             values = values - torch.log(-torch.expm1(values))
         if classes_of_one(self.form):
             return torch.cat([-values / 2, values / 2], dim=1)
-        return values.clamp_min(precision.tiny).log() if self.form == "probabilities" else values
+        if self.form == "probabilities":
+            values = values.clamp_min(precision.tiny).log()
+        return sharpened(values, rounding) if self._exact else values
+
+    @property
+    def _exact(self) -> bool:
+        """Whether the rows add up to one always, so that the largest probability is known from the others."""
+        return self.score == "log-probability" and bool(self._last) and all(keeps_sums(name) for name in self._last)
 
     def confidences(self, logits: Tensor, kind: str = "softmax") -> Tensor:
         """Probabilities (N, C) of logits from this network: by the "softmax", or of each class by itself ("sigmoid").
 
-        Raises `ValueError` for "sigmoid" where the network's probabilities add up to one.
+        Raises `ValueError` for "sigmoid" where the network's probabilities add up to one, and warns where "softmax" makes shares
+        of what the network takes for independent.
         """
+        if kind == "softmax":
+            self.warn_of_shares()
         if kind == "softmax" or classes_of_one(self.form):
             return logits.softmax(dim=1)
         if self.score == "log-probability":
             raise ValueError("The network's probabilities add up to one, so that its classes exclude each other; use 'softmax'.")
         return logits.sigmoid()
+
+    def warn_of_shares(self) -> None:
+        """Warn where the softmax of these logits is not what the network says: it has a sigmoid for each class."""
+        if self.form == "independent probabilities":
+            caution(
+                "The network ends with a sigmoid for each class, and the probabilities here are not those: they are a softmax's, "
+                "as if the classes excluded each other; explain(..., confidence='sigmoid') gives the network's own, as does the "
+                "sigmoid of a prediction's logits."
+            )
+
+    def warn_of_rounding(self, logits: Tensor, classes: Tensor) -> None:
+        """Warn where the network is so sure of one of these classes (N, T) that it does not show how the score may change."""
+        own, rounding = logits.gather(1, classes), torch.finfo(logits.dtype).eps
+        if self.score == "log-probability":
+            highest = -SUREST if self._exact else -SURE * rounding
+        elif self.form in ("one probability", "one log-probability") and self._last != {"sigmoid"}:
+            own, highest = logits[:, 1], -log(SURE * rounding) / 2
+        elif self.form in ("one probability", "independent probabilities"):
+            highest = -log(rounding) / (1 + classes_of_one(self.form))  # behind it there is little but 1
+        else:
+            return
+        if (own > highest).any():
+            caution(
+                "The network is so sure of some images, by a probability that can hardly be told from 1, that their maps are "
+                "mostly rounding, or empty; let it return what goes into its last softmax or sigmoid."
+            )
 
     def _form(self, values: Tensor, images: Tensor, rounding: float) -> str:
         """What the values (N, C) of the first batch are, from a type of this relative rounding."""
@@ -94,17 +147,21 @@ class LogitReader:
         # Rounding moves the sum of a row by at most `rounding`, and that of log-probabilities by as much times their entropy.
         tolerance = max(TOLERANCE, rounding * (1 + log(classes)))
         sums = (values.sum(dim=1) - 1).abs()
-        if classes > 1 and unit and bool((sums < tolerance).all()):
-            return "probabilities"
         totals = values.logsumexp(dim=1).abs()
-        if classes > 1 and bool((totals < tolerance).all()):
-            return "log-probabilities"
+        seems = ""
+        if classes > 1 and unit and bool((sums < tolerance).all()):
+            seems = "probabilities"
+        elif classes > 1 and bool((totals < tolerance).all()):
+            seems = "log-probabilities"
         plain = "one logit" if classes == 1 else "logits"
-        if not unit and bool((values > 0).any()):
+        if not seems and not unit and bool((values > 0).any()):
             return plain
-        behind = self._last_operations(images)
-        only = next(iter(behind)) if len(behind) == 1 else ""
-        if only == _OVER_ONE:
+        behind = self._last_operations(images, bool(seems))
+        self._last, only = behind, next(iter(behind)) if len(behind) == 1 else ""
+        # The rows of a few images, such as of one, may add up to one by chance.
+        if seems and ("softmax" in only or self._always(images, "log" in seems, tolerance, behind)):
+            return seems
+        if only == OVER_ONE:
             raise ValueError(
                 "The model ends with a softmax over one output, which is 1 for every image; use a sigmoid, or two outputs."
             )
@@ -117,7 +174,7 @@ class LogitReader:
                 return "log-probabilities" if "log" in only else "probabilities"
         # A logarithm of a probability is never positive, so that one of them, read as a logit, would always mean class 0.
         logarithms = [name for name in behind if "log_s" in name and ("sigmoid" in name or name == only or classes == 1)]
-        if only == "log" or logarithms or (unit and not all(_is_linear(name) for name in behind)):
+        if only == "log" or logarithms or (unit and not all(is_linear(name) for name in behind)):
             seen = "logarithms of probabilities" if only == "log" or logarithms else "values in [0, 1]"
             seen += " whose rows do not add up to one" if classes > 1 and "sigmoid" not in "".join(logarithms) else ""
             made = ", ".join(sorted(behind))
@@ -127,21 +184,38 @@ class LogitReader:
             )
         return plain
 
-    def _last_operations(self, images: Tensor) -> frozenset[str]:
-        """The names of the operations that the output is made of, found in one more pass of one image."""
-        with _Operations() as operations, torch.no_grad():
-            output = found_logits(self.network(images[:1].clone()), 1)
+    def _last_operations(self, images: Tensor, seems_clear: bool) -> frozenset[str]:
+        """The names of the operations that the output is made of, found in one more pass of one image.
+
+        None where the network takes no single image, and its output seems clear without them.
+        """
+        try:
+            with Operations() as operations, torch.no_grad():
+                output = found_logits(self.network(images[:1].clone()), 1)
+        except Exception:
+            if seems_clear:
+                return frozenset()
+            raise
         return operations.of(output)
+
+    def _always(self, images: Tensor, logarithms: bool, tolerance: float, behind: frozenset[str]) -> bool:
+        """Whether probabilities add up to one for other images too, made of the first one, as far as the network takes them."""
+        if behind == {"sigmoid"}:
+            tolerance = COMPLEMENT
+        one = images[:1]
+        ramp = torch.linspace(-1, 1, one.numel(), dtype=one.dtype, device=one.device).view_as(one)
+        try:
+            with torch.no_grad():
+                values = found_logits(self.network(torch.cat([-one, one / 2, one + ramp, ramp])), 4).float()
+        except Exception:
+            return True
+        sums = values.logsumexp(dim=1).abs() if logarithms else (values.sum(dim=1) - 1).abs()
+        return bool((sums < tolerance).all())
 
 
 def classes_of_one(form: str | None) -> bool:
     """Whether two classes are made of one output."""
     return form in ("one logit", "one probability", "one log-probability")
-
-
-def _is_linear(name: str) -> bool:
-    """Whether an operation gives sums of products, as logits are, or combines what others gave."""
-    return name in _COMBINING or name in _LINEAR or any(part in name for part in _LINEAR_PARTS)
 
 
 def found_logits(output: object, count: int) -> Tensor:
@@ -154,7 +228,7 @@ def found_logits(output: object, count: int) -> Tensor:
                 return output.flatten(1)
         given = f"{tuple(output.shape)}{'' if output.is_floating_point() else f' of {output.dtype}'}"
         raise ValueError(f"The model must return logits of shape ({count}, classes), not {given}.")
-    tensors = dict(_tensors(output, ""))
+    tensors = dict(tensors_in(output, ""))
     found = {path: tensor for path, tensor in tensors.items() if _plausible(tensor, count)}
     named = [path for path in found if path in ("['logits']", ".logits")]
     if len(found) == 1 or named:
@@ -178,79 +252,6 @@ def _plausible(tensor: Tensor, count: int) -> bool:
     return tensor.is_floating_point() and len(shape) in (2, 4) and shape[0] == count and shape[1] > 0 and set(shape[2:]) <= {1}
 
 
-def _tensors(output: object, path: str) -> Iterator[tuple[str, Tensor]]:
-    """All tensors in nested tuples, lists, dicts and data classes, with the way to each."""
-    if isinstance(output, Tensor):
-        yield path, output
-    elif isinstance(output, Mapping):
-        for key, value in output.items():
-            yield from _tensors(value, f"{path}[{key!r}]")
-    elif isinstance(output, list | tuple):
-        for position, value in enumerate(output):
-            yield from _tensors(value, f"{path}[{position}]")
-    elif is_dataclass(output):
-        for field in fields(output):
-            yield from _tensors(getattr(output, field.name), f"{path}.{field.name}")
-
-
-_OVER_ONE = "softmax over one output"
-_MOVING = {"_to_copy", "to", "clone", "contiguous", "cat", "stack", "index", "index_select", "gather"}
-_CONSTANT = {
-    "zeros_like",
-    "ones_like",
-    "full_like",
-    "new_zeros",
-    "new_ones",
-    "new_full",
-    "zeros",
-    "ones",
-    "full",
-    "scalar_tensor",
-}
-_COMBINING = {"add", "sub", "rsub", "mul", "div", "neg", "mean", "sum", "max", "amax", "maximum", "logsumexp", "where"} | {
-    *("pow", "sqrt", "abs", "relu", "leaky_relu", "gelu", "silu", "softplus")  # without an upper bound, as no probability is
-}
-_LINEAR_PARTS = ("convolution", "conv1d", "conv2d", "conv3d", "batch_norm", "avg_pool")  # of names
-_LINEAR = {"linear", "mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "native_layer_norm", "native_group_norm"}
-
-
-class _Operations(TorchDispatchMode):
-    """While it lasts, notes which operations made each tensor: the last one, and what stood behind where that only combined.
-
-    A view or a copy is made by what made its values.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._names: dict[int, frozenset[str]] = {}
-
-    def of(self, tensor: Tensor) -> frozenset[str]:
-        return self._names.get(tensor.untyped_storage().data_ptr(), frozenset())
-
-    def __torch_dispatch__(
-        self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        given = [tensor for _, tensor in _tensors([args, kwargs or {}], "") if tensor.layout is torch.strided]
-        places = {tensor.untyped_storage().data_ptr() for tensor in given}
-        before: frozenset[str] = frozenset().union(*(self.of(tensor) for tensor in given))
-        result = operation(*args, **(kwargs or {}))
-        own, name = operation.overloadpacket.__name__, operation.overloadpacket.__name__.rstrip("_")
-        if "softmax" in name and len(args) > 1 and isinstance(args[1], int) and given[0].shape[args[1]] == 1:
-            name = _OVER_ONE
-        for output in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(output, Tensor) and output.layout is torch.strided:
-                place = output.untyped_storage().data_ptr()
-                if own.endswith("_") or place not in places:
-                    made = frozenset() if name in _MOVING or name in _CONSTANT else {name}
-                    behind = before if name in _MOVING or _is_combining(name) else frozenset()
-                    self._names[place] = behind | made
-        return result
-
-
-def _is_combining(name: str) -> bool:
-    return name in _COMBINING or "avg_pool" in name
-
-
 def predicted_logits(
     model: nn.Module, batches: Iterable[Tensor], device: torch.device, precision: str = "fp32", flip: bool = False
 ) -> np.ndarray:
@@ -267,6 +268,7 @@ def predicted_logits(
             if flip:
                 output = (output + read(images.flip(3)).float()) / 2
             logits.append(output.cpu())
+    read.warn_of_shares()
     return torch.cat(logits).numpy()
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from era_support_packages.evaluation.cautions import unspoken
 from era_support_packages.evaluation.outputs import LogitReader
 from era_support_packages.gradcam.arguments import checked_images, named_by_default
 from era_support_packages.gradcam.passes import forward, prepared, to_network, unwrapped
@@ -76,6 +77,7 @@ class Layers:
     __repr__ = __str__
 
 
+@unspoken
 def layers(model: nn.Module, images: Tensor | np.ndarray | None = None) -> Layers:
     """The layers of a network that are worth explaining, with grid and channels, found by one probing pass.
 

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from pytorch_grad_cam.utils.image import scale_cam_image
 from torch import Tensor, nn
 
+from era_support_packages.evaluation.cautions import told_once, unspoken
 from era_support_packages.evaluation.outputs import LogitReader
 from era_support_packages.gradcam.arguments import (
     DEFAULT_LAYERS,
@@ -31,8 +32,7 @@ from era_support_packages.gradcam.arguments import (
     parts_of,
 )
 from era_support_packages.gradcam.batch import Batch
-from era_support_packages.gradcam.combining import combined
-from era_support_packages.gradcam.kinds import warn_of_company
+from era_support_packages.gradcam.combining import combined, visible
 from era_support_packages.gradcam.layouts import Reshape
 from era_support_packages.gradcam.methods import GRADIENT_METHODS, METHODS, Method, check_method
 from era_support_packages.gradcam.passes import forward, prepared, to_network, unwrapped
@@ -55,6 +55,7 @@ __all__ = [
 ]
 
 
+@told_once
 def explain(
     model: nn.Module,
     images: Tensor | np.ndarray,
@@ -81,8 +82,8 @@ def explain(
 
     The network runs in evaluation mode and at least in float32; afterwards the training and `requires_grad` flags, gradients and
     hooks of `model` are as before. Batch norm with `track_running_stats=False` normalizes by the batch at hand even so: the map
-    of an image then depends on the images beside it, and a warning says so. What is served and what is refused stands in
-    docs/what-it-refuses.md.
+    of an image then depends on the images beside it, and a warning says so, as it does of random numbers drawn even so. What is
+    served, warned of and refused stands in docs/what-it-refuses.md.
 
     Args:
         model: maps float images to logits (N, C), or to what `evaluation.outputs.LogitReader` reads as such: one output is two
@@ -126,7 +127,6 @@ def explain(
     model = unwrapped(model)
     checked_layout(images, model)
     asked = _asked(model, layers, method)
-    warn_of_company(model)
     columns = 1 if ids is None else ids.shape[1]
     explained = np.zeros((count, columns), np.int64)
     predicted = np.zeros(count, np.int64)
@@ -147,6 +147,8 @@ def explain(
                 batch = Batch(logits, to_network(images[part], network), seen, part, ids, batch_size, advance, reshape)
                 result = METHODS[method].maps(batch)
                 advance(len(batch.images))
+                if METHODS[method].class_specific:
+                    logits.warn_of_rounding(result.logits, result.classes)
                 explained[part] = result.classes.cpu().numpy()
                 predicted[part] = result.logits.argmax(dim=1).cpu().numpy()
                 confidences[part] = logits.confidences(result.logits, confidence).gather(1, result.classes).cpu().numpy()
@@ -163,6 +165,7 @@ def explain(
     return Explanation(*shown, predicted, logits.score)
 
 
+@unspoken
 def image_passes(
     model: nn.Module,
     images: Tensor | np.ndarray,
@@ -202,6 +205,7 @@ def image_passes(
         return _passes_per_channel(logits, images, tuple(dict.fromkeys(chain.from_iterable(parts.values()))), reshape)
 
 
+@unspoken
 def default_layers(model: nn.Module, images: Tensor | np.ndarray | None = None) -> tuple[str, ...]:
     """The layers that `explain` takes where none are named, in the order in which they run.
 
@@ -240,7 +244,7 @@ def upsample(raw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     >>> upsample(np.array([[[0, 5], [5, 10]]]), (32, 32)).shape
     (1, 32, 32)
     """
-    resized = scale_cam_image(np.asarray(raw, np.float32), (size[1], size[0]))
+    resized = scale_cam_image(visible(raw), (size[1], size[0]))
     # Rounding in the scaling may leave [0, 1] by a hair.
     return np.clip(scale_cam_image(np.maximum(resized, 0)), 0, 1)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
+from era_support_packages.evaluation.cautions import told_once
 from era_support_packages.evaluation.intervals import percent
 from era_support_packages.evaluation.tables import Column, Readable, Table
 from era_support_packages.gradcam import explanation
@@ -82,6 +83,7 @@ def image_passes(
     return sum(explanation.image_passes(model, image, layers_of(name, layers), name) for name in names)
 
 
+@told_once
 def explored(explain: Callable[[str], Explanation], methods: Sequence[str] | None) -> Exploration:
     """An image under the methods named, or under all (None), less FullGrad where it is refused, with a warning."""
     found = []

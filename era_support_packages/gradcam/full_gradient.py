@@ -13,7 +13,6 @@ from torch.nn.modules.conv import _ConvNd
 from torchvision.ops import FrozenBatchNorm2d
 
 from era_support_packages.evaluation.outputs import LogitReader
-from era_support_packages.evaluation.running import run as run_network
 from era_support_packages.gradcam.axes import OTHER, Axes
 from era_support_packages.gradcam.axis_tracker import AxisTracker
 from era_support_packages.gradcam.batch import Batch, BatchMaps, array, class_scores
@@ -106,7 +105,7 @@ def _run(batch: Batch) -> _Pass:
     given = images.clone()
     tracker = AxisTracker(given)
     with hooked(batch.network, biases, keep), tracker:
-        output = run_network(batch.network, given)
+        output = batch.logits.run(given)
     return _Pass(checked_logits(batch.logits.read(output, images), batch.network), factors, tensors, places)
 
 

@@ -1,10 +1,7 @@
 """Networks that cannot be explained whatever is asked, refused by their kind."""
 
-import warnings
-
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
 EAGER = "pass the eager network it was made from"
@@ -32,18 +29,6 @@ def check_kind(model: object) -> None:
         raise ValueError("The model has parameters without a shape yet; run one batch through it, and load or train its weights.")
     if not any(True for _ in model.parameters()):
         raise ValueError("The model has no parameters, so it has learnt nothing to explain; pass a trained network.")
-
-
-def warn_of_company(network: nn.Module) -> None:
-    """Warn where a batch norm has no running statistics, so that each image's logits depend on the others of its batch."""
-    for name, layer in network.named_modules():
-        if isinstance(layer, _BatchNorm) and layer.running_mean is None:
-            warnings.warn(
-                f"Layer {name!r} normalizes by the batch at hand (track_running_stats=False): the map of an image depends on the "
-                "images beside it and on batch_size.",
-                stacklevel=3,
-            )
-            return
 
 
 def is_exported(model: object) -> bool:

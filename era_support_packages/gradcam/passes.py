@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from era_support_packages.evaluation.outputs import LogitReader
-from era_support_packages.evaluation.running import run
 from era_support_packages.gradcam.axis_tracker import AxisTracker
 from era_support_packages.gradcam.kinds import EAGER, check_kind, closed_part
 from era_support_packages.gradcam.layouts import Reshape, checked_reshape, layout_of, refusal
@@ -108,7 +107,7 @@ def forward(
         if part := closed_part(logits.network, name):
             raise ValueError(f"Layer {name!r} lies in {part!r}, a scripted or exported part that cannot be looked into; {EAGER}.")
     with hooked(logits.network, names, keep), tracker or nullcontext():
-        output = run(logits.network, images)
+        output = logits.run(images)
     for name in names:
         if name not in found:
             raise ValueError(f"Layer {name!r} does not run in the model's forward pass; choose a layer that does.")

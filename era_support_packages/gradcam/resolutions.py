@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from era_support_packages.evaluation.outputs import LogitReader
-from era_support_packages.evaluation.running import run
 from era_support_packages.gradcam.axis_tracker import AxisTracker
 from era_support_packages.gradcam.layouts import Layout, layout_of
 
@@ -135,7 +134,7 @@ def _candidates(
             if name and not isinstance(module, torch.jit.ScriptModule):  # which takes no hook
                 hook = module.register_forward_hook(lambda module, inputs, output, name=name: note(name, module, inputs, output))
                 handles.callback(hook.remove)
-        output = run(logits.network, image)
+        output = logits.run(image)
     score = sum(before_zeros, logits.read(output, image).max())
     # Within a block that lowers the resolution, what still has the higher one is a part of the block, not the end of a stage.
     parts = {c.name for c in seen for block, came in strided.items() if c.name.startswith(block + ".") and c.grid == came}

@@ -14,6 +14,7 @@ from scipy.special import softmax
 
 from era_support_packages.classifier import Classifier
 from era_support_packages.datasets.fitting import fitted
+from era_support_packages.evaluation.cautions import told_once
 from era_support_packages.gradcam.result import Explanation
 
 TOP = 3  # classes named of each photo
@@ -41,6 +42,7 @@ class ExplainedPhoto:
     """by which the logits were divided before; None where the probabilities are as they come, uncalibrated"""
 
 
+@told_once
 def explain_photo(
     classifier: Classifier,
     photo: np.ndarray,

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from era_support_packages.datasets.image_dataset import ImageDataset, data_fingerprint
+from era_support_packages.evaluation.cautions import told_once
 from era_support_packages.evaluation.predictions import predict
 from era_support_packages.evaluation.tables import print_wrapped
 from era_support_packages.evaluation.temperature import temperature_of
@@ -87,6 +88,7 @@ def _range_test(network: nn.Module, prepared: PreparedRun) -> RangeTest:
 # ---- training --------------------------------------------------------------------------------------------------------
 
 
+@told_once
 def train_in_folder(
     model: nn.Module, prepared: PreparedRun, report: Report = print_wrapped, watch: Watch | None = None
 ) -> Trained:

@@ -8,6 +8,7 @@ import torch
 
 from era_support_packages.classifier import Classifier
 from era_support_packages.datasets.normalization import images_at_once
+from era_support_packages.evaluation.cautions import unspoken
 from era_support_packages.evaluation.outputs import LogitReader
 from era_support_packages.models.modes import evaluation_mode
 from era_support_packages.training.cost import flops_per_image
@@ -22,6 +23,7 @@ for a pass through a network of hardly any operations, whose memory traffic deci
 _TIMED = 2  # of which the quicker counts: another process only makes it slower
 
 
+@unspoken
 def image_seconds(classifier: Classifier, clock: Clock = time.perf_counter) -> float:
     """Seconds of one image's forward pass in float32, on the device where the network is; it is left as it was found.
 

@@ -59,7 +59,8 @@ def confidence_meter(model: nn.Module, precision: str, batch_size: int, total: i
         parts = []
         for batch in images.split(batch_size):
             # A copy: networks that begin with an in-place operation would change the images.
-            parts.append(logits(batch.to(parameter.device, parameter.dtype, copy=True)).float().softmax(dim=1))
+            given = logits(batch.to(parameter.device, parameter.dtype, copy=True))
+            parts.append(logits.confidences(given.float()))
             bar.update(len(batch))
         return torch.cat(parts)
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from era_support_packages.classifier import Classifier
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.datasets.normalization import random_indices
+from era_support_packages.evaluation.cautions import told_once
 from era_support_packages.evaluation.images import Images
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.gradcam.arguments import checked_images
@@ -83,6 +84,7 @@ def evaluate(
     return judge(classifier.network, classifier.inputs(images, indices), seed=seed, **options)
 
 
+@told_once
 def judge(
     model: nn.Module,
     images: Tensor | np.ndarray,

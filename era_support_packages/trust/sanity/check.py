@@ -18,6 +18,7 @@ from tqdm import tqdm
 from era_support_packages.classifier import Classifier
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.datasets.normalization import random_indices
+from era_support_packages.evaluation.cautions import told_once
 from era_support_packages.evaluation.outputs import LogitReader
 from era_support_packages.gradcam.arguments import checked_batch_size
 from era_support_packages.gradcam.explanation import default_layers, explain
@@ -80,6 +81,7 @@ def sanity_check(
     return replace(found, images=classifier.seen(test, indices), names=names)
 
 
+@told_once
 def check_network(
     model: nn.Module,
     images: Tensor,

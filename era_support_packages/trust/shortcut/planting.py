@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from era_support_packages.classifier import Classifier
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.datasets.normalization import images_at_once
+from era_support_packages.evaluation.cautions import told_once
 from era_support_packages.evaluation.intervals import Interval, paired_share_interval, share_interval
 from era_support_packages.evaluation.outputs import LogitReader
 from era_support_packages.models.copies import detached_copy
@@ -31,6 +32,7 @@ STEPS_AT_ONCE = 8  # whose clean images of 32 px the original sees in one pass
 CHECK_EVERY = 8  # steps; while there are many marks none is due
 
 
+@told_once
 def plant(
     classifier: Classifier,
     train: ImageDataset,

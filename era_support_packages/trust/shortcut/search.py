@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from era_support_packages.classifier import Classifier
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.datasets.normalization import unnormalize
+from era_support_packages.evaluation.cautions import told_once
 from era_support_packages.evaluation.intervals import Interval, share_interval
 from era_support_packages.gradcam.explanation import explain
 from era_support_packages.gradcam.methods import METHODS, check_method
@@ -29,6 +30,7 @@ from era_support_packages.trust.shortcut.scores import Grid, MarkScores
 IMAGES_STREAM, MARKS_STREAM, DRAWS_STREAM, MAPS_STREAM = 1, 2, 3, 4  # one seed, numbers that have nothing to do with each other
 
 
+@told_once
 def find(
     planted: PlantedNetwork,
     test: ImageDataset,
