@@ -37,7 +37,8 @@ from era_support_packages.training.sharing import (
     settled_config,
     share_statistics,
 )
-from era_support_packages.training.trial import require_memory
+from era_support_packages.training.trainable import require_trainable
+from era_support_packages.training.trial import is_tried, require_memory
 
 
 def fit(
@@ -67,10 +68,10 @@ def fit(
 
     With several `processes` each calls it with the same values; they share out every batch, and the first reports and keeps.
 
-    Raises `TypeError` for a configuration that is not resolved, `ValueError` where `resume` is a finished run of fewer epochs,
-    or began with other images, where the splits do not go together or not with the configuration, and where the processes cannot
-    share out the batches, `TrainingDivergedError` when the loss is no longer a number, and `OutOfMemoryError` where a batch does
-    not fit.
+    Raises `TypeError` for a configuration that is not resolved, `ValueError` where `resume` is a finished run of fewer epochs
+    or began with other images, where the splits do not go together or not with the configuration, where the network gives not
+    one tensor of logits that can learn, one for each class (probabilities are none), and where the processes cannot share out the
+    batches, `TrainingDivergedError` when the loss is no longer a number, and `OutOfMemoryError` where a batch does not fit.
 
     >>> from era_support_packages import TrainingConfig, load
     >>> from era_support_packages.training import build_model, fit, resolve
@@ -121,7 +122,12 @@ def _fit(
         return History(tuple(records), config, said, len(planned))
     if config.device == "cpu":
         keep_freed_memory()
-    require_memory(model, train, config, left, processes)
+    memory = (model, train, config, left, processes)
+    if not is_tried(config):  # it is counted, before anything is computed
+        require_memory(*memory)
+    require_trainable(model, train, config)
+    if is_tried(config):
+        require_memory(*memory)
     held_out = 0 if validation is None else len(validation)
     tested = len(test) if config.final_test else 0
     seconds = predicted_seconds(config, left, tested, seconds_per_image(model, config, processes), held_out)
