@@ -228,8 +228,7 @@ def found_logits(output: object, count: int) -> Tensor:
                 return output.flatten(1)
         given = f"{tuple(output.shape)}{'' if output.is_floating_point() else f' of {output.dtype}'}"
         raise ValueError(f"The model must return logits of shape ({count}, classes), not {given}.")
-    tensors = dict(tensors_in(output, ""))
-    found = {path: tensor for path, tensor in tensors.items() if _plausible(tensor, count)}
+    found = plausible_logits(output, count)
     named = [path for path in found if path in ("['logits']", ".logits")]
     if len(found) == 1 or named:
         return found[named[0] if named else next(iter(found))].flatten(1)
@@ -238,12 +237,18 @@ def found_logits(output: object, count: int) -> Tensor:
         several = ", ".join(f"{path} {tuple(tensor.shape)}" for path, tensor in found.items())
         problem, path = f"a {kind} in which {len(found)} tensors may be the logits: {several}", next(iter(found))
     else:
-        held = ", ".join(f"{path} {tuple(tensor.shape)}" for path, tensor in list(tensors.items())[:5]) or "no tensors"
+        tensors = list(tensors_in(output, ""))[:5]
+        held = ", ".join(f"{path} {tuple(tensor.shape)}" for path, tensor in tensors) or "no tensors"
         problem, path = f"a {kind} without logits of shape ({count}, classes): it holds {held}", "[0]"
     raise ValueError(
         f"The model returns {problem}; wrap it in a module whose forward returns the logits alone, such as "
         f"`return self.model(images){path}`."
     )
+
+
+def plausible_logits(output: object, count: int) -> dict[str, Tensor]:
+    """The tensors in what a network returned for `count` images that may be logits, by the way to each, such as "[0]"."""
+    return {path: tensor for path, tensor in tensors_in(output, "") if _plausible(tensor, count)}
 
 
 def _plausible(tensor: Tensor, count: int) -> bool:

@@ -1,19 +1,18 @@
 """Passes through a network that record what class activation maps need and leave the network as it was found."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from era_support_packages.evaluation.outputs import LogitReader
 from era_support_packages.gradcam.axis_tracker import AxisTracker
 from era_support_packages.gradcam.kinds import EAGER, check_kind, closed_part
 from era_support_packages.gradcam.layouts import Reshape, checked_reshape, layout_of, refusal
-from era_support_packages.models.copies import detached_copy
+from era_support_packages.models.copies import detached_copy, eager, inner_network
 from era_support_packages.models.learned_state import learned
 from era_support_packages.models.modes import evaluation_mode, without_gradients
 
@@ -47,14 +46,9 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
     Raises `ValueError` for a network that cannot be explained whatever is asked, such as a scripted or a quantized one.
     """
-    while True:
-        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel | AveragedModel):
-            model = model.module
-        elif isinstance(inside := getattr(model, "_orig_mod", None), nn.Module):  # torch.compile
-            model = inside
-        else:
-            check_kind(model)
-            return model
+    network = inner_network(model)
+    check_kind(network)
+    return network
 
 
 @contextmanager
@@ -66,8 +60,8 @@ def prepared(model: nn.Module) -> Iterator[nn.Module]:
     parameter = next(model.parameters())
     with torch.inference_mode(False), torch.autocast(parameter.device.type, enabled=False):
         network = _full_precision(model)
-        with evaluation_mode(network), without_gradients(network.parameters()), _eager(network):
-            yield network
+        with evaluation_mode(network), without_gradients(network.parameters()), eager(network):
+            yield network  # eager: the hooks would make torch.compile start over, or be passed over
 
 
 def to_network(images: Tensor, network: nn.Module) -> Tensor:
@@ -156,12 +150,6 @@ def gradients(score: Tensor, tensors: Sequence[Tensor], keep_graph: bool) -> lis
     if not score.requires_grad:
         return [None] * len(tensors)
     return list(torch.autograd.grad(score, tensors, retain_graph=keep_graph, allow_unused=True))
-
-
-def _eager(network: nn.Module) -> AbstractContextManager[object]:
-    """Runs compiled parts as they were written: the hooks would make torch.compile start over, or be passed over."""
-    compiled = any(m._compiled_call_impl is not None or hasattr(m, "_orig_mod") for m in network.modules())
-    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
 
 
 def _full_precision(model: nn.Module) -> nn.Module:

@@ -9,18 +9,19 @@ AUXILIARY = ("aux1", "aux2", "AuxLogits")  # of GoogLeNet and Inception
 def last_layer(network: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
     """Name and module of the layer that gives the logits: a linear one, or SqueezeNet's 1x1 convolution.
 
-    It is the last of these in the module that is called fc, head, heads, classifier, linear, ..., else the last linear layer of
-    all. Raises `ValueError` where there is none.
+    It is the last of these in the module that is called fc, head, heads, classifier, linear, ..., of several in the one defined
+    last, else the last linear layer of all. Raises `ValueError` where there is none, and where one of several that is defined
+    before takes what the last gives, so that they run in another order.
 
     >>> from era_support_packages import ResNet18
     >>> from era_support_packages.models import last_layer
     >>> last_layer(ResNet18())
     ('linear', Linear(in_features=512, out_features=10, bias=True))
     """
-    children = dict(network.named_children())
-    for name in _NAMES:
-        if name in children and (found := _last(children[name], name, convolutions=True)):
-            return found
+    named = [(name, child) for name, child in network.named_children() if name in _NAMES]
+    if heads := [found for name, child in named if (found := _last(child, name, convolutions=True))]:
+        _require_order(network, heads)
+        return heads[-1]
     if found := _last(network, "", convolutions=False):
         return found
     raise ValueError(
@@ -48,12 +49,12 @@ def replace_head(network: nn.Module, classes: int) -> str:
     """
     if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
         raise ValueError(f"classes is {classes!r}; give their number, 1 or more.")
-    for name in AUXILIARY:
-        if getattr(network, name, None) is not None:
-            setattr(network, name, None)
+    name, layer = last_layer(network)
+    for auxiliary in AUXILIARY:
+        if getattr(network, auxiliary, None) is not None:
+            setattr(network, auxiliary, None)
     if hasattr(network, "aux_logits"):
         network.aux_logits = False  # type: ignore[assignment]
-    name, layer = last_layer(network)
     new: nn.Module
     if isinstance(layer, nn.Linear):
         if layer.out_features == classes:
@@ -68,6 +69,19 @@ def replace_head(network: nn.Module, classes: int) -> str:
     if isinstance(getattr(network, "num_classes", None), int):
         network.num_classes = classes  # type: ignore[assignment]
     return name
+
+
+def _require_order(network: nn.Module, heads: list[tuple[str, nn.Linear | nn.Conv2d]]) -> None:
+    """Raise `ValueError` where the sizes of the layers show that the one defined last runs before another."""
+    name, layer = heads[-1]
+    taken, given = layer.weight.shape[1], layer.weight.shape[0]
+    for other, before in heads[:-1]:
+        if before.weight.shape[1] == given and before.weight.shape[0] != taken:
+            raise ValueError(
+                f"{type(network).__name__} has {other!r} and {name!r}, either of which may be its last layer: {other!r}, defined "
+                f"before {name!r}, takes as many values as that gives. Define them in the order in which they run, or "
+                "give the layer that is not the last a name of its own."
+            )
 
 
 def _last(module: nn.Module, name: str, convolutions: bool) -> tuple[str, nn.Linear | nn.Conv2d] | None:

@@ -83,7 +83,7 @@ def train_on_devices(
                 model.load_state_dict(checkpoint.model)
             prepared = replace(prepared, config=stored, processes=Processes(count=prepared.devices))
             raise stop(model, prepared, report, checkpoint, error) from None
-    return trained(model, test, run.load(model, test, prepared.validation))
+    return trained(model, prepared.train, run.load(model, test, prepared.validation))
 
 
 def _require_own_network(model: nn.Module, prepared: PreparedRun) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from era_support_packages.datasets.fingerprint import DataFingerprint
 from era_support_packages.datasets.fitting import Fitting
 from era_support_packages.datasets.image_dataset import ImageDataset, data_fingerprint
+from era_support_packages.datasets.validation import require_same_kind
 from era_support_packages.evaluation.tables import print_wrapped
 from era_support_packages.models.pretrained import ensure
 from era_support_packages.runs.data_sets import (
@@ -157,6 +158,7 @@ def prepare(
             report(said)
         data_set = load_requested(requested, data_root, fitting)
     else:
+        require_same_kind(*data)
         data_set, fitting = data, Fitting(data[0].image_size, data[0].fit)
     fingerprint = data_fingerprint(*data_set)
     splits = split_data(*data_set, requested)

@@ -124,7 +124,7 @@ def train_in_folder(
         report("\n".join(log_lines(history.records)))
         with Tracker(run, config, report) as tracker:
             tracker.rows(history.records)
-        return trained(model, test, history, config.precision)
+        return trained(model, train, history, config.precision)
     if prepared.devices > 1:
         return train_on_devices(model, prepared, report, watch, _stop)
     config = config.resolved()
@@ -292,5 +292,5 @@ def train_or_stop(model: nn.Module, prepared: PreparedRun, report: Report = prin
             stop.args = (f"Training was {stop}. {NOTHING_YET}",)
             raise
     report("What follows shows the run as it was then.")
-    result = trained(model, prepared.test, history)
+    result = trained(model, prepared.train, history)
     return Trained(result.classifier, replace(history, predictions=result.classifier.predict(prepared.judged(history))))

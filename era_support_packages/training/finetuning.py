@@ -9,7 +9,7 @@ from torch import nn
 
 from era_support_packages.datasets.image_dataset import Channels, ImageDataset
 from era_support_packages.datasets.normalization import STATISTICS, are_statistics
-from era_support_packages.datasets.validation import hold_out
+from era_support_packages.datasets.validation import hold_out, require_same_kind
 from era_support_packages.models.heads import replace_head
 from era_support_packages.system.machine import resolve_device
 from era_support_packages.training.config import TrainingConfig
@@ -38,7 +38,7 @@ def finetune(
     from. overrides: values that change the preset, as for `TrainingConfig.preset`; with `validation` that share is held out.
 
     Raises `ValueError` for a mean and standard deviation that are none, a bad value, a value that names another network, and a
-    network whose last layer is not found; and what `fit` raises.
+    network whose last layer is not found; for splits that do not go together; and what `fit` raises.
 
     >>> from torch import nn
     >>> from era_support_packages import load
@@ -54,6 +54,7 @@ def finetune(
         raise ValueError(f"mean is {mean} and std {std}; give three numbers each, {STATISTICS}.")
     if named := [name for name in _OF_A_NAMED_NETWORK if name in overrides]:
         raise ValueError(f"{named[0]} names another network than the one that is given: leave it out.")
+    require_same_kind(train, test, statistics=False)  # both get those of the network
     config = TrainingConfig.preset("finetune", **overrides)
     own: dict[str, Any] = {"mean": tuple(mean), "std": tuple(std)}
     validation = None

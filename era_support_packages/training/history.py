@@ -193,14 +193,14 @@ class Trained(NamedTuple):
     history: History
 
 
-def trained(network: nn.Module, split: ImageDataset, history: History, precision: str | None = None) -> Trained:
-    """A network with its history, of at least one epoch, and with the class names and statistics of its data.
+def trained(network: nn.Module, train: ImageDataset, history: History, precision: str | None = None) -> Trained:
+    """A network with its history, of at least one epoch, and with the class names and statistics of its training images.
 
     precision: of its forward passes from now on; None is that of the training.
     """
     precision = precision or history.config.precision
-    values = (split.classes, split.mean, split.std, history.resolution, precision, history.config.model, split.bits)
-    classifier = Classifier(network, *values, image_size=split.image_size, fit=split.fit)
+    values = (train.classes, train.mean, train.std, history.resolution, precision, history.config.model, train.bits)
+    classifier = Classifier(network, *values, image_size=train.image_size, fit=train.fit)
     return Trained(classifier, history)
 
 

@@ -26,7 +26,7 @@ from era_support_packages.training.failures import TrainingDivergedError, diverg
 from era_support_packages.training.history import EpochRecord, History, Scores, Trained, log_lines, log_row, result_line, trained
 from era_support_packages.training.phases import Phases
 from era_support_packages.training.plan import PlannedEpoch
-from era_support_packages.training.resolution import require_splits, require_type
+from era_support_packages.training.resolution import require_same_data, require_splits, require_type
 from era_support_packages.training.resources import use_resources
 from era_support_packages.training.setup import build_batches
 from era_support_packages.training.sharing import (
@@ -37,7 +37,8 @@ from era_support_packages.training.sharing import (
     settled_config,
     share_statistics,
 )
-from era_support_packages.training.trial import require_memory
+from era_support_packages.training.trainable import require_trainable
+from era_support_packages.training.trial import is_tried, require_memory
 
 
 def fit(
@@ -62,11 +63,15 @@ def fit(
     Where the configuration has a `validation` share, `validation` is the split that `datasets.hold_out` held out: what is looked
     at after each epoch. The test split is then predicted once, after the last, or with `final_test=False` not at all.
 
+    All splits have the same classes in the same order, the same mean and standard deviation, and images that were made in the
+    same way: what the classifier then takes from the training images.
+
     With several `processes` each calls it with the same values; they share out every batch, and the first reports and keeps.
 
-    Raises `TypeError` for a configuration that is not resolved, `ValueError` where `resume` is a finished run of fewer epochs,
-    where validation split and configuration do not go together, and where the processes cannot share out the batches,
-    `TrainingDivergedError` when the loss is no longer a number, and `OutOfMemoryError` where a batch does not fit.
+    Raises `TypeError` for a configuration that is not resolved, `ValueError` where `resume` is a finished run of fewer epochs
+    or began with other images, where the splits do not go together or not with the configuration, where the network gives not
+    one tensor of logits that can learn, one for each class (probabilities are none), and where the processes cannot share out the
+    batches, `TrainingDivergedError` when the loss is no longer a number, and `OutOfMemoryError` where a batch does not fit.
 
     >>> from era_support_packages import TrainingConfig, load
     >>> from era_support_packages.training import build_model, fit, resolve
@@ -78,6 +83,7 @@ def fit(
     """
     require_type(config, ResolvedConfig)
     require_splits(config, train, test, validation)
+    require_same_data(None if resume is None else resume.classifier, train)
     require_shares(config, len(train), processes)
     config = settled_config(config, processes)
     if not processes.first:
@@ -85,7 +91,7 @@ def fit(
     try:
         with use_resources(config):
             history = _fit(model, train, test, config, report, keep, resume, validation, processes)
-        return trained(model, test, history)
+        return trained(model, train, history)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -116,7 +122,12 @@ def _fit(
         return History(tuple(records), config, said, len(planned))
     if config.device == "cpu":
         keep_freed_memory()
-    require_memory(model, train, config, left, processes)
+    memory = (model, train, config, left, processes)
+    if not is_tried(config):  # it is counted, before anything is computed
+        require_memory(*memory)
+    require_trainable(model, train, config)
+    if is_tried(config):
+        require_memory(*memory)
     held_out = 0 if validation is None else len(validation)
     tested = len(test) if config.final_test else 0
     seconds = predicted_seconds(config, left, tested, seconds_per_image(model, config, processes), held_out)

@@ -28,6 +28,7 @@ from era_support_packages.training.resolution import require_type
 from era_support_packages.training.resources import use_resources
 from era_support_packages.training.setup import build_batches, build_optimizer
 from era_support_packages.training.sharing import parallel_network, settled_config, share_size
+from era_support_packages.training.trainable import require_trainable
 
 SUGGESTIONS = ("steepest", "valley", "minimum/10")
 MINIMUM_ITERATIONS = 20
@@ -146,7 +147,7 @@ def range_test(
     a copy of the model and leaves the random state as it was, so nothing of the caller's changes, whatever happens midway.
     Several `processes` make it together on their shares of each batch; its losses are their mean, and all get the first's result.
 
-    Raises `ValueError` where not 0 < start_lr < end_lr.
+    Raises `ValueError` where not 0 < start_lr < end_lr, and for a network that gives no logits for these classes.
 
     >>> from torch import nn
     >>> from era_support_packages import TrainingConfig, load
@@ -167,6 +168,7 @@ def range_test(
     device = resolve_device(config.device)
     at_any_rate = config.resolved(0.01 if config.max_lr == "auto" else config.max_lr)  # their proportions are what counts
     with use_resources(config), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        require_trainable(model, train, at_any_rate)
         iterations = config.range_test_iterations
         if device.type == "cpu":
             keep_freed_memory()

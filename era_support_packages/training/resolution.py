@@ -1,6 +1,6 @@
 """From what was asked for to what a run uses: "auto" is answered here, once in a run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -8,6 +8,8 @@ import torch
 from era_support_packages.datasets.batches import STREAMED_ON_DEVICE
 from era_support_packages.datasets.fitting import IMAGE_SIZE, Fit
 from era_support_packages.datasets.image_dataset import ImageDataset
+from era_support_packages.datasets.validation import require_same_kind
+from era_support_packages.models.classifier_file import description
 from era_support_packages.models.libraries import check_name, check_sizes, is_library_name
 from era_support_packages.system.cores import usable_cores
 from era_support_packages.system.machine import resolve_device, resolve_precision
@@ -117,18 +119,29 @@ def require_held_out(config: ConfigValues, train: ImageDataset) -> None:
 
 
 def require_splits(config: ConfigValues, train: ImageDataset, test: ImageDataset, validation: ImageDataset | None) -> None:
-    """Raise `ValueError` where the splits are not those that the configuration speaks of."""
+    """Raise `ValueError` where the splits are not those that the configuration speaks of, or not of one data set."""
     require_held_out(config, train)
     if (validation is None) == bool(config.validation):
         raise ValueError(
             f"validation is {config.validation} in the configuration, and {'no' if validation is None else 'a'} validation split "
             "is given: a share takes the split that datasets.hold_out held out, and 0 takes none."
         )
-    if validation is not None and len({(split.mean, split.std) for split in (train, validation, test)}) > 1:
-        raise ValueError(
-            "The training, validation and test images carry different means or standard deviations: take all three from one "
-            "datasets.hold_out."
-        )
+    require_same_kind(train, test, *([] if validation is None else [validation]))
+
+
+def require_same_data(kept: Mapping[str, Any] | None, train: ImageDataset) -> None:
+    """Raise `ValueError` where a run that goes on began with other classes, or with images made otherwise, than these.
+
+    kept: what its checkpoint has of its classifier (`models.classifier_file.description`), None in one of before.
+    """
+    now, before = description(None, train, 0), kept or {}
+    for name in ("classes", "mean", "std", "bits", "image_size", "fit"):
+        if name in before and before[name] != now[name]:
+            apart = "other classes, or in another order" if name == "classes" else f"{name} {before[name]!r}, not {now[name]!r}"
+            raise ValueError(
+                f"resume= is a run on other images than these ({apart}): give the splits that it began with, or train from the "
+                "start."
+            )
 
 
 def _answers(

@@ -51,6 +51,46 @@ def test_a_head_of_the_right_size_stays_and_one_in_no_known_place_is_found():
     assert (network[3].out_features, network[2].out_features) == (2, 5)
 
 
+class Named(nn.Module):
+    """Linear layers by name, in the order of definition, run in the order of `run`."""
+
+    def __init__(self, layers: dict[str, nn.Module], run: str) -> None:
+        super().__init__()
+        self.run = run.split()
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        for name in self.run:
+            values = getattr(self, name)(values).relu()
+        return values
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        {"fc": nn.Linear(6, 4), "classifier": nn.Linear(4, 5)},
+        {"fc": nn.Linear(6, 7), "classifier": nn.Linear(7, 5)},  # as many as there are classes
+        {"fc": nn.Linear(6, 6), "classifier": nn.Linear(6, 6)},
+        {"head": nn.Linear(6, 4), "linear": nn.Linear(4, 4), "classifier": nn.Linear(4, 5)},
+        {"classifier": nn.Linear(6, 4), "fc": nn.Linear(4, 5)},
+    ],
+)
+def test_of_several_known_names_the_one_defined_last_is_the_last_layer(layers):
+    network = Named(layers, " ".join(layers))
+    last = list(layers)[-1]
+    assert last_layer(network)[0] == last
+    assert replace_head(network, 7) == last
+    assert network(torch.ones(2, 6)).shape == (2, 7)
+
+
+def test_layers_that_are_defined_in_another_order_than_they_run_in_are_refused_and_left():
+    network = Named({"classifier": nn.Linear(4, 5), "fc": nn.Linear(6, 4)}, "fc classifier")
+    with pytest.raises(ValueError, match=r"Named has 'classifier' and 'fc'.*Define them in the order in which they run"):
+        replace_head(network, 7)
+    assert (network.classifier.out_features, network.fc.out_features) == (5, 4)
+
+
 def test_the_new_layer_is_like_the_one_of_before():
     network = nn.Module()
     network.fc = nn.Linear(4, 5, bias=False).half().eval()

@@ -144,7 +144,7 @@ def test_fit_computes_with_the_threads_and_algorithms_of_its_configuration(monke
     model.register_forward_pre_hook(lambda *_: noted.append(in_use()))
     other = 2 if threads == 1 else 1
     fit(model, colored_images(8), colored_images(3), plan(threads=other, deterministic=True), quiet)
-    assert noted == [(other, True)] * 5  # three timed steps, a step, a batch of the test split
+    assert noted == [(other, True)] * 7  # two passes that ask for logits, three timed steps, a step, a batch of the test split
     assert in_use() == (threads, False)
 
 
@@ -152,7 +152,7 @@ def test_model_is_in_training_mode_while_it_trains_and_holds_the_last_weights() 
     model, flags = tiny_network().eval(), []
     model.register_forward_pre_hook(lambda network, _: flags.append(network.norm.training))
     _, history = fit(model, colored_images(16), TEST, plan(epochs=2), quiet)
-    assert flags[3:] == [True, True, False, True, True, False]  # three steps of the timing before
+    assert flags[5:] == [True, True, False, True, True, False]  # two passes that ask for logits and three timed steps before
     assert all(module.training for module in model.modules())
     np.testing.assert_allclose(history.predictions.logits, predict(model, TEST, CPU).logits, rtol=1e-5, atol=1e-6)
     assert model.norm.num_batches_tracked == 4  # the timed steps went to a copy

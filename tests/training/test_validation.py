@@ -115,7 +115,11 @@ def test_splits_that_do_not_belong_together_are_refused() -> None:
         ((whole, test, CONFIG), validation, r"nothing is held out of these training images.*datasets\.hold_out"),
         ((train, test, CONFIG), None, "no validation split is given"),
         ((train, test, none), validation, "a validation split is given"),
-        ((train, colored_images(10, split="test"), CONFIG), validation, "take all three from one datasets.hold_out"),
+        (
+            (train, colored_images(10, split="test"), CONFIG),
+            validation,
+            "take all splits from one datasets.load or datasets.hold_out",
+        ),
     ]
     for (some, tested, config), held_out, sentence in cases:
         with pytest.raises(ValueError, match=sentence):
