@@ -63,8 +63,7 @@ def fit(
     Where the configuration has a `validation` share, `validation` is the split that `datasets.hold_out` held out: what is looked
     at after each epoch. The test split is then predicted once, after the last, or with `final_test=False` not at all.
 
-    All splits have the same classes in the same order, the same mean and standard deviation, and images that were made in the
-    same way: what the classifier then takes from the training images.
+    All splits have the same classes in the same order, the same mean and standard deviation, and images made in the same way.
 
     With several `processes` each calls it with the same values; they share out every batch, and the first reports and keeps.
 
@@ -213,9 +212,8 @@ def _train_epochs(
 
 
 def _scores(split: str, said: Predictions | None) -> dict[str, Any]:
-    """The values of a record that are those of one split, by name; None where it was not looked at.
-
-    Raises `TrainingDivergedError` for logits that are not finite, also where weights and losses still are.
+    """The values of a record that are those of one split, by name, None where it was not looked at; logits that are not finite
+    raise `TrainingDivergedError`, also where weights and losses still are.
     """
     if said is None:
         values = dict.fromkeys(Scores._fields)
