@@ -10,7 +10,7 @@ def copy_warnings(names: Sequence[str], labels: np.ndarray, sha256: Sequence[byt
 
     names: of the N files in the data set. labels: int64 (N,). sha256: of their bytes. test: which are of the test split.
 
-    >>> copy_warnings(["train/cat/1.png", "test/cat/1.png"], np.array([0, 0]), [b"same", b"same"], slice(1, None))[0][:44]
+    >>> copy_warnings(["train/cat/1.png", "test/cat/1.png"], np.array([0, 0]), [b"same", b"same"], slice(1, None))[0][:45]
     'Warning: 1 of 1 test images is, byte for byte'
     """
     if len(set(sha256)) == len(sha256):
