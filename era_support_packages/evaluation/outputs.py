@@ -126,7 +126,7 @@ class LogitReader:
     def warn_of_rounding(self, logits: Tensor, classes: Tensor) -> None:
         """Warn where the network is so sure of one of these classes (N, T) that it does not show how the score may change."""
         own, rounding = logits.gather(1, classes), torch.finfo(logits.dtype).eps
-        if self.score == "log-probability":
+        if self.score == "log-probability" and self._last != {"log_sigmoid_forward"}:  # which PyTorch keeps exact
             highest = -SUREST if self._exact else -SURE * rounding
         elif self.form in ("one probability", "one log-probability") and self._last != {"sigmoid"}:
             own, highest = logits[:, 1], -log(SURE * rounding) / 2
@@ -158,6 +158,9 @@ class LogitReader:
             return plain
         behind = self._last_operations(images, bool(seems))
         self._last, only = behind, next(iter(behind)) if len(behind) == 1 else ""
+        # Logits of a sure network may be 0 and far below: read as they are in both cases, but of another name.
+        if seems == "log-probabilities" and behind and all(is_linear(name) and name != "logsumexp" for name in behind):
+            seems = ""
         # The rows of a few images, such as of one, may add up to one by chance.
         if seems and ("softmax" in only or self._always(images, "log" in seems, tolerance, behind)):
             return seems

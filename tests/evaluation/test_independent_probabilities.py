@@ -81,6 +81,16 @@ def test_logits_that_add_up_to_one_in_one_image_are_logits() -> None:
         assert reader.form == "logits"
 
 
+def test_logits_of_0_and_far_below_are_logits() -> None:
+    images = images_of(torch.tensor([-20.0, 0.0, -30.0]), torch.tensor([-25.0, 0.0, -20.0]))
+    reader = LogitReader(Returns(lambda z: torch.stack([z[:, 0] * 1, z[:, 1] * 0], dim=1)))
+    reader(images)
+    assert reader.form == "logits"
+    by_hand = LogitReader(Returns(lambda z: z - z.logsumexp(1, keepdim=True)))
+    by_hand(images)
+    assert by_hand.form == "log-probabilities"
+
+
 def test_a_network_that_takes_two_images_at_a_time_and_no_other_number_is_read_by_its_sums() -> None:
     def of_two(z: Tensor) -> Tensor:
         assert len(z) == 2

@@ -124,6 +124,15 @@ def test_a_sure_prediction_whose_map_is_rounding_is_told(end: Callable[[Tensor],
     assert [each for each in cautions(lambda: explained(end, 10)) if "a softmax's" not in each] == []
 
 
+def test_two_logsigmoids_are_exact_by_themselves() -> None:
+    def pair(z: Tensor) -> Tensor:
+        return nn.functional.logsigmoid(torch.stack([-z[:, 0], z[:, 0]], dim=1))
+
+    assert cautions(lambda: explained(pair, 4000)) == []
+    found, exact = (explained(pair, 300, double=double) for double in (False, True))
+    np.testing.assert_allclose(found.maps, exact.maps, atol=1e-3)
+
+
 def test_the_score_of_a_class_that_a_sigmoid_excludes_is_what_goes_into_it() -> None:
     z = torch.tensor([[-40.0, 3.0, -20.0]])
     planes = nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Sigmoid())
