@@ -160,8 +160,8 @@ class Classifier:
         options.setdefault("batch_size", images_at_once(64, self.resolution))
         found = explain(self.network, inputs, targets, layers, method, **options)
         shown = unnormalize(inputs, self.mean, self.std)
-        predicted = found.predicted if said is None else said.predicted
-        return replace(found, predicted=predicted, images=shown, labels=labels, classes=self.classes)
+        found = found if said is None else found.agreeing(said, options.get("confidence", "softmax") == "softmax")
+        return replace(found, images=shown, labels=labels, classes=self.classes)
 
     def explore(
         self,

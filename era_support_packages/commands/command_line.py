@@ -11,6 +11,7 @@ from era_support_packages import __version__
 from era_support_packages.commands.output import aside, problem_of
 from era_support_packages.system.command_values import CommandLineError, CommandParser
 from era_support_packages.system.naming import nearest_names
+from era_support_packages.system.streams import give_streams
 from era_support_packages.system.torchrun import started_by_torchrun
 
 PROGRAM = "python -m era_support_packages"
@@ -35,6 +36,7 @@ EXIT_CODES = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code, as `EXIT_CODES` has them."""
+    give_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = _run(given)
@@ -43,8 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         return getattr(stop, "exit_code", 130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again as it ends
+        _forget_stdout()
         return 141
+    except OSError as error:  # of the last flush: the disk is full
+        _forget_stdout()
+        print(f"error: What the command says cannot be written ({error.strerror}): make room there.", file=sys.stderr)
+        return 1
+
+
+def _forget_stdout() -> None:
+    """Else Python complains again as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(given: list[str]) -> int:

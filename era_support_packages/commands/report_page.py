@@ -18,6 +18,7 @@ from era_support_packages.evaluation.calibration import calibrate
 from era_support_packages.evaluation.mistakes import class_scores, most_confused, suspicious_labels
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.evaluation.tables import Readable, Table, text_html
+from era_support_packages.plots.style import png
 from era_support_packages.runs.card import CHECKS, NOT_TESTED, cautions, opened, recipe
 from era_support_packages.runs.comparison import Comparison, compare
 from era_support_packages.runs.folder import Run
@@ -62,7 +63,7 @@ class _Page:
 
     def figure(self, figure: Figure | Path, alternative: str) -> None:
         """A figure, or the file of one, with what is to be seen on it."""
-        picture = figure.read_bytes() if isinstance(figure, Path) else _png(figure)
+        picture = figure.read_bytes() if isinstance(figure, Path) else png(figure, dpi=120)
         source = base64.b64encode(_smaller(picture)).decode()
         caption = html.escape(alternative)
         self.raw(
@@ -167,12 +168,6 @@ def _again(page: _Page, run: Run) -> None:
     command, sentences = recipe(run)
     page.raw(f"<pre>{html.escape(command)}</pre>")
     page.text(*sentences)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
 
 
 def _smaller(png: bytes) -> bytes:

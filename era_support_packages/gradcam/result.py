@@ -1,9 +1,10 @@
 """What an explanation is: the maps, of which classes and layers they are, and what a figure or a reader needs beside them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.evaluation.tables import Column, Readable, Table
 
 ALL_LAYERS = "all layers"
@@ -63,6 +64,16 @@ class Explanation(Readable):
                 "Classifier.explain."
             )
         return self.images
+
+    def agreeing(self, said: Predictions, softmax: bool = True) -> "Explanation":
+        """The same with the predicted classes of predictions (N) of these images, and where `softmax`, with their probabilities.
+
+        These are made in the network's own precision, explanations in float32: so a page has one percentage for one image.
+        """
+        if not softmax:
+            return replace(self, predicted=said.predicted)
+        confidences = np.take_along_axis(said.probabilities, self.targets, axis=1).astype(np.float32)
+        return replace(self, predicted=said.predicted, confidences=confidences)
 
     def table(self) -> Table:
         """A row for each image and class explained: how probable the class is, and at which layers the map marks nothing."""

@@ -64,12 +64,14 @@ def say_what_made_it(notebook: Path, parameters: Parameters, ending: str) -> Non
 
 
 def to_html(notebook: Path) -> Path:
-    """The notebook as one HTML page with its pictures inside, beside it; the alternative text of each is its title."""
+    """The notebook as one HTML page with its pictures inside, beside it. Its title is the run's name, and the alternative text of
+    each picture that of the figure.
+    """
     from nbconvert import HTMLExporter
 
-    page, _ = HTMLExporter(raw_template=TITLED_PICTURES).from_notebook_node(
-        without_widgets(nbformat.read(notebook, as_version=4))
-    )
+    content = without_widgets(nbformat.read(notebook, as_version=4))
+    resources = {"metadata": {"name": notebook.resolve().parent.name}}
+    page, _ = HTMLExporter(raw_template=TITLED_PICTURES).from_notebook_node(content, resources)
     target = notebook.with_suffix(".html")
     write_atomically(target, page.encode())
     return target

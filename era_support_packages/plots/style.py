@@ -9,7 +9,9 @@ import base64
 import functools
 import io
 import re
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import matplotlib.style
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
+from matplotlib.font_manager import FontProperties, fontManager
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.textpath import text_to_path
 
@@ -39,10 +41,24 @@ MAX_BLOCK_COLUMNS = 10
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7"
 INK, GRAY, FAINT = "#222222", "#666666", "#CCCCCC"
 
+FAMILY = "DejaVu Sans"  # comes with matplotlib: the same figure on every machine
+OTHER_FAMILIES = (  # for the signs that it lacks, where they are installed: Chinese, Japanese and Korean, then emoji
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans SC", "Noto Sans JP", "Noto Sans KR"),
+    *(
+        "WenQuanYi Zen Hei",
+        "WenQuanYi Micro Hei",
+        "Microsoft YaHei",
+        "SimHei",
+        "PingFang SC",
+        "Hiragino Sans GB",
+        "Hiragino Sans",
+    ),
+    *("Yu Gothic", "Meiryo", "Malgun Gothic", "Apple SD Gothic Neo", "Noto Emoji", "Symbola", "Segoe UI Emoji"),
+)
+
 STYLE: dict[str, Any] = {
     "figure.facecolor": "white",
     "figure.dpi": 100,
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
     "font.size": FONT,
     "axes.labelsize": FONT,
     "axes.titlesize": FONT,
@@ -72,7 +88,7 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
     @functools.wraps(draw)
     def styled(*args: Any, **kwargs: Any) -> Figure:
-        with matplotlib.style.context(["default", STYLE]):
+        with matplotlib.style.context(["default", STYLE, {"font.family": families()}]):
             figure = draw(*args, **kwargs)
             for axis in figure.findobj(Axis):  # ticks are made when first asked for: ask under this style
                 axis.get_ticklabels()
@@ -97,11 +113,44 @@ def new_figure(width: float, body_height: float, title: str) -> Figure:
     return figure
 
 
+@functools.lru_cache(maxsize=1)
+def families() -> list[str]:
+    """The font families of a figure's texts: the first that has a sign draws it."""
+    installed = set(fontManager.get_font_names())
+    return [FAMILY, *(family for family in OTHER_FAMILIES if family in installed)]
+
+
+@contextmanager
+def boxes_told(aloud: bool = True) -> Iterator[None]:
+    """Within the block matplotlib draws or measures text. Where no font has a sign, one sentence says so instead of a warning for
+    each sign and text; `aloud=False`: none does.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    missing = [said for said in caught if re.match(r"Glyph \d+ .*missing from", str(said.message))]
+    for said in caught:
+        if said not in missing:
+            warnings.warn_explicit(said.message, said.category, said.filename, said.lineno)
+    if missing and aloud:
+        _tell_of_boxes()
+
+
+@functools.lru_cache(maxsize=1)  # once
+def _tell_of_boxes() -> None:
+    warnings.warn(
+        "Figures show boxes for signs that no installed font has: install one that has them, such as Noto Sans CJK "
+        "(fonts-noto-cjk on Debian and Colab), and start again.",
+        stacklevel=4,
+    )
+
+
 @functools.lru_cache(maxsize=4096)
-def text_width(text: str, size: float = FONT, family: str = "DejaVu Sans") -> float:
+def text_width(text: str, size: float = FONT, family: str = "") -> float:
     """Points that one line of text takes at most: a little more than its outlines, for rounding to pixels."""
-    font = FontProperties(family=family, size=size)
-    return 1.04 * text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]
+    font = FontProperties(family=family or families(), size=size)
+    with boxes_told(aloud=False):
+        return 1.04 * text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]
 
 
 def text_height(text: str, size: float) -> float:
@@ -215,7 +264,8 @@ def png(figure: Figure, dpi: float) -> bytes:
     own_dpi, own_canvas = figure.dpi, figure.canvas
     try:
         figure.set_dpi(dpi)
-        FigureCanvasAgg(figure).print_png(buffer)
+        with boxes_told():
+            FigureCanvasAgg(figure).print_png(buffer)
     finally:
         figure.set_dpi(own_dpi)
         figure.set_canvas(own_canvas)

@@ -15,7 +15,8 @@ _FEWEST = 3  # epochs that say something
 def next_step(history: History) -> str:
     """One or two sentences: what the log shows, and what to type to see whether something else does better.
 
-    Looked for in this order: a training loss that rose by more than a tenth from one epoch to the next (the rate is too high);
+    Looked for in this order: a training loss that rose by more than a tenth from one epoch to the next, while the training images
+    are not nearly all right, where a loss near zero may well double by chance (the rate is too high);
     training images that are right at least 8 points more often than those of the split that was looked at (over-fitted: it
     remembers); a difference of at most 2 points while the training images are not nearly all right (under-fitted: it could learn
     more). The accuracy on training images is that of augmented ones while training, which is a little too low.
@@ -36,7 +37,8 @@ def next_step(history: History) -> str:
     if len(records) < _FEWEST:
         return f"{len(records)} epoch{'s' * (len(records) != 1)} say too little about what to try next."
     for before, after in itertools.pairwise(records):
-        if after.train_loss > HOT * before.train_loss and after.resolution == before.resolution:
+        harmed = after.train_loss > HOT * before.train_loss and after.train_accuracy < LEARNED
+        if harmed and after.resolution == before.resolution:
             rose = f"the training loss rose from {before.train_loss:.3f} to {after.train_loss:.3f} in epoch {after.epoch}"
             return f"Too hot: {rose}. Try a lower rate: max_lr = {config.max_lr / 2:g}."
     last = records[-1]

@@ -134,6 +134,20 @@ def test_a_closed_pipe_ends_quietly(here):
         assert (child.wait(60), said) == (141, b"")
 
 
+@pytest.mark.parametrize("module", ["era_support_packages", "era_support_packages.notebook"])
+def test_closed_streams_change_nothing(module, here):
+    command = f"{sys.executable} -m {module} --help >&- 2>&-"
+    assert subprocess.run(["bash", "-c", command], env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=60).returncode == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_help_on_a_full_disk_says_so(here):
+    command = ["bash", "-c", f"{sys.executable} -m era_support_packages --help > /dev/full"]
+    ended = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=60)
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (1, 1)
+    assert "cannot be written (No space left on device): make room" in ended.stderr
+
+
 def test_what_stands_in_for_stdout_is_thrown_away_without_a_flush(monkeypatch):
     """Python would say "Exception ignored in ..." on stderr, from 3.13 on."""
 

@@ -177,13 +177,15 @@ def test_tables_sentences_and_the_stand_in_of_a_panel_are_kept_in_the_page(tmp_p
         assert text in page
 
 
-def test_the_alternative_text_of_a_picture_in_the_page_is_its_title(tmp_path):
+def test_a_page_has_the_title_of_its_run_and_a_picture_that_of_its_figure(tmp_path):
     executed = small_notebook()
     picture = {"image/png": PIXEL, "text/plain": "figure"}
     executed.cells[2].outputs = displayed(picture, picture)
     executed.cells[2].outputs[0].metadata = {"image/png": {"alt": "Maps of <cats>", "width": 7}}
     nbformat.write(executed, tmp_path / "page.ipynb")
-    titled, other = re.findall("<img [^>]*data:image/png[^>]*>", executed_notebook.to_html(tmp_path / "page.ipynb").read_text())
+    page = executed_notebook.to_html(tmp_path / "page.ipynb").read_text()
+    assert f"<title>{tmp_path.name}</title>" in page, "the run's folder"
+    titled, other = re.findall("<img [^>]*data:image/png[^>]*>", page)
     assert 'alt="Maps of &lt;cats&gt;"' in titled
     assert 'width="7"' in titled
     assert 'alt=""' in other

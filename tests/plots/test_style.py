@@ -2,6 +2,7 @@
 
 import base64
 import os
+import warnings
 
 import numpy as np
 import pytest
@@ -24,6 +25,29 @@ def test_save_writes_a_png_of_the_asked_resolution_into_new_folders(tmp_path) ->
         assert written.format == "PNG"
         assert written.size == pytest.approx(tuple(150 * side for side in figure.get_size_inches()), abs=1)
     assert [file.name for file in path.parent.iterdir()] == ["grid.png"]
+
+
+def test_signs_that_no_font_has_are_told_of_once(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(style, "families", lambda: [style.FAMILY])
+    style._tell_of_boxes.cache_clear()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for name in ("one.png", "other.png"):
+            figure = plots.image_grid(np.zeros((2, 8, 8, 3), np.uint8), ["\u732b", "\u72ac \U0001f338"], "A title")
+            plots.save(figure, tmp_path / name)
+    [said] = [str(warning.message) for warning in caught]
+    assert "install one that has them, such as Noto Sans CJK" in said
+
+
+def test_the_fonts_of_other_scripts_are_taken_where_they_are_installed(monkeypatch) -> None:
+    monkeypatch.setattr(style, "OTHER_FAMILIES", ("Not There Sans", "cmr10"))
+    style.families.cache_clear()
+    try:
+        assert style.families() == ["DejaVu Sans", "cmr10"]
+        figure = a_figure()
+        assert figure.axes[0].title.get_fontfamily() == ["DejaVu Sans", "cmr10"]
+    finally:
+        style.families.cache_clear()
 
 
 def test_save_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch) -> None:
