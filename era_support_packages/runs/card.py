@@ -14,7 +14,7 @@ from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.evaluation.tables import text_markdown
 from era_support_packages.runs.entry import COMPLETE, read_entry, values_text
 from era_support_packages.runs.folder import Run, RunError
-from era_support_packages.runs.preparation import PreparedRun, prepare
+from era_support_packages.runs.preparation import PreparedRun, shown
 from era_support_packages.runs.readings import kept_readings
 from era_support_packages.runs.repeating import needed_values
 from era_support_packages.training.checkpoint import Checkpoint
@@ -51,7 +51,7 @@ def opened(folder: Path, what: str, data_root: str | None = None, weights: bool 
         raise RunError(f"{folder} has no weights any more, so that there are no heat maps to report; compare it instead.")
     if not checkpoint.config.final_test:
         raise RunError(f"{folder} was never tested (final_test=False): {what} is of a run that was; compare it instead.")
-    prepared = prepare(finished_run=str(folder), data_root=data_root, report=_silent)
+    prepared = shown(Run.open(folder), checkpoint, data_root, None, _silent)
     test = prepared.test
     assert checkpoint.logits is not None  # it is complete
     predictions = Predictions(checkpoint.logits.numpy(), test.labels, test.classes, test.images)

@@ -1,5 +1,6 @@
 """Before a run begins: its configuration, its data, and its folder, which the same values find again."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,12 +28,14 @@ from era_support_packages.runs.data_sets import (
 )
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.same_data import NO_FINGERPRINT, named_run, run_of
+from era_support_packages.runs.showing import require_as_trained
 from era_support_packages.runs.starting import FROM_SCRATCH, counted, recipe_for, resources, suited, tell_of_earlier, with_weights
 from era_support_packages.system.machine import overview, resolve_device, resolve_precision
 from era_support_packages.system.paths import expanded, no_folder
 from era_support_packages.system.processes import ALONE, Processes
 from era_support_packages.training.adapting import changes
 from era_support_packages.training.asked import in_few_passes
+from era_support_packages.training.checkpoint import Checkpoint, CheckpointError
 from era_support_packages.training.config import PreparedConfig, TrainingConfig
 from era_support_packages.training.config_checks import tracker_problem
 from era_support_packages.training.history import History
@@ -136,9 +139,7 @@ def prepare(
         raise ValueError(f"resume is {resume!r}; give True or False.")
     if finished_run is not None:
         run = Run.open(finished_run)
-        config = _on_this_machine(run.config())
-        data_set = _data_of(run, config, data_root, overrides.get("dataset"), report)
-        return with_its_statistics(run, config, split_data(*data_set, config))
+        return shown(run, Checkpoint.load(run.checkpoint_file), data_root, overrides.get("dataset"), report)
     stored = named_run(overrides) if resume else None
     if preset == "auto" and stored is not None:
         preset = stored.config().preset_name
@@ -223,6 +224,14 @@ def with_its_statistics(
     return PreparedRun(run, config, **adjusted, processes=processes, **more)
 
 
+def shown(run: Run, checkpoint: Checkpoint, data_root: str | None, dataset: Any, report: Report) -> PreparedRun:
+    """A finished run with its data as it was trained. Raises `RunError` where its files do not say what its checkpoint says."""
+    require_as_trained(run, checkpoint)
+    config = _on_this_machine(run.config())
+    data_set = _data_of(run, config, data_root, dataset, report)
+    return with_its_statistics(run, config, split_data(*data_set, config))
+
+
 def _data_of(
     run: Run, config: PreparedConfig, data_root: str | None, given: Any, report: Report
 ) -> tuple[ImageDataset, ImageDataset]:
@@ -253,6 +262,9 @@ def _adopted(run: Run, requested: TrainingConfig, data: DataFingerprint, report:
 
     Raises `RunError` where it is the run of another configuration.
     """
+    if run.finished:
+        with contextlib.suppress(CheckpointError):  # a broken one is named where it is read for more than this
+            require_as_trained(run, Checkpoint.load(run.checkpoint_file))
     stored = run.config()
     name = requested.run_name or (run.name if run.name != requested.default_run_name(data.name) else None)
     kept = run.data()
