@@ -1,12 +1,20 @@
 """A finished run that is shown again: what its small files say of it must be what it was trained with."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from era_support_packages.datasets.image_dataset import data_fingerprint
+from era_support_packages.datasets.loading import NAMES
+from era_support_packages.runs.data_sets import Splits, fitting_of, folder_of_images, load_fitted
 from era_support_packages.runs.folder import Run, RunError
+from era_support_packages.runs.same_data import NO_FINGERPRINT
+from era_support_packages.system.machine import resolve_device
+from era_support_packages.system.paths import expanded
+from era_support_packages.training.adapting import adapted
 from era_support_packages.training.asked import NOT_IN_THE_NAME
 from era_support_packages.training.checkpoint import Checkpoint
+from era_support_packages.training.config import PreparedConfig, TrainingConfig
 
 _SHOWN = 0.005  # of what is shown with two decimals
 
@@ -47,3 +55,88 @@ def _close(value: Any, other: Any, apart: float) -> bool:
         return abs(value - other) <= apart or (value != value and other != other)  # what is no number equals nothing
     except TypeError:
         return False
+
+
+def require_its_data(run: Run, stored: PreparedConfig, dataset: Any) -> None:
+    """Raise `RunError` where the data set that is given beside a finished run is another: one of the names does not move."""
+    if dataset not in (None, "auto", stored.dataset) and (dataset in NAMES or stored.dataset in NAMES):
+        raise RunError(
+            f"{run.folder} was trained on {stored.dataset!r}, and dataset is {dataset!r}: leave it out to show this run, "
+            f"give a run of {dataset!r}, or leave finished_run out to train one."
+        )
+
+
+def data_of(
+    run: Run, config: PreparedConfig, data_root: str | None, given: Any, report: Callable[[str], None]
+) -> tuple[Splits, str]:
+    """The data of a finished run, and the place that it was loaded from as that was written: where its configuration says, or
+    else where the person says that it lies now.
+    """
+    place = config.dataset
+    try:
+        train, test = load_fitted(place, data_root, config.skip_broken, fitting_of(config))
+        if given not in (None, "auto") and _is_same_folder(given, place, data_root):
+            place = given
+    except (ValueError, FileNotFoundError):
+        if given in (None, "auto", config.dataset):
+            raise
+        train, test = load_fitted(place := given, data_root, config.skip_broken, fitting_of(config))
+    kept = run.data()
+    if kept is None:
+        report(NO_FINGERPRINT.format(run.folder))
+    elif changes := data_fingerprint(train, test).changes(kept):
+        raise RunError(
+            f"{run.folder} was trained on other data than is loaded: {changes}. Give the dataset or data_root of the data it was "
+            "trained on, or train a new run."
+        )
+    return (train, test), place
+
+
+def _is_same_folder(first: str, second: str, data_root: str | None) -> bool:
+    folders = [folder_of_images(dataset, data_root) for dataset in (first, second)]
+    return None not in folders and len({folder.resolve() for folder in folders if folder is not None}) == 1
+
+
+def unused(run: Run, config: PreparedConfig, given: Mapping[str, Any]) -> str:
+    """A sentence with the given values that are not used for a finished run, which is shown as it was trained; "" for none.
+
+    given: values of a configuration, and `preset`, `resume` and `devices`. config: the run's, on this machine.
+    """
+    kept = {
+        **config.to_dict(),
+        "preset": config.preset_name,
+        "run_name": run.name,
+        "output_dir": str(run.folder.parent.resolve()),
+        "devices": run.summary().get("processes", 1),
+        "resume": True,
+    }
+    asked = {name: value for name, value in given.items() if value not in (None, "auto")}
+    if asked.get("devices") == 1:  # where nothing is said
+        del asked["devices"]
+    asked = _as_kept(asked, config)
+    found = [
+        f"{name} {value!r}" + (f" (the run has {kept[name]!r})" if name != "resume" else "")
+        for name, value in asked.items()
+        if value != kept[name]
+    ]
+    if not found:
+        return ""
+    values = ", ".join(found)
+    return f"{run.folder} is finished and shown as it was trained, so that these values are not used: {values}."
+
+
+def _as_kept(asked: Mapping[str, Any], config: PreparedConfig) -> dict[str, Any]:
+    """Values as a stored configuration has them: lengths in px of its images, and places in full."""
+    own = {name: value for name, value in asked.items() if name not in ("preset", "resume", "devices")}
+    found = dict(asked)
+    try:
+        values = TrainingConfig.preset(asked.get("preset", config.preset_name), **own).to_dict()
+        found |= {name: value for name, value in adapted(values, config.image_size).items() if name in own}
+    except ValueError:
+        if own.keys() - config.to_dict().keys():  # of no configuration
+            raise
+    if "device" in own:
+        found["device"] = str(resolve_device(own["device"]))
+    if "output_dir" in own:
+        found["output_dir"] = str(expanded(own["output_dir"]).resolve())
+    return found

@@ -259,12 +259,29 @@ def test_a_finished_run_is_found_without_a_word_also_where_its_device_is_missing
 def test_a_finished_run_is_shown_whatever_the_other_values_are(tmp_path, ask):
     first = ask(run_name="mine")
     keep_epochs(first.run, 4, finished=True)
-    others = {"seed": 9, "dataset": "digits", "output_dir": str(tmp_path / "elsewhere"), "run_name": "another", "epochs": 1}
+    others = {"seed": 9, "output_dir": str(tmp_path / "elsewhere"), "run_name": "another", "epochs": 1}
+    unused = f"{first.run.folder} is finished and shown as it was trained, so that these values are not used: "
     for resume in (True, False):
         with untouched(tmp_path):
             shown = ask("cpu", data_root="there", resume=resume, finished_run=str(first.run.folder), **others)
-        assert (shown.run, shown.config, ask.lines) == (first.run, first.config, [])
+        assert (shown.run, shown.config) == (first.run, first.config)
         assert ask.loaded[-1] == ("colours", "there")
+        (line,) = ask.lines
+        assert line.startswith(f"{unused}preset 'cpu' (the run has 'smoke'), epochs 1 (the run has 4)")
+        assert all(said in line for said in ("seed 9 (the run has 0)", "run_name 'another' (the run has 'mine')", "elsewhere"))
+        assert line.endswith(", resume False.") is not resume
+        assert "max_lr" not in line  # it is the run's
+
+
+def test_a_finished_run_is_not_shown_for_another_data_set(ask):
+    first = ask(run_name="mine")
+    keep_epochs(first.run, 4, finished=True)
+    ask.loaded.clear()
+    said = ask.refusal(RunError, dataset="cifar10", finished_run=str(first.run.folder))
+    assert said.startswith(
+        f"{first.run.folder} was trained on 'colours', and dataset is 'cifar10': leave it out to show this run"
+    )
+    assert ask.loaded == []
 
 
 def test_a_finished_run_that_is_none_is_refused(tmp_path, ask):

@@ -126,6 +126,11 @@ def test_the_same_data_keeps_its_run_wherever_it_lies(letters, tmp_path, monkeyp
         assert prepared(**values).run == run
     moved = tmp_path / "elsewhere" / "alphabet"
     shutil.copytree(letters, moved)
+    said = []
+    assert prepared(dataset=str(moved), finished_run=str(run.folder), said=said).run == run
+    assert f"these values are not used: dataset {str(moved)!r} (the run has " in said[0]
+    assert prepared(dataset=f"{letters}/", finished_run=str(run.folder), said=said).run == run
+    assert len(said) == 1  # that is where it lies
     shutil.rmtree(letters)
     for values in ({}, {"run_name": run.name}, {"finished_run": str(run.folder)}):
         assert prepared(dataset=str(moved), **values).run == run
