@@ -17,7 +17,7 @@ from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.preparation import PreparedRun, shown
 from era_support_packages.runs.readings import kept_readings
 from era_support_packages.runs.repeating import needed_values
-from era_support_packages.training.checkpoint import Checkpoint
+from era_support_packages.training.checkpoint import PUT_BACK, Checkpoint
 from era_support_packages.training.cost import duration
 from era_support_packages.training.history import History
 
@@ -46,7 +46,7 @@ def opened(folder: Path, what: str, data_root: str | None = None, weights: bool 
     entry = read_entry(folder)
     if entry.state != COMPLETE:
         raise RunError(f"{folder} is {entry.state}: {what} is of a finished run. Run it again with the same values to finish it.")
-    checkpoint = Checkpoint.load(folder / "checkpoint.pt")
+    checkpoint = Checkpoint.load(folder / "checkpoint.pt", PUT_BACK)
     if weights and not checkpoint.model:
         raise RunError(f"{folder} has no weights any more, so that there are no heat maps to report; compare it instead.")
     if not checkpoint.config.final_test:

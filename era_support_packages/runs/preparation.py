@@ -27,7 +27,15 @@ from era_support_packages.runs.data_sets import (
 )
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.same_data import named_run, run_of
-from era_support_packages.runs.showing import data_of, require_as_trained, require_its_data, unused
+from era_support_packages.runs.showing import (
+    LEAVE_OUT,
+    NEW_FOLDER,
+    data_of,
+    require_as_trained,
+    require_its_data,
+    unused,
+    whole_checkpoint,
+)
 from era_support_packages.runs.starting import FROM_SCRATCH, counted, recipe_for, resources, suited, tell_of_earlier, with_weights
 from era_support_packages.system.machine import overview, resolve_device, resolve_precision
 from era_support_packages.system.paths import expanded, no_folder
@@ -79,10 +87,15 @@ class PreparedRun:
         """The split that the predictions of a history are of: the test split, which one with validation keeps to its end."""
         return self.validation if self.validation is not None and history.judged == "validation" else self.test
 
-    def build_model(self, report: Report = print_wrapped) -> nn.Module:
+    def build_model(self, report: Report = print_wrapped, to_show: bool = True) -> nn.Module:
         """The network that is trained, as `training.build_model` begins it: where the run goes on from its checkpoint, without
         the weights that it started from, which then need not be there.
+
+        to_show: whether it will hold what a finished run has learned; before anything is done with it `RunError` is raised then
+        where the run has no weights any more, and `CheckpointError` where they cannot be read.
         """
+        if to_show and self.run.finished:
+            whole_checkpoint(self.run, NEW_FOLDER)
         begun = self.run.checkpoint_file.exists()
         return build_model(self.config, len(self.train.classes), self.train, from_weights=not begun, report=report)
 
@@ -139,7 +152,7 @@ def prepare(
     if finished_run is not None:
         run = Run.open(finished_run)
         given = {"preset": preset, **overrides, "resume": resume, "devices": devices}
-        return shown(run, Checkpoint.load(run.checkpoint_file), data_root, given, report)
+        return shown(run, whole_checkpoint(run, LEAVE_OUT), data_root, given, report)
     stored = named_run(overrides) if resume else None
     if preset == "auto" and stored is not None:
         preset = stored.config().preset_name

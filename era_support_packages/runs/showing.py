@@ -16,7 +16,23 @@ from era_support_packages.training.asked import NOT_IN_THE_NAME
 from era_support_packages.training.checkpoint import Checkpoint
 from era_support_packages.training.config import PreparedConfig, TrainingConfig
 
+NEW_FOLDER = "set resume=False to train it again in a new folder."
+LEAVE_OUT = "give another run, or leave finished_run out and set resume=False to train it again."
 _SHOWN = 0.005  # of what is shown with two decimals
+
+
+def whole_checkpoint(run: Run, way_out: str) -> Checkpoint:
+    """The checkpoint of a finished run with its weights; `way_out` is what to do without them.
+
+    Raises `CheckpointError` where it cannot be read, and `RunError` where it holds no weights any more.
+    """
+    checkpoint = Checkpoint.load(run.checkpoint_file, f"put back a copy of the file, or {way_out}")
+    if not checkpoint.model:
+        raise RunError(
+            f"{run.checkpoint_file} holds no weights any more, as they were removed from this run: the commands compare and "
+            f"export --to card still tell of it; to have its network, {way_out}"
+        )
+    return checkpoint
 
 
 def require_as_trained(run: Run, checkpoint: Checkpoint) -> None:

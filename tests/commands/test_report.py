@@ -77,6 +77,13 @@ def test_what_is_there_stays_and_what_is_not_finished_is_refused(here, capsys):
     (here / "runs" / "first" / "report.html").write_text("mine")
     assert main(["report", "first"]) == 2
     assert (here / "runs" / "first" / "report.html").read_text() == "mine"
+    capsys.readouterr()
+    file = here / "runs" / "second" / "checkpoint.pt"
+    file.write_bytes(file.read_bytes()[:1000])
+    assert main(["report", "second"]) == 2
+    said = capsys.readouterr().err
+    assert "put back a copy of the file, or train the run again" in said
+    assert "resume" not in said  # the command has no such option
     (here / "runs" / "second" / "summary.json").unlink()
     assert main(["report", "second"]) == 2
     assert "finished run" in capsys.readouterr().err
