@@ -12,7 +12,7 @@ from era_support_packages.evaluation.intervals import share_interval
 from era_support_packages.evaluation.mistakes import class_scores, most_confused, suspicious_labels
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.evaluation.tables import text_markdown
-from era_support_packages.runs.entry import COMPLETE, read_entry, values_text
+from era_support_packages.runs.entry import COMPLETE, TRAINING, read_entry, values_text
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.preparation import PreparedRun, shown
 from era_support_packages.runs.readings import kept_readings
@@ -44,8 +44,14 @@ def opened(folder: Path, what: str, data_root: str | None = None, weights: bool 
     not the same any more, and what loading raises.
     """
     entry = read_entry(folder)
+    if entry.problem:
+        raise RunError(
+            f"{folder} cannot be used for {what}: {entry.problem.rstrip('.')}. Put the file back as it was, or train the run "
+            "again in a new folder."
+        )
     if entry.state != COMPLETE:
-        raise RunError(f"{folder} is {entry.state}: {what} is of a finished run. Run it again with the same values to finish it.")
+        way_out = "Wait until it is" if entry.state == TRAINING else "Run it again with the same values to have it"
+        raise RunError(f"{folder} is {entry.state}: {what} is of a finished run. {way_out} finished.")
     checkpoint = Checkpoint.load(folder / "checkpoint.pt", PUT_BACK)
     if weights and not checkpoint.model:
         raise RunError(f"{folder} has no weights any more, so that there are no heat maps to report; compare it instead.")
