@@ -27,7 +27,10 @@ CHECKS = {  # figure in a run's folder: its name, and what is to be seen
     "sanity_check.png": ("Do the maps depend on what was learned?", "how much of the maps is left as weights are drawn anew"),
     "planted_shortcut.png": ("Would they find a planted cause?", "hits of each method and layer on a mark that was planted"),
 }
-NOT_TESTED = "This was not tested for this run. The notebook's last sections do it: open the run there with finished_run."
+NOT_TESTED = (
+    "This was not tested for this run. The notebook's last sections do it: open the run there with finished_run. They leave out "
+    'what would take longer than the training took: set checks to "full" there, or give check_seconds, to have it made.'
+)
 _PICTURES = {
     "training_log.png": "rows and curves of the training: loss and accuracy by epoch",
     "confusion_matrix.png": "how often each class is taken for each other",
