@@ -1,6 +1,7 @@
 """A finished run that is shown again: what its small files say of it must be what it was trained with."""
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -86,26 +87,44 @@ def data_of(
     run: Run, config: PreparedConfig, data_root: str | None, given: Any, report: Callable[[str], None]
 ) -> tuple[Splits, str]:
     """The data of a finished run, and the place that it was loaded from as that was written: where its configuration says, or
-    else where the person says that it lies now.
+    else where the person says that it lies now: at `given`, in `data_root` under its name, or there under any other.
     """
-    place = config.dataset
-    try:
-        train, test = load_fitted(place, data_root, config.skip_broken, fitting_of(config))
-        if given not in (None, "auto") and _is_same_folder(given, place, data_root):
-            place = given
-    except (ValueError, FileNotFoundError):
-        if given in (None, "auto", config.dataset):
-            raise
-        train, test = load_fitted(place := given, data_root, config.skip_broken, fitting_of(config))
+    first = config.dataset
+    gone = first not in NAMES and folder_of_images(first, data_root) is None
+    places = [first, *([given] if given not in (None, "auto", first) else [])]
     kept = run.data()
-    if kept is None:
-        report(NO_FINGERPRINT.format(run.folder))
-    elif changes := data_fingerprint(train, test).changes(kept):
+    if first not in NAMES and kept is not None and data_root is not None:  # its fingerprint tells whether it is this one
+        places.append(_below(data_root, first))
+    problem: Exception | None = None
+    for place in places:
+        try:
+            train, test = load_fitted(place, data_root, config.skip_broken, fitting_of(config))
+        except (ValueError, FileNotFoundError) as error:
+            problem = problem or error
+            continue
+        if kept is None:
+            report(NO_FINGERPRINT.format(run.folder))
+        elif changes := data_fingerprint(train, test).changes(kept):
+            problem = RunError(
+                f"{run.folder} was trained on other data than is loaded: {changes}. Give the data_root of the data that it was "
+                "trained on, or train a new run."
+            )
+            continue
+        same = given not in (None, "auto") and _is_same_folder(given, place, data_root)
+        return (train, test), given if same else place
+    if gone and not isinstance(problem, RunError):
         raise RunError(
-            f"{run.folder} was trained on other data than is loaded: {changes}. Give the dataset or data_root of the data it was "
-            "trained on, or train a new run."
-        )
-    return (train, test), place
+            f"The data of {run.folder} is not at {first!r} any more: give the folder that it is now, or that is in, as data_root."
+        ) from None
+    assert problem is not None
+    raise problem
+
+
+def _below(data_root: str, dataset: str) -> str:
+    """Where data that is gone may lie now: in that folder under its name of before, else that folder itself, under another."""
+    root = expanded(data_root)
+    inside = root / os.path.basename(os.path.normpath(dataset))
+    return str(inside if inside.is_dir() else root)
 
 
 def _is_same_folder(first: str, second: str, data_root: str | None) -> bool:
