@@ -226,8 +226,10 @@ class Parameters:
             show(f"Note: the variable {name} of this notebook is no parameter; to make it one, write it into more.")
         own = {name: self.knobs[name] for name in ("data_root", "resume", "finished_run")}
         own |= {name: self.values[name] for name in _BESIDE if self.values.get(name) is not None}
+        shown = own["finished_run"] is not None  # nobody asks for it to have what the cell holds by itself
+        overrides = {name: value for name, value in self.overrides.items() if not shown or name in self.changed}
         try:
-            return preparation.prepare(self.knobs["preset"], report=report_typed, **own, **self.overrides)
+            return preparation.prepare(self.knobs["preset"], report=report_typed, **own, **overrides)
         except (ValueError, FileNotFoundError, DatasetError) as error:
             kind = type(error) if isinstance(error, PlainError) else ParameterError
             raise kind(as_typed(str(error), place)) from None

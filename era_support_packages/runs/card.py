@@ -12,12 +12,12 @@ from era_support_packages.evaluation.intervals import share_interval
 from era_support_packages.evaluation.mistakes import class_scores, most_confused, suspicious_labels
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.evaluation.tables import text_markdown
-from era_support_packages.runs.entry import COMPLETE, read_entry, values_text
+from era_support_packages.runs.entry import COMPLETE, TRAINING, read_entry, values_text
 from era_support_packages.runs.folder import Run, RunError
-from era_support_packages.runs.preparation import PreparedRun, prepare
+from era_support_packages.runs.preparation import PreparedRun, shown
 from era_support_packages.runs.readings import kept_readings
 from era_support_packages.runs.repeating import needed_values
-from era_support_packages.training.checkpoint import Checkpoint
+from era_support_packages.training.checkpoint import PUT_BACK, Checkpoint
 from era_support_packages.training.cost import duration
 from era_support_packages.training.history import History
 
@@ -27,7 +27,10 @@ CHECKS = {  # figure in a run's folder: its name, and what is to be seen
     "sanity_check.png": ("Do the maps depend on what was learned?", "how much of the maps is left as weights are drawn anew"),
     "planted_shortcut.png": ("Would they find a planted cause?", "hits of each method and layer on a mark that was planted"),
 }
-NOT_TESTED = "This was not tested for this run. The notebook's last sections do it: open the run there with finished_run."
+NOT_TESTED = (
+    "This was not tested for this run. The notebook's last sections do it: open the run there with finished_run. They leave out "
+    'what would take longer than the training took: set checks to "full" there, or give check_seconds, to have it made.'
+)
 _PICTURES = {
     "training_log.png": "rows and curves of the training: loss and accuracy by epoch",
     "confusion_matrix.png": "how often each class is taken for each other",
@@ -44,14 +47,20 @@ def opened(folder: Path, what: str, data_root: str | None = None, weights: bool 
     not the same any more, and what loading raises.
     """
     entry = read_entry(folder)
+    if entry.problem:
+        raise RunError(
+            f"{folder} cannot be used for {what}: {entry.problem.rstrip('.')}. Put the file back as it was, or train the run "
+            "again in a new folder."
+        )
     if entry.state != COMPLETE:
-        raise RunError(f"{folder} is {entry.state}: {what} is of a finished run. Run it again with the same values to finish it.")
-    checkpoint = Checkpoint.load(folder / "checkpoint.pt")
+        way_out = "Wait until it is" if entry.state == TRAINING else "Run it again with the same values to have it"
+        raise RunError(f"{folder} is {entry.state}: {what} is of a finished run. {way_out} finished.")
+    checkpoint = Checkpoint.load(folder / "checkpoint.pt", PUT_BACK)
     if weights and not checkpoint.model:
         raise RunError(f"{folder} has no weights any more, so that there are no heat maps to report; compare it instead.")
     if not checkpoint.config.final_test:
         raise RunError(f"{folder} was never tested (final_test=False): {what} is of a run that was; compare it instead.")
-    prepared = prepare(finished_run=str(folder), data_root=data_root, report=_silent)
+    prepared = shown(Run.open(folder), checkpoint, data_root, {}, _silent)
     test = prepared.test
     assert checkpoint.logits is not None  # it is complete
     predictions = Predictions(checkpoint.logits.numpy(), test.labels, test.classes, test.images)

@@ -22,7 +22,7 @@ from era_support_packages.runs.data_sets import load_fitted
 from era_support_packages.runs.entry import COMPLETE, RunEntry, read_entry, value_text, values_text
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.listing import find_runs
-from era_support_packages.training.checkpoint import Checkpoint
+from era_support_packages.training.checkpoint import PUT_BACK, Checkpoint
 from era_support_packages.training.history import EpochRecord
 
 _NO_VALUES = ("run_name", "output_dir", "workers", "threads", "skip_broken", "tracker", "preset_name")
@@ -253,7 +253,7 @@ def _compared(folder: Path) -> ComparedRun:
         raise RunError(f"{folder} cannot be compared: {entry.problem}.")
     if not (folder / "checkpoint.pt").is_file():
         raise RunError(f"{folder} has no checkpoint.pt, so that no epoch of it is known: run it again, or leave it out.")
-    checkpoint = Checkpoint.load(folder / "checkpoint.pt")
+    checkpoint = Checkpoint.load(folder / "checkpoint.pt", PUT_BACK)
     tested = checkpoint.logits is not None and entry.state == COMPLETE and checkpoint.config.final_test
     logits = checkpoint.logits.numpy() if tested and checkpoint.logits is not None else None
     return ComparedRun(entry, checkpoint.config.to_dict(), checkpoint.records, logits, not checkpoint.model, Run(folder).data())

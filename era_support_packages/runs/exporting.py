@@ -1,5 +1,6 @@
 """A trained network as a file for other programs: ONNX, a program of torch.export, or its weights as safetensors."""
 
+import contextlib
 import errno
 import io
 import json
@@ -19,11 +20,13 @@ from era_support_packages.classifier import Classifier
 from era_support_packages.datasets.normalization import normalize, scale_and_shift
 from era_support_packages.models.copies import detached_copy
 from era_support_packages.runs.export_formats import FORMATS
-from era_support_packages.runs.folder import RunError
+from era_support_packages.runs.folder import Run, RunError
+from era_support_packages.runs.showing import require_as_trained
 from era_support_packages.system.atomic_file import write_atomically
 from era_support_packages.system.naming import nearest_names
 from era_support_packages.system.paths import expanded
 from era_support_packages.system.plain_error import PlainError
+from era_support_packages.training.checkpoint import Checkpoint, CheckpointError
 
 TOLERANCE = 1e-4  # of the largest logit
 BATCHES = (1, 32)  # at which a file is compared with its network
@@ -69,7 +72,8 @@ def export(
 
     Before the file is kept it must give the network's own logits for a batch of 1 and of 32, to within 1e-4 of the largest.
     Raises `RunError` for a bad value and for packages that are not installed, `ExportError` where the network cannot be exported,
-    the file says something else, or the disk is full or may not be written, and what `Classifier.load` raises.
+    the file says something else, or the disk is full or may not be written, and what `Classifier.load` raises. A finished run
+    whose config.json says another thing than its checkpoint is a `RunError` too.
 
     >>> from era_support_packages import Classifier
     >>> from era_support_packages.models import resnet_custom
@@ -86,6 +90,9 @@ def export(
     if os.path.lexists(target) and not force:
         raise RunError(f"{target} is there already: give another file, or force=True to overwrite it.")
     classifier = source if isinstance(source, Classifier) else Classifier.load(source, device="cpu")
+    if not isinstance(source, Classifier) and (run := Run(expanded(source))).finished:
+        with contextlib.suppress(CheckpointError):  # it gave a classifier, and its configuration is not known
+            require_as_trained(run, Checkpoint.load(run.checkpoint_file))
     network = detached_copy(classifier.network).cpu().float().eval().to(memory_format=torch.contiguous_format)
     images, expected = _asked(network, classifier)
     make = {"onnx": _as_onnx, "torch": _as_program, "safetensors": _as_weights}[to]

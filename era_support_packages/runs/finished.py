@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def check_finished(folder: Path) -> None:
-    """Raise `FileNotFoundError` where the folder holds no finished run."""
+    """Raise `FileNotFoundError` where the folder holds no finished run, or one whose checkpoint is no whole file any more."""
     for name in ("checkpoint.pt", "summary.json"):
         if not os.path.isfile(folder / name):
             raise FileNotFoundError(
@@ -30,4 +31,9 @@ def check_finished(folder: Path) -> None:
         raise FileNotFoundError(
             f"{folder} is not the folder of a finished run: it was stopped before its end; run it again with the same "
             "values, or train a new one."
+        )
+    if not zipfile.is_zipfile(folder / "checkpoint.pt"):  # PyTorch's files are; that of one cut short has no end
+        raise FileNotFoundError(
+            f"{folder} cannot be shown: its checkpoint.pt is empty, cut short, or no checkpoint; put back a copy of that file, "
+            "give another run, or leave finished_run out and set resume=False to train it again."
         )

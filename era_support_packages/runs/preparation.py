@@ -1,7 +1,8 @@
 """Before a run begins: its configuration, its data, and its folder, which the same values find again."""
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,20 +20,29 @@ from era_support_packages.runs.data_sets import (
     as_held,
     fitting_for,
     fitting_of,
-    load_fitted,
     load_requested,
     note_few,
     split_data,
     tell_of_before_sizes,
 )
 from era_support_packages.runs.folder import Run, RunError
-from era_support_packages.runs.same_data import NO_FINGERPRINT, named_run, run_of
+from era_support_packages.runs.same_data import named_run, run_of
+from era_support_packages.runs.showing import (
+    LEAVE_OUT,
+    NEW_FOLDER,
+    data_of,
+    require_as_trained,
+    require_its_data,
+    unused,
+    whole_checkpoint,
+)
 from era_support_packages.runs.starting import FROM_SCRATCH, counted, recipe_for, resources, suited, tell_of_earlier, with_weights
 from era_support_packages.system.machine import overview, resolve_device, resolve_precision
 from era_support_packages.system.paths import expanded, no_folder
 from era_support_packages.system.processes import ALONE, Processes
 from era_support_packages.training.adapting import changes
 from era_support_packages.training.asked import in_few_passes
+from era_support_packages.training.checkpoint import Checkpoint, CheckpointError
 from era_support_packages.training.config import PreparedConfig, TrainingConfig
 from era_support_packages.training.config_checks import tracker_problem
 from era_support_packages.training.history import History
@@ -77,10 +87,15 @@ class PreparedRun:
         """The split that the predictions of a history are of: the test split, which one with validation keeps to its end."""
         return self.validation if self.validation is not None and history.judged == "validation" else self.test
 
-    def build_model(self, report: Report = print_wrapped) -> nn.Module:
+    def build_model(self, report: Report = print_wrapped, to_show: bool = True) -> nn.Module:
         """The network that is trained, as `training.build_model` begins it: where the run goes on from its checkpoint, without
         the weights that it started from, which then need not be there.
+
+        to_show: whether it will hold what a finished run has learned; before anything is done with it `RunError` is raised then
+        where the run has no weights any more, and `CheckpointError` where they cannot be read.
         """
+        if to_show and self.run.finished:
+            whole_checkpoint(self.run, NEW_FOLDER)
         begun = self.run.checkpoint_file.exists()
         return build_model(self.config, len(self.train.classes), self.train, from_weights=not begun, report=report)
 
@@ -106,9 +121,9 @@ def prepare(
     preset, overrides: as for `TrainingConfig.preset`, but "auto" is "cpu" also where a GPU is there and the data set so small
     that "fast" would take fewer than 200 steps, and for a folder of photos of more than 48 px "finetune", or "scratch" where the
     pretrained weights cannot be had, which is said loudly. data_root: as for `datasets.load`. With `resume=False` the folder is
-    always a new one. finished_run: the folder of a finished run, to show that one whatever the other values are (`dataset` says
-    where its data lies now, where that has moved). data: the (train, test) that `datasets.load` gave for this `dataset`,
-    read once for many runs.
+    always a new one. finished_run: the folder of a finished run, to show that one as it was trained: a line names the values
+    that are given and are not its own, which are not used (`dataset` says where its data lies now, where that has moved). data:
+    the (train, test) that `datasets.load` gave for this `dataset`, read once for many runs.
 
     A folder belongs to the data that it was trained on, told by a fingerprint: the same data finds it wherever it lies, other
     data under the same name makes a new run, and a line says what changed.
@@ -136,9 +151,8 @@ def prepare(
         raise ValueError(f"resume is {resume!r}; give True or False.")
     if finished_run is not None:
         run = Run.open(finished_run)
-        config = _on_this_machine(run.config())
-        data_set = _data_of(run, config, data_root, overrides.get("dataset"), report)
-        return with_its_statistics(run, config, split_data(*data_set, config))
+        given = {"preset": preset, **overrides, "resume": resume, "devices": devices}
+        return shown(run, whole_checkpoint(run, LEAVE_OUT), data_root, given, report)
     stored = named_run(overrides) if resume else None
     if preset == "auto" and stored is not None:
         preset = stored.config().preset_name
@@ -223,25 +237,21 @@ def with_its_statistics(
     return PreparedRun(run, config, **adjusted, processes=processes, **more)
 
 
-def _data_of(
-    run: Run, config: PreparedConfig, data_root: str | None, given: Any, report: Report
-) -> tuple[ImageDataset, ImageDataset]:
-    """The data of a finished run: where its configuration says, or else where the person says that it lies now."""
-    try:
-        train, test = load_fitted(config.dataset, data_root, config.skip_broken, fitting_of(config))
-    except (ValueError, FileNotFoundError):
-        if given in (None, "auto", config.dataset):
-            raise
-        train, test = load_fitted(given, data_root, config.skip_broken, fitting_of(config))
-    kept = run.data()
-    if kept is None:
-        report(NO_FINGERPRINT.format(run.folder))
-    elif changes := data_fingerprint(train, test).changes(kept):
-        raise RunError(
-            f"{run.folder} was trained on other data than is loaded: {changes}. Give the dataset or data_root of the data it was "
-            "trained on, or train a new run."
-        )
-    return train, test
+def shown(
+    run: Run, checkpoint: Checkpoint, data_root: str | None, given: Mapping[str, Any], report: Report = print_wrapped
+) -> PreparedRun:
+    """A finished run with its data as it was trained; says which of the given values are not used, as the run has others.
+
+    Raises `RunError` where its files do not say what its checkpoint says, and where its data is another than is given.
+    """
+    require_as_trained(run, checkpoint)
+    stored = run.config()
+    require_its_data(run, stored, given.get("dataset"))
+    config = _on_this_machine(stored)
+    data_set, place = data_of(run, config, data_root, given.get("dataset"), report)
+    if sentence := unused(run, config.replace(dataset=place), given):
+        report(sentence)
+    return with_its_statistics(run, config, split_data(*data_set, config))
 
 
 def _is_begun(data: DataFingerprint, resume: bool, requested: TrainingConfig) -> bool:
@@ -253,6 +263,9 @@ def _adopted(run: Run, requested: TrainingConfig, data: DataFingerprint, report:
 
     Raises `RunError` where it is the run of another configuration.
     """
+    if run.finished:
+        with contextlib.suppress(CheckpointError):  # a broken one is named where it is read for more than this
+            require_as_trained(run, Checkpoint.load(run.checkpoint_file))
     stored = run.config()
     name = requested.run_name or (run.name if run.name != requested.default_run_name(data.name) else None)
     kept = run.data()

@@ -16,6 +16,10 @@ from era_support_packages.training.config import ResolvedConfig
 from era_support_packages.training.history import EpochRecord
 from era_support_packages.training.resolution import stored_config
 
+TRAIN_ANEW = "the file is left as it is: move it away, or set resume=False to train in a new folder."
+PUT_BACK = "put back a copy of the file, or train the run again with the same values in a new folder."
+"""what to do where a finished run is looked at, and nothing is trained"""
+
 
 class CheckpointError(PlainError, ValueError):
     """A checkpoint that cannot be used; the message says why and what to do. The file is left as it is."""
@@ -78,12 +82,12 @@ class Checkpoint:
         write_tensors(path, content)
 
     @classmethod
-    def load(cls, path: Path) -> "Checkpoint":
+    def load(cls, path: Path, way_out: str = TRAIN_ANEW) -> "Checkpoint":
         """Read a checkpoint; nothing in it is executed (`weights_only=True`).
 
-        Raises `CheckpointError` for a file that is empty, cut short, of another kind, or of another version.
+        Raises `CheckpointError` for a file that is empty, cut short, of another kind, or of another version; `way_out` is what to
+        do then.
         """
-        way_out = "the file is left as it is: move it away, or set resume=False to train in a new folder."
         try:
             content = read_tensors(path)
         except TensorFileError as error:

@@ -189,6 +189,14 @@ def test_good_values_are_handed_on(monkeypatch, tmp_path):
     assert lines == ["Note: the variable device of this notebook is no parameter; to make it one, write it into more."]
 
 
+def test_beside_a_finished_run_only_what_a_person_changed_counts_as_given(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(preparation, "prepare", lambda preset, report, **values: seen.update(values))
+    monkeypatch.setattr(Parameters, "check", lambda parameters: None)
+    Parameters.collect({**KNOBS, "finished_run": "x", "seed": 3, "more": {"cutout": 4}}).prepare()
+    assert seen == {"data_root": None, "resume": True, "finished_run": "x", "seed": 3, "cutout": 4}
+
+
 def test_what_the_machine_or_the_data_refuse_is_a_sentence_too(monkeypatch):
     monkeypatch.setattr(preparation, "prepare", raising(FileNotFoundError("No images there: give another folder.")))
     with pytest.raises(ParameterError, match=r"^No images there: give another folder\.$"):

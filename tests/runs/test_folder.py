@@ -239,6 +239,8 @@ def test_open_wants_a_finished_run(run, tmp_path):
     stopped = "was stopped before its end; run it again with the same values, or train a new one."
     assert refusal() == none.format(tmp_path) + stopped
     run.write_json("summary.json", {"seed": 1})
+    assert "checkpoint.pt is empty, cut short, or no checkpoint; put back a copy" in refusal()
+    checkpoint().save(run.checkpoint_file)
     assert Run.open(tmp_path) == Run.open(str(tmp_path)) == run
     assert Run.open(tmp_path).summary() == {"seed": 1}
 

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 from run_folders import files, records, untouched
-from tiny import colored_images
+from tiny import colored_images, quiet
 
 from era_support_packages.datasets import loading as datasets
 from era_support_packages.datasets.image_dataset import DatasetError, ImageDataset
 from era_support_packages.runs import preparation
 from era_support_packages.runs.folder import Run, RunError
+from era_support_packages.runs.keeping import prune
 from era_support_packages.runs.preparation import PreparedRun, prepare
 from era_support_packages.system import machine
 from era_support_packages.system.machine import resolve_device
@@ -75,7 +76,9 @@ def default_name(**values: Any) -> str:
 def keep_epochs(run: Run, count: int, planned: int = 4, finished: bool = False) -> None:
     """A checkpoint after that many epochs, complete where they are all; `finished`: and a summary."""
     logits = torch.zeros(10, 3) if count == planned else None
-    Checkpoint(run.config(), planned, records(count), {}, None, None, None, {}, logits).save(run.checkpoint_file)
+    Checkpoint(run.config(), planned, records(count), {"weights": torch.zeros(1)}, None, None, None, {}, logits).save(
+        run.checkpoint_file
+    )
     if finished:
         run.write_summary(records(count), run.config(), "colours", 0, complete=count == planned)
 
@@ -259,12 +262,51 @@ def test_a_finished_run_is_found_without_a_word_also_where_its_device_is_missing
 def test_a_finished_run_is_shown_whatever_the_other_values_are(tmp_path, ask):
     first = ask(run_name="mine")
     keep_epochs(first.run, 4, finished=True)
-    others = {"seed": 9, "dataset": "digits", "output_dir": str(tmp_path / "elsewhere"), "run_name": "another", "epochs": 1}
+    others = {"seed": 9, "output_dir": str(tmp_path / "elsewhere"), "run_name": "another", "epochs": 1}
+    unused = f"{first.run.folder} is finished and shown as it was trained, so that these values are not used: "
     for resume in (True, False):
         with untouched(tmp_path):
             shown = ask("cpu", data_root="there", resume=resume, finished_run=str(first.run.folder), **others)
-        assert (shown.run, shown.config, ask.lines) == (first.run, first.config, [])
+        assert (shown.run, shown.config) == (first.run, first.config)
         assert ask.loaded[-1] == ("colours", "there")
+        (line,) = ask.lines
+        assert line.startswith(f"{unused}preset 'cpu' (the run has 'smoke'), epochs 1 (the run has 4)")
+        assert all(said in line for said in ("seed 9 (the run has 0)", "run_name 'another' (the run has 'mine')", "elsewhere"))
+        assert line.endswith(", resume False.") is not resume
+        assert "max_lr" not in line  # it is the run's
+
+
+def test_a_finished_run_without_whole_weights_is_refused_before_any_work(ask):
+    run = ask().run
+    keep_epochs(run, 4, finished=True)
+    whole = run.checkpoint_file.read_bytes()
+    ask.loaded.clear()
+    for content in (b"", whole[: len(whole) // 2]):
+        run.checkpoint_file.write_bytes(content)
+        said = ask.refusal(FileNotFoundError, finished_run=str(run.folder))
+        assert "put back a copy of that file, give another run, or leave finished_run out" in said
+    run.checkpoint_file.write_bytes(whole)
+    prune(run.folder, "none")
+    ask.loaded.clear()
+    said = ask.refusal(RunError, finished_run=str(run.folder))
+    assert "holds no weights any more" in said
+    assert "leave finished_run out and set resume=False to train it again" in said
+    assert ask.loaded == []
+    found = ask()  # by its values, where finished_run is nothing to leave out
+    with pytest.raises(RunError, match=r"to have its network, set resume=False to train it again in a new folder\.$"):
+        found.build_model()
+    assert found.build_model(quiet, False) is not None  # for a range test, which needs none
+
+
+def test_a_finished_run_is_not_shown_for_another_data_set(ask):
+    first = ask(run_name="mine")
+    keep_epochs(first.run, 4, finished=True)
+    ask.loaded.clear()
+    said = ask.refusal(RunError, dataset="cifar10", finished_run=str(first.run.folder))
+    assert said.startswith(
+        f"{first.run.folder} was trained on 'colours', and dataset is 'cifar10': leave it out to show this run"
+    )
+    assert ask.loaded == []
 
 
 def test_a_finished_run_that_is_none_is_refused(tmp_path, ask):

@@ -83,7 +83,7 @@ def test_changed_data_has_a_run_of_its_own_and_that_of_before_is_not_shown_over_
     paint(letters, painted)
     with pytest.raises(RunError) as caught:
         prepared(finished_run=str(before.folder))
-    other = f"{before.folder} was trained on other data than is loaded: {words}. Give the dataset or"
+    other = f"{before.folder} was trained on other data than is loaded: {words}. Give the data_root of"
     assert str(caught.value).startswith(other)
     now = prepared(said=said)
     assert now.run.folder != before.folder
@@ -126,6 +126,11 @@ def test_the_same_data_keeps_its_run_wherever_it_lies(letters, tmp_path, monkeyp
         assert prepared(**values).run == run
     moved = tmp_path / "elsewhere" / "alphabet"
     shutil.copytree(letters, moved)
+    said = []
+    assert prepared(dataset=str(moved), finished_run=str(run.folder), said=said).run == run
+    assert f"these values are not used: dataset {str(moved)!r} (the run has " in said[0]
+    assert prepared(dataset=f"{letters}/", finished_run=str(run.folder), said=said).run == run
+    assert len(said) == 1  # that is where it lies
     shutil.rmtree(letters)
     for values in ({}, {"run_name": run.name}, {"finished_run": str(run.folder)}):
         assert prepared(dataset=str(moved), **values).run == run
@@ -135,6 +140,29 @@ def test_the_same_data_keeps_its_run_wherever_it_lies(letters, tmp_path, monkeyp
     values = {"dataset": "alphabet", "output_dir": str(tmp_path / "runs")}
     assert prepared(**values).run.name == run.name
     assert prepared(**values, seed=1).run.name != run.name
+
+
+def test_the_data_of_a_finished_run_that_moved_is_found_below_data_root_by_its_fingerprint(letters, tmp_path):
+    run, moved = trained(dataset=str(letters)), tmp_path / "elsewhere" / "alphabet"
+    shutil.copytree(letters, moved)
+    shutil.copytree(letters, tmp_path / "kept" / "letters")
+    shutil.rmtree(letters)
+    for root in (moved, tmp_path / "kept"):  # the folder itself under another name, and one that holds it under its own
+        said = []
+        assert prepared(dataset="auto", finished_run=str(run.folder), data_root=str(root), said=said).run == run
+        assert said == []
+    for root in (None, str(tmp_path / "elsewhere")):
+        with pytest.raises(RunError, match="give the folder that it is now, or that is in, as data_root"):
+            prepared(dataset="auto", finished_run=str(run.folder), data_root=root)
+    move(moved, OTHER_LABEL)
+    with pytest.raises(RunError, match="was trained on other data than is loaded"):
+        prepared(dataset="auto", finished_run=str(run.folder), data_root=str(moved))
+    (run.folder / "data.json").unlink()
+    state = Checkpoint.load(run.checkpoint_file)
+    object.__setattr__(state, "data", None)
+    state.save(run.checkpoint_file)
+    with pytest.raises(RunError, match="is not at"):  # nothing tells whether that is its data
+        prepared(dataset="auto", finished_run=str(run.folder), data_root=str(moved))
 
 
 def test_the_same_folder_name_under_another_root(letters, tmp_path):
