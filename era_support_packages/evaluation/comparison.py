@@ -41,7 +41,7 @@ class PairedComparison(Readable):
         if other or (a.images is not None and b.images is not None and known_to_differ(a.images, b.images)):
             raise ValueError(
                 f"{self.first} and {self.second} were not tested on the same images, so that they cannot be compared image by "
-                "image; give runs on the same data."
+                "image; give runs on the same data, or, of the same photos made square in two ways, predictions with images=None."
             )
         if len(a) == 0:
             raise ValueError("There are no images to compare two networks on; at least one is needed.")

@@ -67,7 +67,7 @@ def split_problem(images: Images, trained: Prepared) -> str:
         rows, columns = images.images.shape[1:3]
         return (
             f"the images are {columns}x{rows} px, and the classifier is used to {least} px, so that it would see them blurred; "
-            f"{wanted}."
+            f"{wanted}; or, where it was trained on such images enlarged, give the classifier image_size={min(rows, columns)}."
         )
     if isinstance(images, Predictions):
         return ""

@@ -9,24 +9,19 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 OVER_ONE = "softmax over one output"
-_MOVING = {"_to_copy", "to", "clone", "contiguous", "cat", "stack", "index", "index_select", "gather"}
-_CONSTANT = {
-    "zeros_like",
-    "ones_like",
-    "full_like",
-    "new_zeros",
-    "new_ones",
-    "new_full",
-    "zeros",
-    "ones",
-    "full",
-    "scalar_tensor",
+_MOVING = {"dropout", "native_dropout", "_to_copy", "to", "clone", "contiguous"} | {
+    *("cat", "stack", "index", "index_select", "gather")
+}
+_CONSTANT = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "zeros", "ones", "full"} | {
+    *("scalar_tensor", "empty_like", "bernoulli")  # the last is the mask of a dropout
 }
 _COMBINING = {"add", "sub", "rsub", "mul", "div", "neg", "mean", "sum", "max", "amax", "maximum", "logsumexp", "where"} | {
     *("pow", "sqrt", "abs", "relu", "leaky_relu", "gelu", "silu", "softplus")  # without an upper bound, as no probability is
 }
 _LINEAR_PARTS = ("convolution", "conv1d", "conv2d", "conv3d", "batch_norm", "avg_pool")  # of names
-_LINEAR = {"linear", "mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "native_layer_norm", "native_group_norm"}
+_LINEAR = {"matmul", "einsum", "inner", "linear", "mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot"} | {
+    *("native_layer_norm", "native_group_norm")
+}
 
 
 class Operations(TorchDispatchMode):

@@ -88,6 +88,7 @@ class PanelLayout(NamedTuple):
         middle = self.columns[(len(self.columns) - 1) // 2]
         left = self.edges[0] + PAD
         right = self.edges[: middle + 3][-1] - PAD  # all of a narrow figure, half of a wide one
+        right = min(max(right, left + BAR - 2 * PAD), self.edges[-1] - PAD)  # and the words below it beside each other
         axes = self._axes(left, self.bar, right - left, BAR_HEIGHT)
         bar = self.figure.colorbar(
             ScalarMappable(Normalize(0, 1), HEAT_COLORMAP), cax=axes, orientation="horizontal", ticks=[0, 1]

@@ -267,7 +267,9 @@ def _common_split(runs: tuple[ComparedRun, ...], data_root: str | None) -> tuple
             return None, "They were trained on different data, so that they cannot be compared image by image."
     elif len({data.test.digest for data in kept if data is not None}) > 1:
         return None, "They were tested on different images, so that they cannot be compared image by image."
-    places = {run.values["dataset"]: Fitting(run.values["image_size"], run.values["fit"]) for run in runs}
+    # In the size of the largest, which the others make smaller: enlarged, images would be blurred for a network.
+    by_size = sorted(runs, key=lambda run: run.values["image_size"])
+    places = {run.values["dataset"]: Fitting(run.values["image_size"], run.values["fit"]) for run in by_size}
     for name, fitting in places.items():  # the same data may lie at several places
         try:
             _, test = load_fitted(name, data_root, False, fitting)

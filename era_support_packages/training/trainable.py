@@ -1,5 +1,10 @@
 """Whether a network can learn these classes, found before it trains: by a few training images through a copy of it."""
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -35,7 +40,7 @@ def require_trainable(network: nn.Module, train: ImageDataset, config: ResolvedC
     twin = detached_copy(inner_network(network))
     images = normalize_images(train, train.evenly_spread(min(IMAGES, len(train))), config.resolutions[0][0]).to(device)
     with (
-        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        _same_random_state(device),
         eager(twin),
         autocast(device, config.precision),
     ):
@@ -43,9 +48,8 @@ def require_trainable(network: nn.Module, train: ImageDataset, config: ResolvedC
         with torch.no_grad():
             said = run(twin, images)
             logits = LogitReader(twin).read(said, images)
-        training_mode(
-            twin, hold_norms=True
-        )  # they would not take a single image, and several processes would wait for each other
+        # Norms are held: they would not take a single image, and several processes would wait for each other.
+        training_mode(twin, hold_norms=True)
         _require_logits(twin, images, len(train.classes), plain=isinstance(said, Tensor))
         if logits.shape[1] != len(train.classes):
             raise ValueError(_other_number(logits.shape[1], len(train.classes), " in evaluation mode"))
@@ -56,6 +60,18 @@ def require_trainable(network: nn.Module, train: ImageDataset, config: ResolvedC
                         f"head_first is {config.head_first:g}, so that the last layer learns alone at first, and it takes no "
                         "gradients: set head_first=0, or let its parameters learn by requires_grad_(True)."
                     )
+
+
+@contextmanager
+def _same_random_state(device: torch.device) -> Iterator[None]:
+    """Within the block a network may draw: PyTorch, NumPy and Python go on afterwards as if it had not."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
 
 
 def _require_logits(network: nn.Module, images: Tensor, classes: int, plain: bool) -> None:

@@ -13,6 +13,8 @@ from era_support_packages import plots
 from era_support_packages.datasets.batches import AugmentedImages
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.gradcam.explanation import Explanation
+from era_support_packages.plots.panels import panel_layout
+from era_support_packages.plots.style import styled
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 Check = Callable[[Callable[[], Figure]], Figure]
@@ -169,6 +171,20 @@ def test_more_than_ten_columns_continue_in_blocks(count: int, depth: int, column
     assert len(drawn) == rows * count
     labels = [axes.get_ylabel() for axes in drawn if axes.get_ylabel()]
     assert labels == ["INPUT", "layer1", "layer2", "layer3", "layer4"] if depth == 4 else ["INPUT", "layer4"] * blocks
+
+
+@pytest.mark.parametrize(
+    ("panel", "columns", "left"), [(1.05, 1, 1.0), (1.05, 2, 1.0), (1.4, 2, 0.0), (1.3, 3, 0.5), (0.9, 10, 0.0)]
+)
+def test_the_words_below_the_color_bar_have_room(panel: float, columns: int, left: float, check_figure: Check) -> None:
+    def draw() -> Figure:
+        layout = panel_layout("A title", panel, (8, 8), [1] * columns, [1, 0], left=left, color_bar=True)
+        for column in range(columns):
+            layout.draw(0, column, IMAGES[0], "cat")
+        layout.draw_color_bar("class activation map over the input")
+        return layout.figure
+
+    check_figure(styled(draw))
 
 
 @pytest.mark.parametrize("count", [1, 3, 11])

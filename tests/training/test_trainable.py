@@ -1,9 +1,11 @@
 """What a network must return to be trained: whatever the loss would take wrongly, or not at all, is refused beforehand."""
 
 import copy
+import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from documented_rows import documented_rows
@@ -114,8 +116,17 @@ SERVED: dict[str, Callable[[], nn.Module]] = {
     "a compiled part": lambda: nn.Sequential(torch.compile(tiny_network(), backend="eager"), nn.Linear(3, 3)),
     "traced": lambda: torch.fx.symbolic_trace(tiny_network()),
     "scripted": lambda: torch.jit.script(tiny_network()),
+    "a head of zeros before a dropout": lambda: Returns(lambda z: nn.functional.dropout(0 * z, 0.2)),
+    "an einsum": lambda: Returns(lambda z: torch.einsum("nc,kc->nk", z.relu(), torch.eye(3)) / 1e3),
+    "a cosine": lambda: Returns(lambda z: nn.functional.normalize(z.relu()) @ torch.eye(3)),
     "a norm of a single place": lambda: nn.Sequential(tiny_network(), nn.BatchNorm1d(3)),
 }
+
+
+def test_a_network_that_draws_leaves_numpy_and_python_as_they_were() -> None:
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    require_trainable(Returns(lambda z: z * (1 + 0 * random.random() * np.random.rand())), TRAIN, plan())
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
 
 
 @pytest.mark.parametrize("kind", SERVED)
@@ -124,12 +135,12 @@ def test_what_could_be_trained_before_still_can_and_is_left_as_it_was(kind: str)
     for module in list(network.children())[1:2]:
         module.eval()  # as some hold their norms
     flags = [module.training for module in network.modules()]
-    before, random = copy.deepcopy(network.state_dict()), torch.get_rng_state()
+    before, drawn = copy.deepcopy(network.state_dict()), torch.get_rng_state()
     require_trainable(network, TRAIN, plan())
     assert [module.training for module in network.modules()] == flags
     assert_close(network.state_dict(), before, rtol=0, atol=0)
     assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
-    assert torch.equal(torch.get_rng_state(), random)
+    assert torch.equal(torch.get_rng_state(), drawn)
     _, history = fit(network, TRAIN, TEST, plan(), quiet)
     assert history.complete
 
