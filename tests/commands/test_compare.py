@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from tiny_run import TINY
 
 from era_support_packages import load
 from era_support_packages.commands.command_line import main
@@ -33,6 +34,18 @@ def test_two_runs_are_paired_on_the_same_test_images(here, capsys):
     assert said["paired"]["difference"] == pytest.approx(right[1].mean() - right[0].mean())
     assert (here / "cmp" / "curves.png").is_file()
     assert said["differing"] == {"max_lr": [0.01, 0.02]}
+
+
+def test_runs_on_images_of_two_sizes_are_compared_in_the_larger(here, capsys):
+    values = ["--max-lr", "0.01", "--image-size", "40", "--resolutions", "[[40, 1.0]]", "--run-name", "large", "--quiet"]
+    assert main(["train", *TINY, *values]) == 0
+    for names in (["first", "large"], ["large", "first"]):
+        capsys.readouterr()
+        assert main(["compare", *names, "--figures", names[0], "--json"]) == 0
+        paired = json.loads(capsys.readouterr().out)["paired"]
+        assert compare(*names).test.images.shape[1:3] == (40, 40)
+        drawn = {f"only_{name}.png" for name, only in zip(names, ("only_first", "only_second"), strict=True) if paired[only]}
+        assert {path.name for path in (here / names[0]).iterdir()} == {"curves.png"} | drawn
 
 
 def test_without_the_test_images_the_rest_is_compared(here):
