@@ -40,7 +40,7 @@ class RangeTest(Readable):
 
     lrs, losses (as measured, all finite), smoothed: float64 (K,). suggestions: "steepest", "valley" and "minimum/10" to a
     learning rate; empty where the curve never falls. For `max_lr="auto"` also trials: the results of short trainings
-    at a few rates. If the run is too_short for them, preset_rate is the rate of its preset, None where that has none either.
+    at a few rates. If the run is too_short for them, or learns by Muon, preset_rate is the rate of its preset, None where that has none either.
 
     >>> import numpy as np
     >>> from era_support_packages.training import RangeTest
@@ -86,7 +86,8 @@ class RangeTest(Readable):
 def choose_max_lr(config: PreparedConfig, result: RangeTest) -> tuple[ResolvedConfig, str]:
     """The configuration with a number for `max_lr`, and the sentence that says where it came from.
 
-    "auto" takes the best of the trials. A run that is too short for them takes the preset's own rate. A test without trials,
+    "auto" takes the best of the trials. A run that is too short for them takes the preset's own rate, and so does one with Muon,
+    for which they choose rates that are far too low. A test without trials,
     stored by an earlier version, gives the suggestion "valley". A number stays, and the sentence compares it with the
     suggestions. Raises `ValueError` where "auto" meets a curve that never falls, or a run that is too short and a preset that
     has no rate.
@@ -113,6 +114,8 @@ def choose_max_lr(config: PreparedConfig, result: RangeTest) -> tuple[ResolvedCo
         return found, f"max_lr = {found.max_lr:.3g}. {result.trials.reading()} The curve alone suggests {result.listed}."
     if result.too_short:
         why = f"the run is too short to try learning rates: half of it must be {FEWEST_STEPS} steps or more"
+        if config.optimizer == "muon":  # whose short trials chose a tenth of the best rate and less (benchmarks/README.md)
+            why = "no short test tells how high a rate Muon takes in a whole run"
         if result.preset_rate is None:
             raise ValueError(f"max_lr is 'auto', but {why}, and its preset has no rate of its own. Give max_lr as a number.")
         found = config.resolved(result.preset_rate)
@@ -139,7 +142,7 @@ def range_test(
     Where they are left out it grows from 1e-4 to 10, with AdamW from 1e-6 to 0.1. All of the network learns.
 
     Where `max_lr` is "auto" short trials then say which rate trains best, climbing from the one with the lowest loss: the curve
-    of a network that has just begun is too noisy to follow. Curve and trials show at most a fifth of the run's images, or 4,000
+    of a network that has just begun is too noisy to follow. With Muon there are none, as they mislead. Curve and trials show at most a fifth of the run's images, or 4,000
     where that is more, and never over half of them.
 
     Batch size, resolution (the plan's first), augmentation, precision and optimizer are those of the run. On a CPU the
@@ -185,7 +188,7 @@ def range_test(
     curve = RangeTest(lrs, losses, smoothed, suggest(lrs, smoothed))
     if config.max_lr != "auto" or not curve.suggestions:
         return curve
-    if not allowed:
+    if not allowed or config.optimizer == "muon":
         return replace(curve, too_short=True, preset_rate=PRESETS.get(config.preset_name, {}).get("max_lr"))
     lowest = float(lrs[smoothed.argmin()])
     left = allowed - len(losses) * batch_size
