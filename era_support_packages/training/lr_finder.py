@@ -40,7 +40,8 @@ class RangeTest(Readable):
 
     lrs, losses (as measured, all finite), smoothed: float64 (K,). suggestions: "steepest", "valley" and "minimum/10" to a
     learning rate; empty where the curve never falls. For `max_lr="auto"` also trials: the results of short trainings
-    at a few rates. If the run is too_short for them, or learns by Muon, preset_rate is the rate of its preset, None where that has none either.
+    at a few rates. If the run is too_short for them, or learns by Muon, preset_rate is the rate of its preset, None where that
+    has none either.
 
     >>> import numpy as np
     >>> from era_support_packages.training import RangeTest
@@ -142,8 +143,8 @@ def range_test(
     Where they are left out it grows from 1e-4 to 10, with AdamW from 1e-6 to 0.1. All of the network learns.
 
     Where `max_lr` is "auto" short trials then say which rate trains best, climbing from the one with the lowest loss: the curve
-    of a network that has just begun is too noisy to follow. With Muon there are none, as they mislead. Curve and trials show at most a fifth of the run's images, or 4,000
-    where that is more, and never over half of them.
+    of a network that has just begun is too noisy to follow. With Muon there are none, as they mislead. Curve and trials show at
+    most a fifth of the run's images, or 4,000 where that is more, and never over half of them.
 
     Batch size, resolution (the plan's first), augmentation, precision and optimizer are those of the run. On a CPU the
     iterations are cut to a fifth of the predicted time of the run (of `test_size` test images), but not below 20. It works on

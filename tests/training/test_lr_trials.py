@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from tiny import colored_images, plan, tiny_network
+from torch import nn
 
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.training import lr_finder, lr_trials, presets
@@ -128,6 +129,18 @@ def test_a_run_that_is_too_short_takes_the_presets_rate_or_asks_for_one_as_where
     diverged = Trials({0.1: math.inf, 0.4: math.inf}, math.inf, 0.0, 1200, 4, 20)
     with pytest.raises(ValueError, match=r"Each rate that was tried diverged: 0\.1, 0\.4\. Give max_lr as a number"):
         choose_max_lr(auto(), RangeTest(*[np.ones(3)] * 3, {"valley": 0.1}, diverged))
+
+
+def test_with_muon_auto_is_the_presets_own_rate_and_no_trial_is_made() -> None:
+    config = auto(train_images=2400, optimizer="muon", muon_lr=0.25)
+    network = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), tiny_network())
+    result = range_test(network, colored_images(240), 10, config)
+    assert (result.trials, len(result.lrs) > 0) == (None, True), "the curve is there"
+    chosen, sentence = choose_max_lr(config, result)
+    assert chosen.max_lr == presets.PRESETS["smoke"]["max_lr"]
+    assert sentence == "max_lr = 0.01, the preset's own: no short test tells how high a rate Muon takes in a whole run."
+    with pytest.raises(ValueError, match="Muon .* has no rate of its own. Give max_lr as a number"):
+        choose_max_lr(config, RangeTest(*[np.ones(3)] * 3, {"valley": 0.1}, too_short=True))
 
 
 def test_a_curve_that_never_falls_is_not_followed_by_trials(monkeypatch: pytest.MonkeyPatch) -> None:
