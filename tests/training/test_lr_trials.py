@@ -139,7 +139,7 @@ def test_with_muon_auto_is_the_presets_own_rate_and_no_trial_is_made() -> None:
     chosen, sentence = choose_max_lr(config, result)
     assert chosen.max_lr == presets.PRESETS["smoke"]["max_lr"]
     assert sentence == "max_lr = 0.01, the preset's own: no short test tells how high a rate Muon takes in a whole run."
-    with pytest.raises(ValueError, match="Muon .* has no rate of its own. Give max_lr as a number"):
+    with pytest.raises(ValueError, match=r"Muon .* has no rate of its own\. Give max_lr as a number"):
         choose_max_lr(config, RangeTest(*[np.ones(3)] * 3, {"valley": 0.1}, too_short=True))
 
 
