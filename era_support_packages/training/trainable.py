@@ -39,22 +39,20 @@ def require_trainable(network: nn.Module, train: ImageDataset, config: ResolvedC
     device = next(network.parameters()).device
     twin = detached_copy(inner_network(network))
     images = normalize_images(train, train.evenly_spread(min(IMAGES, len(train))), config.resolutions[0][0]).to(device)
-    with (
-        _same_random_state(device),
-        eager(twin),
-        autocast(device, config.precision),
-    ):
+    with _same_random_state(device), eager(twin):
         twin.eval()
-        with torch.no_grad():
+        # A context for each pass: within one, older PyTorch keeps the weights in half precision, from here without gradients.
+        with torch.no_grad(), autocast(device, config.precision):
             said = run(twin, images)
             logits = LogitReader(twin).read(said, images)
         # Norms are held: they would not take a single image, and several processes would wait for each other.
         training_mode(twin, hold_norms=True)
-        _require_logits(twin, images, len(train.classes), plain=isinstance(said, Tensor))
+        with autocast(device, config.precision):
+            _require_logits(twin, images, len(train.classes), plain=isinstance(said, Tensor))
         if logits.shape[1] != len(train.classes):
             raise ValueError(_other_number(logits.shape[1], len(train.classes), " in evaluation mode"))
         if any(epoch.head_only for epoch in config.planned_epochs(len(train))):
-            with body_held(twin):
+            with body_held(twin), autocast(device, config.precision):
                 if not _takes_gradients(run(twin, images)):
                     raise ValueError(
                         f"head_first is {config.head_first:g}, so that the last layer learns alone at first, and it takes no "
