@@ -7,49 +7,26 @@ from typing import Protocol
 
 import numpy as np
 
-from era_support_packages.datasets.fitting import IMAGE_SIZE, Fit, Fitting, fitted
-from era_support_packages.datasets.image_dataset import Channels, ImageDataset
+from era_support_packages.datasets.fitting import IMAGE_SIZE, Fitting, fitted
+from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.datasets.image_folder import decode_images
 from era_support_packages.datasets.streaming import Pixels, taken
 from era_support_packages.evaluation.predictions import Predictions
+from era_support_packages.models.classifier_file import Described
 from era_support_packages.system.paths import expanded
 
 Images = ImageDataset | Predictions | np.ndarray | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
-class Prepared(Protocol):
+class Trained(Described, Protocol):
     """What a classifier knows of the images that it was trained on."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Their names, in the order of the logits."""
-
-    @property
-    def mean(self) -> Channels:
-        """Of the training pixels."""
-
-    @property
-    def std(self) -> Channels:
-        """Of the training pixels."""
-
-    @property
-    def image_size(self) -> int:
-        """Px of the square that they were brought to."""
-
-    @property
-    def fit(self) -> Fit:
-        """How they were brought to it."""
 
     @property
     def resolution(self) -> int:
         """Px at which the network saw them last."""
 
-    @property
-    def bits(self) -> int | None:
-        """By which files of 16 bits were scaled."""
 
-
-def split_problem(images: Images, trained: Prepared) -> str:
+def split_problem(images: Images, trained: Trained) -> str:
     """Why a split, or predictions of one, are no images for a classifier: "" where nothing shows it, or `images` are others.
 
     Other classes give its labels another meaning. Images that were made smaller than those of training, or brighter, do not show

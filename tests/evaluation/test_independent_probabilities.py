@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from three_planes import Returns
+from torch import Tensor
 
 from era_support_packages.classifier import Classifier
 from era_support_packages.evaluation.outputs import LogitReader
@@ -16,19 +17,6 @@ from era_support_packages.trust import faithfulness
 
 ONE_CLASS = torch.tensor([9.0, -9.0, -9.0])  # the sigmoids add up to one within 1e-3
 TWO_CLASSES = torch.tensor([3.0, 3.0, -9.0])
-
-
-class Returns(nn.Module):
-    """What it returns is made of the means of three planes."""
-
-    def __init__(self, made: Callable[[Tensor], Tensor] = torch.sigmoid) -> None:
-        super().__init__()
-        self.planes, self.made = nn.Conv2d(3, 3, 1, bias=False), made
-        with torch.no_grad():
-            self.planes.weight.copy_(torch.eye(3)[:, :, None, None])
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.made(self.planes(images).mean(dim=(2, 3)))
 
 
 def images_of(*means: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from documented_rows import documented_rows
+from three_planes import Returns
 from tiny import colored_images, tiny_network
 from torch import Tensor, nn
 
@@ -20,19 +21,6 @@ from era_support_packages.gradcam import explain
 from era_support_packages.trust import faithfulness
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0], [1.0, 1.5, -0.5]])
-
-
-class Returns(nn.Module):
-    """Logits are the means of three planes; what it returns is made of them."""
-
-    def __init__(self, made: Callable[[Tensor], Any]) -> None:
-        super().__init__()
-        self.planes, self.made = nn.Conv2d(3, 3, 1, bias=False), made
-        with torch.no_grad():
-            self.planes.weight.copy_(torch.eye(3)[:, :, None, None])
-
-    def forward(self, images: Tensor) -> Any:
-        return self.made(self.planes(images).mean(dim=(2, 3)))
 
 
 def images_of(logits: Tensor) -> Tensor:

@@ -5,25 +5,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from three_planes import Returns
+from torch import Tensor
 
 from era_support_packages.evaluation.outputs import LogitReader
 from era_support_packages.gradcam import explain
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0], [1.0, 1.5, -0.5]])
-
-
-class Returns(nn.Module):
-    """What it returns is made of the means of three planes."""
-
-    def __init__(self, made: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.planes, self.made = nn.Conv2d(3, 3, 1, bias=False), made
-        with torch.no_grad():
-            self.planes.weight.copy_(torch.eye(3)[:, :, None, None])
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.made(self.planes(images).mean(dim=(2, 3)))
 
 
 def images() -> Tensor:
