@@ -24,7 +24,7 @@ def run(options: dict[str, Any]) -> int:
     report = reporter(options)
     preset, data_root, resume = (values.pop(name) for name in ("preset", "data_root", "resume"))
     prepared = prepare(preset, data_root=data_root, resume=resume, report=report, **values)
-    prepared, result, sentence = choose_learning_rate(prepared.build_model(report, False), prepared)
+    prepared, result, sentence = choose_learning_rate(prepared.build_model(report, to_show=False), prepared)
     if options["figures"]:
         from era_support_packages import plots
 

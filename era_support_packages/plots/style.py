@@ -44,15 +44,7 @@ INK, GRAY, FAINT = "#222222", "#666666", "#CCCCCC"
 FAMILY = "DejaVu Sans"  # comes with matplotlib: the same figure on every machine
 OTHER_FAMILIES = (  # for the signs that it lacks, where they are installed: Chinese, Japanese and Korean, then emoji
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans SC", "Noto Sans JP", "Noto Sans KR"),
-    *(
-        "WenQuanYi Zen Hei",
-        "WenQuanYi Micro Hei",
-        "Microsoft YaHei",
-        "SimHei",
-        "PingFang SC",
-        "Hiragino Sans GB",
-        "Hiragino Sans",
-    ),
+    *("WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Microsoft YaHei", "SimHei", "PingFang SC", "Hiragino Sans"),
     *("Yu Gothic", "Meiryo", "Malgun Gothic", "Apple SD Gothic Neo", "Noto Emoji", "Symbola", "Segoe UI Emoji"),
 )
 
@@ -121,7 +113,7 @@ def families() -> list[str]:
 
 
 @contextmanager
-def boxes_told(aloud: bool = True) -> Iterator[None]:
+def missing_glyphs_told(aloud: bool = True) -> Iterator[None]:
     """Within the block matplotlib draws or measures text. Where no font has a sign, one sentence says so instead of a warning for
     each sign and text; `aloud=False`: none does.
     """
@@ -133,14 +125,14 @@ def boxes_told(aloud: bool = True) -> Iterator[None]:
         if said not in missing:
             warnings.warn_explicit(said.message, said.category, said.filename, said.lineno)
     if missing and aloud:
-        _tell_of_boxes()
+        _warn_of_missing_glyphs()
 
 
 @functools.lru_cache(maxsize=1)  # once
-def _tell_of_boxes() -> None:
+def _warn_of_missing_glyphs() -> None:
     warnings.warn(
         "Figures show boxes for signs that no installed font has: install one that has them, such as Noto Sans CJK "
-        "(fonts-noto-cjk on Debian and Colab), and start again.",
+        "(fonts-noto-cjk on Debian, Ubuntu and Colab), and start again.",
         stacklevel=4,
     )
 
@@ -149,7 +141,7 @@ def _tell_of_boxes() -> None:
 def text_width(text: str, size: float = FONT, family: str = "") -> float:
     """Points that one line of text takes at most: a little more than its outlines, for rounding to pixels."""
     font = FontProperties(family=family or families(), size=size)
-    with boxes_told(aloud=False):
+    with missing_glyphs_told(aloud=False):
         return 1.04 * text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]
 
 
@@ -264,7 +256,7 @@ def png(figure: Figure, dpi: float) -> bytes:
     own_dpi, own_canvas = figure.dpi, figure.canvas
     try:
         figure.set_dpi(dpi)
-        with boxes_told():
+        with missing_glyphs_told():
             FigureCanvasAgg(figure).print_png(buffer)
     finally:
         figure.set_dpi(own_dpi)

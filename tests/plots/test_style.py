@@ -29,7 +29,7 @@ def test_save_writes_a_png_of_the_asked_resolution_into_new_folders(tmp_path) ->
 
 def test_signs_that_no_font_has_are_told_of_once(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(style, "families", lambda: [style.FAMILY])
-    style._tell_of_boxes.cache_clear()
+    style._warn_of_missing_glyphs.cache_clear()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         for name in ("one.png", "other.png"):
