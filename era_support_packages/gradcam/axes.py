@@ -189,3 +189,11 @@ def _merged(parts: list[Part]) -> Axis:
         else:
             result.append(whole(CHANNEL, part.size)[0] if part.kind == CHANNEL else part)
     return tuple(result)
+
+
+def is_grid(axes: Axes) -> bool:
+    """Whether axes are images, channels, height, width; those of size 1 may stand for nothing."""
+    if len(axes) != 4 or not is_channels(axes[1]):
+        return False
+    ends = zip((axes[0], axes[2], axes[3]), (IMAGE, ROW, COLUMN), strict=True)
+    return all(not axis or (len(axis) == 1 and axis[0].kind == kind and axis[0].complete) for axis, kind in ends)

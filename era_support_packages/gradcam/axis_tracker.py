@@ -10,16 +10,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from era_support_packages.gradcam.axes import (
     CHANNEL,
-    COLUMN,
     IMAGE,
     OTHER,
-    ROW,
     Axes,
     Axis,
     broadcast,
     coarsened,
     image_axes,
     is_channels,
+    is_grid,
     is_places,
     joined,
     padded,
@@ -27,6 +26,8 @@ from era_support_packages.gradcam.axes import (
     sliced,
     whole,
 )
+from era_support_packages.gradcam.cells import Cells, merged
+from era_support_packages.gradcam.moving import behind
 
 
 class AxisTracker(TorchDispatchMode):
@@ -35,10 +36,15 @@ class AxisTracker(TorchDispatchMode):
     def __init__(self, images: Tensor) -> None:
         super().__init__()
         self._axes: dict[object, Axes] = {_place(images): image_axes(images.shape)}
+        self._cells: dict[object, Cells] = {_place(images): Cells.of_pixels(images.shape[2:])}
 
     def of(self, tensor: Tensor) -> Axes | None:
         """What each axis stands for; None where that is not known."""
         return self._axes.get(_place(tensor))
+
+    def cells(self, tensor: Tensor) -> Cells | None:
+        """Where the places that it has lie in the images; None where that is not known."""
+        return self._cells.get(_place(tensor))
 
     def __torch_dispatch__(
         self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -48,10 +54,14 @@ class AxisTracker(TorchDispatchMode):
         if outputs:
             given = _bound(operation, args, kwargs or {})
             found = self._followed(operation, given, outputs)
+            cells = self._moved(operation, given, outputs[0])
             for position, output in enumerate(outputs):
                 # Always set: memory is used again, and what was known of it holds no longer.
                 self._axes.pop(_place(output), None)
+                self._cells.pop(_place(output), None)
                 axes = found[position] if position < len(found) else None
+                if axes and cells is not None:
+                    self._cells[_place(output)] = cells
                 if axes is not None:
                     self._axes[_place(output)] = axes
             if operation.overloadpacket.__name__.endswith("_"):
@@ -91,6 +101,15 @@ class AxisTracker(TorchDispatchMode):
         # What an unknown operation makes of the images may have their places, or the images themselves, in another order.
         return [OTHER if any(self.of(tensor) is not None for tensor in tensors) else None] * len(outputs)
 
+    def _moved(self, operation: Any, given: dict[str, Any], output: Tensor) -> Cells | None:
+        """Where the places of an operation's output lie."""
+        parts = [part for value in given.values() for part in (value if isinstance(value, list | tuple) else [value])]
+        tensors = [part for part in parts if isinstance(part, Tensor)]
+        cells = merged([known for tensor in tensors if (known := self.cells(tensor)) is not None])
+        if cells is None or not tensors:
+            return cells
+        return behind(operation.overloadpacket.__name__, cells, self.of(tensors[0]), tensors[0].shape, given, output.shape)
+
     def _written(self, part: Tensor, sources: list[Any]) -> None:
         """Something of the images was written into a part of a tensor: what its places hold is no longer known."""
         tensors = [tensor for value in sources for tensor in (value if isinstance(value, list | tuple) else [value])]
@@ -106,7 +125,7 @@ class AxisTracker(TorchDispatchMode):
             return axes if same else OTHER if axes is not None else None
         if axes is None:
             return None
-        if not _is_grid(axes):
+        if not is_grid(axes):
             return axes if same else OTHER
         return axes if same else (axes[0], *image_axes(output.shape)[1:])
 
@@ -120,14 +139,6 @@ class AxisTracker(TorchDispatchMode):
 
 
 # ---- what single operations do to the axes ----
-
-
-def _is_grid(axes: Axes) -> bool:
-    """Whether axes are images, channels, height, width; those of size 1 may stand for nothing."""
-    if len(axes) != 4 or not is_channels(axes[1]):
-        return False
-    ends = zip((axes[0], axes[2], axes[3]), (IMAGE, ROW, COLUMN), strict=True)
-    return all(not axis or (len(axis) == 1 and axis[0].kind == kind and axis[0].complete) for axis, kind in ends)
 
 
 def _reduced(axes: Axes, dim: int | Sequence[int] | None, keep: bool) -> Axes:

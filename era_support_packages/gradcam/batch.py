@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from era_support_packages.evaluation.outputs import LogitReader
+from era_support_packages.gradcam.cells import Cells
 from era_support_packages.gradcam.layouts import Reshape
 from era_support_packages.gradcam.passes import Recorded, forward, full_precision
 
@@ -62,6 +63,8 @@ class BatchMaps:
     """int64 (B, T): the classes explained"""
     raw: list[np.ndarray]
     """for each layer (B, T, h, w): the maps before their ReLU, possibly with NaN"""
+    cells: list[Cells | None]
+    """for each layer where the cells of its maps lie in the image; None where that is not known"""
 
 
 def class_scores(logits: Tensor, classes: Tensor) -> Tensor:

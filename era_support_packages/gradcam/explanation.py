@@ -32,7 +32,8 @@ from era_support_packages.gradcam.arguments import (
     parts_of,
 )
 from era_support_packages.gradcam.batch import Batch
-from era_support_packages.gradcam.combining import combined, visible
+from era_support_packages.gradcam.cells import Cells, scaled_and_drawn
+from era_support_packages.gradcam.combining import one_map, visible
 from era_support_packages.gradcam.layouts import Reshape
 from era_support_packages.gradcam.methods import GRADIENT_METHODS, METHODS, Method, check_method
 from era_support_packages.gradcam.passes import forward, prepared, to_network, unwrapped
@@ -76,6 +77,7 @@ def explain(
     - Ablation-CAM of negative scores and activations (`ablation_maps`).
     - A layer with an in-place operation behind it, such as DenseNet's `features`: here it is what the layer gave; on a CPU the
       library shows what the operation made of it.
+    - Behind convolutions and poolings without padding a map is drawn where its cells lie (`cells.Cells`), not stretched.
     - FullGrad counts the biases of every kind of batch norm, and is refused where it would leave out a part of the score.
 
     Score-CAM resizes its masks with aligned corners, as the library does and the paper does not say; maps are resized without.
@@ -104,7 +106,7 @@ def explain(
         progress: show a bar of the forward passes where there are hundreds an image.
         reshape: selects and rearranges what each layer gives into (N, channels, h, w). None follows the axes of the images
             through the network: channels first, channels last (Swin) and sequences of tokens with or without a class token (ViT)
-            are recognized, and what is not is refused.
+            are recognized, and what is not is refused. With it, a map is stretched over the image.
         confidence: "softmax", or "sigmoid" for a network of several labels, where each class has a probability by itself.
 
     Raises:
@@ -152,11 +154,11 @@ def explain(
                 explained[part] = result.classes.cpu().numpy()
                 predicted[part] = result.logits.argmax(dim=1).cpu().numpy()
                 confidences[part] = logits.confidences(result.logits, confidence).gather(1, result.classes).cpu().numpy()
-                found = dict(zip(seen, result.raw, strict=True))
+                found = dict(zip(seen, zip(result.raw, result.cells, strict=True), strict=True))
                 for k, name in enumerate(unique):
-                    raw, grids[name] = _one_map([found[layer] for layer in parts[name]], (height, width))
+                    raw, grids[name], cells = one_map([found[layer] for layer in parts[name]], (height, width))
                     raw_ranges[part, :, k] = np.stack([raw.min(axis=(2, 3)), raw.max(axis=(2, 3))], axis=2)
-                    resized = upsample(raw.reshape(-1, *raw.shape[2:]), (height, width))
+                    resized = upsample(raw.reshape(-1, *raw.shape[2:]), (height, width), cells)
                     maps[part, :, k] = resized.reshape(-1, columns, height, width)
 
     order = [unique.index(name) for name in names]
@@ -233,18 +235,18 @@ def default_layers(model: nn.Module, images: Tensor | np.ndarray | None = None) 
         return _found(LogitReader(network), checked_images(images))
 
 
-def upsample(raw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def upsample(raw: np.ndarray, size: tuple[int, int], cells: Cells | None = None) -> np.ndarray:
     """Maps (N, h, w) at a layer's resolution brought to the image's (height, width): float32 (N, H, W) in [0, 1].
 
     As pytorch-grad-cam does it: each map is scaled to [0, 1] by itself, resized bilinearly, and scaled again; a constant map
-    becomes zeros.
+    becomes zeros. It is stretched over the whole image, or drawn where its `cells` lie.
 
     >>> import numpy as np
     >>> from era_support_packages.gradcam import upsample
     >>> upsample(np.array([[[0, 5], [5, 10]]]), (32, 32)).shape
     (1, 32, 32)
     """
-    resized = scale_cam_image(visible(raw), (size[1], size[0]))
+    resized = scaled_and_drawn(visible(raw), size, cells)
     # Rounding in the scaling may leave [0, 1] by a hair.
     return np.clip(scale_cam_image(np.maximum(resized, 0)), 0, 1)
 
@@ -262,16 +264,6 @@ def _parts(model: nn.Module, names: tuple[str, ...]) -> dict[str, tuple[str, ...
     """For each map the layers that it is made of: one, or those that a plus joins."""
     modules = {name for name, _ in model.named_modules(remove_duplicate=False)}
     return {name: parts_of(name, modules) for name in names}
-
-
-def _one_map(layers: list[np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
-    """Maps (N, T, h, w) after their ReLU, and how finely they mark a place: of one layer its own, of several their mean."""
-    layers = [np.maximum(np.nan_to_num(raw), 0) for raw in layers]
-    height, width = (max(raw.shape[axis] for raw in layers) for axis in (2, 3))
-    if len(layers) == 1:
-        return layers[0], (height, width)
-    mean = combined([raw.reshape(-1, *raw.shape[2:]) for raw in layers], size)
-    return mean.reshape(*layers[0].shape[:2], *size), (height, width)
 
 
 def _found(logits: LogitReader, images: Tensor) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from pytorch_grad_cam.utils.image import scale_accross_batch_and_channels
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
@@ -16,6 +15,7 @@ from era_support_packages.evaluation.outputs import LogitReader
 from era_support_packages.gradcam.axes import OTHER, Axes
 from era_support_packages.gradcam.axis_tracker import AxisTracker
 from era_support_packages.gradcam.batch import Batch, BatchMaps, array, class_scores
+from era_support_packages.gradcam.cells import Cells, scaled_and_drawn
 from era_support_packages.gradcam.layouts import layout_of, unread
 from era_support_packages.gradcam.passes import checked_logits, gradients, hooked, recorded
 from era_support_packages.models.copies import detached_copy
@@ -39,6 +39,8 @@ class _Pass:
     """the images, then what each layer with a bias gave"""
     places: list[Callable[[Tensor], Tensor] | None]
     """how each of these becomes (B, channels, h, w); None where it has no places"""
+    cells: list[Cells | None]
+    """where these lie in the image; None where that is not known"""
 
     def missing(self, score: Tensor, found: list[Tensor | None]) -> Tensor:
         """By how much input and biases times gradients miss the score (B,), as a share of it."""
@@ -63,7 +65,7 @@ def full_gradient_maps(batch: Batch) -> BatchMaps:
     """
     run = _run(batch)
     classes = batch.classes(run.logits)
-    size = batch.images.shape[3], batch.images.shape[2]
+    size = tuple(batch.images.shape[2:])
     raw = []
     for t, score in enumerate(class_scores(run.logits, classes)):
         found = gradients(score, run.tensors, keep_graph=t + 1 < classes.shape[1])
@@ -73,12 +75,18 @@ def full_gradient_maps(batch: Batch) -> BatchMaps:
         if (run.missing(own, found) > TOLERANCE).any():
             _check_in_double(batch, classes[:, t : t + 1])
         products = [
-            array(places((factor * gradient).abs()))
-            for factor, gradient, places in zip(run.factors, found, run.places, strict=True)
+            (array(places((factor * gradient).abs())), cells)
+            for factor, gradient, places, cells in zip(run.factors, found, run.places, run.cells, strict=True)
             if gradient is not None and places is not None
         ]
-        raw.append(sum(scale_accross_batch_and_channels(product, size).sum(axis=1) for product in products))
-    return BatchMaps(run.logits.detach(), classes, [np.stack(raw, axis=1)])
+        raw.append(sum(_at_pixels(product, size, cells) for product, cells in products))
+    return BatchMaps(run.logits.detach(), classes, [np.stack(raw, axis=1)], [None])
+
+
+def _at_pixels(product: np.ndarray, size: tuple[int, ...], cells: Cells | None) -> np.ndarray:
+    """Products (B, channels, h, w), each channel scaled to [0, 1] and drawn at the image's pixels, summed: (B, H, W)."""
+    cells = cells and cells.resized(product.shape[2:])
+    return scaled_and_drawn(product.reshape(-1, *product.shape[2:]), size, cells).reshape(*product.shape[:2], *size).sum(axis=1)
 
 
 def _run(batch: Batch) -> _Pass:
@@ -87,6 +95,7 @@ def _run(batch: Batch) -> _Pass:
     factors: list[Tensor] = [images]
     tensors: list[Tensor] = [images]
     places: list[Callable[[Tensor], Tensor] | None] = [_as_it_is]
+    cells: list[Cells | None] = [None]
 
     def keep(name: str, output: object) -> Tensor:
         bias, last = biases[name]
@@ -100,13 +109,14 @@ def _run(batch: Batch) -> _Pass:
         factors.append(bias if last else _spread(bias, output))
         tensors.append(activation)
         places.append(layout)
+        cells.append(tracker.cells(output))
         return activation.clone()
 
     given = images.clone()
     tracker = AxisTracker(given)
     with hooked(batch.network, biases, keep), tracker:
         output = batch.logits.run(given)
-    return _Pass(checked_logits(batch.logits.read(output, images), batch.network), factors, tensors, places)
+    return _Pass(checked_logits(batch.logits.read(output, images), batch.network), factors, tensors, places, cells)
 
 
 def _no_places(name: str, output: object, axes: Axes | None, count: int) -> FullGradientError:

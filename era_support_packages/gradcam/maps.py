@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from era_support_packages.gradcam.batch import Batch, BatchMaps, array, class_scores
+from era_support_packages.gradcam.cells import Cells, drawn
 from era_support_packages.gradcam.passes import Recorded, forward, full_precision, gradients, hooked
 
 
@@ -34,7 +35,7 @@ def gradient_maps(batch: Batch, library: type[BaseCAM]) -> BatchMaps:
                 raise ValueError(f"No gradient flows from the logits to layer {name!r}; choose a layer on the way to them.")
             _check_places(name, layer, gradient)
             raw[name].append(_combined(cam, batch, name, categories, array(layer.channels), array(layer.places(gradient))))
-    return BatchMaps(logits.detach(), classes, [np.stack(raw[name], axis=1) for name in batch.layers])
+    return BatchMaps(logits.detach(), classes, [np.stack(raw[name], axis=1) for name in batch.layers], _cells(batch, activations))
 
 
 @torch.no_grad()
@@ -44,14 +45,15 @@ def eigen_maps(batch: Batch) -> BatchMaps:
     _check_all_places(batch, activations)
     classes = batch.classes(logits)
     maps = [principal_component(array(activations[name].channels))[:, None] for name in batch.layers]
-    return BatchMaps(logits, classes, [np.repeat(one, classes.shape[1], axis=1) for one in maps])
+    return BatchMaps(logits, classes, [np.repeat(one, classes.shape[1], axis=1) for one in maps], _cells(batch, activations))
 
 
 @torch.no_grad()
 def score_maps(batch: Batch) -> BatchMaps:
     """Channels weighted by the softmax of the logits that the image keeps behind each channel as a mask.
 
-    The mask is the channel resized to the image (bilinear, aligned corners) and scaled to [0, 1]. The score is the logit, as in
+    The mask is the channel resized to the image (bilinear, aligned corners) and scaled to [0, 1]; where the cells of the layer
+    do not share the image evenly, it is drawn where they lie. The score is the logit, as in
     the library. The paper's increase over a black image differs from it by the same number in every channel, which the softmax
     takes away. One pass through the network per channel serves all classes.
     """
@@ -60,9 +62,9 @@ def score_maps(batch: Batch) -> BatchMaps:
     classes, raw = batch.classes(logits), []
     for name in batch.layers:
         activation = full_precision(activations[name].channels)
-        scores = _channel_scores(batch, activation, classes, partial(_masked_logits, batch, activation))
+        scores = _channel_scores(batch, activation, classes, partial(_masked_logits, batch, activation, activations[name].cells))
         raw.append(_weighted(scores.softmax(dim=2), activation))
-    return BatchMaps(logits, classes, raw)
+    return BatchMaps(logits, classes, raw, _cells(batch, activations))
 
 
 @torch.no_grad()
@@ -83,7 +85,7 @@ def ablation_maps(batch: Batch) -> BatchMaps:
         activation = full_precision(activations[name].channels)
         scores = _channel_scores(batch, activation, classes, partial(_ablated_logits, batch, name, activations[name]))
         raw.append(_weighted((before - scores) / size, activation))
-    return BatchMaps(logits, classes, raw)
+    return BatchMaps(logits, classes, raw, _cells(batch, activations))
 
 
 def principal_component(features: np.ndarray) -> np.ndarray:
@@ -107,6 +109,11 @@ def principal_component(features: np.ndarray) -> np.ndarray:
         first /= np.maximum(np.linalg.norm(first, axis=1, keepdims=True), np.finfo(np.float64).tiny)
     first = np.where(first.sum(axis=1, keepdims=True) < 0, -first, first)
     return (pixels @ first).reshape(count, height, width).astype(features.dtype)
+
+
+def _cells(batch: Batch, activations: dict[str, Recorded]) -> list[Cells | None]:
+    """Where the cells of each layer's map lie."""
+    return [activations[name].cells for name in batch.layers]
 
 
 def _combined(
@@ -134,10 +141,13 @@ def _channel_scores(
     return torch.cat(scores).reshape(count, channels, -1).transpose(1, 2)
 
 
-def _masked_logits(batch: Batch, activation: Tensor, rows: Tensor, channels: Tensor) -> Tensor:
+def _masked_logits(batch: Batch, activation: Tensor, cells: Cells | None, rows: Tensor, channels: Tensor) -> Tensor:
     """Logits of images behind a channel as a mask."""
     size = batch.images.shape[2:]
-    masks = F.interpolate(activation[rows, channels][:, None], size=size, mode="bilinear", align_corners=True)
+    if cells is None or cells.share_evenly(size):
+        masks = F.interpolate(activation[rows, channels][:, None], size=size, mode="bilinear", align_corners=True)
+    else:
+        masks = drawn(activation[rows, channels], size, cells)[:, None]
     lowest, highest = masks.amin(dim=(2, 3), keepdim=True), masks.amax(dim=(2, 3), keepdim=True)
     return batch.logits(batch.images[rows] * ((masks - lowest) / (highest - lowest + 1e-8)))
 

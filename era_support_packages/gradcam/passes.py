@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from era_support_packages.evaluation.outputs import LogitReader
 from era_support_packages.gradcam.axis_tracker import AxisTracker
+from era_support_packages.gradcam.cells import Cells
 from era_support_packages.gradcam.kinds import EAGER, check_kind, closed_part
 from era_support_packages.gradcam.layouts import Reshape, checked_reshape, layout_of, refusal
 from era_support_packages.models.copies import detached_copy, eager, inner_network
@@ -25,6 +26,8 @@ class Recorded:
     """as the layer gave it, for one backward pass"""
     arrange: Reshape
     """brings it, and its gradient, to (N, channels, h, w)"""
+    cells: Cells | None = None
+    """where these lie in the image; None where that is not known"""
 
     @property
     def channels(self) -> Tensor:
@@ -94,7 +97,8 @@ def forward(
         arrange = reshape or layout_of(axes, output.shape, len(images))
         if arrange is None:
             raise refusal(name, output, axes, len(images))
-        found[name] = Recorded(recorded(output), arrange)
+        cells = tracker.cells(output) if tracker else None
+        found[name] = Recorded(recorded(output), arrange, cells and cells.resized(arrange(output).shape[2:]))
         return found[name].output.clone()
 
     for name in names:
