@@ -87,6 +87,11 @@ class Cells(NamedTuple):
         return all(abs(line.step - pixels / line.number) < _ROUNDING for line, pixels in zip(self, size, strict=True))
 
 
+def lying(cells: Cells | None, grid: Sequence[int], size: Sequence[int]) -> Cells:
+    """Where the cells of a grid lie in an image that a map is drawn in; those that are not known (None) divide it evenly."""
+    return Cells.of_pixels(size).resized(grid) if cells is None or cells.share_evenly(size) else cells
+
+
 def drawn(maps: Tensor, size: Sequence[int], cells: Cells) -> Tensor:
     """Maps (N, h, w) at the pixels of an image (height, width): bilinear, and beyond the outermost cells as these.
 

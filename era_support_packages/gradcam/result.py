@@ -1,11 +1,15 @@
 """What an explanation is: the maps, of which classes and layers they are, and what a figure or a reader needs beside them."""
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.evaluation.tables import Column, Readable, Table
+
+if TYPE_CHECKING:
+    from era_support_packages.gradcam.cells import Cells  # which is slow to import
 
 ALL_LAYERS = "all layers"
 """the layer's name where a method makes one map from all of them"""
@@ -43,6 +47,8 @@ class Explanation(Readable):
     """int64 (N,): the classes with the highest logit"""
     score: str = "logit"
     """what the maps explain: "logit", or "log-probability" of a network that returns probabilities, whose maps are others"""
+    cells: "tuple[Cells | None, ...]" = ()
+    """where the cells of each layer's grid lie in the image; None where the map is stretched over it, or of several layers"""
     images: np.ndarray | None = None
     """uint8 (N, H, W, 3): the images as the network saw them, which figures show; `Classifier.explain` knows them"""
     labels: np.ndarray | None = None

@@ -236,4 +236,5 @@ def test_of_a_persons_own_arrangement_nothing_is_known() -> None:
     own = explain(Tutorial(), images, ids, "conv2", "hirescam", reshape=lambda output: output)
     placed = explain(Tutorial(), images, ids, "conv2", "hirescam")
     np.testing.assert_array_equal(own.raw_ranges, placed.raw_ranges)
+    assert (own.cells, placed.cells) == ((None,), (Cells(Line(10, 2), Line(10, 2)),))
     assert np.abs(own.maps - placed.maps).max() > 0.3
