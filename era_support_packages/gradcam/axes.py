@@ -173,6 +173,11 @@ def is_channels(axis: Axis) -> bool:
     return all(part.kind == CHANNEL for part in axis)
 
 
+def has(axes: Axes, kind: str) -> bool:
+    """Whether any axis, or a part of one, stands for this kind, also within tokens."""
+    return any(part.kind == kind for axis in axes for part in _tokens(axis).places)
+
+
 def _tokens(axis: Axis) -> Tokens:
     return axis[0].kind if len(axis) == 1 and isinstance(axis[0].kind, Tokens) else Tokens(0, axis, 0)
 

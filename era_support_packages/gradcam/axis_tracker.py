@@ -26,8 +26,8 @@ from era_support_packages.gradcam.axes import (
     sliced,
     whole,
 )
-from era_support_packages.gradcam.cells import Cells, merged
-from era_support_packages.gradcam.moving import behind
+from era_support_packages.gradcam.cells import Cells
+from era_support_packages.gradcam.moving import behind, together
 
 
 class AxisTracker(TorchDispatchMode):
@@ -54,16 +54,17 @@ class AxisTracker(TorchDispatchMode):
         if outputs:
             given = _bound(operation, args, kwargs or {})
             found = self._followed(operation, given, outputs)
-            cells = self._moved(operation, given, outputs[0])
+            cells = self._moved(operation, given, outputs[0]) if any(found) else None
             for position, output in enumerate(outputs):
                 # Always set: memory is used again, and what was known of it holds no longer.
-                self._axes.pop(_place(output), None)
-                self._cells.pop(_place(output), None)
+                place = _place(output)
+                self._axes.pop(place, None)
+                self._cells.pop(place, None)
                 axes = found[position] if position < len(found) else None
                 if axes and cells is not None:
-                    self._cells[_place(output)] = cells
+                    self._cells[place] = cells
                 if axes is not None:
-                    self._axes[_place(output)] = axes
+                    self._axes[place] = axes
             if operation.overloadpacket.__name__.endswith("_"):
                 self._written(outputs[0], [value for value in list(given.values())[1:] if _holds_tensor(value)])
         return result
@@ -105,10 +106,12 @@ class AxisTracker(TorchDispatchMode):
         """Where the places of an operation's output lie."""
         parts = [part for value in given.values() for part in (value if isinstance(value, list | tuple) else [value])]
         tensors = [part for part in parts if isinstance(part, Tensor)]
-        cells = merged([known for tensor in tensors if (known := self.cells(tensor)) is not None])
-        if cells is None or not tensors:
-            return cells
-        return behind(operation.overloadpacket.__name__, cells, self.of(tensors[0]), tensors[0].shape, given, output.shape)
+        places = [place for tensor in tensors if (place := _place(tensor)) in self._cells]
+        name = operation.overloadpacket.__name__
+        cells = together(name, [(self._axes.get(place, OTHER), self._cells[place]) for place in places])
+        if cells is None:
+            return None
+        return behind(name, cells, self.of(tensors[0]), tensors[0].shape, given, output.shape)
 
     def _written(self, part: Tensor, sources: list[Any]) -> None:
         """Something of the images was written into a part of a tensor: what its places hold is no longer known."""
@@ -260,7 +263,8 @@ _IN_A_GRID = {"convolution", "_convolution", "conv2d", "cudnn_convolution", "mkl
 }
 _REDUCING = {"mean", "sum", "amax", "amin", "max", "min", "var", "std", "logsumexp", "linalg_vector_norm"}
 _KEEPING = {"native_layer_norm", "native_group_norm", "_fused_rms_norm", "native_dropout", "_softmax", "_log_softmax"} | {
-    *("_native_multi_head_attention", "_transformer_encoder_layer_fwd", "detach", "alias", "contiguous", "lift_fresh")
+    *("_native_multi_head_attention", "_transformer_encoder_layer_fwd", "_safe_softmax"),
+    *("detach", "alias", "contiguous", "lift_fresh"),
 }
 _ELEMENTWISE = {
     "clone",

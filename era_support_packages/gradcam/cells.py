@@ -5,6 +5,7 @@ convolutions and poolings without padding they lie closer to the middle.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -16,20 +17,34 @@ from torch import Tensor
 _ROUNDING = 1e-6  # px
 
 
-class Line(NamedTuple):
+@dataclass(frozen=True)
+class Line:
     """The cells along one side of an image, in its middle."""
 
     number: int
     step: float
     """px from one cell to the next"""
+    coarsest: float = field(default=0.0, compare=False, repr=False)
+    """the largest step that there was on the way here: behind an enlargement more than `step`"""
 
-    def strided(self, stride: int, number: int) -> "Line":
-        """Only each `stride`-th cell, `number` of them, as behind a convolution or a pooling."""
-        return Line(number, self.step * stride)
+    def strided(self, stride: float, number: int) -> "Line":
+        """Only each `stride`-th cell, `number` of them, as behind a convolution or a pooling; below 1 for more cells.
+
+        A single cell, or what is made of one, has no step: it holds all of these, as behind a pooling of the whole image.
+        """
+        if 1 in (number, self.number):
+            return self.resized(number)
+        return Line(number, self.step * stride, max(self.coarsest, self.step))
 
     def resized(self, number: int) -> "Line":
         """Other cells over the same part of the image, such as larger ones that each hold several of these."""
-        return self if number == self.number else Line(number, self.step * self.number / number)
+        if number == self.number:
+            return self
+        return Line(number, self.step * self.number / number, max(self.coarsest, self.step))
+
+    def fineness(self) -> tuple[float, float]:
+        """Of lines of as many cells the one of the least is the finest: never enlarged, or from the least; then the widest."""
+        return max(self.coarsest, self.step), -self.step * self.number
 
     def places(self, pixels: int) -> Tensor:
         """Where each pixel of the image's side lies among the cells: float64 (pixels,), 0 in the first one, 1 in the second."""
@@ -59,7 +74,7 @@ class Cells(NamedTuple):
         """Each pixel of an image (height, width) a cell."""
         return cls(Line(size[0], 1), Line(size[1], 1))
 
-    def strided(self, strides: Sequence[int], grid: Sequence[int]) -> "Cells":
+    def strided(self, strides: Sequence[float], grid: Sequence[int]) -> "Cells":
         """Behind a convolution or a pooling of these strides, down and across, that gives this grid."""
         return Cells(self.rows.strided(strides[0], grid[0]), self.columns.strided(strides[1], grid[1]))
 
@@ -72,11 +87,9 @@ class Cells(NamedTuple):
         return all(abs(line.step - pixels / line.number) < _ROUNDING for line, pixels in zip(self, size, strict=True))
 
 
-def merged(several: Sequence[Cells]) -> Cells | None:
-    """The cells of what is computed from several tensors: the finest ones; None of none."""
-    if not several:
-        return None
-    return Cells(max(cells.rows for cells in several), max(cells.columns for cells in several))
+def lying(cells: Cells | None, grid: Sequence[int], size: Sequence[int]) -> Cells:
+    """Where the cells of a grid lie in an image that a map is drawn in; those that are not known (None) divide it evenly."""
+    return Cells.of_pixels(size).resized(grid) if cells is None or cells.share_evenly(size) else cells
 
 
 def drawn(maps: Tensor, size: Sequence[int], cells: Cells) -> Tensor:

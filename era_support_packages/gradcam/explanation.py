@@ -143,6 +143,7 @@ def explain(
         maps = np.zeros((count, columns, len(unique), height, width), np.float32)
         raw_ranges = np.zeros((count, columns, len(unique), 2), np.float32)
         grids: dict[str, tuple[int, int]] = {}
+        lying: dict[str, Cells | None] = {}
         with _advance(logits, images, seen, method, progress, reshape) as advance:
             for start in range(0, count, batch_size):
                 part = slice(start, start + batch_size)
@@ -156,15 +157,15 @@ def explain(
                 confidences[part] = logits.confidences(result.logits, confidence).gather(1, result.classes).cpu().numpy()
                 found = dict(zip(seen, zip(result.raw, result.cells, strict=True), strict=True))
                 for k, name in enumerate(unique):
-                    raw, grids[name], cells = one_map([found[layer] for layer in parts[name]], (height, width))
+                    raw, grids[name], lying[name] = one_map([found[layer] for layer in parts[name]], (height, width))
                     raw_ranges[part, :, k] = np.stack([raw.min(axis=(2, 3)), raw.max(axis=(2, 3))], axis=2)
-                    resized = upsample(raw.reshape(-1, *raw.shape[2:]), (height, width), cells)
+                    resized = upsample(raw.reshape(-1, *raw.shape[2:]), (height, width), lying[name])
                     maps[part, :, k] = resized.reshape(-1, columns, height, width)
 
     order = [unique.index(name) for name in names]
     sizes = tuple(grids[name] for name in names)
     shown = (maps[:, :, order], explained, names, confidences, raw_ranges[:, :, order], method, sizes)
-    return Explanation(*shown, predicted, logits.score)
+    return Explanation(*shown, predicted, logits.score, cells=tuple(lying[name] for name in names))
 
 
 @unspoken

@@ -3,10 +3,31 @@
 from collections.abc import Sequence
 from typing import Any
 
-from era_support_packages.gradcam.axes import COLUMN, ROW, Axes
+from era_support_packages.gradcam.axes import COLUMN, ROW, Axes, has
 from era_support_packages.gradcam.cells import Cells, Line
 
 _PADDING = {"constant_pad_nd", "reflection_pad2d", "replication_pad2d"}
+_PRODUCTS = {"mm", "bmm", "addmm", "baddbmm"}
+
+
+def together(name: str, several: Sequence[tuple[Axes, Cells]]) -> Cells | None:
+    """The cells of what an operation computes from several tensors, of which the axes and the cells are known; None of none.
+
+    The finest of those that have places: a feature pyramid adds enlarged cells to its own, and what is one number for the whole
+    image lies nowhere. An attention gives the places of its queries, a matrix product those of its left factor before others.
+    """
+    if len(several) < 2:
+        return several[0][1] if several else None
+    if name in _PRODUCTS:
+        (first, left), (second, right) = several[-2:]
+        several = [(first[:-1], left), (second[-1:], right)]
+    ordered = name in _PRODUCTS or "attention" in name
+
+    def chosen(kind: str, lines: Sequence[Line]) -> Line:
+        spread = [line for (axes, _), line in zip(several, lines, strict=True) if has(axes, kind)] or lines
+        return spread[0] if ordered else min(spread, key=Line.fineness)
+
+    return Cells(chosen(ROW, [cells.rows for _, cells in several]), chosen(COLUMN, [cells.columns for _, cells in several]))
 
 
 def behind(
@@ -27,9 +48,11 @@ def behind(
     if len(before) != 4 or len(after) != 4:
         return cells
     if "convolution" in name or name == "conv2d":
-        cells = cells.resized(before[2:])
-        return cells.resized(after[2:]) if given.get("transposed") else cells.strided(_pair(given["stride"]), after[2:])
-    if "pool2d" in name and "kernel_size" in given:
+        strides: Sequence[float] = _pair(given.get("stride") or 1)
+        if given.get("transposed"):
+            strides = [1 / stride for stride in strides]
+        return cells.resized(before[2:]).strided(strides, after[2:])
+    if "pool2d" in name and "output_size" not in given:
         return cells.resized(before[2:]).strided(_pair(given.get("stride") or given["kernel_size"]), after[2:])
     if "pool2d" in name or "upsample" in name or "shuffle" in name:
         return cells.resized(before[2:]).resized(after[2:])

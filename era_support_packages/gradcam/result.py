@@ -1,11 +1,15 @@
 """What an explanation is: the maps, of which classes and layers they are, and what a figure or a reader needs beside them."""
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.evaluation.tables import Column, Readable, Table
+
+if TYPE_CHECKING:
+    from era_support_packages.gradcam.cells import Cells  # which is slow to import
 
 ALL_LAYERS = "all layers"
 """the layer's name where a method makes one map from all of them"""
@@ -49,6 +53,8 @@ class Explanation(Readable):
     """int64 (N,): the actual classes, where they are known"""
     classes: tuple[str, ...] = ()
     """the names of the classes, where they are known"""
+    cells: "tuple[Cells | None, ...]" = ()
+    """where the cells of each layer's grid lie in the image; None where the map is stretched over it, or of several layers"""
 
     @property
     def constant(self) -> np.ndarray:

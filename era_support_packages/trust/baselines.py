@@ -6,27 +6,31 @@ it is as coarse and as smooth as the maps of that layer.
 
 import numpy as np
 
+from era_support_packages.gradcam.cells import Cells, lying
 from era_support_packages.gradcam.explanation import upsample
 
-DEVIATION = 1 / 4  # of a centred Gaussian, in the grid's side
+DEVIATION = 1 / 4  # of a centred Gaussian, in the image's side
 RANDOM_STREAM, DERANGEMENT_STREAM = 1, 2  # one seed, numbers that have nothing to do with each other
 
 
-def random_maps(count: int, grid: tuple[int, int], size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
+def random_maps(
+    count: int, grid: tuple[int, int], size: tuple[int, int], generator: np.random.Generator, cells: Cells | None = None
+) -> np.ndarray:
     """Independent uniform values on a grid (h, w), brought to `size` (H, W): float32 (count, H, W) in [0, 1].
 
     A grid of the image's own size gives independent pixel noise.
     """
-    return upsample(generator.random((count, *grid)), size)
+    return upsample(generator.random((count, *grid)), size, cells)
 
 
-def centered_gaussian(grid: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """A Gaussian in the middle of a grid (h, w), of a quarter of its sides, brought to `size` (H, W): float32 (H, W) in [0, 1].
+def centered_gaussian(grid: tuple[int, int], size: tuple[int, int], cells: Cells | None = None) -> np.ndarray:
+    """A Gaussian in the middle of an image, of a quarter of its sides, by the cells of a grid (h, w): float32 (H, W) in [0, 1].
 
     Photographers centre what they take a picture of. A grid of one or two cells a side has no middle: zeros.
     """
-    rows, columns = (((np.arange(side) + 0.5) / side - 0.5) / DEVIATION for side in grid)
-    return upsample(np.exp(-(rows[:, None] ** 2 + columns**2) / 2)[None], size)[0]
+    lines = zip(lying(cells, grid, size), size, strict=True)
+    rows, columns = ((np.arange(line.number) - (line.number - 1) / 2) * line.step / side / DEVIATION for line, side in lines)
+    return upsample(np.exp(-(rows[:, None] ** 2 + columns**2) / 2)[None], size, cells)[0]
 
 
 def derangement(count: int, seed: int) -> np.ndarray:

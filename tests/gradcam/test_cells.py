@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from era_support_packages.gradcam import METHODS, explain, upsample
 from era_support_packages.gradcam.axis_tracker import AxisTracker
-from era_support_packages.gradcam.cells import Cells, Line, drawn, merged
+from era_support_packages.gradcam.cells import Cells, Line, drawn
+from era_support_packages.gradcam.moving import together
 from era_support_packages.models.resnet import ResNet18
 
 Step = Callable[[Tensor], Tensor]
@@ -18,6 +19,37 @@ Step = Callable[[Tensor], Tensor]
 
 def conv(kernel: int, **options: int) -> nn.Module:
     return nn.Conv2d(3, 3, kernel, **options)
+
+
+def places(found: Tensor) -> Tensor:
+    return found.flatten(2).transpose(1, 2)
+
+
+def grid(found: Tensor) -> Tensor:
+    side = round(found.shape[1] ** 0.5)
+    return found.transpose(1, 2).unflatten(2, (side, side))
+
+
+def attended(found: Tensor) -> Tensor:
+    """Coarser places attend to finer ones."""
+    queries, keys = places(conv(5, stride=2)(found)), places(found)
+    return grid((queries @ keys.transpose(1, 2)).softmax(dim=2) @ keys)
+
+
+def attended_at_once(found: Tensor) -> Tensor:
+    queries, keys = places(conv(5, stride=2)(found))[:, None], places(found)[:, None]
+    return grid(nn.functional.scaled_dot_product_attention(queries, keys, keys)[:, 0])
+
+
+def enlarged(found: Tensor) -> Tensor:
+    """Of half as many cells, one more where that is not even, and back."""
+    return nn.functional.interpolate(nn.functional.avg_pool2d(found, 2, ceil_mode=True), size=found.shape[2:])
+
+
+@torch.inference_mode()
+def at_once(found: Tensor) -> Tensor:
+    """Here PyTorch tells of a convolution with the arguments that were given, and none of its stride."""
+    return nn.functional.conv2d(found, torch.ones(3, 3, 5, 5))
 
 
 STEPS: dict[str, tuple[tuple[Step, ...], int, float]] = {
@@ -34,6 +66,18 @@ STEPS: dict[str, tuple[tuple[Step, ...], int, float]] = {
     "enlarged": ((conv(3, stride=2), nn.Upsample(scale_factor=2)), 30, 1),
     "enlarged smoothly": ((conv(3, stride=2), nn.Upsample(size=(5, 5), mode="bilinear")), 5, 6),
     "transposed": ((conv(3, stride=2), nn.ConvTranspose2d(3, 3, 2, stride=2)), 30, 1),
+    "transposed without padding": ((conv(3, stride=2), nn.ConvTranspose2d(3, 3, 3, stride=2)), 31, 1),
+    "as many again": ((conv(5), nn.ConvTranspose2d(3, 3, 5)), 32, 1),
+    "one cell and four again": ((nn.AdaptiveAvgPool2d(1), nn.ConvTranspose2d(3, 3, 4)), 4, 8),
+    "all in one cell and four again": ((conv(4, stride=4), conv(8), nn.ConvTranspose2d(3, 3, 4)), 4, 8),
+    "pooled by a fraction": ((nn.FractionalMaxPool2d(2, output_size=20),), 20, 1.6),
+    "in inference mode": ((at_once, lambda x: x.clone()), 28, 1),
+    "a pyramid": ((conv(4, stride=2), lambda x: x + enlarged(x), conv(3)), 13, 2),
+    "a pyramid the other way": ((conv(4, stride=2), lambda x: enlarged(x) + x, conv(3)), 13, 2),
+    "a pyramid side by side": ((conv(4, stride=2), lambda x: torch.cat([enlarged(x), x], 1), nn.Conv2d(6, 3, 3)), 13, 2),
+    "weighted by what finer cells saw": ((lambda x: conv(7)(x) * x.mean(dim=(2, 3), keepdim=True), conv(3)), 24, 1),
+    "attention to finer cells": ((conv(5), attended, conv(1)), 12, 2),
+    "attention to finer cells at once": ((conv(5), attended_at_once, conv(1)), 12, 2),
     "shuffled": ((conv(3), nn.PixelUnshuffle(2), nn.Conv2d(12, 3, 1)), 15, 2),
     "every second place": ((lambda x: x[:, :, ::2, 1::2],), 16, 2),
     "the four parts of blocks": ((lambda x: torch.cat([x[..., i::2, j::2] for i in (0, 1) for j in (0, 1)], 1),), 16, 2),
@@ -75,7 +119,7 @@ def test_of_what_does_not_come_from_the_images_nothing_is_known() -> None:
     with AxisTracker(images) as tracker:
         assert tracker.cells(torch.rand(1, 3, 8, 8) + 1) is None
         assert tracker.cells(images.roll(1, 2) + 1) is None  # nor of what is somewhere else
-    assert merged([]) is None
+    assert together("add", []) is None
 
 
 @pytest.mark.parametrize(
@@ -172,6 +216,19 @@ def test_without_padding_a_mean_of_layers_marks_a_spot_where_it_is() -> None:
         assert np.abs(np.argwhere(one > 0.8).mean(axis=0) - middle).max() <= 3
 
 
+def test_behind_a_stem_in_inference_mode_maps_are_placed() -> None:
+    class Stem(Tutorial):
+        def forward(self, images: Tensor) -> Tensor:
+            with torch.inference_mode():
+                first = self.pool(self.conv1(images).relu())
+            return self.fc(self.pool(self.conv2(first.clone()).relu()).mean(dim=(2, 3)))
+
+    images, _ = spots()
+    ids = np.zeros(len(images), np.int64)
+    found, plain = (explain(network, images, ids, "conv2") for network in (Stem(), Tutorial()))
+    np.testing.assert_array_equal(found.maps, plain.maps)
+
+
 def test_of_a_persons_own_arrangement_nothing_is_known() -> None:
     """It is stretched, as before."""
     images, _ = spots()
@@ -179,4 +236,5 @@ def test_of_a_persons_own_arrangement_nothing_is_known() -> None:
     own = explain(Tutorial(), images, ids, "conv2", "hirescam", reshape=lambda output: output)
     placed = explain(Tutorial(), images, ids, "conv2", "hirescam")
     np.testing.assert_array_equal(own.raw_ranges, placed.raw_ranges)
+    assert (own.cells, placed.cells) == ((None,), (Cells(Line(10, 2), Line(10, 2)),))
     assert np.abs(own.maps - placed.maps).max() > 0.3

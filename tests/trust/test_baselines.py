@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from era_support_packages.gradcam.cells import Cells, Line
 from era_support_packages.gradcam.explanation import upsample
 from era_support_packages.trust.baselines import centered_gaussian, derangement, random_maps
 
@@ -29,6 +30,20 @@ def test_the_gaussian_follows_the_grids_proportions() -> None:
     np.testing.assert_allclose(found, found[::-1], atol=1e-6)
     np.testing.assert_allclose(found, found[:, ::-1], atol=1e-6)
     assert found[15:17, 31:33].min() > 0.99 > 0.1 > found[0, 0]
+
+
+def test_where_cells_do_not_share_the_image_maps_that_know_nothing_lie_as_those_of_the_layer() -> None:
+    cells = Cells(Line(3, 4), Line(3, 4))  # rows and columns 3.5, 7.5 and 11.5 of 16
+    spread = random_maps(3, (3, 3), (16, 16), np.random.default_rng(5), cells)
+    np.testing.assert_array_equal(spread, upsample(np.random.default_rng(5).random((3, 3, 3)), (16, 16), cells))
+    assert np.ptp(spread[:, :4], axis=1).max() == 0  # beyond the outermost cell as there
+    # The outer cells lie a quarter of the side from the middle: one standard deviation.
+    side, corner = np.exp(-1 / 2), np.exp(-1)
+    by_cell = np.array([[corner, side, corner], [side, 1, side], [corner, side, corner]])
+    found = centered_gaussian((3, 3), (16, 16), cells)
+    np.testing.assert_allclose(found, upsample(by_cell[None], (16, 16), cells)[0], atol=1e-6)
+    even = Cells(Line(4, 4), Line(4, 4))
+    np.testing.assert_array_equal(centered_gaussian((4, 4), (16, 16), even), centered_gaussian((4, 4), (16, 16)))
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (2, 2)])

@@ -126,15 +126,21 @@ class TwoGrids(nn.Module):
         return self.linear(self.coarse(self.fine(images).relu()).relu().flatten(1))
 
 
-def test_every_layer_has_its_baselines_on_its_own_grid(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: dict[faithfulness.Key, np.ndarray] = {}
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> dict[faithfulness.Key, np.ndarray]:
+    """The maps that are scored, by what they are."""
+    found: dict[faithfulness.Key, np.ndarray] = {}
     score = faithfulness._score
 
     def record(ends: Any, key: faithfulness.Key, maps: np.ndarray, *rest: Any) -> MapScores:
-        given[key] = maps
+        found[key] = maps
         return score(ends, key, maps, *rest)
 
     monkeypatch.setattr(faithfulness, "_score", record)
+    return found
+
+
+def test_every_layer_has_its_baselines_on_its_own_grid(given: dict[faithfulness.Key, np.ndarray]) -> None:
     images, layers = red_noise(5), ["coarse", "fine"]
     result = judged(TwoGrids(), images, methods=["gradcam", "hirescam"], layers=layers, steps=2, seed=7)
     rows = [result.methods, result.baselines, result.baselines_of(result.methods[2])]
@@ -156,6 +162,17 @@ def test_every_layer_has_its_baselines_on_its_own_grid(monkeypatch: pytest.Monke
     assert not np.array_equal(given["pixel noise", "", ""], fine)
     gaussian = given["centred Gaussian", "fine", ""]
     assert all(np.array_equal(gaussian[0], each) for each in gaussian)
+
+
+def test_baselines_lie_where_the_cells_of_their_layer_do(given: dict[faithfulness.Key, np.ndarray]) -> None:
+    """Without padding the outermost row of the image has no cells of its own: it is as the next one."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    judged(network, red_noise(5), methods=["gradcam"], layers="0", steps=2, seed=7)
+    for label in ("random map", "centred Gaussian"):
+        maps = given[label, "0", ""]
+        np.testing.assert_array_equal(maps[:, 0], maps[:, 1])
+        assert np.abs(maps[:, 1] - maps[:, 2]).max() > 0.1
 
 
 def test_constant_maps_are_counted_and_equal_maps_score_the_same() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from era_support_packages.gradcam.cells import Cells, Line
 from era_support_packages.trust.shortcut.mark import Marks, Score, add_marks, ceiling_maps, draw_marks, join, mark_size, score
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
@@ -149,3 +150,22 @@ def test_the_ceiling_is_the_pooled_mark_upsampled(grid: tuple[int, int]) -> None
     resized = F.interpolate(pooled, (32, 32), mode="bilinear")[:, 0]
     expected = resized / resized.amax(dim=(1, 2), keepdim=True)
     np.testing.assert_allclose(ceiling_maps(marks, grid), expected.numpy(), atol=1e-5)
+
+
+def test_the_ceiling_lies_where_the_cells_do() -> None:
+    cells = Cells(Line(4, 4), Line(4, 4))  # they begin at 8, 12, 16 and 20 of 32 px; the outermost hold what lies beyond
+    for place, cell in ((0, 8), (8, 8), (12, 12), (20, 20), (28, 20)):
+        (seen,) = ceiling_maps(at([place], [12]), (4, 4), cells)
+        rows, columns = np.nonzero(seen > 0.99)
+        assert (rows.mean(), columns.mean()) == ({8: 4.5, 12: 13.5, 20: 26.5}[cell], 13.5), place
+    even = Cells(Line(8, 4), Line(8, 4))
+    np.testing.assert_array_equal(ceiling_maps(at([9], [14]), (8, 8), even), ceiling_maps(at([9], [14]), (8, 8)))
+
+
+@pytest.mark.parametrize(("row", "near"), [(9, False), (10, True), (15, True), (18, False)])
+def test_near_is_half_a_cell_as_far_as_cells_are_apart(row: int, near: bool) -> None:
+    maps = np.zeros((1, 32, 32), np.float32)
+    maps[0, row, 12] = 1
+    cells = Cells(Line(4, 4), Line(4, 4))  # which would be 8 px if they were stretched
+    assert score(maps, at([12], [12]), (4, 4), np.zeros(1), cells).near[0] == near
+    assert score(maps, at([12], [12]), (4, 4), np.zeros(1)).near[0]

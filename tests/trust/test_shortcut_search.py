@@ -123,6 +123,21 @@ def test_each_row_has_the_ceiling_and_the_baselines_of_its_own_grid(seen: Shortc
     assert seen.noise.energies.mean() == pytest.approx(16 / 1024, abs=0.002)
 
 
+def test_the_ceiling_lies_where_the_cells_of_the_layer_do() -> None:
+    model, conv = seeing(), nn.Conv2d(3, 1, 9, bias=False)  # each cell sees a pixel of the middle 24 x 24
+    with torch.no_grad():
+        conv.weight.zero_()[:, :, 4, 4] = model.conv.weight[:, :, 0, 0]
+    model.conv = conv
+    found = run(model, layers="fine")
+    (fine,) = found.maps
+    places = np.stack([found.marks.tops, found.marks.lefts])
+    within = ((places > 4) & (places < 24)).all(axis=0)  # an outermost cell is drawn beyond itself too
+    assert within.sum() > 10
+    for score in (fine.planted, fine.ceiling):
+        assert score.hits[within].all()
+        np.testing.assert_allclose(score.energies[within], 1, atol=1e-4)
+
+
 def test_maps_that_do_not_show_the_cause_are_told_apart() -> None:
     aside = run(WithDecoy(), WithDecoy(), layers="decoy")  # a layer that the mark does not pass
     assert aside.to_class.estimate == 1

@@ -234,10 +234,10 @@ def _baseline_maps(explanations: Sequence[Explanation], other_images: np.ndarray
     count, *_, height, width = explanations[0].maps.shape
     size = (height, width)
     maps: dict[Key, np.ndarray] = {}
-    grids = {layer: grid for result in explanations for layer, grid in zip(result.layers, result.grids, strict=True)}
-    for layer, grid in grids.items():
-        maps[RANDOM, layer, ""] = random_maps(count, grid, size, generator)
-        maps[GAUSSIAN, layer, ""] = np.repeat(centered_gaussian(grid, size)[None], count, axis=0)
+    placed = {layer: own for e in explanations for layer, own in zip(e.layers, zip(e.grids, e.cells, strict=True), strict=True)}
+    for layer, (grid, cells) in placed.items():
+        maps[RANDOM, layer, ""] = random_maps(count, grid, size, generator, cells)
+        maps[GAUSSIAN, layer, ""] = np.repeat(centered_gaussian(grid, size, cells)[None], count, axis=0)
     for (method, layer, _), own in _method_maps(explanations).items():
         maps[OTHER_IMAGE, layer, method] = own[other_images]
     maps[PIXEL_NOISE, "", ""] = random_maps(count, size, size, generator)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from era_support_packages.evaluation.intervals import Interval, mean_interval, share_interval
+from era_support_packages.gradcam.cells import Cells, Line, lying
 from era_support_packages.gradcam.explanation import upsample
 
 # Muted magenta and green, side by side in hardly any photograph. Saturated ones stand out so much that maps of the first layers
@@ -70,10 +71,26 @@ def add_marks(images: Tensor, marks: Marks, mean: Sequence[float], std: Sequence
     return marked
 
 
-def ceiling_maps(marks: Marks, grid: tuple[int, int]) -> np.ndarray:
-    """The marks themselves as a layer of that grid would show them: area-pooled to (h, w), then upsampled as maps are."""
-    pooled = F.adaptive_avg_pool2d(torch.from_numpy(marks.masks).float()[:, None], grid)[:, 0]
-    return upsample(pooled.numpy(), (marks.resolution, marks.resolution))
+def ceiling_maps(marks: Marks, grid: tuple[int, int], cells: Cells | None = None) -> np.ndarray:
+    """The marks themselves as a layer of that grid would show them: area-pooled to (h, w), then upsampled as maps are.
+
+    Where its `cells` do not share the image evenly, the outermost ones hold what lies beyond them, as they are drawn.
+    """
+    size = (marks.resolution, marks.resolution)
+    masks = torch.from_numpy(marks.masks).float()
+    if cells is None or cells.share_evenly(size):
+        return upsample(F.adaptive_avg_pool2d(masks[:, None], grid)[:, 0].numpy(), size)
+    down, across = (_pixels_in(line, marks.resolution) for line in cells)
+    return upsample((down @ masks @ across.T).numpy(), size, cells)
+
+
+def _pixels_in(line: Line, pixels: int) -> Tensor:
+    """How much of each pixel of a side lies in each cell: (cells, pixels), as a share of a cell."""
+    edges = pixels / 2 + (torch.arange(line.number + 1) - line.number / 2) * line.step
+    edges[0], edges[-1] = min(0.0, float(edges[0])), max(float(pixels), float(edges[-1]))
+    starts = torch.arange(pixels)
+    within = torch.minimum(edges[1:, None], starts + 1.0) - torch.maximum(edges[:-1, None], starts.float())
+    return within.clamp(min=0) / line.step
 
 
 # ---- scores ----------------------------------------------------------------------------------------------------------
@@ -116,7 +133,7 @@ class Score:
         return Score(self.hits[chosen], self.near[chosen], self.energies[chosen], self.constant[chosen])
 
 
-def score(maps: np.ndarray, marks: Marks, grid: tuple[int, int], draws: np.ndarray) -> Score:
+def score(maps: np.ndarray, marks: Marks, grid: tuple[int, int], draws: np.ndarray, cells: Cells | None = None) -> Score:
     """Score maps (N, r, r) in [0, 1], each with maximum 1 or zero everywhere, that come from a grid of (h, w) cells.
 
     Where a maximum is reached at several pixels (upsampling makes plateaus at the borders), `draws` (N,) in [0, 1) picks
@@ -136,10 +153,11 @@ def score(maps: np.ndarray, marks: Marks, grid: tuple[int, int], draws: np.ndarr
 
     down, across = beside(rows, marks.tops), beside(columns, marks.lefts)
     constant = highest[:, 0] == 0
+    where = lying(cells, grid, (height, width))
     inside = (maps * marks.masks).sum(axis=(1, 2), dtype=np.float64)
     return Score(
         hits=(down == 0) & (across == 0) & ~constant,
-        near=(down <= height / grid[0] / 2) & (across <= width / grid[1] / 2) & ~constant,
+        near=(down <= where.rows.step / 2) & (across <= where.columns.step / 2) & ~constant,
         energies=inside / np.where(constant, 1, flat.sum(axis=1, dtype=np.float64)),
         constant=constant,
     )

@@ -17,6 +17,7 @@ from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.datasets.normalization import unnormalize
 from era_support_packages.evaluation.cautions import told_once
 from era_support_packages.evaluation.intervals import Interval, share_interval
+from era_support_packages.gradcam.cells import Cells
 from era_support_packages.gradcam.explanation import explain
 from era_support_packages.gradcam.methods import METHODS, check_method
 from era_support_packages.system.progress import progress_bar
@@ -80,15 +81,16 @@ def find(
         to_class, to_class_untouched = (_share_to_class(network, sample, bar.update) for network in networks)
         taught, untouched = ({name: _found(network, sample, name, names, bar.update) for name in methods} for network in networks)
 
-    compared: dict[Grid, tuple[Score, Score, Score]] = {}
+    compared: dict[tuple[Grid, Cells | None], tuple[Score, Score, Score]] = {}
     rows = []
     for method in methods:
         for own, control in zip(taught[method], untouched[method], strict=True):
-            if own.grid not in compared:
-                compared[own.grid] = _compared(sample, own.grid, seed)
-            scores = (own.score, control.score, own.other_image, *compared[own.grid])
+            place = (own.grid, own.cells)
+            if place not in compared:
+                compared[place] = _compared(sample, *place, seed)
+            scores = (own.score, control.score, own.other_image, *compared[place])
             rows.append(MarkScores(method, own.layer, own.grid, *scores, own.example))
-    noise = _compared(sample, (planted.resolution, planted.resolution), seed)[1]
+    noise = _compared(sample, (planted.resolution, planted.resolution), None, seed)[1]
     first = next(sample.batches())[1][:1]
     example = unnormalize(first, planted.classifier.mean, planted.classifier.std)[0]
     found = sample.indices, sample.marks, to_class, to_class_untouched, planted, example, seed
@@ -169,6 +171,7 @@ class _Found:
 
     layer: str
     grid: Grid
+    cells: Cells | None
     score: Score
     other_image: Score  # the same maps, held against the marks of other images
     example: np.ndarray  # the first image's map
@@ -185,15 +188,16 @@ def _found(
         targets = np.full(len(images), sample.target_class)
         result = explain(network, images, targets, layers, method, batch_size=sample.batch_size)
         parts.append([])
-        for k, (layer, grid) in enumerate(zip(result.layers, result.grids, strict=True)):
+        for k, (layer, grid, cells) in enumerate(zip(result.layers, result.grids, result.cells, strict=True)):
             maps, draws = result.maps[:, 0, k], sample.draws[part]
-            own, other = (score(maps, marks.part(part), grid, draws) for marks in (sample.marks, others))
-            parts[-1].append(_Found(layer, grid, own, other, maps[0].copy()))
+            own, other = (score(maps, marks.part(part), grid, draws, cells) for marks in (sample.marks, others))
+            parts[-1].append(_Found(layer, grid, cells, own, other, maps[0].copy()))
         advance(len(images))
     return [
         _Found(
             layer=batches[0].layer,
             grid=batches[0].grid,
+            cells=batches[0].cells,
             score=join([batch.score for batch in batches]),
             other_image=join([batch.other_image for batch in batches]),
             example=batches[0].example,
@@ -202,13 +206,14 @@ def _found(
     ]
 
 
-def _compared(sample: _Sample, grid: Grid, seed: int) -> tuple[Score, Score, Score]:
-    """The ceiling of a grid, and the scores of a random map and of a centred Gaussian on it."""
+def _compared(sample: _Sample, grid: Grid, cells: Cells | None, seed: int) -> tuple[Score, Score, Score]:
+    """The ceiling of a grid, and the scores of a random map and of a centred Gaussian on it, drawn where its cells lie."""
     marks, count = sample.marks, len(sample)
     size = (marks.resolution, marks.resolution)
-    middle = np.broadcast_to(centered_gaussian(grid, size), (count, *size))
-    shown = (ceiling_maps(marks, grid), random_maps(count, grid, size, _generator(seed, MAPS_STREAM)), middle)
-    ceiling, random, gaussian = (score(maps, marks, grid, sample.draws) for maps in shown)
+    middle = np.broadcast_to(centered_gaussian(grid, size, cells), (count, *size))
+    random_ones = random_maps(count, grid, size, _generator(seed, MAPS_STREAM), cells)
+    shown = (ceiling_maps(marks, grid, cells), random_ones, middle)
+    ceiling, random, gaussian = (score(maps, marks, grid, sample.draws, cells) for maps in shown)
     return ceiling, random, gaussian
 
 
