@@ -26,8 +26,8 @@ from era_support_packages.gradcam.axes import (
     sliced,
     whole,
 )
+from era_support_packages.gradcam.cell_operations import behind, together
 from era_support_packages.gradcam.cells import Cells
-from era_support_packages.gradcam.moving import behind, together
 
 
 class AxisTracker(TorchDispatchMode):

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from era_support_packages.gradcam import METHODS, explain, upsample
 from era_support_packages.gradcam.axis_tracker import AxisTracker
+from era_support_packages.gradcam.cell_operations import together
 from era_support_packages.gradcam.cells import Cells, Line, drawn
-from era_support_packages.gradcam.moving import together
 from era_support_packages.models.resnet import ResNet18
 
 Step = Callable[[Tensor], Tensor]
