@@ -60,6 +60,11 @@ def opened(folder: Path, what: str, data_root: str | None = None, weights: bool 
         raise RunError(f"{folder} has no weights any more, so that there are no heat maps to report; compare it instead.")
     if not checkpoint.config.final_test:
         raise RunError(f"{folder} was never tested (final_test=False): {what} is of a run that was; compare it instead.")
+    if checkpoint.classifier is not None and checkpoint.classifier["model"] is None:
+        raise RunError(
+            f"{folder} holds a network that no name makes, such as one that was changed after it was built, so that {what} would "
+            "tell of another one; compare it instead."
+        )
     prepared = shown(Run.open(folder), checkpoint, data_root, {}, _silent)
     test = prepared.test
     assert checkpoint.logits is not None  # it is complete

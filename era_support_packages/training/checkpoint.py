@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from era_support_packages.datasets.fingerprint import DataFingerprint
+from era_support_packages.models.catalog import difference, differing_weight
 from era_support_packages.models.classifier_file import FORMAT, WITHOUT_CLASSIFIER, WITHOUT_WEIGHTS
 from era_support_packages.system.plain_error import PlainError
 from era_support_packages.system.tensor_file import TensorFileError, read_tensors, write_tensors
@@ -109,7 +110,9 @@ class Checkpoint:
                 raise TypeError
             if not all(isinstance(values[name], int) for name in ("planned", "processes")):
                 raise TypeError
-            if not isinstance(values["logits"], Tensor | None) or not isinstance(values["average"], dict | None):
+            if not isinstance(values["logits"], Tensor | None):
+                raise TypeError
+            if not all(isinstance(values[name], dict | None) for name in ("average", "classifier")):
                 raise TypeError
         except CheckpointError:
             raise
@@ -117,13 +120,30 @@ class Checkpoint:
             raise CheckpointError(f"{path} is not a checkpoint of this package; {way_out}") from None
         return cls(**values)
 
-    def check_network(self, model: nn.Module, path: Path) -> None:
-        """Raise `CheckpointError` where the weights belong to another network; `path` is for the message."""
+    def check_network(self, model: nn.Module, path: Path | str) -> None:
+        """Raise `CheckpointError` where the weights belong to another network; `path` is for the message.
+
+        Of one that `build_model` makes, and of one that it does not, the file knows which they belong to.
+        """
         if not self.model:
             raise CheckpointError(f"{path} holds no weights any more; {WITHOUT_WEIGHTS}")
         own = model.state_dict()
         if {name: value.shape for name, value in self.model.items()} != {name: value.shape for name, value in own.items()}:
             raise CheckpointError(f"{path} holds the weights of another network; build the model of its config.json.")
+        name, told = self.config.model, self.classifier or {}
+        if not {"model", "classes", "resolution"} <= told.keys() or differing_weight(model, name, len(told["classes"])):
+            return
+        sign = difference(model, name, len(told["classes"]), told["resolution"])
+        if told["model"] is None and sign is None:
+            raise CheckpointError(
+                f"{path} holds the weights of a network that was changed after it was built as a {name}: give one that is "
+                "changed in the same way, or set resume=False to train in a new folder."
+            )
+        if told["model"] is not None and sign is not None:
+            raise CheckpointError(
+                f"{path} holds the weights of a {name}, and this network is none, as {sign} shows: build the model of its "
+                "config.json, or set resume=False to train in a new folder."
+            )
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
