@@ -1,6 +1,7 @@
 """Checkpoints: all that a run needs to go on as if it had never stopped, in one file of tensors and plain values."""
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from era_support_packages.datasets.fingerprint import DataFingerprint
+from era_support_packages.datasets.image_dataset import ImageDataset, data_fingerprint
 from era_support_packages.models.catalog import difference, differing_weight
 from era_support_packages.models.classifier_file import FORMAT, WITHOUT_CLASSIFIER, WITHOUT_WEIGHTS
 from era_support_packages.system.plain_error import PlainError
 from era_support_packages.system.tensor_file import TensorFileError, read_tensors, write_tensors
+from era_support_packages.training.asked import NOT_IN_THE_NAME
 from era_support_packages.training.config import ResolvedConfig
 from era_support_packages.training.history import EpochRecord
 from era_support_packages.training.resolution import stored_config
@@ -20,6 +23,7 @@ from era_support_packages.training.resolution import stored_config
 TRAIN_ANEW = "the file is left as it is: move it away, or set resume=False to train in a new folder."
 PUT_BACK = "put back a copy of the file, or train the run again with the same values in a new folder."
 """what to do where a finished run is looked at, and nothing is trained"""
+_FREE = (*NOT_IN_THE_NAME, "precision", "dataset")  # may change while a run goes on, as on another machine
 
 
 class CheckpointError(PlainError, ValueError):
@@ -143,6 +147,25 @@ class Checkpoint:
             raise CheckpointError(
                 f"{path} holds the weights of a {name}, and this network is none, as {sign} shows: build the model of its "
                 "config.json, or set resume=False to train in a new folder."
+            )
+
+    def check_run(self, config: ResolvedConfig, train: ImageDataset, test: ImageDataset) -> None:
+        """Raise `CheckpointError` where a run of this configuration, or on these images, is another one than it was."""
+        before, now = self.config.to_dict(), config.to_dict()
+        if found := [
+            f"{name} {before[name]!r} (here {now[name]!r})"
+            for name in now
+            if name not in _FREE and json.dumps(before[name]) != json.dumps(now[name])
+        ]:
+            raise CheckpointError(
+                f"resume= is a run of another configuration: {', '.join(found)}. Give its own, which is resume.config, or train "
+                "from the start."
+            )
+        kept = None if self.data is None else DataFingerprint.from_dict(self.data)
+        if kept is not None and (changes := data_fingerprint(train, test).changes(kept)):
+            raise CheckpointError(
+                f"resume= is a run on other images than these: {changes}. Give the splits that it began with, or train from the "
+                "start."
             )
 
 

@@ -67,10 +67,10 @@ def fit(
 
     With several `processes` each calls it with the same values; they share out every batch, and the first reports and keeps.
 
-    Raises `TypeError` for a configuration that is not resolved, `ValueError` where `resume` is a finished run of fewer epochs
-    or began with other images, where the splits do not go together or not with the configuration, where the network gives not
-    one tensor of logits that can learn, one for each class (probabilities are none), and where the processes cannot share out the
-    batches, `TrainingDivergedError` when the loss is no longer a number, and `OutOfMemoryError` where a batch does not fit.
+    Raises `TypeError` for a configuration that is not resolved, `ValueError` where `resume` is a run of another configuration, of
+    another network or on other images, where the splits do not go together or not with the configuration, where the network gives
+    not one tensor of logits that can learn, one for each class (probabilities are none), and where the processes cannot share out
+    the batches, `TrainingDivergedError` when the loss is no longer a number, and `OutOfMemoryError` where a batch does not fit.
 
     >>> from era_support_packages import TrainingConfig, load
     >>> from era_support_packages.training import build_model, fit, resolve
@@ -85,6 +85,7 @@ def fit(
     if resume is not None:
         require_same_data(resume.classifier, train)
         resume.check_network(model, "resume=")
+        resume.check_run(config, train, test)
     require_shares(config, len(train), processes)
     config = settled_config(config, processes)
     if not processes.first:
