@@ -21,7 +21,7 @@ from era_support_packages.evaluation.outputs import logits_problem, predicted_lo
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.gradcam.arguments import TARGETS, checked_batch_size, checked_words
 from era_support_packages.models import classifier_file
-from era_support_packages.models.catalog import MODELS, build_network, difference
+from era_support_packages.models.catalog import MODELS, difference
 from era_support_packages.models.classifier_file import FORMAT, WITHOUT_CLASSIFIER, WITHOUT_WEIGHTS, complete, description
 from era_support_packages.system.machine import resolve_device, resolve_precision
 from era_support_packages.system.paths import expanded
@@ -220,8 +220,8 @@ class Classifier:
         """
         if self.model is None:
             raise ClassifierError(
-                f"This network was made elsewhere, so that no name could make it again; give model= one of {', '.join(MODELS)}, "
-                "or keep its state_dict yourself."
+                "This network was made elsewhere, or changed after it was built, so that no name makes it again; give model= one "
+                f"of {', '.join(MODELS)}, or keep its state_dict yourself."
             )
         if sign := difference(self.network, self.model, len(self.classes), self.resolution):
             other = f"The network is no {self.model} of {len(self.classes)} classes, as {sign} shows"
@@ -270,8 +270,7 @@ class Classifier:
             if described is None and content["format"] == WITHOUT_CLASSIFIER:
                 described = _completed(file, content)
             values = {**described, **{name: tuple(described[name]) for name in ("classes", "mean", "std")}}
-            network = build_network(values["model"], len(values["classes"]))
-            network.load_state_dict(content["model"])
+            network = classifier_file.network_of(values, content["model"])
             network = network.eval().to(where).to(memory_format=torch.channels_last)
             return cls(network, precision=used, **values)
         except ClassifierError:

@@ -33,7 +33,7 @@ def draw(prepared: PreparedRun, trained: Trained) -> list[Path]:
 def of_comparison(comparison: Comparison) -> dict[str, Figure]:
     """The curves, and for two runs the images that only one gets right, by file name.
 
-    Both networks are loaded for their maps; where the weights of one were removed, only the curves are drawn.
+    Both networks are loaded for their maps; where the weights of one were removed, or no name makes it, only curves are drawn.
     """
     names = " and ".join(run.name for run in comparison.runs) if len(comparison.runs) <= 3 else f"{len(comparison.runs)} runs"
     figures = {"curves.png": plots.run_curves(comparison, f"{names}: what was learned when")}

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from era_support_packages.datasets.decoding import BITS
 from era_support_packages.datasets.fitting import FITS, Fit
@@ -61,6 +62,18 @@ def description(model: str | None, source: Described, resolution: int) -> dict[s
         "image_size": source.image_size,
         "fit": source.fit,
     }
+
+
+def network_of(described: dict[str, Any], weights: dict[str, torch.Tensor]) -> nn.Module:
+    """The network that a file describes, with its weights. Raises `ValueError` where no name makes it."""
+    if described["model"] is None:
+        raise ValueError(
+            "No name makes its network, such as one that was changed after it was built; make that again in Python, "
+            "and give it the weights that training.Checkpoint.load(path).model has."
+        )
+    network = build_network(described["model"], len(described["classes"]))
+    network.load_state_dict(weights)
+    return network
 
 
 def value_problems(values: Any) -> list[str]:

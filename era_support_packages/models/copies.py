@@ -2,7 +2,7 @@
 
 import copy
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +12,16 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def detached_copy(network: Network) -> Network:
-    """A deep copy of a network. Tensors that it holds with a history of gradients are copied without that history.
+    """A deep copy of a network. Tensors that it holds with a history of gradients are copied without that history, and the group
+    of processes that synchronises its batch norms stays the same.
 
     Weight norm, spectral norm and pruning leave such a tensor as `weight` behind after each step; features kept in an attribute,
     in a list or in a dict are others.
     """
-    memo: dict[int, Tensor] = {}
+    memo: dict[int, Any] = {}
     for module in network.modules():
+        if (group := getattr(module, "process_group", None)) is not None:  # it cannot be copied
+            memo[id(group)] = group
         for value in vars(module).values():
             held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
             for tensor in held:

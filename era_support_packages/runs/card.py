@@ -21,7 +21,7 @@ from era_support_packages.training.checkpoint import PUT_BACK, Checkpoint
 from era_support_packages.training.cost import duration
 from era_support_packages.training.history import History
 
-FEW_IMAGES = 1000  # of the test split: below it the accuracy is known to a few points only
+FEW_IMAGES = 1000  # of the test split: below it the accuracy is known to some points only
 CHECKS = {  # figure in a run's folder: its name, and what is to be seen
     "faithfulness.png": ("Do the marked pixels matter?", "scores of each method and layer against maps that know nothing"),
     "sanity_check.png": ("Do the maps depend on what was learned?", "how much of the maps is left as weights are drawn anew"),
@@ -60,6 +60,11 @@ def opened(folder: Path, what: str, data_root: str | None = None, weights: bool 
         raise RunError(f"{folder} has no weights any more, so that there are no heat maps to report; compare it instead.")
     if not checkpoint.config.final_test:
         raise RunError(f"{folder} was never tested (final_test=False): {what} is of a run that was; compare it instead.")
+    if checkpoint.classifier is not None and checkpoint.classifier["model"] is None:
+        raise RunError(
+            f"{folder} holds a network that no name makes, such as one that was changed after it was built, so that {what} would "
+            "tell of another one; compare it instead."
+        )
     prepared = shown(Run.open(folder), checkpoint, data_root, {}, _silent)
     test = prepared.test
     assert checkpoint.logits is not None  # it is complete
@@ -88,7 +93,11 @@ def cautions(history: History, test: ImageDataset) -> list[str]:
     if history.config.dataset == "digits":
         found.append("These are handwritten digits: the figures say nothing about photos.")
     if len(test) < FEW_IMAGES:
-        found.append(f"The test split has only {len(test)} images, so that the accuracy is known to a few points only.")
+        known, count = share_interval(history.final_predictions.correct, len(test)), len(test)
+        found.append(
+            f"The test split has only {count} image{'s' * (count != 1)}: with 95 % confidence the accuracy lies between "
+            f"{100 * known.low:.1f} and {100 * known.high:.1f} %."
+        )
     if len(history.records) > 1 and history.watched == "test":
         found.append("The test split was also looked at between the epochs: whoever chose values by it has made it look better.")
     return found

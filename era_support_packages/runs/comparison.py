@@ -44,6 +44,8 @@ class ComparedRun:
     """whether its weights were removed"""
     data: DataFingerprint | None = None
     """what it was trained and tested on; None where an earlier version trained it, which kept no fingerprint"""
+    named: bool = True
+    """whether a name makes its network again; else it was changed after it was built, or made elsewhere"""
 
     @property
     def name(self) -> str:
@@ -52,8 +54,8 @@ class ComparedRun:
 
     @property
     def has_weights(self) -> bool:
-        """Whether it was run to its end and its network is still there."""
-        return self.logits is not None and not self.pruned
+        """Whether it was run to its end and its network can be had."""
+        return self.logits is not None and not self.pruned and self.named
 
     @property
     def run(self) -> Run:
@@ -178,6 +180,8 @@ class Comparison(Readable):
             said.append(f"Without a result, as not run to the end: {', '.join(stopped)}.")
         if untested:
             said.append(f"Never tested, as final_test is False: {', '.join(untested)}.")
+        if len(unnamed := [run.name for run in self.runs if not run.named]) > 1:
+            said.append(f"Nobody can tell whether these networks, which no name makes, are the same: {', '.join(unnamed)}.")
         if self.missing:
             said.append(self.missing)
         if len(self.groups) == 1:
@@ -256,7 +260,10 @@ def _compared(folder: Path) -> ComparedRun:
     checkpoint = Checkpoint.load(folder / "checkpoint.pt", PUT_BACK)
     tested = checkpoint.logits is not None and entry.state == COMPLETE and checkpoint.config.final_test
     logits = checkpoint.logits.numpy() if tested and checkpoint.logits is not None else None
-    return ComparedRun(entry, checkpoint.config.to_dict(), checkpoint.records, logits, not checkpoint.model, Run(folder).data())
+    values, named = checkpoint.config.to_dict(), checkpoint.classifier is None or checkpoint.classifier["model"] is not None
+    if not named:
+        values["model"] += ", changed"
+    return ComparedRun(entry, values, checkpoint.records, logits, not checkpoint.model, Run(folder).data(), named)
 
 
 def _common_split(runs: tuple[ComparedRun, ...], data_root: str | None) -> tuple[ImageDataset | None, str]:

@@ -22,10 +22,9 @@ from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from era_support_packages.models.catalog import build_network
+from era_support_packages.models.catalog import difference
 from era_support_packages.runs.preparation import PreparedRun, Report
 from era_support_packages.system.children import PACKAGES, how_it_ended, raise_told
 from era_support_packages.system.interrupts import sigterm_interrupts
@@ -87,13 +86,11 @@ def train_on_devices(
 
 
 def _require_own_network(model: nn.Module, prepared: PreparedRun) -> None:
-    name, classes = prepared.config.model, len(prepared.train.classes)
-    with torch.random.fork_rng(devices=[]):
-        wanted = build_network(name, classes).state_dict()
-    if {key: values.shape for key, values in wanted.items()} != {key: v.shape for key, v in model.state_dict().items()}:
+    name, px = prepared.config.model, prepared.config.resolutions[-1][0]
+    if sign := difference(model, name, len(prepared.train.classes), px):
         raise LaunchError(
-            f"This network is not the {name!r} of the configuration, which several devices train: give the one that "
-            "training.build_model makes, or set devices to 1."
+            f"This network is not the {name!r} of the configuration, which several devices train, as {sign} shows: give the one "
+            "that training.build_model makes, or set devices to 1."
         )
 
 

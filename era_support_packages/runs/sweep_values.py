@@ -21,6 +21,8 @@ _NOT_VARIED = {
     "final_test": "no trial looks at the test split; the chosen values are trained again and tested.",
     "dataset": "accuracies on different data cannot be compared: give --dataset for all trials.",
     "skip_broken": "accuracies on different data cannot be compared: give --skip-broken true for all trials.",
+    "image_size": "all trials learn from images of one size: give --image-size, and vary resolutions.",
+    "fit": "all trials learn from images made square in one way: give --fit.",
     "run_name": "a trial's name is made from its values, by which it is found again.",
     "output_dir": "all trials lie in one folder: give --output-dir.",
     **{

@@ -1,6 +1,7 @@
 """Checkpoints: all that a run needs to go on as if it had never stopped, in one file of tensors and plain values."""
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from era_support_packages.datasets.fingerprint import DataFingerprint
+from era_support_packages.datasets.image_dataset import ImageDataset, data_fingerprint
+from era_support_packages.models.catalog import difference, differing_weight
 from era_support_packages.models.classifier_file import FORMAT, WITHOUT_CLASSIFIER, WITHOUT_WEIGHTS
 from era_support_packages.system.plain_error import PlainError
 from era_support_packages.system.tensor_file import TensorFileError, read_tensors, write_tensors
+from era_support_packages.training.asked import NOT_IN_THE_NAME
 from era_support_packages.training.config import ResolvedConfig
 from era_support_packages.training.history import EpochRecord
 from era_support_packages.training.resolution import stored_config
@@ -19,6 +23,7 @@ from era_support_packages.training.resolution import stored_config
 TRAIN_ANEW = "the file is left as it is: move it away, or set resume=False to train in a new folder."
 PUT_BACK = "put back a copy of the file, or train the run again with the same values in a new folder."
 """what to do where a finished run is looked at, and nothing is trained"""
+_FREE = (*NOT_IN_THE_NAME, "precision", "dataset")  # may change while a run goes on, as on another machine
 
 
 class CheckpointError(PlainError, ValueError):
@@ -109,7 +114,9 @@ class Checkpoint:
                 raise TypeError
             if not all(isinstance(values[name], int) for name in ("planned", "processes")):
                 raise TypeError
-            if not isinstance(values["logits"], Tensor | None) or not isinstance(values["average"], dict | None):
+            if not isinstance(values["logits"], Tensor | None):
+                raise TypeError
+            if not all(isinstance(values[name], dict | None) for name in ("average", "classifier")):
                 raise TypeError
         except CheckpointError:
             raise
@@ -117,13 +124,49 @@ class Checkpoint:
             raise CheckpointError(f"{path} is not a checkpoint of this package; {way_out}") from None
         return cls(**values)
 
-    def check_network(self, model: nn.Module, path: Path) -> None:
-        """Raise `CheckpointError` where the weights belong to another network; `path` is for the message."""
+    def check_network(self, model: nn.Module, path: Path | str) -> None:
+        """Raise `CheckpointError` where the weights belong to another network; `path` is for the message.
+
+        Of one that `build_model` makes, and of one that it does not, the file knows which they belong to.
+        """
         if not self.model:
             raise CheckpointError(f"{path} holds no weights any more; {WITHOUT_WEIGHTS}")
         own = model.state_dict()
         if {name: value.shape for name, value in self.model.items()} != {name: value.shape for name, value in own.items()}:
             raise CheckpointError(f"{path} holds the weights of another network; build the model of its config.json.")
+        name, told = self.config.model, self.classifier or {}
+        if not {"model", "classes", "resolution"} <= told.keys() or differing_weight(model, name, len(told["classes"])):
+            return
+        sign = difference(model, name, len(told["classes"]), told["resolution"])
+        if told["model"] is None and sign is None:
+            raise CheckpointError(
+                f"{path} holds the weights of a network that was changed after it was built as a {name}: give one that is "
+                "changed in the same way, or set resume=False to train in a new folder."
+            )
+        if told["model"] is not None and sign is not None:
+            raise CheckpointError(
+                f"{path} holds the weights of a {name}, and this network is none, as {sign} shows: build the model of its "
+                "config.json, or set resume=False to train in a new folder."
+            )
+
+    def check_run(self, config: ResolvedConfig, train: ImageDataset, test: ImageDataset) -> None:
+        """Raise `CheckpointError` where a run of this configuration, or on these images, is another one than it was."""
+        before, now = self.config.to_dict(), config.to_dict()
+        if found := [
+            f"{name} {before[name]!r} (here {now[name]!r})"
+            for name in now
+            if name not in _FREE and json.dumps(before[name]) != json.dumps(now[name])
+        ]:
+            raise CheckpointError(
+                f"resume= is a run of another configuration: {', '.join(found)}. Give its own, which is resume.config, or train "
+                "from the start."
+            )
+        kept = None if self.data is None else DataFingerprint.from_dict(self.data)
+        if kept is not None and (changes := data_fingerprint(train, test).changes(kept)):
+            raise CheckpointError(
+                f"resume= is a run on other images than these: {changes}. Give the splits that it began with, or train from the "
+                "start."
+            )
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

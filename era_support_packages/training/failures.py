@@ -1,10 +1,13 @@
 """The ways in which training fails, each with its sentence and the way out."""
 
+import math
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from era_support_packages.datasets.fitting import IMAGE_SIZE
 from era_support_packages.system.plain_error import PlainError
+from era_support_packages.system.processes import Processes
 from era_support_packages.training.config import ConfigValues
 from era_support_packages.training.plan import PlannedEpoch
 
@@ -83,3 +86,13 @@ def out_of_memory(model: nn.Module, config: ConfigValues) -> OutOfMemoryError:
     pixels = max(pixels for pixels, _ in config.resolutions)
     large, ways = f" and {pixels:g} px" if pixels > IMAGE_SIZE else "", way_out(config)
     return OutOfMemoryError(f"The memory of {config.device!r} is full at batch_size={config.batch_size}{large}: {ways}.")
+
+
+def loss_of_steps(losses: list[Tensor], rates: list[float], epoch: PlannedEpoch, processes: Processes) -> float:
+    """The mean of the step losses. Raises `TrainingDivergedError` with the first step whose loss is not finite."""
+    values = processes.mean(torch.stack(losses))
+    mean = values.double().mean().item() if values.device.type != "mps" else values.mean().item()
+    if not math.isfinite(mean):
+        number = int((~values.isfinite()).nonzero()[0])
+        raise TrainingDivergedError(diverged(f"The loss became {values[number].item()}", number + 1, rates[number], epoch))
+    return mean

@@ -10,6 +10,7 @@ from era_support_packages.classifier import Classifier
 from era_support_packages.datasets.image_dataset import ImageDataset
 from era_support_packages.evaluation.predictions import Predictions
 from era_support_packages.evaluation.tables import Column, Readable, Table
+from era_support_packages.models.catalog import name_of
 from era_support_packages.training.config import ResolvedConfig
 
 
@@ -196,10 +197,12 @@ class Trained(NamedTuple):
 def trained(network: nn.Module, train: ImageDataset, history: History, precision: str | None = None) -> Trained:
     """A network with its history, of at least one epoch, and with the class names and statistics of its training images.
 
-    precision: of its forward passes from now on; None is that of the training.
+    It has the name of its configuration only where that name would make it again. precision: of its forward passes from now on;
+    None is that of the training.
     """
     precision = precision or history.config.precision
-    values = (train.classes, train.mean, train.std, history.resolution, precision, history.config.model, train.bits)
+    name = name_of(network, history.config.model, len(train.classes), history.resolution)
+    values = (train.classes, train.mean, train.std, history.resolution, precision, name, train.bits)
     classifier = Classifier(network, *values, image_size=train.image_size, fit=train.fit)
     return Trained(classifier, history)
 

@@ -1,6 +1,5 @@
 """Training: one function that goes through a planned run epoch by epoch and returns its history."""
 
-import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +12,7 @@ from tqdm import tqdm
 from era_support_packages.datasets.batches import TrainingBatches
 from era_support_packages.datasets.image_dataset import ImageDataset, data_fingerprint
 from era_support_packages.evaluation.predictions import Predictions, predict
+from era_support_packages.models.catalog import name_of
 from era_support_packages.models.classifier_file import description
 from era_support_packages.models.learned_state import learned
 from era_support_packages.system.machine import keep_freed_memory
@@ -22,7 +22,7 @@ from era_support_packages.training.batch_norm import refresh_statistics, refresh
 from era_support_packages.training.checkpoint import Checkpoint, random_state, restore_random_state
 from era_support_packages.training.config import ResolvedConfig
 from era_support_packages.training.cost import announce_duration, duration, predicted_seconds, seconds_per_image, with_decoding
-from era_support_packages.training.failures import TrainingDivergedError, diverged, is_out_of_memory, out_of_memory
+from era_support_packages.training.failures import TrainingDivergedError, diverged, is_out_of_memory, loss_of_steps, out_of_memory
 from era_support_packages.training.history import EpochRecord, History, Scores, Trained, log_lines, log_row, result_line, trained
 from era_support_packages.training.phases import Phases
 from era_support_packages.training.plan import PlannedEpoch
@@ -67,10 +67,10 @@ def fit(
 
     With several `processes` each calls it with the same values; they share out every batch, and the first reports and keeps.
 
-    Raises `TypeError` for a configuration that is not resolved, `ValueError` where `resume` is a finished run of fewer epochs
-    or began with other images, where the splits do not go together or not with the configuration, where the network gives not
-    one tensor of logits that can learn, one for each class (probabilities are none), and where the processes cannot share out the
-    batches, `TrainingDivergedError` when the loss is no longer a number, and `OutOfMemoryError` where a batch does not fit.
+    Raises `TypeError` for a configuration that is not resolved, `ValueError` where `resume` is a run of another configuration, of
+    another network or on other images, where the splits do not go together or not with the configuration, where the network gives
+    not one tensor of logits that can learn, one for each class (probabilities are none), and where the processes cannot share out
+    the batches, `TrainingDivergedError` when the loss is no longer a number, and `OutOfMemoryError` where a batch does not fit.
 
     >>> from era_support_packages import TrainingConfig, load
     >>> from era_support_packages.training import build_model, fit, resolve
@@ -82,7 +82,10 @@ def fit(
     """
     require_type(config, ResolvedConfig)
     require_splits(config, train, test, validation)
-    require_same_data(None if resume is None else resume.classifier, train)
+    if resume is not None:
+        require_same_data(resume.classifier, train)
+        resume.check_network(model, "resume=")
+        resume.check_run(config, train, test)
     require_shares(config, len(train), processes)
     config = settled_config(config, processes)
     if not processes.first:
@@ -163,7 +166,7 @@ def _train_epochs(
     largest_class = 100 * np.bincount(train.labels).max() / len(train)
     judged = next((epoch for epoch in planned if epoch.start >= config.warmup * planned[-1].end), planned[-1])
     left = planned[len(records) :]
-    data = data_fingerprint(train, test).to_dict() if keep is not None else None
+    data, described = data_fingerprint(train, test).to_dict() if keep is not None else None, None
     report("\n".join(log_lines(records, "test" if validation is None else "validation")))
     with progress_bar(sum(epoch.work for epoch in left), unit="px²", **processes.bar) as bar:
         for epoch in left:
@@ -198,7 +201,8 @@ def _train_epochs(
             records.append(record)
             random = random_states(random_state(step.device), processes)
             if keep is not None:
-                keep(_checkpoint(phases, train, data, records, predictions if last else None, random))
+                described = described or description(name_of(model, config.model, len(train.classes), epoch.resolution), train, 0)
+                keep(_checkpoint(phases, described, data, records, predictions if last else None, random))
             bar.clear()
             report(log_row(record))
             if end := result_line(records):
@@ -228,7 +232,7 @@ def _scores(split: str, said: Predictions | None) -> dict[str, Any]:
 
 def _checkpoint(
     phases: Phases,
-    train: ImageDataset,
+    described: dict[str, Any],
     data: dict[str, Any] | None,
     records: list[EpochRecord],
     final: Predictions | None,
@@ -244,7 +248,7 @@ def _checkpoint(
         **{name: states.get(name) for name in ("optimizer", "scheduler", "scaler", "average")},
         random_state=random,
         logits=None if final is None else torch.from_numpy(final.logits),
-        classifier=description(phases.config.model, train, records[-1].resolution),
+        classifier={**described, "resolution": records[-1].resolution},
         data=data,
         processes=phases.processes.count,
     )
@@ -269,7 +273,7 @@ def _train_epoch(phases: Phases, batches: TrainingBatches, epoch: PlannedEpoch, 
         due = now - refreshed > 1 if processes.count == 1 else len(losses) % LOOK_EVERY == 0  # clocks differ
         if due:  # the only place in an epoch that waits for the device
             refreshed = now
-            mean_loss, right = _mean_loss(losses, rates, epoch, processes), processes.total(correct)
+            mean_loss, right = loss_of_steps(losses, rates, epoch, processes), processes.total(correct)
             left = (now - start) / shown * (epoch.images - shown)
             bar.set_description_str(f"epoch {epoch.epoch}/{epochs}", refresh=False)
             bar.set_postfix_str(
@@ -277,20 +281,10 @@ def _train_epoch(phases: Phases, batches: TrainingBatches, epoch: PlannedEpoch, 
                 refresh=False,
             )
         bar.update(len(labels) * processes.count * epoch.pixels_at_work)
-    mean_loss, correct = _mean_loss(losses, rates, epoch, processes), processes.total(correct)
+    mean_loss, correct = loss_of_steps(losses, rates, epoch, processes), processes.total(correct)
     if processes.any(not all(bool(weights.isfinite().all()) for _, weights in learned(step.model))):
         raise TrainingDivergedError(diverged("The weights are no longer finite", len(rates), rates[-1], epoch))
     return mean_loss, 100 * correct.item() / shown, rates[-1]
-
-
-def _mean_loss(losses: list[Tensor], rates: list[float], epoch: PlannedEpoch, processes: Processes) -> float:
-    """The mean of the step losses. Raises `TrainingDivergedError` with the first step whose loss is not finite."""
-    values = processes.mean(torch.stack(losses))
-    mean = values.double().mean().item() if values.device.type != "mps" else values.mean().item()
-    if not math.isfinite(mean):
-        number = int((~values.isfinite()).nonzero()[0])
-        raise TrainingDivergedError(diverged(f"The loss became {values[number].item()}", number + 1, rates[number], epoch))
-    return mean
 
 
 def _evenly_spread(dataset: ImageDataset, count: int | None) -> ImageDataset:

@@ -119,12 +119,20 @@ def require_held_out(config: ConfigValues, train: ImageDataset) -> None:
 
 
 def require_splits(config: ConfigValues, train: ImageDataset, test: ImageDataset, validation: ImageDataset | None) -> None:
-    """Raise `ValueError` where the splits are not those that the configuration speaks of, or not of one data set."""
+    """Raise `ValueError` where the splits are not those that the configuration speaks of, not of one data set, or empty."""
+    for name, split in (("training", train), ("test", test), ("validation", validation)):
+        if split is not None and not len(split):
+            raise ValueError(f"The {name} split has no images: give one of at least one image.")
     require_held_out(config, train)
     if (validation is None) == bool(config.validation):
         raise ValueError(
             f"validation is {config.validation} in the configuration, and {'no' if validation is None else 'a'} validation split "
             "is given: a share takes the split that datasets.hold_out held out, and 0 takes none."
+        )
+    if validation is not None and validation.split != "validation":
+        raise ValueError(
+            f"validation= is a split named {validation.split!r}, which a choice by its rows would not leave alone: give the "
+            "one that datasets.hold_out held out, or name one of your own by dataclasses.replace(split, split='validation')."
         )
     require_same_kind(train, test, *([] if validation is None else [validation]))
 

@@ -29,7 +29,8 @@ def require_trainable(network: nn.Module, train: ImageDataset, config: ResolvedC
     """Raise `ValueError` where a network cannot be trained on these classes, with what to change.
 
     It must give one tensor of logits (N, C), one for each class, that its parameters get gradients from. A copy of the network
-    is asked, as it was before compiling, in training mode and in evaluation mode: it and the random state stay as they are.
+    is asked, as it was before compiling, in training mode and in evaluation mode, at each size that the run goes through: it and
+    the random state stay as they are.
     """
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise ValueError(
@@ -38,19 +39,18 @@ def require_trainable(network: nn.Module, train: ImageDataset, config: ResolvedC
         )
     device = next(network.parameters()).device
     twin = detached_copy(inner_network(network))
-    images = normalize_images(train, train.evenly_spread(min(IMAGES, len(train))), config.resolutions[0][0]).to(device)
+    chosen = train.evenly_spread(min(IMAGES, len(train)))
+    first, *later = dict.fromkeys(pixels for pixels, _ in config.resolutions)
     with _same_random_state(device), eager(twin):
-        twin.eval()
-        # A context for each pass: within one, older PyTorch keeps the weights in half precision, from here without gradients.
-        with torch.no_grad(), autocast(device, config.precision):
-            said = run(twin, images)
-            logits = LogitReader(twin).read(said, images)
-        # Norms are held: they would not take a single image, and several processes would wait for each other.
-        training_mode(twin, hold_norms=True)
-        with autocast(device, config.precision):
-            _require_logits(twin, images, len(train.classes), plain=isinstance(said, Tensor))
-        if logits.shape[1] != len(train.classes):
-            raise ValueError(_other_number(logits.shape[1], len(train.classes), " in evaluation mode"))
+        images = normalize_images(train, chosen, first).to(device)
+        _require_both_modes(twin, images, len(train.classes), config.precision)
+        for pixels in later:
+            try:
+                larger = normalize_images(train, chosen, pixels).to(device)
+                _require_both_modes(twin, larger, len(train.classes), config.precision)
+            except ValueError as error:
+                way_out = f"or train at {first} px alone by resolutions=[[{first}, 1]]"
+                raise ValueError(f"{str(error).rstrip('.')}, {way_out}.") from None
         if any(epoch.head_only for epoch in config.planned_epochs(len(train))):
             with body_held(twin), autocast(device, config.precision):
                 if not _takes_gradients(run(twin, images)):
@@ -70,6 +70,21 @@ def _same_random_state(device: torch.device) -> Iterator[None]:
     finally:
         np.random.set_state(numpy_state)
         random.setstate(python_state)
+
+
+def _require_both_modes(network: nn.Module, images: Tensor, classes: int, precision: str) -> None:
+    """Raise `ValueError` where what the network returns for the images, in evaluation mode or in training, cannot be used."""
+    network.eval()
+    # A context for each pass: within one, older PyTorch keeps the weights in half precision, from here without gradients.
+    with torch.no_grad(), autocast(images.device, precision):
+        said = run(network, images)
+        logits = LogitReader(network).read(said, images)
+    # Norms are held: they would not take a single image, and several processes would wait for each other.
+    training_mode(network, hold_norms=True)
+    with autocast(images.device, precision):
+        _require_logits(network, images, classes, plain=isinstance(said, Tensor))
+    if logits.shape[1] != classes:
+        raise ValueError(_other_number(logits.shape[1], classes, " in evaluation mode"))
 
 
 def _require_logits(network: nn.Module, images: Tensor, classes: int, plain: bool) -> None:

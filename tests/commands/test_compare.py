@@ -1,5 +1,6 @@
 """Runs beside each other, from the command line and in Python."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -63,6 +64,23 @@ def test_without_the_test_images_the_rest_is_compared(here):
     assert "different images" in compare("first", "second").reading()
     with pytest.raises(RunError, match="different images"):
         compare("first", "second").paired()
+
+
+def test_a_network_that_was_changed_is_a_difference_and_no_repeat(here, capsys):
+    def change(name):
+        file = here / "runs" / name / "checkpoint.pt"
+        state = Checkpoint.load(file)
+        dataclasses.replace(state, classifier={**state.classifier, "model": None}).save(file)
+
+    change("second")
+    found = compare("second", "second-again")
+    assert found.differing == {"model": ("resnet_custom, changed", "resnet_custom"), "seed": (0, 1)}
+    assert found.groups == ((0,), (1,))
+    assert main(["compare", "second", "second-again", "--figures", "cmp", "--quiet"]) == 0
+    assert [path.name for path in (here / "cmp").iterdir()] == ["curves.png"]
+    assert "Nobody can tell" not in found.reading()
+    change("second-again")
+    assert "which no name makes, are the same: second, second-again." in compare("second", "second-again").reading()
 
 
 def test_a_run_that_was_stopped_has_no_result(here):

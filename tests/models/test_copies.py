@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from tiny import tiny_network
-from torch import nn
+from torch import distributed, nn
 from torch.nn.utils import prune
 
 from era_support_packages.models.copies import detached_copy
@@ -54,3 +54,14 @@ def test_features_that_a_network_keeps_are_copied_without_their_history() -> Non
     for own, other in zip(copied, kept, strict=True):
         torch.testing.assert_close(own, other.detach())
         assert not own.requires_grad
+
+
+def test_the_processes_of_a_synchronised_norm_stay_the_same(tmp_path):
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(tiny_network(), distributed.group.WORLD)
+        copied = detached_copy(network)
+        assert copied.norm.process_group is network.norm.process_group is not None
+        assert copied.norm.weight is not network.norm.weight
+    finally:
+        distributed.destroy_process_group()

@@ -193,6 +193,10 @@ def test_a_network_of_another_kind_is_refused(tmp_path):
     prepared = prepare("smoke", devices=2, output_dir=str(tmp_path), **SMALL)
     with pytest.raises(LaunchError, match="not the 'resnet_custom' of the configuration"):
         train_or_stop(tiny_network(10), prepared, lambda _: None)
+    changed = network_of(prepared)
+    changed.register_forward_pre_hook(lambda module, given: given[0].flip(3).tanh())
+    with pytest.raises(LaunchError, match="as its forward pass shows"):  # else its processes would train the one without
+        train_or_stop(changed, prepared, lambda _: None)
 
 
 def test_a_full_disk_for_temporary_files_is_said_before_any_process_is_started(tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from era_support_packages.datasets.image_dataset import data_fingerprint
 from era_support_packages.datasets.normalization import normalize
 from era_support_packages.runs import recording, untrained
+from era_support_packages.runs.card import model_card
 from era_support_packages.runs.folder import Run, RunError
 from era_support_packages.runs.preparation import PreparedRun
 from era_support_packages.runs.recording import (
@@ -501,6 +502,13 @@ def test_a_checkpoint_of_another_network_is_refused_and_left(start):
     with untouched(prepared.run.folder), pytest.raises(CheckpointError, match=message):
         train_in_folder(wider, prepared, quiet)
     assert same_weights(wider.state_dict(), tiny_network(width=9).state_dict())
+
+
+def test_a_card_never_tells_of_the_network_of_a_name_where_another_was_trained(start):
+    prepared = start()
+    train_in_folder(tiny_network(), prepared, quiet)
+    with pytest.raises(RunError, match=r"holds a network that no name makes.*compare it instead\."):
+        model_card(prepared.run.folder)
 
 
 def test_temporary_files_of_writers_that_were_killed_are_removed_at_the_start(start):

@@ -9,7 +9,7 @@ import pytest
 from era_support_packages.commands.command_line import build_parser
 from era_support_packages.datasets.fitting import Fitting
 from era_support_packages.datasets.loading import NAMES
-from era_support_packages.runs.card import recipe
+from era_support_packages.runs.card import cautions, recipe
 from era_support_packages.runs.entry import changed_values
 from era_support_packages.runs.repeating import needed_values
 from era_support_packages.training.adapting import adapted, is_built_in, is_pretrained
@@ -98,3 +98,14 @@ def test_a_list_names_what_was_changed_of_a_folder(tmp_path):
     config = TrainingConfig.from_dict(stored(*CASES[-1]).to_dict())
     changed = {"image_size": 32, "fit": "pad", "horizontal_flip": 0.9, "train_images": 24, "batch_size": 8}
     assert changed_values(config, tmp_path) == {**changed, "resolutions": [[32, 1.0]]}
+
+
+@pytest.mark.parametrize(
+    ("right", "of", "said"), [(5, 6, "43.6 and 97.0 %"), (1, 1, "20.7 and 100.0 %"), (800, 900, "86.7 and 90.8 %")]
+)
+def test_how_little_few_test_images_tell_stands_first(right, of, said):
+    config = SimpleNamespace(dataset="photos")
+    history = SimpleNamespace(config=config, records=[0], final_predictions=SimpleNamespace(correct=right))
+    (found,) = cautions(history, range(of))
+    assert found.startswith(f"The test split has only {of} image{'s' * (of > 1)}: ")
+    assert said in found

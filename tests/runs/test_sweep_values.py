@@ -64,6 +64,8 @@ def test_a_search_draws_from_ranges_too(name, text, found):
         ("seed", "0,1", "--seeds 0,1,2"),
         ("validation", "0.1,0.2", "--validation 0.1 for all"),
         ("final_test", "true,false", "no trial looks at the test split"),
+        ("image_size", "32,64", "cannot be varied: all trials learn from images of one size: give --image-size"),
+        ("fit", "crop,pad", "cannot be varied: all trials learn from images made square in one way"),
         ("dataset", "digits,cifar10", "--dataset for all"),
         ("run_name", "a,b", "made from its values"),
         ("device", "cpu,cuda", "--device for all"),

@@ -15,7 +15,11 @@ import pytest
 import torch
 from tiny import colored_images, plan, quiet, tiny_network
 from torch import Tensor, nn
+from torch.testing import assert_close
 
+from era_support_packages.classifier import Classifier, ClassifierError
+from era_support_packages.models.catalog import build_network
+from era_support_packages.models.resnet import BasicBlock
 from era_support_packages.training.checkpoint import FORMAT, Checkpoint, CheckpointError, random_state, restore_random_state
 from era_support_packages.training.loop import fit
 
@@ -292,6 +296,37 @@ def test_another_network_is_refused(other: nn.Module, states: list[Checkpoint]) 
     with pytest.raises(CheckpointError) as raised:
         states[0].check_network(other, Path("checkpoint.pt"))
     assert str(raised.value) == "checkpoint.pt holds the weights of another network; build the model of its config.json."
+
+
+def changed(network: nn.Module) -> nn.Module:
+    """The network with another activation, which no weight shows, in a branch that starts as zeros."""
+    for block in network.modules():
+        if isinstance(block, BasicBlock):
+            nn.init.zeros_(block.bn2.weight)
+    network.layer1[0].bn1.register_forward_hook(lambda module, given, output: output.tanh())
+    return network
+
+
+@pytest.mark.parametrize("is_changed", [True, False], ids=["changed", "as built"])
+def test_a_network_changed_after_it_was_built_is_never_taken_for_the_one_of_its_name(is_changed: bool, path: Path) -> None:
+    config = plan(model="ResNet18")
+    own, other = changed(build_network("ResNet18", 3)), build_network("ResNet18", 3)
+    if not is_changed:
+        own, other = other, own
+    classifier, _ = fit(own, colored_images(24), colored_images(8), config, quiet, lambda state: state.save(path))
+    assert classifier.model == (None if is_changed else "ResNet18")
+    saved = Checkpoint.load(path)
+    saved.check_network(own, path)
+    with pytest.raises(CheckpointError, match="was changed after it was built" if is_changed else "this network is none"):
+        saved.check_network(other, path)
+    if is_changed:
+        with pytest.raises(ClassifierError, match="cannot be used: No name makes its network"):
+            Classifier.load(path)
+    else:
+        said = Classifier.load(path, precision="fp32").predict(colored_images(8))
+        assert_close(said.logits, classifier.predict(colored_images(8)).logits)
+    with pytest.raises(CheckpointError, match="resume= holds"):
+        fit(other, colored_images(24), colored_images(8), config, quiet, resume=saved)
 
 
 def test_a_gpu_has_a_generator_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

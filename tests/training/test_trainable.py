@@ -96,6 +96,21 @@ def test_a_last_layer_that_begins_alone_must_learn() -> None:
     fit(frozen("conv"), TRAIN, TEST, plan(epochs=2, head_first=0.5), quiet)
 
 
+def test_a_size_that_comes_later_in_the_run_is_tried_too() -> None:
+    growing = plan(epochs=2, resolutions=((8, 0.5), (12, 0.5)))
+    flat = nn.Sequential(nn.Conv2d(3, 3, 1), nn.AvgPool2d(8, ceil_mode=True), nn.Flatten())
+
+    def fixed(size: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * size * size, 3))
+
+    with pytest.raises(ValueError, match=r"12 x 12 px do not go through.*or train at 8 px alone by resolutions=\[\[8, 1\]\]\."):
+        fit(fixed(8), TRAIN, TEST, growing, lambda line: pytest.fail(line))
+    with pytest.raises(ValueError, match="8 x 8 px do not go through"):
+        fit(fixed(12), TRAIN, TEST, growing, lambda line: pytest.fail(line))
+    with pytest.raises(ValueError, match=r"has 12 outputs for 3 classes.*or train at 8 px alone"):
+        fit(flat, TRAIN, TEST, growing, lambda line: pytest.fail(line))
+
+
 def test_the_range_test_and_finetune_refuse_it_too() -> None:
     network, sentence = REFUSED["softmax layer"]
     with pytest.raises(ValueError, match=sentence):
@@ -160,6 +175,7 @@ ROWS = {
 def test_the_page_says_what_is_refused() -> None:
     rows = documented_rows("Training")
     assert rows.pop("a frozen last layer, where that begins alone") == "refused"
+    assert rows.pop("something else for larger images, or nothing, where the run comes to these") == "refused"
     assert rows == {kind: "served" if set(cases) <= SERVED.keys() else "refused" for kind, cases in ROWS.items()}
     assert {case for cases in ROWS.values() for case in cases} <= SERVED.keys() | REFUSED.keys()
 

@@ -115,6 +115,10 @@ def test_splits_that_do_not_belong_together_are_refused() -> None:
         ((whole, test, CONFIG), validation, r"nothing is held out of these training images.*datasets\.hold_out"),
         ((train, test, CONFIG), None, "no validation split is given"),
         ((train, test, none), validation, "a validation split is given"),
+        ((train, test, CONFIG), test, r"is a split named 'test', .*datasets\.hold_out held out"),
+        ((train, test.take([]), CONFIG), validation, r"^The test split has no images: give one of at least one image\."),
+        ((train.take([]), test, CONFIG), validation, "^The training split has no images"),
+        ((train, test, CONFIG), validation.take([]), "^The validation split has no images"),
         (
             (train, colored_images(10, split="test"), CONFIG),
             validation,
