@@ -133,11 +133,11 @@ def train_in_folder(
         try:
             return _train(model, prepared, config, report, watch)
         except BaseException as error:
+            if is_device_failure(error):  # nothing can be copied from it or to it any more
+                planned = len(config.planned_epochs(len(train)))
+                raise device_failed(error, config, run.complete_epochs(), planned) from None
             # Else the half-trained network would be the start of the next attempt in the same notebook.
             checkpoint = run.checkpoint(model, test) if not isinstance(error, CheckpointError) else None
-            if is_device_failure(error):  # nothing can be copied to it any more
-                done = 0 if checkpoint is None else len(checkpoint.records)
-                raise device_failed(error, config, done, len(config.planned_epochs(len(train)))) from None
             model.load_state_dict(before if checkpoint is None else checkpoint.model)
             if not isinstance(error, KeyboardInterrupt):
                 raise
