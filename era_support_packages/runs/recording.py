@@ -179,6 +179,8 @@ def _begun(model: nn.Module, prepared: PreparedRun, config: ResolvedConfig, repo
             f"{run.checkpoint_file} belongs to a run of {checkpoint.planned} epochs, but this data makes {len(planned)}; give "
             "the data that it was trained on, or set resume=False to train in a new folder."
         )
+    if checkpoint is not None:
+        checkpoint.check_run(config, train, test, run.checkpoint_file)  # before the folder says anything else than it does
     run.write_config(config)
     if checkpoint is None and run.data() is None:
         run.write_data(data_fingerprint(train, test))

@@ -149,22 +149,22 @@ class Checkpoint:
                 "config.json, or set resume=False to train in a new folder."
             )
 
-    def check_run(self, config: ResolvedConfig, train: ImageDataset, test: ImageDataset) -> None:
-        """Raise `CheckpointError` where a run of this configuration, or on these images, is another one than it was."""
-        before, now = self.config.to_dict(), config.to_dict()
+    def check_run(self, config: ResolvedConfig, train: ImageDataset, test: ImageDataset, path: Path | None = None) -> None:
+        """Raise `CheckpointError` where a run of this configuration, or on these images, is another one than it was.
+
+        path: of the file, for the message; None for one that is given as `resume`.
+        """
+        whose = "resume=" if path is None else path
+        before, now = (json.loads(json.dumps(values.to_dict())) for values in (self.config, config))  # 1 and 1.0 are the same
         if found := [
-            f"{name} {before[name]!r} (here {now[name]!r})"
-            for name in now
-            if name not in _FREE and json.dumps(before[name]) != json.dumps(now[name])
+            f"{name} {before[name]!r} (here {now[name]!r})" for name in now if name not in _FREE and before[name] != now[name]
         ]:
-            raise CheckpointError(
-                f"resume= is a run of another configuration: {', '.join(found)}. Give its own, which is resume.config, or train "
-                "from the start."
-            )
+            way_out = "which is resume.config, or train from the start" if path is None else "or set resume=False to train anew"
+            raise CheckpointError(f"{whose} is a run of another configuration: {', '.join(found)}. Give its own, {way_out}.")
         kept = None if self.data is None else DataFingerprint.from_dict(self.data)
         if kept is not None and (changes := data_fingerprint(train, test).changes(kept)):
             raise CheckpointError(
-                f"resume= is a run on other images than these: {changes}. Give the splits that it began with, or train from the "
+                f"{whose} is a run on other images than these: {changes}. Give the splits that it began with, or train from the "
                 "start."
             )
 

@@ -504,6 +504,17 @@ def test_a_checkpoint_of_another_network_is_refused_and_left(start):
     assert same_weights(wider.state_dict(), tiny_network(width=9).state_dict())
 
 
+def test_other_values_are_refused_and_the_folder_keeps_its_own(start, reference):
+    prepared = start(**HARD)
+    with pytest.raises(RunStopped):
+        train_in_folder(at_step(8, press_stop), prepared, quiet)
+    other = dataclasses.replace(prepared, config=prepared.config.replace(max_lr=0.9))
+    sentence = r"checkpoint\.pt is a run of another configuration: max_lr 0\.1 \(here 0\.9\)\. .*resume=False"
+    with untouched(prepared.run.folder), pytest.raises(CheckpointError, match=sentence):
+        train_in_folder(network(), other, quiet)
+    check_goes_on(prepared, reference, steps=6)
+
+
 def test_a_card_never_tells_of_the_network_of_a_name_where_another_was_trained(start):
     prepared = start()
     train_in_folder(tiny_network(), prepared, quiet)
