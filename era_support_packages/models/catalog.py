@@ -70,7 +70,7 @@ def difference(network: "nn.Module", name: str, classes: int, px: int) -> str | 
         made.load_state_dict(own.state_dict())
         try:
             pairs = list(zip(outputs(own), outputs(made), strict=True))
-        except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError):  # one does not take such images
+        except Exception:  # one does not take such an image, in its own words, which must not end a run
             return "its forward pass"
 
     def same(a: "Tensor", b: "Tensor") -> bool:

@@ -135,9 +135,9 @@ class Checkpoint:
         if {name: value.shape for name, value in self.model.items()} != {name: value.shape for name, value in own.items()}:
             raise CheckpointError(f"{path} holds the weights of another network; build the model of its config.json.")
         name, told = self.config.model, self.classifier or {}
-        if not {"model", "classes", "resolution"} <= told.keys() or differing_weight(model, name, len(told["classes"])):
+        if not {"model", "classes"} <= told.keys() or differing_weight(model, name, len(told["classes"])):
             return
-        sign = difference(model, name, len(told["classes"]), told["resolution"])
+        sign = difference(model, name, len(told["classes"]), self.config.resolutions[-1][0])  # where its name was looked for
         if told["model"] is None and sign is None:
             raise CheckpointError(
                 f"{path} holds the weights of a network that was changed after it was built as a {name}: give one that is "

@@ -201,7 +201,7 @@ def trained(network: nn.Module, train: ImageDataset, history: History, precision
     None is that of the training.
     """
     precision = precision or history.config.precision
-    name = name_of(network, history.config.model, len(train.classes), history.resolution)
+    name = name_of(network, history.config.model, len(train.classes), history.config.resolutions[-1][0])
     values = (train.classes, train.mean, train.std, history.resolution, precision, name, train.bits)
     classifier = Classifier(network, *values, image_size=train.image_size, fit=train.fit)
     return Trained(classifier, history)

@@ -167,6 +167,7 @@ def _train_epochs(
     judged = next((epoch for epoch in planned if epoch.start >= config.warmup * planned[-1].end), planned[-1])
     left = planned[len(records) :]
     data, described = data_fingerprint(train, test).to_dict() if keep is not None else None, None
+    last_px = config.resolutions[-1][0]
     report("\n".join(log_lines(records, "test" if validation is None else "validation")))
     with progress_bar(sum(epoch.work for epoch in left), unit="px²", **processes.bar) as bar:
         for epoch in left:
@@ -201,7 +202,7 @@ def _train_epochs(
             records.append(record)
             random = random_states(random_state(step.device), processes)
             if keep is not None:
-                described = described or description(name_of(model, config.model, len(train.classes), epoch.resolution), train, 0)
+                described = described or description(name_of(model, config.model, len(train.classes), last_px), train, 0)
                 keep(_checkpoint(phases, described, data, records, predictions if last else None, random))
             bar.clear()
             report(log_row(record))

@@ -329,6 +329,36 @@ def test_a_network_changed_after_it_was_built_is_never_taken_for_the_one_of_its_
         fit(other, colored_images(24), colored_images(8), config, quiet, resume=saved)
 
 
+@pytest.mark.parametrize("sizes", [(8, 12), (12, 8)])
+def test_a_network_that_differs_at_one_size_alone_goes_on_with_its_own_checkpoints(sizes: tuple[int, int], path: Path) -> None:
+    def other() -> nn.Module:
+        network = build_network("resnet_custom", 3)
+        network.register_forward_hook(lambda module, given, output: output if given[0].shape[2] < 12 else output.tanh())
+        return network
+
+    names, config = [], plan(model="resnet_custom", epochs=2, resolutions=tuple((px, 0.5) for px in sizes))
+
+    def keep(state: Checkpoint) -> None:
+        state.save(path)
+        Checkpoint.load(path).check_network(other(), path)
+        names.append(Checkpoint.load(path).classifier["model"])
+
+    classifier, _ = fit(other(), colored_images(24), colored_images(8), config, quiet, keep)
+    assert {*names, classifier.model} == {None if sizes[1] == 12 else "resnet_custom"}
+
+
+def test_a_network_that_takes_no_single_image_is_trained_and_has_no_name() -> None:
+    def look(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        if len(given[0]) == 1:
+            raise KeyError("a single image")
+
+    network = build_network("resnet_custom", 3)
+    network.register_forward_pre_hook(look)
+    states: list[Checkpoint] = []
+    fit(network, colored_images(24), colored_images(8), plan(model="resnet_custom"), quiet, states.append)
+    assert [state.classifier["model"] for state in states] == [None]
+
+
 def test_a_gpu_has_a_generator_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu, drawn, calls = torch.device("cuda", 1), torch.arange(16, dtype=torch.uint8), []
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: drawn if device == gpu else None)
