@@ -40,7 +40,8 @@ def require_trainable(network: nn.Module, train: ImageDataset, config: ResolvedC
     device = next(network.parameters()).device
     twin = detached_copy(inner_network(network))
     chosen = train.evenly_spread(min(IMAGES, len(train)))
-    first, *later = dict.fromkeys(pixels for pixels, _ in config.resolutions)
+    planned = config.planned_epochs(len(train))  # a short run leaves sizes out; its speed is measured at the first one
+    first, *later = dict.fromkeys([config.resolutions[0][0], *(epoch.resolution for epoch in planned)])
     with _same_random_state(device), eager(twin):
         images = normalize_images(train, chosen, first).to(device)
         _require_both_modes(twin, images, len(train.classes), config.precision)
@@ -51,7 +52,7 @@ def require_trainable(network: nn.Module, train: ImageDataset, config: ResolvedC
             except ValueError as error:
                 way_out = f"or train at {first} px alone by resolutions=[[{first}, 1]]"
                 raise ValueError(f"{str(error).rstrip('.')}, {way_out}.") from None
-        if any(epoch.head_only for epoch in config.planned_epochs(len(train))):
+        if any(epoch.head_only for epoch in planned):
             with body_held(twin), autocast(device, config.precision):
                 if not _takes_gradients(run(twin, images)):
                     raise ValueError(

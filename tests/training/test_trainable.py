@@ -109,6 +109,8 @@ def test_a_size_that_comes_later_in_the_run_is_tried_too() -> None:
         fit(fixed(12), TRAIN, TEST, growing, lambda line: pytest.fail(line))
     with pytest.raises(ValueError, match=r"has 12 outputs for 3 classes.*or train at 8 px alone"):
         fit(flat, TRAIN, TEST, growing, lambda line: pytest.fail(line))
+    left_out = plan(epochs=1, resolutions=((8, 0.4), (12, 0.4), (8, 0.2)))
+    assert [record.resolution for record in fit(fixed(8), TRAIN, TEST, left_out, quiet).history.records] == [8]
 
 
 def test_the_range_test_and_finetune_refuse_it_too() -> None:
