@@ -119,8 +119,11 @@ def require_held_out(config: ConfigValues, train: ImageDataset) -> None:
 
 
 def require_splits(config: ConfigValues, train: ImageDataset, test: ImageDataset, validation: ImageDataset | None) -> None:
-    """Raise `ValueError` where the splits are not those that the configuration speaks of, not of one data set, or empty."""
-    for name, split in (("training", train), ("test", test), ("validation", validation)):
+    """Raise `ValueError` where the splits are not those that the configuration speaks of, not of one data set, or empty.
+
+    A test split that is left unread may be empty.
+    """
+    for name, split in (("training", train), ("test", test if config.final_test else None), ("validation", validation)):
         if split is not None and not len(split):
             raise ValueError(f"The {name} split has no images: give one of at least one image.")
     require_held_out(config, train)

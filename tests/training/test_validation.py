@@ -128,6 +128,8 @@ def test_splits_that_do_not_belong_together_are_refused() -> None:
     for (some, tested, config), held_out, sentence in cases:
         with pytest.raises(ValueError, match=sentence):
             fit(tiny_network(), some, tested, config, quiet, validation=held_out)
+    unread = plan(validation=0.25, final_test=False)
+    assert fit(tiny_network(), train, test.take([]), unread, quiet, validation=validation).history.complete
     with pytest.raises(ValueError, match="nothing is held out"):
         prepare_config(asking(validation=0.25), whole)
     assert prepare_config(asking(validation=0.25), train).validation == 0.25
