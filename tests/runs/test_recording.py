@@ -572,9 +572,10 @@ def test_a_gpu_that_stops_working_is_named_and_the_run_goes_on_after_its_last_ep
     prepared = start(**HARD, cuda_graph=graph)
     model = at_step(8, raising(RuntimeError(f"{LAUNCH_FAILED}.\nSearch for cudaErrorLaunchFailure in the manual.")))
     monkeypatch.setattr(model, "load_state_dict", fail)  # nothing can be copied to it any more
-    with monkeypatch.context() as patch, pytest.raises(DeviceFailedError) as raised:
+    with monkeypatch.context() as patch:
         patch.setattr(Checkpoint, "check_network", fail)  # which may copy it
-        train_in_folder(model, prepared, quiet)
+        with pytest.raises(DeviceFailedError) as raised:
+            train_in_folder(model, prepared, quiet)
     goes_on = "and run again with the same values: the run goes on after epoch 2 of 4."
     assert str(raised.value) == FOR_GOOD.format(LAUNCH_FAILED) + goes_on + advice
     check_goes_on(prepared, reference, steps=6)
