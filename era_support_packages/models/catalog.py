@@ -62,9 +62,9 @@ def difference(network: "nn.Module", name: str, classes: int, px: int) -> str | 
         with eager(asked), evaluation_mode(asked), torch.no_grad():
             return [leaf for leaf in tree_leaves(asked(image)) if isinstance(leaf, torch.Tensor)]
 
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # whatever else is the default
         torch.default_generator.manual_seed(0)  # not torch.manual_seed, which would seed the generators of GPUs too
-        made, image = build_network(name, classes), torch.randn(1, 3, px, px)
+        made, image = build_network(name, classes).float(), torch.randn(1, 3, px, px, dtype=torch.float32)
         own = detached_copy(network).float().cpu().to(memory_format=torch.contiguous_format)  # rounded as the other one is
         _put_in_sight(own)
         made.load_state_dict(own.state_dict())
