@@ -119,9 +119,8 @@ def warning_of_chance(network: nn.Module, device: torch.device) -> Iterator[None
     if _random_states(device) != before:
         caution(
             "The network draws random numbers in evaluation mode (or another thread did meanwhile), as F.dropout(x) without "
-            "training=self.training does: what it "
-            "says of an image, and its map, may be another each time; pass training=self.training, or use nn.Dropout, which "
-            "eval() switches off."
+            "training=self.training does: what it says of an image, and its map, may be another each time; pass "
+            "training=self.training, or use nn.Dropout, which eval() switches off."
         )
 
 
