@@ -87,9 +87,14 @@ class Cells(NamedTuple):
         return all(abs(line.step - pixels / line.number) < _ROUNDING for line, pixels in zip(self, size, strict=True))
 
 
+def uneven(cells: Cells | None, size: Sequence[int]) -> Cells | None:
+    """The cells; None where they are not known or share an image evenly, so that a map is stretched over it."""
+    return None if cells is None or cells.share_evenly(size) else cells
+
+
 def lying(cells: Cells | None, grid: Sequence[int], size: Sequence[int]) -> Cells:
     """Where the cells of a grid lie in an image that a map is drawn in; those that are not known (None) divide it evenly."""
-    return Cells.of_pixels(size).resized(grid) if cells is None or cells.share_evenly(size) else cells
+    return uneven(cells, size) or Cells.of_pixels(size).resized(grid)
 
 
 def drawn(maps: Tensor, size: Sequence[int], cells: Cells) -> Tensor:
@@ -114,6 +119,6 @@ def scaled_and_drawn(maps: np.ndarray, size: Sequence[int], cells: Cells | None)
 
     Where the cells share the image evenly, or are not known, as pytorch-grad-cam does it.
     """
-    if cells is None or cells.share_evenly(size):
+    if (cells := uneven(cells, size)) is None:
         return scale_cam_image(maps, (size[1], size[0]))
     return drawn(torch.from_numpy(np.float32(scale_cam_image(maps))), size, cells).numpy()

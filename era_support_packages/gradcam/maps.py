@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from era_support_packages.gradcam.batch import Batch, BatchMaps, array, class_scores
-from era_support_packages.gradcam.cells import Cells, drawn
+from era_support_packages.gradcam.cells import Cells, drawn, uneven
 from era_support_packages.gradcam.passes import Recorded, forward, full_precision, gradients, hooked
 
 
@@ -144,7 +144,7 @@ def _channel_scores(
 def _masked_logits(batch: Batch, activation: Tensor, cells: Cells | None, rows: Tensor, channels: Tensor) -> Tensor:
     """Logits of images behind a channel as a mask."""
     size = batch.images.shape[2:]
-    if cells is None or cells.share_evenly(size):
+    if (cells := uneven(cells, size)) is None:
         masks = F.interpolate(activation[rows, channels][:, None], size=size, mode="bilinear", align_corners=True)
     else:
         masks = drawn(activation[rows, channels], size, cells)[:, None]

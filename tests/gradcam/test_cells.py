@@ -198,7 +198,7 @@ def spots() -> tuple[Tensor, np.ndarray]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_without_padding_maps_mark_a_spot_where_it_is(method: str) -> None:
-    """On average, at most 1.5 px beside it. Stretched over the image, all but FullGrad's were 2 to 3 px farther out."""
+    """On average, at most 1.5 px beside it. Stretched over the image, all but FullGrad's were 2 to 3 px beside it."""
     images, middles = spots()
     found = explain(Tutorial(), images, np.zeros(len(images), np.int64), layers_for(method, "conv2"), method)
     maps = found.maps[:, 0, 0]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from era_support_packages.evaluation.intervals import Interval, mean_interval, share_interval
-from era_support_packages.gradcam.cells import Cells, Line, lying
+from era_support_packages.gradcam.cells import Cells, Line, lying, uneven
 from era_support_packages.gradcam.explanation import upsample
 
 # Muted magenta and green, side by side in hardly any photograph. Saturated ones stand out so much that maps of the first layers
@@ -78,7 +78,7 @@ def ceiling_maps(marks: Marks, grid: tuple[int, int], cells: Cells | None = None
     """
     size = (marks.resolution, marks.resolution)
     masks = torch.from_numpy(marks.masks).float()
-    if cells is None or cells.share_evenly(size):
+    if (cells := uneven(cells, size)) is None:
         return upsample(F.adaptive_avg_pool2d(masks[:, None], grid)[:, 0].numpy(), size)
     down, across = (_pixels_in(line, marks.resolution) for line in cells)
     return upsample((down @ masks @ across.T).numpy(), size, cells)
